@@ -1,0 +1,281 @@
+package fsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// ErrTerminated is what Send answers when the machine has reached a final state or was stopped.
+var ErrTerminated = errors.New("normal shutdown of state machine")
+
+// Hooks connect a machine to its store and its listeners. They run on the machine's own goroutine, one at a
+// time, and never with a lock held.
+type Hooks[S any] struct {
+	// Persist stores the record after event was applied and before its entry function runs. An error is
+	// retried three times and then raised through Failed.
+	Persist func(event EventName, rec S) error
+	// Notify tells listeners about an applied event.
+	Notify func(event EventName, rec S)
+	// Dropped is told about events that had no transition.
+	Dropped func(event EventName, rec S, err error)
+	// Failed turns an error of an entry function or of Persist into an event.
+	Failed func(rec S, err error) (EventName, []any)
+}
+
+// Machine owns one record: it applies events one at a time in the order in which they were sent. Idle
+// machines have no goroutine; one runs while events wait or an entry function works.
+type Machine[S any] struct {
+	table *Table[S]
+	env   any
+	hooks Hooks[S]
+	ctx   context.Context
+
+	mu      sync.Mutex
+	rec     S
+	queue   []queued
+	running bool
+	stopped bool
+	ended   bool
+	cancel  context.CancelFunc // of the running entry function
+	idle    chan struct{}      // closed when running ends
+	timer   *time.Timer
+	timerID uint64
+}
+
+type queued struct {
+	event EventName
+	args  []any
+}
+
+// NewMachine makes a machine that lives until ctx ends or Stop is called.
+func NewMachine[S any](ctx context.Context, t *Table[S], rec S, env any, hooks Hooks[S]) *Machine[S] {
+	return &Machine[S]{table: t, env: env, hooks: hooks, ctx: ctx, rec: rec, ended: t.final[t.spec.State(&rec)]}
+}
+
+// Send queues an event. It never blocks. It returns ErrTerminated when nothing can be applied any more.
+func (m *Machine[S]) Send(event EventName, args ...any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped || m.ended {
+		return ErrTerminated
+	}
+	q := queued{event, args}
+	if m.table.interrupt[event] {
+		m.queue = append([]queued{q}, m.queue...)
+		if m.cancel != nil {
+			m.cancel()
+		}
+	} else {
+		m.queue = append(m.queue, q)
+	}
+	m.start()
+	return nil
+}
+
+// Reenter runs the entry function of the present state again, as after a restart of the process.
+func (m *Machine[S]) Reenter() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped || m.ended {
+		return ErrTerminated
+	}
+	m.queue = append(m.queue, queued{reenter{}, nil})
+	m.start()
+	return nil
+}
+
+type reenter struct{}
+
+// start runs the loop; mu is held.
+func (m *Machine[S]) start() {
+	if m.running {
+		return
+	}
+	m.running = true
+	m.idle = make(chan struct{})
+	go m.loop()
+}
+
+// State returns the record after the last applied event, and whether an entry function or an event is in work.
+func (m *Machine[S]) State() (rec S, busy bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rec, m.running
+}
+
+// Wait blocks until no event waits and no entry function runs, or ctx ends.
+func (m *Machine[S]) Wait(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		if !m.running {
+			m.mu.Unlock()
+			return nil
+		}
+		ch := m.idle
+		m.mu.Unlock()
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Stop ends the machine: a running entry function is cancelled, waiting events are dropped. It waits for the
+// goroutine to end, bounded by ctx, and may be called again.
+func (m *Machine[S]) Stop(ctx context.Context) error {
+	m.mu.Lock()
+	m.stopped = true
+	m.queue = nil
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.stopTimer()
+	m.mu.Unlock()
+	return m.Wait(ctx)
+}
+
+func (m *Machine[S]) loop() {
+	for {
+		m.mu.Lock()
+		if len(m.queue) == 0 || m.stopped || m.ended {
+			m.running = false
+			close(m.idle)
+			m.mu.Unlock()
+			return
+		}
+		q := m.queue[0]
+		m.queue[0] = queued{}
+		m.queue = m.queue[1:]
+		m.mu.Unlock()
+		m.step(q)
+	}
+}
+
+// step applies one event, stores and announces the result, and runs the entry function.
+func (m *Machine[S]) step(q queued) {
+	m.mu.Lock()
+	rec := m.rec
+	m.mu.Unlock()
+	kind := Enter
+	if _, again := q.event.(reenter); !again {
+		var err error
+		if kind, err = m.table.Apply(&rec, q.event, q.args...); err != nil {
+			if m.hooks.Dropped != nil {
+				m.hooks.Dropped(q.event, rec, err)
+			}
+			return
+		}
+		if !m.persist(q.event, rec) {
+			return
+		}
+		m.mu.Lock()
+		m.rec = rec
+		m.ended = m.table.final[m.table.spec.State(&rec)]
+		m.mu.Unlock()
+		if m.hooks.Notify != nil {
+			m.hooks.Notify(q.event, rec)
+		}
+	}
+	m.arm(rec)
+	if kind == Record {
+		return
+	}
+	if e := m.table.entries[m.table.spec.State(&rec)]; e != nil {
+		m.enter(e, rec)
+	}
+}
+
+func (m *Machine[S]) persist(event EventName, rec S) bool {
+	if m.hooks.Persist == nil {
+		return true
+	}
+	var err error
+	for try := 0; try < 3; try++ {
+		if err = m.hooks.Persist(event, rec); err == nil {
+			return true
+		}
+	}
+	m.fail(rec, fmt.Errorf("store deal record: %w", err))
+	return false
+}
+
+func (m *Machine[S]) fail(rec S, err error) {
+	if m.hooks.Failed == nil {
+		return
+	}
+	if event, args := m.hooks.Failed(rec, err); event != nil {
+		_ = m.Send(event, args...)
+	}
+}
+
+// enter runs an entry function; what it returns or panics with becomes an event, so that no machine wedges.
+func (m *Machine[S]) enter(e entry[S], rec S) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	m.mu.Lock()
+	if m.stopped || len(m.queue) > 0 && m.table.interrupt[m.queue[0].event] {
+		m.mu.Unlock()
+		return
+	}
+	m.cancel = cancel
+	m.mu.Unlock()
+	err := func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("entry function panicked: %v\n%s", p, debug.Stack())
+			}
+		}()
+		return e(machineContext[S]{ctx, m}, m.env, rec)
+	}()
+	m.mu.Lock()
+	m.cancel = nil
+	m.mu.Unlock()
+	if err != nil && m.ctx.Err() == nil {
+		m.fail(rec, err)
+	}
+}
+
+// arm restarts the timer of the present state.
+func (m *Machine[S]) arm(rec S) {
+	s := m.table.spec.State(&rec)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopTimer()
+	d, ok := m.table.spec.Deadlines[s]
+	if !ok || d.After <= 0 || m.ended || m.stopped {
+		return
+	}
+	m.timerID++
+	id := m.timerID
+	m.timer = time.AfterFunc(d.After, func() {
+		m.mu.Lock()
+		live := id == m.timerID && !m.stopped
+		m.mu.Unlock()
+		if live {
+			_ = m.Send(d.Event, d.Args...)
+		}
+	})
+}
+
+func (m *Machine[S]) stopTimer() {
+	m.timerID++
+	if m.timer != nil {
+		m.timer.Stop()
+		m.timer = nil
+	}
+}
+
+type machineContext[S any] struct {
+	ctx context.Context
+	m   *Machine[S]
+}
+
+func (c machineContext[S]) Context() context.Context { return c.ctx }
+func (c machineContext[S]) Trigger(event EventName, args ...any) error {
+	return c.m.Send(event, args...)
+}

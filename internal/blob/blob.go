@@ -1,0 +1,130 @@
+// Package blob is the seam through which the product writes files: pieces, retrieved CARs, imports, keys and
+// exports. A wrapper of FS can fail, tear or crash the n-th operation (internal/faults).
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// File is an open file that is read and written at offsets. It is safe for concurrent reads.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Truncate(size int64) error
+	Sync() error
+	Size() (int64, error)
+	Name() string
+}
+
+// FS creates, opens and renames files. All paths are of the host's file system.
+type FS interface {
+	// Create makes a new file for writing and fails if it exists.
+	Create(name string, mode fs.FileMode) (File, error)
+	// Open opens a file for reading.
+	Open(name string) (File, error)
+	// OpenRW opens an existing file for reading and writing.
+	OpenRW(name string) (File, error)
+	Rename(from, to string) error
+	Remove(name string) error
+	MkdirAll(dir string, mode fs.FileMode) error
+	// SyncDir makes created, renamed and removed names of a folder durable.
+	SyncDir(dir string) error
+}
+
+// OS is the file system of the host.
+type OS struct{}
+
+type osFile struct{ *os.File }
+
+func (f osFile) Size() (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+func open(name string, flag int, mode fs.FileMode) (File, error) {
+	f, err := os.OpenFile(name, flag, mode)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+// Create implements FS.
+func (OS) Create(name string, mode fs.FileMode) (File, error) {
+	return open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+}
+
+// Open implements FS.
+func (OS) Open(name string) (File, error) { return open(name, os.O_RDONLY, 0) }
+
+// OpenRW implements FS.
+func (OS) OpenRW(name string) (File, error) { return open(name, os.O_RDWR, 0) }
+
+// Rename implements FS.
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove implements FS.
+func (OS) Remove(name string) error { return os.Remove(name) }
+
+// MkdirAll implements FS.
+func (OS) MkdirAll(dir string, mode fs.FileMode) error { return os.MkdirAll(dir, mode) }
+
+// SyncDir implements FS.
+func (OS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// WriteFile writes a file aside, syncs it and renames it into place, so that a reader sees the old or the new
+// content and a crash leaves no half file under the name.
+func WriteFile(fsys FS, name string, data []byte, mode fs.FileMode) error {
+	tmp := name + ".tmp"
+	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(tmp, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, errors.Join(err, fsys.Remove(tmp)))
+	}
+	return Publish(fsys, tmp, name)
+}
+
+// Publish renames a complete, synced file into place and syncs the folder.
+func Publish(fsys FS, tmp, name string) error {
+	if err := fsys.Rename(tmp, name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(name))
+}
+
+// Appender is an io.Writer that writes to the end of a File.
+type Appender struct {
+	F   File
+	Off int64
+}
+
+// Write implements io.Writer.
+func (a *Appender) Write(p []byte) (int, error) {
+	n, err := a.F.WriteAt(p, a.Off)
+	a.Off += int64(n)
+	return n, err
+}

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// KV is an ordered map of raw keys. It is safe for concurrent use.
+type KV struct{ db *pebble.DB }
+
+// OpenKV opens or creates raw keys in dir.
+func OpenKV(dir string) (*KV, error) {
+	db, err := pebble.Open(dir, options())
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	return &KV{db}, nil
+}
+
+// OpenMemoryKV makes raw keys that live as long as the process, for tests.
+func OpenMemoryKV() (*KV, error) {
+	o := options()
+	memory(o)
+	db, err := pebble.Open("mem", o)
+	if err != nil {
+		return nil, err
+	}
+	return &KV{db}, nil
+}
+
+// Get returns a copy of the value, or nil when the key is absent.
+func (kv *KV) Get(key []byte) ([]byte, error) {
+	v, closer, err := kv.db.Get(key)
+	if isNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := append(make([]byte, 0, len(v)), v...)
+	return out, closer.Close()
+}
+
+// Scan calls f for every key with the prefix, in order, until f returns false. The slices are valid during f only.
+func (kv *KV) Scan(prefix []byte, f func(key, value []byte) bool) error {
+	return kv.ScanFrom(prefix, prefix, f)
+}
+
+// ScanFrom is Scan that starts at the first key that is not below from.
+func (kv *KV) ScanFrom(prefix, from []byte, f func(key, value []byte) bool) error {
+	it, err := kv.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: prefixEnd(prefix)})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if !f(it.Key(), it.Value()) {
+			break
+		}
+	}
+	return it.Close()
+}
+
+func prefixEnd(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		end[i]++
+		if end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+// Batch collects writes that are applied together.
+type Batch struct{ b *pebble.Batch }
+
+// NewBatch starts a batch.
+func (kv *KV) NewBatch() *Batch { return &Batch{kv.db.NewBatch()} }
+
+// Set stores a copy of key and value.
+func (b *Batch) Set(key, value []byte) { _ = b.b.Set(key, value, nil) }
+
+// Delete removes a key.
+func (b *Batch) Delete(key []byte) { _ = b.b.Delete(key, nil) }
+
+// DeleteRange removes the keys from start up to but without end.
+func (b *Batch) DeleteRange(start, end []byte) { _ = b.b.DeleteRange(start, end, nil) }
+
+// Len is the size of the batch in bytes.
+func (b *Batch) Len() int { return b.b.Len() }
+
+// Commit applies the batch; with sync it returns after the batch is on stable storage.
+func (b *Batch) Commit(sync bool) error {
+	o := pebble.NoSync
+	if sync {
+		o = pebble.Sync
+	}
+	if err := b.b.Commit(o); err != nil {
+		return err
+	}
+	return b.b.Close()
+}
+
+// Close closes the store.
+func (kv *KV) Close() error { return kv.db.Close() }

@@ -1,0 +1,67 @@
+// Package store is the only place that opens a database. Everything the product remembers goes through it:
+// records as a datastore.Batching (deals, channels, voucher books, asks), and raw ordered keys (the dagstore's
+// index, the ledger). The engine is Pebble (docs/adr/0002).
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/ipfs/go-datastore"
+	pebbleds "github.com/ipfs/go-ds-pebble"
+)
+
+// ErrLocked means that another process has the folder open.
+var ErrLocked = errors.New("store is in use by another process")
+
+// Open opens or creates a record store in dir. Writes are not synced by themselves: a fact that must survive a
+// power loss is written with Commit.
+func Open(dir string) (datastore.Batching, error) {
+	ds, err := pebbleds.NewDatastore(dir,
+		pebbleds.WithPebbleOpts(options()),
+		pebbleds.WithPebbleWriteOptions(pebble.NoSync),
+	)
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	return ds, nil
+}
+
+func options() *pebble.Options {
+	return &pebble.Options{
+		Logger:             silent{},
+		MemTableSize:       4 << 20,
+		MaxOpenFiles:       256,
+		FormatMajorVersion: pebble.FormatNewest,
+	}
+}
+
+func openError(dir string, err error) error {
+	if strings.Contains(err.Error(), "lock") || strings.Contains(err.Error(), "resource temporarily unavailable") {
+		return fmt.Errorf("open %s: %w", dir, ErrLocked)
+	}
+	return fmt.Errorf("open store %s: %w", dir, err)
+}
+
+// Commit writes a batch atomically and returns when it is on stable storage. Commits of several goroutines
+// share one disk flush.
+func Commit(ctx context.Context, ds datastore.Batching, b datastore.Batch) error {
+	if err := b.Commit(ctx); err != nil {
+		return err
+	}
+	return ds.Sync(ctx, datastore.NewKey("/"))
+}
+
+type silent struct{}
+
+func (silent) Infof(string, ...any)                   {}
+func (silent) Errorf(string, ...any)                  {}
+func (silent) Fatalf(format string, args ...any)      { panic(fmt.Sprintf(format, args...)) }
+func (silent) Eventf(context.Context, string, ...any) {}
+func (silent) IsTracingEnabled(context.Context) bool  { return false }
+func memory(o *pebble.Options)                        { o.FS = vfs.NewMem() }
+func isNotFound(err error) bool                       { return errors.Is(err, pebble.ErrNotFound) }

@@ -1,0 +1,134 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	cbg "github.com/whyrusleeping/cbor-gen"
+)
+
+// ReadRaw reads one CBOR item of at most limit bytes and depth levels and returns its bytes.
+func ReadRaw(r io.Reader, limit, depth int) ([]byte, error) {
+	cr := cbg.NewCborReader(r)
+	var out bytes.Buffer
+	if err := copyItem(cr, &out, limit, depth); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func copyItem(r *cbg.CborReader, out *bytes.Buffer, limit, depth int) error {
+	if depth == 0 {
+		return errors.New("nested too deep")
+	}
+	maj, n, err := r.ReadHeader()
+	if err != nil {
+		return err
+	}
+	if err := cbg.NewCborWriter(out).WriteMajorTypeHeader(maj, n); err != nil {
+		return err
+	}
+	children := uint64(0)
+	switch maj {
+	case cbg.MajByteString, cbg.MajTextString:
+		if n > uint64(limit) || out.Len()+int(n) > limit {
+			return fmt.Errorf("item is larger than %d bytes", limit)
+		}
+		_, err := io.CopyN(out, r, int64(n))
+		return err
+	case cbg.MajArray:
+		children = n
+	case cbg.MajMap:
+		if n > uint64(limit) {
+			return fmt.Errorf("map of %d keys is above the limit", n)
+		}
+		children = 2 * n
+	case cbg.MajTag:
+		children = 1
+	case cbg.MajUnsignedInt, cbg.MajNegativeInt:
+	case cbg.MajOther:
+		if n != 20 && n != 21 && n != 22 {
+			return errors.New("floats and undefined values are not supported here")
+		}
+	}
+	if children > uint64(limit) {
+		return fmt.Errorf("list of %d items is above the limit", children)
+	}
+	for range children {
+		if out.Len() > limit {
+			return fmt.Errorf("item is larger than %d bytes", limit)
+		}
+		if err := copyItem(r, out, limit, depth-1); err != nil {
+			return eof(err)
+		}
+	}
+	return nil
+}
+
+// Deferred is an item kept as it came; nil is written as null, and null is read as an item of the byte f6.
+func Deferred(name string, v **cbg.Deferred) Field {
+	return Field{Name: name,
+		Write: func(w *cbg.CborWriter) error {
+			if *v == nil || len((*v).Raw) == 0 {
+				_, err := w.Write(cbg.CborNull)
+				return err
+			}
+			_, err := w.Write((*v).Raw)
+			return err
+		},
+		Read: func(r *cbg.CborReader) error {
+			raw, err := ReadRaw(r, MaxItem, MaxDepth)
+			*v = &cbg.Deferred{Raw: raw}
+			return err
+		}}
+}
+
+// List is an array of items.
+func List[T any](name string, v *[]T, item func(*T) Field) Field {
+	return Field{Name: name,
+		Write: func(w *cbg.CborWriter) error {
+			if err := w.WriteMajorTypeHeader(cbg.MajArray, uint64(len(*v))); err != nil {
+				return err
+			}
+			for i := range *v {
+				if err := item(&(*v)[i]).Write(w); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Read: func(r *cbg.CborReader) error {
+			maj, n, err := r.ReadHeader()
+			if err != nil {
+				return err
+			}
+			if maj != cbg.MajArray || n > MaxList {
+				return fmt.Errorf("not a list of at most %d items", MaxList)
+			}
+			*v = nil
+			for range n {
+				var t T
+				if err := item(&t).Read(r); err != nil {
+					return eof(err)
+				}
+				*v = append(*v, t)
+			}
+			return nil
+		}}
+}
+
+// Map is a nested map of fields.
+func Map(name string, fields []Field) Field {
+	return Field{Name: name,
+		Write: func(w *cbg.CborWriter) error { return WriteMap(w, fields) },
+		Read:  func(r *cbg.CborReader) error { return ReadMap(r, name, fields) }}
+}
+
+// Tuple is a nested array of fields.
+func Tuple(name string, fields []Field) Field {
+	return Field{Name: name,
+		Write: func(w *cbg.CborWriter) error { return WriteTuple(w, fields) },
+		Read:  func(r *cbg.CborReader) error { return ReadTuple(r, name, fields) }}
+}
