@@ -1,0 +1,271 @@
+package channels
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	cbg "github.com/whyrusleeping/cbor-gen"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+)
+
+// How often byte counters alone are written.
+const (
+	flushEvery  = 100 * time.Millisecond
+	flushEvents = 64
+)
+
+// Channel owns one record. Events are applied at once under a short lock; storing, notifying and cleanup follow in
+// order on a goroutine that exists only while there is something to do.
+type Channel struct {
+	set *Set
+
+	mu      sync.Mutex
+	rec     Record
+	first   Encoded
+	last    Encoded
+	lastRes Encoded
+	lastLog map[dt.Status]string
+	work    []work
+	busy    bool
+	idle    chan struct{}
+	dirty   int
+	flushed time.Time
+	timer   *time.Timer
+	cleaned bool
+
+	// Credit is the state of the one comparison of position and limit (see impl).
+	Credit Credit
+}
+
+// Credit says how far the sender may go.
+type Credit struct {
+	Limited bool
+	Limit   uint64
+	Paused  bool // a pause on account of the limit is in force
+	Asked   uint64
+}
+
+type work struct {
+	event   dt.EventCode
+	state   state
+	at      time.Time
+	part    string // list that grew
+	item    Encoded
+	index   uint64
+	log     *logLine
+	logAt   uint64
+	persist bool
+	static  bool
+	cleanup bool
+}
+
+// ID identifies the channel.
+func (c *Channel) ID() dt.ChannelID { return c.rec.Static.ChannelID }
+
+// State is an immutable snapshot after all events submitted so far.
+func (c *Channel) State() dt.ChannelState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snapshot()
+}
+
+func (c *Channel) snapshot() state {
+	return state{rec: c.rec, store: &c.set.store, first: c.first, last: c.last, lastResult: c.lastRes}
+}
+
+// Do runs f under the channel's lock; f must not block.
+func (c *Channel) Do(f func(r *Record, credit *Credit)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.rec, &c.Credit)
+}
+
+// Apply applies an event. An event that has no transition in the present state is dropped and returned as an error.
+func (c *Channel) Apply(event dt.EventCode, args ...any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.apply(event, args...)
+}
+
+// Voucher records a voucher.
+func (c *Channel) Voucher(e Encoded) error { return c.applyItem(dt.NewVoucher, "v", e) }
+
+// Result records a voucher result.
+func (c *Channel) Result(e Encoded) error { return c.applyItem(dt.NewVoucherResult, "r", e) }
+
+func (c *Channel) applyItem(event dt.EventCode, part string, e Encoded) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.apply(event); err != nil {
+		return err
+	}
+	w := &c.work[len(c.work)-1]
+	w.part, w.item = part, e
+	if part == "v" {
+		w.index, c.last = c.rec.Vouchers-1, e
+		if w.index == 0 {
+			c.first = e
+		}
+	} else {
+		w.index, c.lastRes = c.rec.Results-1, e
+	}
+	w.state = c.snapshot()
+	return nil
+}
+
+// Block counts a block of one kind at most once (R-42, section 3.5) and reports whether it was new, with the bytes
+// counted so far.
+func (c *Channel) Block(kind dt.EventCode, progress dt.EventCode, size uint64, index int64, unique bool) (fresh bool, total uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if index < 0 {
+		return false, 0, fmt.Errorf("block index %d is negative", index)
+	}
+	highest, bytes := &c.rec.QueuedTotal, &c.rec.Queued
+	switch kind {
+	case dt.DataReceived:
+		highest, bytes = &c.rec.ReceivedTotal, &c.rec.Received
+	case dt.DataSent:
+		highest, bytes = &c.rec.SentTotal, &c.rec.Sent
+	}
+	if unique && uint64(index) > *highest {
+		fresh = true
+		if err := c.apply(progress, size); err != nil {
+			return false, *bytes, err
+		}
+	}
+	err = c.apply(kind, uint64(index))
+	return fresh, *bytes, err
+}
+
+func (c *Channel) apply(event dt.EventCode, args ...any) error {
+	from := c.rec.Status
+	if _, err := c.set.table.Apply(&c.rec, event, args...); err != nil {
+		return fmt.Errorf("cannot send FSM event %s to data-transfer channel %s: %w", dt.Events[event], c.ID(), err)
+	}
+	w := work{event: event, at: time.Now(), persist: true}
+	switch event {
+	case dt.DataReceived, dt.DataSent, dt.DataQueued, dt.DataReceivedProgress, dt.DataSentProgress, dt.DataQueuedProgress:
+		w.persist = false
+	}
+	c.log(&w, from, event, args)
+	w.cleanup = c.rec.Status != from && IsChannelCleaningUp(c.rec.Status)
+	w.state = c.snapshot()
+	c.push(w)
+	return nil
+}
+
+func (c *Channel) log(w *work, from dt.Status, event dt.EventCode, args []any) {
+	text, ok := logTexts[event]
+	if ok && len(args) == 1 && text[len(text)-1] == ' ' {
+		text += fmt.Sprint(args[0])
+	}
+	prev, seen := c.lastLog[from]
+	if seen && (!ok || prev == text) {
+		return
+	}
+	if c.lastLog == nil {
+		c.lastLog = map[dt.Status]string{}
+	}
+	c.lastLog[from] = text
+	w.log = &logLine{dt.Statuses[from], cut(text), cbg.CborTime(w.at.UTC())}
+	w.logAt = c.rec.Logs
+	c.rec.Logs++
+}
+
+// push queues work; mu is held.
+func (c *Channel) push(w work) {
+	if n := len(c.work); n > 1024 && !w.persist && c.work[n-1].event == w.event && c.work[n-1].log == nil && w.log == nil {
+		c.work[n-1] = w // a slow subscriber sees the newest progress only
+	} else {
+		c.work = append(c.work, w)
+	}
+	if !c.busy {
+		c.busy, c.idle = true, make(chan struct{})
+		c.set.wg.Add(1)
+		go c.drain()
+	}
+}
+
+func (c *Channel) drain() {
+	defer c.set.wg.Done()
+	for {
+		c.mu.Lock()
+		if len(c.work) == 0 {
+			c.busy, c.work = false, nil
+			close(c.idle)
+			c.mu.Unlock()
+			return
+		}
+		w := c.work[0]
+		c.work = c.work[1:]
+		c.mu.Unlock()
+		c.store(w)
+		c.set.notify(dt.Event{Code: w.event, Message: w.state.rec.Message, Timestamp: w.at}, w.state)
+		if w.cleanup && !c.cleaned {
+			c.cleaned = true
+			c.set.cleanup(c)
+			_ = c.Apply(dt.CleanupComplete)
+		}
+		if w.event == dt.CleanupComplete {
+			c.set.evict(c)
+		}
+	}
+}
+
+// store writes what an event changed. A store that fails makes the channel fail.
+func (c *Channel) store(w work) {
+	c.dirty++
+	if !w.persist && w.log == nil && c.dirty < flushEvents && time.Since(c.flushed) < flushEvery {
+		c.arm()
+		return
+	}
+	if err := c.write(w); err != nil && !IsChannelCleaningUp(w.state.rec.Status) && !IsChannelTerminated(w.state.rec.Status) {
+		_ = c.Apply(dt.Error, fmt.Sprintf("store channel: %s", err))
+	}
+}
+
+func (c *Channel) write(w work) error {
+	s := &c.set.store
+	b, err := s.ds.Batch(s.ctx)
+	if err != nil {
+		return err
+	}
+	if w.part != "" {
+		err = s.putItem(b, w.part, c.ID(), w.index, w.item)
+	}
+	if err == nil && w.log != nil {
+		err = s.putLog(b, c.ID(), w.logAt, *w.log)
+	}
+	if err == nil {
+		err = s.putHot(b, &w.state.rec)
+	}
+	if err == nil {
+		err = b.Commit(s.ctx)
+	}
+	c.dirty, c.flushed = 0, time.Now()
+	return err
+}
+
+// arm makes sure that the last counters are written soon although no further event comes.
+func (c *Channel) arm() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil || c.set.closed.Load() {
+		return
+	}
+	c.timer = time.AfterFunc(flushEvery, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.timer = nil
+		if c.set.closed.Load() {
+			return
+		}
+		c.push(work{event: flushOnly, persist: true, state: c.snapshot()})
+	})
+}
+
+// flushOnly is work that stores and tells nobody.
+const flushOnly = dt.EventCode(-1)

@@ -1,0 +1,213 @@
+package channels
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+	cbg "github.com/whyrusleeping/cbor-gen"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/wire"
+)
+
+// Version is the layout that this package writes.
+const Version = "4"
+
+var versionKey = datastore.NewKey("/versions/current")
+
+// maxLogKeys bounds the stored log of a channel; older lines are overwritten.
+const maxLogKeys = 1024
+
+type store struct {
+	ds                datastore.Batching
+	vouchers, results DecoderByType
+	ctx               context.Context
+}
+
+func key(part string, chid dt.ChannelID) datastore.Key {
+	return datastore.NewKey("/" + Version + "/" + part + "/" + chid.String())
+}
+
+func itemKey(part string, chid dt.ChannelID, i uint64) datastore.Key {
+	return key(part, chid).ChildString(fmt.Sprintf("%012d", i))
+}
+
+// checkVersion makes an empty store ours and refuses what it does not know.
+func (s *store) checkVersion(ctx context.Context) error {
+	v, err := s.ds.Get(ctx, versionKey)
+	if err == nil {
+		if string(v) == Version {
+			return nil
+		}
+		return fmt.Errorf("channel store has version %q, this program reads version %s", v, Version)
+	}
+	if !errors.Is(err, datastore.ErrNotFound) {
+		return err
+	}
+	res, err := s.ds.Query(ctx, query.Query{KeysOnly: true, Limit: 1})
+	if err != nil {
+		return err
+	}
+	rest, err := res.Rest()
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("channel store holds %s but no version: it is not a channel store", rest[0].Key)
+	}
+	return s.ds.Put(ctx, versionKey, []byte(Version))
+}
+
+func (s *store) putStatic(b datastore.Write, st *Static) error {
+	data, err := encodeFields(st.fields())
+	if err != nil {
+		return err
+	}
+	return b.Put(s.ctx, key("s", st.ChannelID), data)
+}
+
+func (s *store) putHot(b datastore.Write, r *Record) error {
+	data, err := encodeFields(r.Hot.fields())
+	if err != nil {
+		return err
+	}
+	return b.Put(s.ctx, key("h", r.Static.ChannelID), data)
+}
+
+func (e *Encoded) fields() []wire.Field {
+	return []wire.Field{wire.Text("Type", &e.Type), {Name: "Data",
+		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, e.Data) },
+		Read: func(r *cbg.CborReader) error {
+			data, err := cbg.ReadByteArray(r, 1<<20)
+			e.Data = data
+			return err
+		}}}
+}
+
+func (s *store) putItem(b datastore.Write, part string, chid dt.ChannelID, i uint64, e Encoded) error {
+	data, err := encodeFields(e.fields())
+	if err != nil {
+		return err
+	}
+	return b.Put(s.ctx, itemKey(part, chid, i), data)
+}
+
+func (s *store) readItem(part string, chid dt.ChannelID, i uint64) (Encoded, error) {
+	var e Encoded
+	data, err := s.ds.Get(s.ctx, itemKey(part, chid, i))
+	if err != nil {
+		return e, err
+	}
+	return e, decodeFields(data, "voucher", e.fields())
+}
+
+func (s *store) readList(chid dt.ChannelID, part string, n uint64) []Encoded {
+	out := make([]Encoded, 0, n)
+	for i := range n {
+		if e, err := s.readItem(part, chid, i); err == nil {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+type logLine struct {
+	stage, text string
+	at          cbg.CborTime
+}
+
+func (l *logLine) fields() []wire.Field {
+	return []wire.Field{wire.Text("Stage", &l.stage), wire.Text("Text", &l.text), wire.Object("At", &l.at)}
+}
+
+func (s *store) putLog(b datastore.Write, chid dt.ChannelID, i uint64, l logLine) error {
+	data, err := encodeFields(l.fields())
+	if err != nil {
+		return err
+	}
+	return b.Put(s.ctx, itemKey("l", chid, i%maxLogKeys), data)
+}
+
+func (s *store) readStages(chid dt.ChannelID, n uint64) *dt.ChannelStages {
+	out := &dt.ChannelStages{}
+	from := uint64(0)
+	if n > maxLogKeys {
+		from = n - maxLogKeys
+	}
+	for i := from; i < n; i++ {
+		data, err := s.ds.Get(s.ctx, itemKey("l", chid, i%maxLogKeys))
+		if err != nil {
+			continue
+		}
+		var l logLine
+		if decodeFields(data, "log", l.fields()) == nil {
+			addLine(out, l)
+		}
+	}
+	return out
+}
+
+func addLine(out *dt.ChannelStages, l logLine) {
+	st := out.GetStage(l.stage)
+	if st == nil {
+		st = &dt.ChannelStage{Name: l.stage, CreatedTime: l.at}
+		out.Stages = append(out.Stages, st)
+	}
+	st.UpdatedTime = l.at
+	if l.text != "" {
+		st.Logs = append(st.Logs, &dt.Log{Log: l.text, UpdatedTime: l.at})
+	}
+}
+
+func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
+	var r Record
+	data, err := s.ds.Get(ctx, key("s", chid))
+	if errors.Is(err, datastore.ErrNotFound) {
+		return r, NewErrNotFound(chid)
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := decodeFields(data, "channel", r.Static.fields()); err != nil {
+		return r, err
+	}
+	data, err = s.ds.Get(ctx, key("h", chid))
+	if err != nil {
+		return r, fmt.Errorf("state of channel %s: %w", chid, err)
+	}
+	return r, decodeFields(data, "channel state", r.Hot.fields())
+}
+
+func (s *store) ids(ctx context.Context) ([]dt.ChannelID, error) {
+	res, err := s.ds.Query(ctx, query.Query{Prefix: "/" + Version + "/s"})
+	if err != nil {
+		return nil, err
+	}
+	defer res.Close()
+	var out []dt.ChannelID
+	for e := range res.Next() {
+		if e.Error != nil {
+			return nil, e.Error
+		}
+		var st Static
+		if err := decodeFields(e.Value, "channel", st.fields()); err != nil {
+			return nil, fmt.Errorf("channel %s: %w", e.Key, err)
+		}
+		out = append(out, st.ChannelID)
+	}
+	return out, nil
+}
+
+// ErrNotFound says which channel does not exist.
+type ErrNotFound struct{ ChannelID dt.ChannelID }
+
+// NewErrNotFound returns an ErrNotFound.
+func NewErrNotFound(chid dt.ChannelID) error { return &ErrNotFound{chid} }
+
+func (e *ErrNotFound) Error() string { return "No channel for channel ID " + e.ChannelID.String() }
+
+// Is makes errors.Is(err, datatransfer.ErrChannelNotFound) work.
+func (e *ErrNotFound) Is(target error) bool { return target == dt.ErrChannelNotFound }

@@ -1,0 +1,378 @@
+package impl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/encoding"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/datatransfer/registry"
+)
+
+var _ dt.EventsHandler = (*Manager)(nil)
+
+// completeWorth is how long the last message of a channel is worth delivering.
+const completeWorth = 10 * time.Minute
+
+func (m *Manager) live(chid dt.ChannelID) (*channels.Channel, error) {
+	return m.get(m.ctx, chid)
+}
+
+// OnChannelOpened implements datatransfer.EventsHandler.
+func (m *Manager) OnChannelOpened(chid dt.ChannelID) error { return m.apply(chid, dt.Opened) }
+
+func (m *Manager) apply(chid dt.ChannelID, event dt.EventCode, args ...any) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	return c.Apply(event, args...)
+}
+
+// OnTransferQueued implements datatransfer.EventsHandler.
+func (m *Manager) OnTransferQueued(chid dt.ChannelID) { _ = m.apply(chid, dt.TransferRequestQueued) }
+
+// OnRequestCancelled implements datatransfer.EventsHandler.
+func (m *Manager) OnRequestCancelled(chid dt.ChannelID, err error) error {
+	return m.apply(chid, dt.RequestCancelled, errText(err))
+}
+
+// OnRequestDisconnected implements datatransfer.EventsHandler.
+func (m *Manager) OnRequestDisconnected(chid dt.ChannelID, err error) error {
+	return m.apply(chid, dt.Disconnected, errText(err))
+}
+
+// OnSendDataError implements datatransfer.EventsHandler.
+func (m *Manager) OnSendDataError(chid dt.ChannelID, err error) error {
+	return m.apply(chid, dt.SendDataError, errText(err))
+}
+
+// OnReceiveDataError implements datatransfer.EventsHandler.
+func (m *Manager) OnReceiveDataError(chid dt.ChannelID, err error) error {
+	return m.apply(chid, dt.ReceiveDataError, errText(err))
+}
+
+// OnContextAugment implements datatransfer.EventsHandler.
+func (m *Manager) OnContextAugment(chid dt.ChannelID) func(context.Context) context.Context {
+	return func(ctx context.Context) context.Context {
+		ctx, _ = m.spans.SpanForChannel(ctx, chid)
+		return ctx
+	}
+}
+
+// OnDataSent implements datatransfer.EventsHandler.
+func (m *Manager) OnDataSent(chid dt.ChannelID, _ ipld.Link, size uint64, index int64, unique bool) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	_, _, err = c.Block(dt.DataSent, dt.DataSentProgress, size, index, unique)
+	return err
+}
+
+// OnDataReceived implements datatransfer.EventsHandler.
+func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, index int64, unique bool) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	fresh, _, err := c.Block(dt.DataReceived, dt.DataReceivedProgress, size, index, unique)
+	if err != nil || !fresh || chid.Initiator == m.peerID {
+		return err
+	}
+	var result dt.VoucherResult
+	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) {
+		h, res, err := r.OnPushDataReceived(chid, size)
+		result = res
+		return h, res, err
+	}, &result)
+	if rerr == nil && result == nil {
+		return nil
+	}
+	msg, err := m.answer(c, rerr, result)
+	if err != nil {
+		return err
+	}
+	m.outbox.send(chid, chid.Initiator, msg, completeWorth)
+	return rerr
+}
+
+// OnDataQueued implements datatransfer.EventsHandler. It is the one place where position and limit are compared on
+// the way out: with a Limiter no user code runs below the limit.
+func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, index int64, unique bool) (dt.Message, error) {
+	c, err := m.live(chid)
+	if err != nil {
+		return nil, err
+	}
+	fresh, total, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, size, index, unique)
+	if err != nil || chid.Initiator == m.peerID {
+		return nil, err
+	}
+	credit := m.credit(c)
+	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh {
+		return nil, nil
+	}
+	additional := size
+	if credit.Limited {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) {
+			additional, cr.Asked = total-min(cr.Asked, total), total
+		})
+	}
+	var result dt.VoucherResult
+	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) { return r.OnPullDataSent(chid, additional) }, &result)
+	if rerr == nil && result == nil {
+		return nil, nil
+	}
+	if errors.Is(rerr, dt.ErrPause) && !m.pauseAt(c, total) {
+		return nil, nil // the limit was raised while we asked
+	}
+	msg, err := m.answer(c, rerr, result)
+	if err != nil {
+		return nil, err
+	}
+	return msg, rerr
+}
+
+// credit reads the limit of a channel from its validator, once for each time it was reached.
+func (m *Manager) credit(c *channels.Channel) channels.Credit {
+	var cr channels.Credit
+	var queued uint64
+	c.Do(func(r *channels.Record, k *channels.Credit) { cr, queued = *k, r.Queued })
+	if cr.Limited && queued < cr.Limit {
+		return cr
+	}
+	v := c.State().Voucher()
+	if v == nil {
+		return cr
+	}
+	p, _ := m.validated.Processor(v.Type())
+	l, ok := p.(dt.Limiter)
+	if !ok {
+		return cr
+	}
+	limit, limited := l.Limit(c.ID())
+	c.Do(func(_ *channels.Record, k *channels.Credit) {
+		k.Limited = limited
+		k.Limit = max(k.Limit, limit)
+		cr = *k
+	})
+	return cr
+}
+
+// pauseAt decides under the channel's lock whether a pause at total still holds: if the limit has grown beyond it,
+// nothing is paused, so that the order in which a pause and a payment arrive cannot matter.
+func (m *Manager) pauseAt(c *channels.Channel, total uint64) (paused bool) {
+	c.Do(func(_ *channels.Record, cr *channels.Credit) {
+		paused = !cr.Limited || total >= cr.Limit
+		cr.Paused = cr.Paused || paused
+	})
+	return paused
+}
+
+// ask lets the revalidators in order of registration answer until one knows the channel.
+func (m *Manager) ask(f func(dt.Revalidator) (bool, dt.VoucherResult, error), result *dt.VoucherResult) (err error) {
+	*result = nil
+	stop := errors.New("handled")
+	_ = m.revalidators.Each(func(_ dt.TypeIdentifier, _ encoding.Decoder, p registry.Processor) error {
+		r, ok := p.(dt.Revalidator)
+		if !ok || r == nil {
+			return nil
+		}
+		handled, res, rerr := guarded(func() (bool, dt.VoucherResult, error) { return f(r) })
+		if !handled {
+			return nil
+		}
+		*result, err = res, rerr
+		return stop
+	})
+	return err
+}
+
+// guarded turns a panic of user code into a refusal.
+func guarded(f func() (bool, dt.VoucherResult, error)) (handled bool, res dt.VoucherResult, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			handled, res, err = true, nil, fmt.Errorf("validation panicked: %v", p)
+		}
+	}()
+	return f()
+}
+
+func accepted(err error) bool {
+	return err == nil || errors.Is(err, dt.ErrPause) || errors.Is(err, dt.ErrResume)
+}
+
+func resultType(r dt.VoucherResult) dt.TypeIdentifier {
+	if r == nil {
+		return dt.EmptyTypeIdentifier
+	}
+	return r.Type()
+}
+
+// answer records a result and what it means for the channel, and makes the message that says so.
+func (m *Manager) answer(c *channels.Channel, rerr error, result dt.VoucherResult) (dt.Message, error) {
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
+	paused := errors.Is(rerr, dt.ErrPause)
+	if paused {
+		if err := c.Apply(dt.PauseResponder); err != nil {
+			return nil, err
+		}
+	}
+	return m.resultMessage(c, accepted(rerr), paused, result)
+}
+
+func record(c *channels.Channel, result dt.VoucherResult) error {
+	if result == nil {
+		return nil
+	}
+	enc, err := channels.Encode(result)
+	if err != nil {
+		return err
+	}
+	return c.Result(enc)
+}
+
+func (m *Manager) resultMessage(c *channels.Channel, ok, paused bool, result dt.VoucherResult) (dt.Message, error) {
+	mk := message.VoucherResultResponse
+	if s := c.State().Status(); s == dt.Finalizing || s == dt.Completing || s == dt.Completed {
+		mk = message.CompleteResponse
+	}
+	return mk(c.ID().ID, ok, paused, resultType(result), result)
+}
+
+// OnChannelCompleted implements datatransfer.EventsHandler.
+func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	if cerr != nil {
+		if over(c) {
+			return nil
+		}
+		return ignoreOver(c, c.Apply(dt.Error, fmt.Sprintf("data transfer channel %s failed to transfer data: %s", chid, cerr)))
+	}
+	if chid.Initiator == m.peerID {
+		return c.Apply(dt.FinishTransfer)
+	}
+	return m.complete(c)
+}
+
+// complete is the end of data on the responder's side (section 4.7).
+func (m *Manager) complete(c *channels.Channel) error {
+	chid := c.ID()
+	var result dt.VoucherResult
+	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) { return r.OnComplete(chid) }, &result)
+	if err := record(c, result); err != nil {
+		return err
+	}
+	paused := errors.Is(rerr, dt.ErrPause)
+	msg, err := message.CompleteResponse(chid.ID, accepted(rerr), paused, resultType(result), result)
+	if err != nil {
+		return err
+	}
+	switch {
+	case paused:
+		err = c.Apply(dt.BeginFinalizing)
+	case accepted(rerr):
+		err = c.Apply(dt.Complete)
+	default:
+		err = c.Apply(dt.Error, errText(rerr))
+	}
+	m.outbox.send(chid, chid.OtherParty(m.peerID), msg, completeWorth)
+	return err
+}
+
+// CheckRequest compares a graphsync request that answers our push with the channel.
+func (m *Manager) CheckRequest(chid dt.ChannelID, root ipld.Link, selector ipld.Node) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	s := c.State()
+	if s.IsPull() {
+		return errors.New("the other side asks for data of a channel on which it sends")
+	}
+	if l, ok := root.(cidlink.Link); !ok || !l.Cid.Equals(s.BaseCID()) || !datamodel.DeepEqual(selector, s.Selector()) {
+		return errors.New("graphsync root or selector is not that of the channel")
+	}
+	return nil
+}
+
+// OnResponseReceived implements datatransfer.EventsHandler (section 4.4).
+func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	if over(c) {
+		return nil
+	}
+	if resp.IsCancel() {
+		return c.Apply(dt.Cancel) // cleanup cancels our own request too
+	}
+	if resp.IsVoucherResult() {
+		done, err := m.receiveResult(c, resp)
+		if err != nil || done {
+			return err
+		}
+	}
+	switch {
+	case resp.IsNew():
+		err = c.Apply(dt.Accept)
+	case resp.IsRestart():
+		err = c.Apply(dt.Restart)
+	case resp.IsComplete() && !resp.IsPaused():
+		return c.Apply(dt.ResponderCompletes)
+	case resp.IsComplete():
+		err = c.Apply(dt.ResponderBeginsFinalization)
+	}
+	if err != nil {
+		return err
+	}
+	if resp.IsPaused() {
+		return c.Apply(dt.PauseResponder)
+	}
+	return c.Apply(dt.ResumeResponder)
+}
+
+func (m *Manager) receiveResult(c *channels.Channel, resp dt.Response) (done bool, err error) {
+	if !resp.EmptyVoucherResult() {
+		d, ok := m.results.Decoder(resp.VoucherResultType())
+		if !ok {
+			return true, m.refuse(c, fmt.Errorf("unknown voucher result type: %s", resp.VoucherResultType()))
+		}
+		v, err := resp.VoucherResult(d)
+		if err != nil {
+			return true, m.refuse(c, err)
+		}
+		res, ok := v.(dt.VoucherResult)
+		if !ok {
+			return true, m.refuse(c, fmt.Errorf("%T is not a voucher result", v))
+		}
+		if err := record(c, res); err != nil {
+			return true, err
+		}
+	}
+	if !resp.Accepted() {
+		return true, c.Apply(dt.Error, dt.ErrRejected.Error())
+	}
+	return false, nil
+}
+
+// refuse ends a channel because of what the other side sent.
+func (m *Manager) refuse(c *channels.Channel, err error) error {
+	m.outbox.send(c.ID(), c.ID().OtherParty(m.peerID), m.cancelMessage(c.ID()), 30*time.Second)
+	_ = c.Apply(dt.Error, err.Error())
+	return err
+}

@@ -1,0 +1,282 @@
+// Package impl is the data-transfer manager: it opens, validates, meters, restarts and ends channels over any transport.
+package impl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channelmonitor"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/encoding"
+	"github.com/cartage-dev/cartage/datatransfer/network"
+	"github.com/cartage-dev/cartage/datatransfer/registry"
+	"github.com/cartage-dev/cartage/datatransfer/tracing"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// DataTransferOption changes a default.
+type DataTransferOption func(*Manager)
+
+// ChannelRestartConfig makes the manager restart channels that it initiated when they break.
+func ChannelRestartConfig(cfg channelmonitor.Config) DataTransferOption {
+	return func(m *Manager) { m.monitorConfig = &cfg }
+}
+
+// Manager implements datatransfer.Manager.
+type Manager struct {
+	ds        datastore.Batching
+	net       network.DataTransferNetwork
+	transport dt.Transport
+	peerID    peer.ID
+	ids       *shared.TimeCounter
+	ready     *shared.ReadyManager
+	spans     *tracing.SpansIndex
+
+	validated, revalidators, results, configurers *registry.Registry
+
+	monitorConfig *channelmonitor.Config
+	monitor       *channelmonitor.Monitor
+	channels      *channels.Set
+	outbox        *outbox
+
+	subMu sync.RWMutex
+	subs  map[uint64]dt.Subscriber
+	order []uint64
+	next  uint64
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	stopOnce sync.Once
+	stopErr  error
+}
+
+var _ dt.Manager = (*Manager)(nil)
+
+// NewDataTransfer makes a manager. ds is namespaced by the caller.
+func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, transport dt.Transport, options ...DataTransferOption) (dt.Manager, error) {
+	m := &Manager{
+		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
+		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
+		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
+		subs: map[uint64]dt.Subscriber{},
+	}
+	for _, o := range options {
+		o(m)
+	}
+	if m.monitorConfig != nil {
+		if err := m.monitorConfig.Check(); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// Start implements datatransfer.Manager. The lifetime of the manager ends with Stop, not with ctx.
+func (m *Manager) Start(ctx context.Context) error {
+	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	set, err := channels.New(m.ctx, m.ds, m.voucherDecoder, m.results.Decoder, m.publish, m.onCleanup)
+	if err != nil {
+		return err
+	}
+	m.channels = set
+	m.outbox = newOutbox(m.ctx, m.net, m.sendFailed)
+	m.monitor = channelmonitor.NewMonitor(m, m.monitorConfig)
+	go func() {
+		err := set.Start(m.ctx)
+		if err == nil {
+			err = m.transport.SetEventHandler(m)
+		}
+		if err == nil {
+			m.net.SetDelegate(receiver{m})
+		}
+		m.ready.FireReady(err)
+	}()
+	return nil
+}
+
+// OnReady implements datatransfer.Manager.
+func (m *Manager) OnReady(f dt.ReadyFunc) { m.ready.OnReady(shared.ReadyFunc(f)) }
+
+// Stop implements datatransfer.Manager; it may be called again.
+func (m *Manager) Stop(ctx context.Context) error {
+	m.stopOnce.Do(func() {
+		if m.cancel == nil {
+			return
+		}
+		_ = m.ready.AwaitReady(ctx)
+		m.net.SetDelegate(nil)
+		m.monitor.Shutdown()
+		err := m.transport.Shutdown(ctx)
+		m.cancel()
+		m.stopErr = errors.Join(err, m.outbox.wait(ctx), m.channels.Close(ctx))
+		m.spans.EndAll()
+	})
+	return m.stopErr
+}
+
+// PeerID is the id of this node.
+func (m *Manager) PeerID() peer.ID { return m.peerID }
+
+// ConnectTo connects to a peer; the monitor calls it before a restart.
+func (m *Manager) ConnectTo(ctx context.Context, p peer.ID) error { return m.net.ConnectTo(ctx, p) }
+
+func (m *Manager) voucherDecoder(t dt.TypeIdentifier) (encoding.Decoder, bool) {
+	if d, ok := m.validated.Decoder(t); ok {
+		return d, true
+	}
+	return m.revalidators.Decoder(t)
+}
+
+func register(what string, r *registry.Registry, v dt.Registerable, p any) error {
+	if err := r.Register(v, p); err != nil {
+		return fmt.Errorf("error registering %s: %w", what, err)
+	}
+	return nil
+}
+
+// RegisterVoucherType implements datatransfer.Manager.
+func (m *Manager) RegisterVoucherType(v dt.Voucher, validator dt.RequestValidator) error {
+	return register("voucher type", m.validated, v, validator)
+}
+
+// RegisterRevalidator implements datatransfer.Manager.
+func (m *Manager) RegisterRevalidator(v dt.Voucher, r dt.Revalidator) error {
+	return register("revalidator type", m.revalidators, v, r)
+}
+
+// RegisterVoucherResultType implements datatransfer.Manager.
+func (m *Manager) RegisterVoucherResultType(r dt.VoucherResult) error {
+	return register("voucher type", m.results, r, nil)
+}
+
+// RegisterTransportConfigurer implements datatransfer.Manager.
+func (m *Manager) RegisterTransportConfigurer(v dt.Voucher, c dt.TransportConfigurer) error {
+	return register("transport configurer", m.configurers, v, c)
+}
+
+func (m *Manager) configure(chid dt.ChannelID, v dt.Voucher) {
+	if v == nil {
+		return
+	}
+	if p, ok := m.configurers.Processor(v.Type()); ok {
+		p.(dt.TransportConfigurer)(chid, v, m.transport)
+	}
+}
+
+// SubscribeToEvents implements datatransfer.Manager.
+func (m *Manager) SubscribeToEvents(s dt.Subscriber) dt.Unsubscribe {
+	m.subMu.Lock()
+	defer m.subMu.Unlock()
+	id := m.next
+	m.next++
+	m.subs[id] = s
+	m.order = append(m.order, id)
+	return func() {
+		m.subMu.Lock()
+		defer m.subMu.Unlock()
+		delete(m.subs, id)
+		for i, o := range m.order {
+			if o == id {
+				m.order = append(m.order[:i:i], m.order[i+1:]...)
+				break
+			}
+		}
+	}
+}
+
+// publish tells subscribers, with no lock held.
+func (m *Manager) publish(e dt.Event, s dt.ChannelState) {
+	m.subMu.RLock()
+	subs := make([]dt.Subscriber, 0, len(m.order))
+	for _, id := range m.order {
+		subs = append(subs, m.subs[id])
+	}
+	m.subMu.RUnlock()
+	m.monitor.Observe(e, s)
+	for _, sub := range subs {
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					slog.Error("data-transfer subscriber panicked", "channel", s.ChannelID(), "panic", p)
+				}
+			}()
+			sub(e, s)
+		}()
+	}
+}
+
+// onCleanup frees what belongs to a channel that ends.
+func (m *Manager) onCleanup(c *channels.Channel) {
+	m.transport.CleanupChannel(c.ID())
+	m.spans.EndChannelSpan(c.ID())
+	m.net.Unprotect(c.ID().OtherParty(m.peerID), c.ID().String())
+}
+
+func (m *Manager) sendFailed(chid dt.ChannelID, err error) {
+	if c := m.channels.Resident(chid); c != nil {
+		_ = c.Apply(dt.Disconnected, err.Error())
+	}
+}
+
+// TransferChannelStatus implements datatransfer.Manager.
+func (m *Manager) TransferChannelStatus(ctx context.Context, x dt.ChannelID) dt.Status {
+	s, err := m.ChannelState(ctx, x)
+	if err != nil {
+		return dt.ChannelNotFoundError
+	}
+	return s.Status()
+}
+
+// ChannelState implements datatransfer.Manager.
+func (m *Manager) ChannelState(ctx context.Context, chid dt.ChannelID) (dt.ChannelState, error) {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return nil, err
+	}
+	return c.State(), nil
+}
+
+// InProgressChannels implements datatransfer.Manager.
+func (m *Manager) InProgressChannels(ctx context.Context) (map[dt.ChannelID]dt.ChannelState, error) {
+	if err := m.ready.Ready(); err != nil {
+		return nil, err
+	}
+	return m.channels.All(ctx)
+}
+
+func (m *Manager) get(ctx context.Context, chid dt.ChannelID) (*channels.Channel, error) {
+	if err := m.ready.Ready(); err != nil {
+		return nil, err
+	}
+	return m.channels.Get(ctx, chid)
+}
+
+// Reposition sets what a recipient really has, as found by reading its store, before a restart: a count that
+// was not stored in time is neither lost nor asked for again.
+func (m *Manager) Reposition(ctx context.Context, chid dt.ChannelID, received uint64, position int64) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	c.Do(func(r *channels.Record, _ *channels.Credit) {
+		r.Received, r.ReceivedTotal = received, uint64(position)
+	})
+	return nil
+}
+
+// RaiseQueued lifts the count of a sender to what was paid for, before a restart.
+func (m *Manager) RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	c.Do(func(r *channels.Record, _ *channels.Credit) { r.Queued = max(r.Queued, bytes) })
+	return nil
+}

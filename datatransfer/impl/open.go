@@ -1,0 +1,214 @@
+package impl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+// open stores a new channel that this node initiates.
+func (m *Manager) open(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node, pull bool) (*channels.Channel, dt.Request, error) {
+	if err := m.ready.Ready(); err != nil {
+		return nil, nil, err
+	}
+	chid := dt.ChannelID{Initiator: m.peerID, Responder: to, ID: dt.TransferID(m.ids.Next())}
+	req, err := message.NewRequest(chid.ID, false, pull, voucher.Type(), voucher, base, sel)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := channels.NewStatic(m.peerID, chid, base, sel, pull)
+	if err != nil {
+		return nil, nil, err
+	}
+	enc, err := channels.Encode(voucher)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := m.channels.Create(st, enc)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.configure(chid, voucher)
+	m.net.Protect(to, chid.String())
+	m.monitor.Add(chid)
+	return c, req, nil
+}
+
+// OpenPushDataChannel implements datatransfer.Manager.
+func (m *Manager) OpenPushDataChannel(ctx context.Context, to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node) (dt.ChannelID, error) {
+	c, req, err := m.open(to, voucher, base, sel, false)
+	if err != nil {
+		return dt.ChannelID{}, err
+	}
+	if err := m.net.SendMessage(ctx, to, req); err != nil {
+		err = fmt.Errorf("Unable to send request: %w", err)
+		_ = c.Apply(dt.Error, err.Error())
+		return c.ID(), err
+	}
+	return c.ID(), nil
+}
+
+// OpenPullDataChannel implements datatransfer.Manager.
+func (m *Manager) OpenPullDataChannel(ctx context.Context, to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node) (dt.ChannelID, error) {
+	c, req, err := m.open(to, voucher, base, sel, true)
+	if err != nil {
+		return dt.ChannelID{}, err
+	}
+	if err := m.transport.OpenChannel(ctx, to, c.ID(), cidlink.Link{Cid: base}, sel, nil, req); err != nil {
+		err = fmt.Errorf("Unable to send request: %w", err)
+		_ = c.Apply(dt.Error, err.Error())
+		return c.ID(), err
+	}
+	return c.ID(), nil
+}
+
+// SendVoucher implements datatransfer.Manager. The voucher is recorded before it is sent,
+// so that the answer cannot come first.
+func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt.Voucher) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	if chid.Initiator != m.peerID {
+		return errors.New("cannot send voucher for request we did not initiate")
+	}
+	req, err := message.VoucherRequest(chid.ID, voucher.Type(), voucher)
+	if err != nil {
+		return err
+	}
+	enc, err := channels.Encode(voucher)
+	if err != nil {
+		return err
+	}
+	if err := c.Voucher(enc); err != nil {
+		return err
+	}
+	if err := m.net.SendMessage(ctx, chid.OtherParty(m.peerID), req); err != nil {
+		_ = c.Apply(dt.Disconnected, err.Error())
+		return fmt.Errorf("Unable to send request: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) cancelMessage(chid dt.ChannelID) dt.Message {
+	if chid.Initiator == m.peerID {
+		return message.CancelRequest(chid.ID)
+	}
+	return message.CancelResponse(chid.ID)
+}
+
+// CloseDataTransferChannel implements datatransfer.Manager.
+func (m *Manager) CloseDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	if over(c) {
+		return nil
+	}
+	_ = m.transport.CloseChannel(ctx, chid)
+	m.outbox.send(chid, chid.OtherParty(m.peerID), m.cancelMessage(chid), 30*time.Second)
+	return ignoreOver(c, c.Apply(dt.Cancel))
+}
+
+// CloseDataTransferChannelWithError ends a channel as failed and tells the other side.
+func (m *Manager) CloseDataTransferChannelWithError(ctx context.Context, chid dt.ChannelID, cherr error) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	if over(c) {
+		return nil
+	}
+	_ = m.transport.CloseChannel(ctx, chid)
+	_ = m.net.SendMessage(ctx, chid.OtherParty(m.peerID), m.cancelMessage(chid))
+	return ignoreOver(c, c.Apply(dt.Error, errText(cherr)))
+}
+
+func over(c *channels.Channel) bool {
+	s := c.State().Status()
+	return channels.IsChannelTerminated(s) || channels.IsChannelCleaningUp(s)
+}
+
+func ignoreOver(c *channels.Channel, err error) error {
+	if err != nil && over(c) {
+		return nil
+	}
+	return err
+}
+
+// errText replaces a nil error by words.
+func errText(err error) string {
+	if err == nil {
+		return "unknown error"
+	}
+	return err.Error()
+}
+
+// PauseDataTransferChannel implements datatransfer.Manager.
+func (m *Manager) PauseDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	p, ok := m.transport.(dt.PauseableTransport)
+	if !ok {
+		return dt.ErrUnsupported
+	}
+	_ = p.PauseChannel(ctx, chid)
+	if err := m.net.SendMessage(ctx, chid.OtherParty(m.peerID), m.updateMessage(chid, true)); err != nil {
+		_ = c.Apply(dt.Disconnected, err.Error())
+		return fmt.Errorf("Unable to send pause message: %w", err)
+	}
+	if chid.Initiator == m.peerID {
+		return c.Apply(dt.PauseInitiator)
+	}
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
+	return c.Apply(dt.PauseResponder)
+}
+
+func (m *Manager) updateMessage(chid dt.ChannelID, paused bool) dt.Message {
+	if chid.Initiator == m.peerID {
+		return message.UpdateRequest(chid.ID, paused)
+	}
+	return message.UpdateResponse(chid.ID, paused)
+}
+
+// ResumeDataTransferChannel implements datatransfer.Manager.
+func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	event := dt.ResumeInitiator
+	if chid.Initiator != m.peerID {
+		event = dt.ResumeResponder
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = false })
+	}
+	if err := c.Apply(event); err != nil {
+		return err
+	}
+	return m.resume(ctx, c, m.updateMessage(chid, false))
+}
+
+// resume resumes on the transport; a message that it cannot carry goes over the network.
+func (m *Manager) resume(ctx context.Context, c *channels.Channel, msg dt.Message) error {
+	p, ok := m.transport.(dt.PauseableTransport)
+	if !ok {
+		return dt.ErrUnsupported
+	}
+	if err := p.ResumeChannel(ctx, msg, c.ID()); err != nil {
+		m.outbox.send(c.ID(), c.ID().OtherParty(m.peerID), msg, time.Minute)
+	}
+	return nil
+}

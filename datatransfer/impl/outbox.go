@@ -1,0 +1,104 @@
+package impl
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/network"
+)
+
+// outbox sends messages of a channel in order, off the threads of the transport, and tries again while the
+// other side is away.
+type outbox struct {
+	ctx    context.Context
+	net    network.DataTransferNetwork
+	failed func(dt.ChannelID, error)
+
+	mu     sync.Mutex
+	queues map[dt.ChannelID][]letter
+	wg     sync.WaitGroup
+	closed bool
+}
+
+type letter struct {
+	to       peer.ID
+	msg      dt.Message
+	deadline time.Time
+}
+
+func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(dt.ChannelID, error)) *outbox {
+	return &outbox{ctx: ctx, net: n, failed: failed, queues: map[dt.ChannelID][]letter{}}
+}
+
+// send queues a message that is worth delivering for the given time.
+func (o *outbox) send(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || len(o.queues[chid]) >= 1024 {
+		return
+	}
+	_, running := o.queues[chid]
+	o.queues[chid] = append(o.queues[chid], letter{to, msg, time.Now().Add(worth)})
+	if !running {
+		o.wg.Add(1)
+		go o.run(chid)
+	}
+}
+
+func (o *outbox) run(chid dt.ChannelID) {
+	defer o.wg.Done()
+	for {
+		o.mu.Lock()
+		q := o.queues[chid]
+		if len(q) == 0 || o.ctx.Err() != nil {
+			delete(o.queues, chid)
+			o.mu.Unlock()
+			return
+		}
+		l := q[0]
+		o.queues[chid] = q[1:]
+		o.mu.Unlock()
+		o.deliver(chid, l)
+	}
+}
+
+func (o *outbox) deliver(chid dt.ChannelID, l letter) {
+	ctx, cancel := context.WithDeadline(o.ctx, l.deadline)
+	defer cancel()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		sctx, done := context.WithTimeout(ctx, 10*time.Second)
+		err := o.net.SendMessage(sctx, l.to, l.msg)
+		done()
+		if err == nil {
+			return
+		}
+		o.failed(chid, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// wait ends when all goroutines have; the context of the outbox must be over.
+func (o *outbox) wait(ctx context.Context) error {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		o.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,312 @@
+package impl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+// receiver takes messages of the network path.
+type receiver struct{ m *Manager }
+
+// ReceiveRequest implements network.Receiver.
+func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Request) {
+	m := r.m
+	chid := dt.ChannelID{Initiator: sender, Responder: m.peerID, ID: req.TransferID()}
+	if (req.IsNew() || req.IsRestart()) && req.IsPull() {
+		slog.Debug("pull request on the network path refused", "channel", chid)
+		return
+	}
+	resp, err := m.OnRequestReceived(chid, req)
+	if (req.IsNew() || req.IsRestart()) && resp != nil && resp.Accepted() {
+		if err := m.openForPush(ctx, chid, req, resp); err != nil {
+			_ = m.apply(chid, dt.Error, err.Error())
+		}
+		return
+	}
+	if resp != nil {
+		m.outbox.send(chid, sender, resp, completeWorth)
+	}
+	m.steer(ctx, chid, err)
+}
+
+// openForPush asks the initiator of an accepted push for the data.
+func (m *Manager) openForPush(ctx context.Context, chid dt.ChannelID, req dt.Request, resp dt.Response) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	s := c.State()
+	var state dt.ChannelState
+	if req.IsRestart() {
+		state = s
+	}
+	if err := m.transport.OpenChannel(m.ctx, chid.Initiator, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), state, resp); err != nil {
+		return err
+	}
+	if p, ok := m.transport.(dt.PauseableTransport); ok && resp.IsPaused() {
+		return p.PauseChannel(ctx, chid)
+	}
+	return nil
+}
+
+// steer does on the transport what a network message asked for.
+func (m *Manager) steer(ctx context.Context, chid dt.ChannelID, err error) {
+	p, ok := m.transport.(dt.PauseableTransport)
+	switch {
+	case !ok || err == nil:
+	case errors.Is(err, dt.ErrPause):
+		_ = p.PauseChannel(ctx, chid)
+	case errors.Is(err, dt.ErrResume):
+		if c, err := m.live(chid); err == nil {
+			_ = m.resume(ctx, c, m.updateMessage(chid, false))
+		}
+	default:
+		_ = m.transport.CloseChannel(ctx, chid)
+	}
+}
+
+// ReceiveResponse implements network.Receiver.
+func (r receiver) ReceiveResponse(ctx context.Context, sender peer.ID, resp dt.Response) {
+	chid := dt.ChannelID{Initiator: r.m.peerID, Responder: sender, ID: resp.TransferID()}
+	if err := r.m.OnResponseReceived(chid, resp); err != nil {
+		slog.Debug("data-transfer response refused", "channel", chid, "error", err)
+	}
+}
+
+// ReceiveError implements network.Receiver.
+func (r receiver) ReceiveError(err error) {
+	slog.Debug("data-transfer message did not decode", "error", err)
+}
+
+// PeerDisconnected implements network.DisconnectReceiver.
+func (r receiver) PeerDisconnected(p peer.ID) {
+	for _, c := range r.m.channels.Live() {
+		if c.ID().OtherParty(r.m.peerID) == p {
+			_ = c.Apply(dt.Disconnected, "connection to peer lost")
+		}
+	}
+}
+
+// OnRequestReceived implements datatransfer.EventsHandler.
+func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Response, error) {
+	if err := m.ready.Ready(); err != nil {
+		return nil, err
+	}
+	switch {
+	case req.IsNew():
+		return m.receiveNew(chid, req)
+	case req.IsRestart():
+		return m.receiveRestart(chid, req)
+	}
+	c, err := m.live(chid)
+	if err != nil {
+		return nil, err
+	}
+	if over(c) {
+		return nil, nil
+	}
+	switch {
+	case req.IsCancel():
+		return nil, c.Apply(dt.Cancel)
+	case req.IsVoucher() || req.VoucherType() != "":
+		return m.receiveVoucher(c, req)
+	case req.IsPaused():
+		return nil, errors.Join(c.Apply(dt.PauseInitiator), dt.ErrPause)
+	}
+	if err := c.Apply(dt.ResumeInitiator); err != nil {
+		return nil, err
+	}
+	if s := c.State().Status(); s == dt.ResponderPaused || s == dt.ResponderFinalizing {
+		return nil, dt.ErrPause
+	}
+	return nil, dt.ErrResume
+}
+
+// receiveNew validates a request for a new channel; nothing is kept unless it is accepted (section 4.3).
+func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, error) {
+	if _, err := m.live(chid); !errors.Is(err, dt.ErrChannelNotFound) {
+		return m.reject(chid, false, nil, fmt.Errorf("channel %s exists already", chid))
+	}
+	result, voucher, err := m.validate(false, chid, req)
+	if !accepted(err) {
+		return m.reject(chid, false, result, err)
+	}
+	sel, serr := req.Selector()
+	if serr != nil {
+		return m.reject(chid, false, nil, serr)
+	}
+	st, serr := channels.NewStatic(m.peerID, chid, req.BaseCid(), sel, req.IsPull())
+	if serr != nil {
+		return m.reject(chid, false, nil, serr)
+	}
+	enc, serr := channels.Encode(voucher)
+	if serr != nil {
+		return m.reject(chid, false, nil, serr)
+	}
+	c, serr := m.channels.Create(st, enc)
+	if serr != nil {
+		return m.reject(chid, false, nil, serr)
+	}
+	return m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause))
+}
+
+// accept announces an accepted request and answers it.
+func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Voucher, result dt.VoucherResult, paused bool) (dt.Response, error) {
+	chid := c.ID()
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = paused })
+	if err := c.Apply(event); err != nil {
+		return nil, err
+	}
+	m.configure(chid, voucher)
+	m.net.Protect(chid.OtherParty(m.peerID), chid.String())
+	mk := message.NewResponse
+	if event == dt.Restart {
+		mk = message.RestartResponse
+	}
+	resp, err := mk(chid.ID, true, paused, resultType(result), result)
+	if err != nil {
+		return nil, err
+	}
+	if !paused {
+		return resp, nil
+	}
+	return resp, errors.Join(c.Apply(dt.PauseResponder), dt.ErrPause)
+}
+
+func (m *Manager) reject(chid dt.ChannelID, restart bool, result dt.VoucherResult, cause error) (dt.Response, error) {
+	mk := message.NewResponse
+	if restart {
+		mk = message.RestartResponse
+	}
+	resp, err := mk(chid.ID, false, false, resultType(result), result)
+	if err != nil {
+		return nil, err
+	}
+	return resp, cause
+}
+
+// validate decodes the voucher of a request and asks its validator.
+func (m *Manager) validate(restart bool, chid dt.ChannelID, req dt.Request) (dt.VoucherResult, dt.Voucher, error) {
+	d, ok := m.validated.Decoder(req.VoucherType())
+	if !ok {
+		return nil, nil, fmt.Errorf("unknown voucher type: %s", req.VoucherType())
+	}
+	dec, err := req.Voucher(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	voucher, ok := dec.(dt.Voucher)
+	if !ok {
+		return nil, nil, fmt.Errorf("%T is not a voucher", dec)
+	}
+	p, _ := m.validated.Processor(req.VoucherType())
+	v, ok := p.(dt.RequestValidator)
+	if !ok || v == nil {
+		return nil, nil, fmt.Errorf("no validator for voucher type %s", req.VoucherType())
+	}
+	sel, err := req.Selector()
+	if err != nil {
+		return nil, nil, err
+	}
+	f := v.ValidatePush
+	if req.IsPull() {
+		f = v.ValidatePull
+	}
+	_, result, err := guarded(func() (bool, dt.VoucherResult, error) {
+		r, err := f(restart, chid, chid.Initiator, voucher, req.BaseCid(), sel)
+		return true, r, err
+	})
+	return result, voucher, err
+}
+
+// receiveVoucher revalidates (section 4.6). The channel exists, is not over, and the sender initiated it.
+func (m *Manager) receiveVoucher(c *channels.Channel, req dt.Request) (dt.Response, error) {
+	chid := c.ID()
+	d, ok := m.revalidators.Decoder(req.VoucherType())
+	if !ok {
+		return m.refuseVoucher(c, nil, fmt.Errorf("unknown voucher type: %s", req.VoucherType()))
+	}
+	dec, err := req.Voucher(d)
+	if err != nil {
+		return m.refuseVoucher(c, nil, err)
+	}
+	voucher := dec.(dt.Voucher)
+	p, _ := m.revalidators.Processor(req.VoucherType())
+	_, result, rerr := guarded(func() (bool, dt.VoucherResult, error) {
+		r, err := p.(dt.Revalidator).Revalidate(chid, voucher)
+		return true, r, err
+	})
+	enc, err := channels.Encode(voucher)
+	if err == nil {
+		err = c.Voucher(enc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !accepted(rerr) {
+		return m.refuseVoucher(c, result, rerr)
+	}
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
+	return m.afterVoucher(c, result, rerr)
+}
+
+func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, cause error) (dt.Response, error) {
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
+	msg, err := m.resultMessage(c, false, false, result)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.Apply(dt.Error, errText(cause))
+	return msg.(dt.Response), nil
+}
+
+// afterVoucher lets an accepted voucher take effect.
+func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rerr error) (dt.Response, error) {
+	paused := errors.Is(rerr, dt.ErrPause)
+	finalizing := c.State().Status() == dt.Finalizing
+	switch {
+	case paused:
+		if err := c.Apply(dt.PauseResponder); err != nil {
+			return nil, err
+		}
+	case errors.Is(rerr, dt.ErrResume) || finalizing:
+		if err := c.Apply(dt.ResumeResponder); err != nil {
+			return nil, err
+		}
+	}
+	msg, err := m.resultMessage(c, true, paused, result)
+	if err != nil {
+		return nil, err
+	}
+	if !errors.Is(rerr, dt.ErrResume) || finalizing || !m.unpause(c) {
+		return msg.(dt.Response), nil
+	}
+	return nil, m.resume(m.ctx, c, msg)
+}
+
+// unpause ends the pause of a channel on account of its limit if there is one and position is below the limit now.
+func (m *Manager) unpause(c *channels.Channel) (was bool) {
+	cr := m.credit(c)
+	c.Do(func(r *channels.Record, k *channels.Credit) {
+		if k.Paused && (!cr.Limited || r.Queued < k.Limit) {
+			k.Paused, was = false, true
+		}
+	})
+	return was
+}

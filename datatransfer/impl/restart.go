@@ -1,0 +1,178 @@
+package impl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/encoding"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+// RestartDataTransferChannel implements datatransfer.Manager (section 4.10).
+func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {
+	c, err := m.get(ctx, chid)
+	if err != nil {
+		return err
+	}
+	s := c.State()
+	switch {
+	case channels.IsChannelTerminated(s.Status()):
+		return nil
+	case channels.IsChannelCleaningUp(s.Status()):
+		_ = c.Apply(dt.CompleteCleanupOnRestart)
+		m.onCleanup(c)
+		return c.Apply(dt.CleanupComplete)
+	case chid.Initiator != m.peerID:
+		return m.askRestart(ctx, s)
+	}
+	v := s.Voucher()
+	if v == nil {
+		return fmt.Errorf("restart channel %s: its voucher does not decode", chid)
+	}
+	req, err := message.NewRequest(chid.ID, true, s.IsPull(), v.Type(), v, s.BaseCID(), s.Selector())
+	if err != nil {
+		return err
+	}
+	m.configure(chid, v)
+	m.net.Protect(chid.Responder, chid.String())
+	m.monitor.Add(chid)
+	if s.IsPull() {
+		return m.transport.OpenChannel(m.ctx, chid.Responder, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), s, req)
+	}
+	if err := m.net.SendMessage(ctx, chid.Responder, req); err != nil {
+		_ = c.Apply(dt.Disconnected, err.Error())
+		return fmt.Errorf("Unable to send request: %w", err)
+	}
+	return nil
+}
+
+// askRestart lets the initiator restart a channel of which this node is the responder.
+func (m *Manager) askRestart(ctx context.Context, s dt.ChannelState) error {
+	chid := s.ChannelID()
+	v := s.Voucher()
+	if v == nil {
+		return fmt.Errorf("restart channel %s: its voucher does not decode", chid)
+	}
+	p, _ := m.validated.Processor(v.Type())
+	val, ok := p.(dt.RequestValidator)
+	if !ok || val == nil {
+		return fmt.Errorf("no validator for voucher type %s", v.Type())
+	}
+	f := val.ValidatePush
+	if s.IsPull() {
+		f = val.ValidatePull
+	}
+	_, _, err := guarded(func() (bool, dt.VoucherResult, error) {
+		r, err := f(true, chid, chid.Initiator, v, s.BaseCID(), s.Selector())
+		return true, r, err
+	})
+	if !accepted(err) {
+		return fmt.Errorf("restart request for channel %s failed validation: %w", chid, err)
+	}
+	m.net.Protect(chid.Initiator, chid.String())
+	return m.net.SendMessage(ctx, chid.Initiator, message.RestartExistingChannelRequest(chid))
+}
+
+// ReceiveRestartExistingChannelRequest implements network.Receiver.
+func (r receiver) ReceiveRestartExistingChannelRequest(ctx context.Context, sender peer.ID, req dt.Request) {
+	m := r.m
+	chid, err := req.RestartChannelId()
+	if err != nil || chid.Initiator != m.peerID || chid.Responder != sender {
+		return
+	}
+	c, err := m.live(chid)
+	if err != nil || over(c) {
+		return
+	}
+	if m.monitor.Restart(chid) {
+		return
+	}
+	if err := m.RestartDataTransferChannel(m.ctx, chid); err != nil {
+		slog.Debug("restart asked for by the other side failed", "channel", chid, "error", err)
+	}
+}
+
+// receiveRestart continues a channel, at the position that both sides know and never past what is paid.
+func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response, error) {
+	c, err := m.live(chid)
+	if err != nil {
+		return m.reject(chid, true, nil, err)
+	}
+	s := c.State()
+	if s.Status() == dt.Completed || s.Status() == dt.Completing {
+		// The other side has not heard that we are done: say it again.
+		res := s.LastVoucherResult()
+		resp, err := message.CompleteResponse(chid.ID, true, false, resultType(res), res)
+		if err != nil {
+			return nil, err
+		}
+		m.outbox.send(chid, chid.Initiator, resp, completeWorth)
+		return resp, errors.New("channel is already terminated")
+	}
+	if err := m.checkRestart(s, req); err != nil {
+		return m.reject(chid, true, nil, err)
+	}
+	result, voucher, err := m.validate(true, chid, req)
+	if !accepted(err) {
+		return m.reject(chid, true, result, fmt.Errorf("restart request for channel %s failed validation: %w", chid, err))
+	}
+	return m.accept(c, dt.Restart, voucher, result, errors.Is(err, dt.ErrPause) || m.mustStayPaused(c))
+}
+
+// mustStayPaused tells whether the responder's account keeps a restarted channel paused.
+func (m *Manager) mustStayPaused(c *channels.Channel) bool {
+	cr := m.credit(c)
+	s := c.State()
+	if cr.Limited {
+		return s.Queued() >= cr.Limit
+	}
+	return s.Status() == dt.ResponderPaused || s.Status() == dt.BothPaused
+}
+
+func (m *Manager) checkRestart(s dt.ChannelState, req dt.Request) error {
+	if channels.IsChannelTerminated(s.Status()) || channels.IsChannelCleaningUp(s.Status()) {
+		return errors.New("channel is already terminated")
+	}
+	if !req.BaseCid().Equals(s.BaseCID()) {
+		return errors.New("base cid does not match")
+	}
+	if req.IsPull() != s.IsPull() {
+		return errors.New("direction does not match")
+	}
+	sel, err := req.Selector()
+	if err != nil || !datamodel.DeepEqual(sel, s.Selector()) {
+		return errors.New("selector does not match")
+	}
+	v := s.Voucher()
+	if v == nil || v.Type() != req.VoucherType() {
+		return errors.New("channel and request voucher types do not match")
+	}
+	d, ok := m.validated.Decoder(req.VoucherType())
+	if !ok {
+		return fmt.Errorf("unknown voucher type: %s", req.VoucherType())
+	}
+	rv, err := req.Voucher(d)
+	if err != nil {
+		return err
+	}
+	want, err := encoding.EncodeToNode(v)
+	if err != nil {
+		return err
+	}
+	got, err := encoding.EncodeToNode(rv)
+	if err != nil {
+		return err
+	}
+	if !datamodel.DeepEqual(want, got) {
+		return errors.New("channel and request vouchers do not match")
+	}
+	return nil
+}

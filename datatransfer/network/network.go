@@ -1,0 +1,239 @@
+// Package network carries data-transfer messages on libp2p streams of their own: one message per stream.
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+// Bounds of an inbound stream.
+const (
+	maxMessagesPerStream = 16
+	readDeadline         = 30 * time.Second
+)
+
+// DataTransferNetwork sends and receives messages.
+type DataTransferNetwork interface {
+	Protect(id peer.ID, tag string)
+	Unprotect(id peer.ID, tag string) bool
+	SendMessage(ctx context.Context, to peer.ID, msg datatransfer.Message) error
+	SetDelegate(Receiver)
+	ConnectTo(ctx context.Context, to peer.ID) error
+	ConnectWithRetry(ctx context.Context, to peer.ID) error
+	ID() peer.ID
+	Protocol(ctx context.Context, to peer.ID) (protocol.ID, error)
+}
+
+// Receiver gets what arrives.
+type Receiver interface {
+	ReceiveRequest(ctx context.Context, sender peer.ID, incoming datatransfer.Request)
+	ReceiveResponse(ctx context.Context, sender peer.ID, incoming datatransfer.Response)
+	ReceiveRestartExistingChannelRequest(ctx context.Context, sender peer.ID, incoming datatransfer.Request)
+	ReceiveError(error)
+}
+
+// DisconnectReceiver is optional on a Receiver: it hears when the last connection to a peer is gone.
+type DisconnectReceiver interface {
+	PeerDisconnected(p peer.ID)
+}
+
+// Option changes a default.
+type Option func(*libp2pNetwork)
+
+// DataTransferProtocols replaces the list of protocols.
+func DataTransferProtocols(protocols []protocol.ID) Option {
+	return func(n *libp2pNetwork) { n.protocols = protocols }
+}
+
+// SendMessageParameters sets how long opening a stream and sending a message may take (10 s each).
+func SendMessageParameters(openStreamTimeout time.Duration, sendMessageTimeout time.Duration) Option {
+	return func(n *libp2pNetwork) { n.openTimeout, n.sendTimeout = openStreamTimeout, sendMessageTimeout }
+}
+
+// RetryParameters sets how often and how fast opening a stream is tried (1 s to 5 min, 5 attempts, factor 5).
+func RetryParameters(minDuration time.Duration, maxDuration time.Duration, attempts float64, backoffFactor float64) Option {
+	return func(n *libp2pNetwork) {
+		n.minWait, n.maxWait, n.attempts, n.factor = minDuration, maxDuration, attempts, backoffFactor
+	}
+}
+
+type libp2pNetwork struct {
+	host                     host.Host
+	receiver                 Receiver
+	protocols                []protocol.ID
+	openTimeout, sendTimeout time.Duration
+	minWait, maxWait         time.Duration
+	attempts, factor         float64
+	notifee                  *network.NotifyBundle
+}
+
+// NewFromLibp2pHost returns the network over a host.
+func NewFromLibp2pHost(h host.Host, options ...Option) DataTransferNetwork {
+	n := &libp2pNetwork{
+		host: h, protocols: []protocol.ID{datatransfer.ProtocolDataTransfer1_2},
+		openTimeout: 10 * time.Second, sendTimeout: 10 * time.Second,
+		minWait: time.Second, maxWait: 5 * time.Minute, attempts: 5, factor: 5,
+	}
+	for _, o := range options {
+		o(n)
+	}
+	return n
+}
+
+func (n *libp2pNetwork) ID() peer.ID { return n.host.ID() }
+
+func (n *libp2pNetwork) Protect(id peer.ID, tag string) { n.host.ConnManager().Protect(id, tag) }
+
+func (n *libp2pNetwork) Unprotect(id peer.ID, tag string) bool {
+	return n.host.ConnManager().Unprotect(id, tag)
+}
+
+// SetDelegate starts to handle streams; nil stops it.
+func (n *libp2pNetwork) SetDelegate(r Receiver) {
+	if r == nil {
+		for _, p := range n.protocols {
+			n.host.RemoveStreamHandler(p)
+		}
+		if n.notifee != nil {
+			n.host.Network().StopNotify(n.notifee)
+		}
+		return
+	}
+	n.receiver = r
+	for _, p := range n.protocols {
+		n.host.SetStreamHandler(p, n.handleNewStream)
+	}
+	if d, ok := r.(DisconnectReceiver); ok {
+		n.notifee = &network.NotifyBundle{DisconnectedF: func(nw network.Network, c network.Conn) {
+			if nw.Connectedness(c.RemotePeer()) != network.Connected {
+				d.PeerDisconnected(c.RemotePeer())
+			}
+		}}
+		n.host.Network().Notify(n.notifee)
+	}
+}
+
+func (n *libp2pNetwork) ConnectTo(ctx context.Context, to peer.ID) error {
+	return n.host.Connect(ctx, peer.AddrInfo{ID: to})
+}
+
+func (n *libp2pNetwork) ConnectWithRetry(ctx context.Context, to peer.ID) error {
+	s, err := n.openStream(ctx, to)
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func (n *libp2pNetwork) Protocol(ctx context.Context, to peer.ID) (protocol.ID, error) {
+	if p, err := n.host.Peerstore().FirstSupportedProtocol(to, n.protocols...); err == nil && p != "" {
+		return p, nil
+	}
+	s, err := n.openStream(ctx, to)
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	return s.Protocol(), nil
+}
+
+func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Stream, error) {
+	attempts := max(1, int(n.attempts))
+	wait := n.minWait
+	var last error
+	for i := range attempts {
+		octx, cancel := context.WithTimeout(ctx, n.openTimeout)
+		s, err := n.host.NewStream(octx, to, n.protocols...)
+		cancel()
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, err)
+		}
+		if last = err; i == attempts-1 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
+		case <-time.After(wait/2 + rand.N(wait/2+1)):
+		}
+		wait = time.Duration(math.Min(float64(wait)*max(n.factor, 1), float64(n.maxWait)))
+	}
+	return nil, fmt.Errorf("exhausted %d attempts but failed to open stream to %s, err: %w", attempts, to, last)
+}
+
+func (n *libp2pNetwork) SendMessage(ctx context.Context, to peer.ID, msg datatransfer.Message) error {
+	s, err := n.openStream(ctx, to)
+	if err != nil {
+		return err
+	}
+	m, err := msg.MessageForProtocol(s.Protocol())
+	if err != nil {
+		_ = s.Reset()
+		return fmt.Errorf("unrecognized protocol on remote: %s", s.Protocol())
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(n.sendTimeout)
+	}
+	_ = s.SetWriteDeadline(deadline)
+	if err := m.ToNet(s); err != nil {
+		_ = s.Reset()
+		return err
+	}
+	return s.Close()
+}
+
+func (n *libp2pNetwork) handleNewStream(s network.Stream) {
+	defer s.Close()
+	p := s.Conn().RemotePeer()
+	if s.Protocol() != datatransfer.ProtocolDataTransfer1_2 {
+		_ = s.Reset()
+		return
+	}
+	for range maxMessagesPerStream {
+		_ = s.SetReadDeadline(time.Now().Add(readDeadline))
+		msg, err := message.FromNet(s)
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				_ = s.Reset()
+				n.receiver.ReceiveError(err)
+				slog.Debug("data-transfer message refused", "peer", p, "error", err)
+			}
+			return
+		}
+		n.dispatch(p, msg)
+	}
+	_ = s.Reset()
+}
+
+func (n *libp2pNetwork) dispatch(p peer.ID, msg datatransfer.Message) {
+	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	defer cancel()
+	switch m := msg.(type) {
+	case datatransfer.Request:
+		if m.IsRestartExistingChannelRequest() {
+			n.receiver.ReceiveRestartExistingChannelRequest(ctx, p, m)
+		} else {
+			n.receiver.ReceiveRequest(ctx, p, m)
+		}
+	case datatransfer.Response:
+		n.receiver.ReceiveResponse(ctx, p, m)
+	}
+}

@@ -1,0 +1,169 @@
+package testutil
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	gsimpl "github.com/ipfs/go-graphsync/impl"
+	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/ipld/go-ipld-prime"
+	_ "github.com/ipld/go-ipld-prime/codec/dagcbor" // link system codecs
+	_ "github.com/ipld/go-ipld-prime/codec/raw"
+	"github.com/ipld/go-ipld-prime/fluent/qp"
+	"github.com/ipld/go-ipld-prime/linking"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/impl"
+	"github.com/cartage-dev/cartage/datatransfer/network"
+	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
+)
+
+// MemStore is a link system in memory.
+type MemStore struct {
+	mu   sync.Mutex
+	data map[string][]byte
+}
+
+// NewMemStore returns an empty store.
+func NewMemStore() *MemStore { return &MemStore{data: map[string][]byte{}} }
+
+// Len is the number of blocks.
+func (s *MemStore) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.data)
+}
+
+// LinkSystem reads and writes the store.
+func (s *MemStore) LinkSystem() ipld.LinkSystem {
+	ls := cidlink.DefaultLinkSystem()
+	ls.TrustedStorage = true
+	ls.StorageReadOpener = func(_ linking.LinkContext, l ipld.Link) (io.Reader, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		b, ok := s.data[l.Binary()]
+		if !ok {
+			return nil, fmt.Errorf("block %s not found", l)
+		}
+		return bytes.NewReader(b), nil
+	}
+	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
+		var buf bytes.Buffer
+		return &buf, func(l ipld.Link) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.data[l.Binary()] = buf.Bytes()
+			return nil
+		}, nil
+	}
+	return ls
+}
+
+// BuildDAG stores a list of n raw leaves of the given size and returns its root and the bytes of all blocks.
+func (s *MemStore) BuildDAG(n, size int, seed uint64) (cid.Cid, uint64, error) {
+	ls := s.LinkSystem()
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	leafProto := cidlink.LinkPrototype{Prefix: cid.Prefix{Version: 1, Codec: cid.Raw, MhType: 0x12, MhLength: 32}}
+	rootProto := cidlink.LinkPrototype{Prefix: cid.Prefix{Version: 1, Codec: cid.DagCBOR, MhType: 0x12, MhLength: 32}}
+	links := make([]ipld.Link, n)
+	for i := range links {
+		b := make([]byte, size)
+		for j := range b {
+			b[j] = byte(rnd.Uint32())
+		}
+		l, err := ls.Store(linking.LinkContext{}, leafProto, basicnode.NewBytes(b))
+		if err != nil {
+			return cid.Undef, 0, err
+		}
+		links[i] = l
+	}
+	node, err := qp.BuildList(basicnode.Prototype.Any, int64(n), func(la ipld.ListAssembler) {
+		for _, l := range links {
+			qp.ListEntry(la, qp.Link(l))
+		}
+	})
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	root, err := ls.Store(linking.LinkContext{}, rootProto, node)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	total := uint64(0)
+	for _, b := range s.data {
+		total += uint64(len(b))
+	}
+	return root.(cidlink.Link).Cid, total, nil
+}
+
+// Peer is a manager over real graphsync on a host.
+type Peer struct {
+	Host      host.Host
+	Store     *MemStore
+	Manager   dt.Manager
+	Transport *graphsync.Transport
+	cancel    context.CancelFunc
+}
+
+// NewPeer starts a peer on a loopback TCP address.
+func NewPeer(ctx context.Context, ds datastore.Batching, opts ...impl.DataTransferOption) (*Peer, error) {
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())
+	if err != nil {
+		return nil, err
+	}
+	if ds == nil {
+		ds = dssync.MutexWrap(datastore.NewMapDatastore())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := &Peer{Host: h, Store: NewMemStore(), cancel: cancel}
+	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem())
+	p.Transport = graphsync.NewTransport(h.ID(), gs)
+	p.Manager, err = impl.NewDataTransfer(ds, network.NewFromLibp2pHost(h), p.Transport, opts...)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return p, StartAndWaitForReady(ctx, p.Manager)
+}
+
+// StartAndWaitForReady starts a manager and waits for its store.
+func StartAndWaitForReady(ctx context.Context, m dt.Manager) error {
+	ready := make(chan error, 1)
+	m.OnReady(func(err error) { ready <- err })
+	if err := m.Start(ctx); err != nil {
+		return err
+	}
+	select {
+	case err := <-ready:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Connect makes two peers know each other.
+func Connect(ctx context.Context, a, b *Peer) error {
+	return a.Host.Connect(ctx, peer.AddrInfo{ID: b.Host.ID(), Addrs: b.Host.Addrs()})
+}
+
+// Close stops manager and host.
+func (p *Peer) Close(ctx context.Context) error {
+	err := p.Manager.Stop(ctx)
+	p.cancel()
+	if cerr := p.Host.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

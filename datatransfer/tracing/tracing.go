@@ -1,0 +1,56 @@
+// Package tracing keeps one OpenTelemetry span for each channel.
+package tracing
+
+import (
+	"context"
+	"sync"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+)
+
+// SpansIndex maps channels to their spans. Nothing is kept when the tracer does not record.
+type SpansIndex struct {
+	mu    sync.Mutex
+	spans map[datatransfer.ChannelID]trace.Span
+}
+
+// NewSpansIndex returns an empty index.
+func NewSpansIndex() *SpansIndex { return &SpansIndex{spans: map[datatransfer.ChannelID]trace.Span{}} }
+
+// SpanForChannel returns ctx with the span of the channel, which is started when there is none.
+func (si *SpansIndex) SpanForChannel(ctx context.Context, id datatransfer.ChannelID) (context.Context, trace.Span) {
+	si.mu.Lock()
+	defer si.mu.Unlock()
+	if s, ok := si.spans[id]; ok {
+		return trace.ContextWithSpan(ctx, s), s
+	}
+	ctx, s := otel.Tracer("data-transfer").Start(ctx, "transfer", trace.WithAttributes(attribute.String("channelID", id.String())))
+	if s.IsRecording() {
+		si.spans[id] = s
+	}
+	return ctx, s
+}
+
+// EndChannelSpan ends the span of a channel.
+func (si *SpansIndex) EndChannelSpan(id datatransfer.ChannelID) {
+	si.mu.Lock()
+	defer si.mu.Unlock()
+	if s, ok := si.spans[id]; ok {
+		s.End()
+		delete(si.spans, id)
+	}
+}
+
+// EndAll ends all spans.
+func (si *SpansIndex) EndAll() {
+	si.mu.Lock()
+	defer si.mu.Unlock()
+	for id, s := range si.spans {
+		s.End()
+		delete(si.spans, id)
+	}
+}

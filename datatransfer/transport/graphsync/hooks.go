@@ -1,0 +1,358 @@
+package graphsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ipfs/go-graphsync"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+)
+
+func (t *Transport) registerHooks() {
+	gs := t.gs
+	t.unregister = []graphsync.UnregisterHookFunc{
+		gs.RegisterIncomingRequestHook(t.incomingRequest),
+		gs.RegisterOutgoingRequestHook(t.outgoingRequest),
+		gs.RegisterIncomingResponseHook(t.incomingResponse),
+		gs.RegisterIncomingBlockHook(t.incomingBlock),
+		gs.RegisterOutgoingBlockHook(t.outgoingBlock),
+		gs.RegisterBlockSentListener(t.blockSent),
+		gs.RegisterRequestUpdatedHook(t.requestUpdated),
+		gs.RegisterCompletedResponseListener(t.responseCompleted),
+		gs.RegisterRequestorCancelledListener(t.requesterCancelled),
+		gs.RegisterNetworkErrorListener(t.sendError),
+		gs.RegisterReceiverNetworkErrorListener(t.receiveError),
+	}
+}
+
+func (t *Transport) outgoingRequest(p peer.ID, request graphsync.RequestData, ha graphsync.OutgoingRequestHookActions) {
+	chid, ok := t.of(request.ID())
+	if !ok {
+		return
+	}
+	if err := t.handler().OnChannelOpened(chid); err != nil {
+		t.log(chid, err)
+		t.finish(request.ID())
+		return
+	}
+	if name, ok := t.storeOf(chid); ok {
+		ha.UsePersistenceOption(name)
+	}
+}
+
+func (t *Transport) storeOf(chid datatransfer.ChannelID) (string, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name, ok := t.stores[chid]
+	return name, ok
+}
+
+// incomingRequest runs on graphsync's response loop. Nothing of an unknown channel is kept unless it is accepted.
+func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha graphsync.IncomingRequestHookActions) {
+	msg, err := extension.GetTransferData(request, t.supported)
+	if err != nil {
+		ha.TerminateWithError(err)
+		return
+	}
+	if msg == nil {
+		return
+	}
+	chid := datatransfer.ChannelID{Initiator: t.self, Responder: p, ID: msg.TransferID()}
+	if msg.IsRequest() {
+		chid = datatransfer.ChannelID{Initiator: p, Responder: t.self, ID: msg.TransferID()}
+	}
+	t.begin(chid)
+	resp, err := t.process(chid, request, msg)
+	paused := errors.Is(err, datatransfer.ErrPause)
+	queued, resume := t.end(chid, err == nil || paused)
+	if resp != nil {
+		exts, xerr := extension.ToExtensionData(resp, incomingExtensions)
+		if xerr != nil {
+			ha.TerminateWithError(xerr)
+			return
+		}
+		for _, e := range exts {
+			ha.SendExtensionData(e)
+		}
+	}
+	if err != nil && !paused {
+		ha.TerminateWithError(err)
+		return
+	}
+	old, hadOld, terr := t.track(chid, request.ID(), true)
+	if terr != nil {
+		ha.TerminateWithError(terr)
+		return
+	}
+	if hadOld {
+		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, old)) })
+	}
+	if paused && !resume {
+		ha.PauseResponse()
+	}
+	for _, m := range queued {
+		if exts, err := extension.ToExtensionData(m, t.supported); err == nil {
+			ha.SendExtensionData(exts[0])
+		}
+	}
+	ha.AugmentContext(t.handler().OnContextAugment(chid))
+	if name, ok := t.storeOf(chid); ok {
+		ha.UsePersistenceOption(name)
+	}
+	ha.ValidateRequest()
+}
+
+func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (datatransfer.Message, error) {
+	root := cidlink.Link{Cid: request.Root()}
+	switch m := msg.(type) {
+	case datatransfer.Request:
+		if err := checkRequest(request, m); err != nil {
+			return nil, err
+		}
+		resp, err := t.handler().OnRequestReceived(chid, m)
+		if err == nil && m.IsNew() {
+			t.handler().OnTransferQueued(chid)
+		}
+		if resp == nil {
+			return nil, err
+		}
+		return resp, err
+	case datatransfer.Response:
+		if c, ok := t.handler().(ChannelChecker); ok {
+			if err := c.CheckRequest(chid, root, request.Selector()); err != nil {
+				return nil, err
+			}
+		}
+		if m.IsNew() {
+			t.handler().OnTransferQueued(chid)
+		}
+		return nil, t.handler().OnResponseReceived(chid, m)
+	}
+	return nil, fmt.Errorf("message of unknown kind %T", msg)
+}
+
+// checkRequest compares what graphsync is asked for with what the voucher is about.
+func checkRequest(request graphsync.RequestData, m datatransfer.Request) error {
+	if !m.IsNew() && !m.IsRestart() {
+		return nil
+	}
+	if !m.IsPull() {
+		return errors.New("a push request cannot arrive as a graphsync request")
+	}
+	if !m.BaseCid().Equals(request.Root()) {
+		return fmt.Errorf("graphsync root %s is not the base CID %s of the request", request.Root(), m.BaseCid())
+	}
+	sel, err := m.Selector()
+	if err != nil {
+		return err
+	}
+	if !datamodel.DeepEqual(sel, request.Selector()) {
+		return errors.New("graphsync selector is not the selector of the request")
+	}
+	return nil
+}
+
+func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData, ha graphsync.IncomingResponseHookActions) {
+	chid, ok := t.of(response.RequestID())
+	if !ok {
+		return
+	}
+	for _, msg := range t.messages(response) {
+		var answer datatransfer.Message
+		var err error
+		switch m := msg.(type) {
+		case datatransfer.Response:
+			err = t.handler().OnResponseReceived(chid, m)
+		case datatransfer.Request:
+			var resp datatransfer.Response
+			if resp, err = t.handler().OnRequestReceived(chid, m); resp != nil {
+				answer = resp
+			}
+		}
+		if answer != nil {
+			if exts, xerr := extension.ToExtensionData(answer, t.supported); xerr == nil {
+				ha.UpdateRequestWithExtensions(exts...)
+			}
+		}
+		if errors.Is(err, datatransfer.ErrPause) {
+			id := response.RequestID()
+			t.background(func(ctx context.Context) { t.log(chid, t.gs.Pause(ctx, id)) })
+			continue
+		}
+		if err != nil {
+			ha.TerminateWithError(err)
+			return
+		}
+	}
+}
+
+// messages are those of a graphsync response: what a request hook answered, what a block hook caused, or the plain one,
+// which is left out when it stands again under another name.
+func (t *Transport) messages(response graphsync.ResponseData) []datatransfer.Message {
+	var out []datatransfer.Message
+	var seen []datamodel.Node
+	for _, name := range []graphsync.ExtensionName{extension.ExtensionIncomingRequest1_1, extension.ExtensionOutgoingBlock1_1, extension.ExtensionDataTransfer1_1} {
+		n, ok := response.Extension(name)
+		if !ok {
+			continue
+		}
+		dup := false
+		for _, s := range seen {
+			dup = dup || datamodel.DeepEqual(s, n)
+		}
+		if dup {
+			continue
+		}
+		seen = append(seen, n)
+		if m, err := extension.GetTransferData(response, []graphsync.ExtensionName{name}); err == nil && m != nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, block graphsync.BlockData, ha graphsync.IncomingBlockHookActions) {
+	chid, ok := t.of(response.RequestID())
+	if !ok {
+		return
+	}
+	err := t.handler().OnDataReceived(chid, block.Link(), block.BlockSize(), block.Index(), block.BlockSizeOnWire() != 0)
+	switch {
+	case errors.Is(err, datatransfer.ErrPause):
+		ha.PauseRequest()
+	case err != nil:
+		ha.TerminateWithError(err)
+	}
+}
+
+func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, block graphsync.BlockData, ha graphsync.OutgoingBlockHookActions) {
+	if block.BlockSizeOnWire() == 0 {
+		return
+	}
+	chid, ok := t.of(request.ID())
+	if !ok {
+		ha.TerminateWithError(errors.New("the request is not the current one of a channel"))
+		return
+	}
+	msg, err := t.handler().OnDataQueued(chid, block.Link(), block.BlockSize(), block.Index(), true)
+	if msg != nil {
+		exts, xerr := extension.ToExtensionData(msg, blockExtensions)
+		if xerr != nil {
+			ha.TerminateWithError(xerr)
+			return
+		}
+		for _, e := range exts {
+			ha.SendExtensionData(e)
+		}
+	}
+	switch {
+	case errors.Is(err, datatransfer.ErrPause):
+		ha.PauseResponse()
+	case err != nil:
+		ha.TerminateWithError(err)
+	}
+}
+
+func (t *Transport) blockSent(p peer.ID, request graphsync.RequestData, block graphsync.BlockData) {
+	if block.BlockSizeOnWire() == 0 {
+		return
+	}
+	if chid, ok := t.of(request.ID()); ok {
+		t.log(chid, t.handler().OnDataSent(chid, block.Link(), block.BlockSize(), block.Index(), true))
+	}
+}
+
+func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, update graphsync.RequestData, ha graphsync.RequestUpdatedHookActions) {
+	chid, ok := t.of(request.ID())
+	if !ok {
+		return
+	}
+	msg, err := extension.GetTransferData(update, t.supported)
+	if err != nil || msg == nil {
+		if err != nil {
+			ha.TerminateWithError(err)
+		}
+		return
+	}
+	var resp datatransfer.Message
+	switch m := msg.(type) {
+	case datatransfer.Request:
+		if chid.Initiator != p {
+			ha.TerminateWithError(errors.New("received request on response channel"))
+			return
+		}
+		var r datatransfer.Response
+		if r, err = t.handler().OnRequestReceived(chid, m); r != nil {
+			resp = r
+		}
+	case datatransfer.Response:
+		if chid.Initiator != t.self {
+			ha.TerminateWithError(errors.New("received response on request channel"))
+			return
+		}
+		err = t.handler().OnResponseReceived(chid, m)
+	}
+	if resp != nil {
+		if exts, xerr := extension.ToExtensionData(resp, t.supported); xerr == nil {
+			ha.SendExtensionData(exts[0])
+		}
+	}
+	if err != nil && !errors.Is(err, datatransfer.ErrPause) && !errors.Is(err, datatransfer.ErrResume) {
+		ha.TerminateWithError(err)
+	}
+}
+
+func (t *Transport) responseCompleted(p peer.ID, request graphsync.RequestData, status graphsync.ResponseStatusCode) {
+	if status == graphsync.RequestCancelled {
+		return
+	}
+	chid, current := t.finish(request.ID())
+	if !current {
+		return
+	}
+	if t.onResponseDone != nil {
+		t.onResponseDone(chid)
+	}
+	var err error
+	if status != graphsync.RequestCompletedFull {
+		err = fmt.Errorf("graphsync response to peer %s did not complete: response status code %s", p, status)
+	}
+	t.log(chid, t.handler().OnChannelCompleted(chid, err))
+}
+
+// requesterCancelled is also what a pause of the requester looks like: the channel waits for its next request.
+func (t *Transport) requesterCancelled(p peer.ID, request graphsync.RequestData) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.requests[request.ID()]; c != nil && c.current == request.ID() {
+		c.away, c.live = true, false
+		delete(t.requests, request.ID())
+		close(c.done)
+	}
+}
+
+func (t *Transport) sendError(p peer.ID, request graphsync.RequestData, gserr error) {
+	if chid, ok := t.of(request.ID()); ok {
+		t.log(chid, t.handler().OnSendDataError(chid, gserr))
+	}
+}
+
+func (t *Transport) receiveError(p peer.ID, gserr error) {
+	t.mu.Lock()
+	var ids []datatransfer.ChannelID
+	for id, c := range t.channels {
+		if c.live && id.OtherParty(t.self) == p {
+			ids = append(ids, id)
+		}
+	}
+	t.mu.Unlock()
+	for _, id := range ids {
+		t.log(id, t.handler().OnReceiveDataError(id, gserr))
+	}
+}

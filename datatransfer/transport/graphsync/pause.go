@@ -1,0 +1,102 @@
+package graphsync
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-graphsync"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+)
+
+// PauseChannel implements datatransfer.PauseableTransport.
+func (t *Transport) PauseChannel(ctx context.Context, chid datatransfer.ChannelID) error {
+	id, _, away, err := t.wish(chid)
+	if err != nil || away {
+		return err
+	}
+	err = t.gs.Pause(ctx, id)
+	if err != nil && strings.Contains(err.Error(), "already paused") {
+		return nil
+	}
+	return err
+}
+
+// wish starts a new wish for the running state of a channel and ends older ones.
+func (t *Transport) wish(chid datatransfer.ChannelID) (id graphsync.RequestID, run uint64, away bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	if c == nil {
+		return id, 0, false, datatransfer.ErrChannelNotFound
+	}
+	c.run++
+	return c.current, c.run, c.away, nil
+}
+
+// ResumeChannel implements datatransfer.PauseableTransport. A pause that has not taken effect yet makes graphsync
+// refuse to resume; the wish is kept and tried until the state is reached or the channel ends. msg travels with
+// the resumption.
+func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message, chid datatransfer.ChannelID) error {
+	exts, err := extension.ToExtensionData(msg, t.supported)
+	if err != nil {
+		return err
+	}
+	id, run, away, err := t.wish(chid)
+	if err != nil {
+		return err
+	}
+	if t.later(chid, msg, away) {
+		return nil
+	}
+	err = t.gs.Unpause(ctx, id, exts...)
+	if !notPausedYet(err) {
+		return err
+	}
+	t.background(func(ctx context.Context) {
+		for wait := 200 * time.Microsecond; ctx.Err() == nil; wait = min(2*wait, 50*time.Millisecond) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			if !t.wishes(chid, id, run) {
+				return
+			}
+			if err := t.gs.Unpause(ctx, id, exts...); !notPausedYet(err) {
+				t.log(chid, err)
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// later keeps a resume for a requester that is away, and for a request that is still being decided on.
+func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message, away bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	if c == nil || !away && !c.opening {
+		return false
+	}
+	if len(c.queued) < 64 {
+		c.queued = append(c.queued, msg)
+	}
+	c.resume = c.opening
+	return true
+}
+
+func (t *Transport) wishes(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	return c != nil && c.live && c.current == id && c.run == run
+}
+
+func notPausedYet(err error) bool {
+	return err != nil && !errors.As(err, new(graphsync.RequestNotFoundErr)) && strings.Contains(err.Error(), "not paused")
+}

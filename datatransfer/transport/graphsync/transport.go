@@ -1,0 +1,459 @@
+// Package graphsync moves the blocks of data-transfer channels with go-graphsync. It is the only importer of it.
+//
+// No lock of this package is held across a call of graphsync or of the events handler: hooks run on graphsync's own
+// loops and may arrive in any order (docs/protocol/datatransfer.md 5.3).
+package graphsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-graphsync"
+	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+)
+
+var (
+	defaultExtensions  = []graphsync.ExtensionName{extension.ExtensionDataTransfer1_1}
+	incomingExtensions = []graphsync.ExtensionName{extension.ExtensionIncomingRequest1_1, extension.ExtensionDataTransfer1_1}
+	blockExtensions    = []graphsync.ExtensionName{extension.ExtensionOutgoingBlock1_1, extension.ExtensionDataTransfer1_1}
+)
+
+// Option changes a default.
+type Option func(*Transport)
+
+// SupportedExtensions replaces the list of extension names.
+func SupportedExtensions(names []graphsync.ExtensionName) Option {
+	return func(t *Transport) { t.supported = names }
+}
+
+// RegisterCompletedRequestListener is told just before a request of ours completes.
+func RegisterCompletedRequestListener(l func(channelID datatransfer.ChannelID)) Option {
+	return func(t *Transport) { t.onRequestDone = l }
+}
+
+// RegisterCompletedResponseListener is told just before a response of ours completes.
+func RegisterCompletedResponseListener(l func(channelID datatransfer.ChannelID)) Option {
+	return func(t *Transport) { t.onResponseDone = l }
+}
+
+// ChannelChecker is optional on an EventsHandler: whether a graphsync request that carries a response of the other side
+// asks for what the channel is about.
+type ChannelChecker interface {
+	CheckRequest(chid datatransfer.ChannelID, root ipld.Link, selector ipld.Node) error
+}
+
+// Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
+type Transport struct {
+	gs             graphsync.GraphExchange
+	self           peer.ID
+	supported      []graphsync.ExtensionName
+	onRequestDone  func(datatransfer.ChannelID)
+	onResponseDone func(datatransfer.ChannelID)
+	events         atomic.Pointer[datatransfer.EventsHandler]
+	unregister     []graphsync.UnregisterHookFunc
+	ctx            context.Context
+	cancel         context.CancelFunc
+	wg             sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	channels map[datatransfer.ChannelID]*channel
+	requests map[graphsync.RequestID]*channel
+	stores   map[datatransfer.ChannelID]string
+}
+
+// channel is what graphsync knows of a channel; Transport.mu guards it.
+type channel struct {
+	id       datatransfer.ChannelID
+	current  graphsync.RequestID
+	live     bool // current is running
+	sending  bool
+	previous []graphsync.RequestID
+	away     bool // the requester paused or went away
+	queued   []datatransfer.Message
+	opening  bool   // the hook of its first request has not returned yet
+	resume   bool   // a resume was asked for while opening
+	run      uint64 // grows with each wish to pause or resume: an older one gives up
+	done     chan struct{}
+}
+
+// NewTransport makes a transport over a graphsync exchange.
+func NewTransport(peerID peer.ID, gs graphsync.GraphExchange, options ...Option) *Transport {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &Transport{
+		gs: gs, self: peerID, supported: defaultExtensions, ctx: ctx, cancel: cancel,
+		channels: map[datatransfer.ChannelID]*channel{}, requests: map[graphsync.RequestID]*channel{}, stores: map[datatransfer.ChannelID]string{},
+	}
+	for _, o := range options {
+		o(t)
+	}
+	return t
+}
+
+// SetEventHandler registers the hooks.
+func (t *Transport) SetEventHandler(events datatransfer.EventsHandler) error {
+	if !t.events.CompareAndSwap(nil, &events) {
+		return datatransfer.ErrHandlerAlreadySet
+	}
+	t.registerHooks()
+	return nil
+}
+
+func (t *Transport) handler() datatransfer.EventsHandler { return *t.events.Load() }
+
+// track binds a request to a channel as its current one; the old one is returned if it may still run.
+func (t *Transport) track(chid datatransfer.ChannelID, id graphsync.RequestID, sending bool) (old graphsync.RequestID, hadOld bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return old, false, errors.New("transport is shut down")
+	}
+	c := t.channels[chid]
+	if c == nil {
+		c = &channel{id: chid}
+		t.channels[chid] = c
+	}
+	if c.live && c.current != id {
+		old, hadOld = c.current, true
+		c.previous = append(c.previous, old)
+		if len(c.previous) > 8 {
+			c.previous = c.previous[1:]
+		}
+		delete(t.requests, old)
+	}
+	c.current, c.live, c.sending, c.away, c.done = id, true, sending, false, make(chan struct{})
+	t.requests[id] = c
+	return old, hadOld, nil
+}
+
+// begin notes that a request of chid is being decided on, so that a resume by the application meets it; end takes what
+// was asked for in the meantime, and forgets a channel that was not accepted.
+func (t *Transport) begin(chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	if c == nil {
+		c = &channel{id: chid}
+		t.channels[chid] = c
+	}
+	c.opening, c.resume = true, false
+}
+
+func (t *Transport) end(chid datatransfer.ChannelID, accepted bool) (queued []datatransfer.Message, resume bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	if c == nil {
+		return nil, false
+	}
+	queued, resume = c.queued, c.resume
+	c.queued, c.opening, c.resume = nil, false, false
+	if !accepted && !c.live && !c.away {
+		delete(t.channels, chid)
+	}
+	return queued, resume
+}
+
+// of returns the channel whose current request is id.
+func (t *Transport) of(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.requests[id]
+	if c == nil {
+		return datatransfer.ChannelID{}, false
+	}
+	return c.id, true
+}
+
+// finish marks the current request as ended and reports whether it was current.
+func (t *Transport) finish(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.requests[id]
+	if c == nil {
+		return datatransfer.ChannelID{}, false
+	}
+	delete(t.requests, id)
+	if c.current != id {
+		return c.id, false
+	}
+	c.live = false
+	close(c.done)
+	return c.id, true
+}
+
+// OpenChannel implements datatransfer.Transport. ctx bounds the request.
+func (t *Transport) OpenChannel(ctx context.Context, dataSender peer.ID, chid datatransfer.ChannelID, root ipld.Link, stor ipld.Node, state datatransfer.ChannelState, msg datatransfer.Message) error {
+	if t.events.Load() == nil {
+		return datatransfer.ErrHandlerNotSet
+	}
+	exts, err := extension.ToExtensionData(msg, t.supported)
+	if err != nil {
+		return err
+	}
+	if state != nil {
+		exts = append(exts, graphsync.ExtensionData{
+			Name: graphsync.ExtensionsDoNotSendFirstBlocks, Data: donotsendfirstblocks.EncodeDoNotSendFirstBlocks(state.ReceivedCidsTotal()),
+		})
+	}
+	t.stopCurrent(ctx, chid)
+	id := graphsync.NewRequestID()
+	if _, _, err := t.track(chid, id, false); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, graphsync.RequestIDContextKey{}, id))
+	stop := context.AfterFunc(t.ctx, cancel)
+	responses, errs := t.gs.Request(ctx, dataSender, root, stor, exts...)
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		defer cancel()
+		defer stop()
+		t.drain(id, responses, errs)
+	}()
+	return nil
+}
+
+// stopCurrent cancels the running request of a channel and waits a moment for its end, so that a restart does not mix
+// with it.
+func (t *Transport) stopCurrent(ctx context.Context, chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || !c.live {
+		t.mu.Unlock()
+		return
+	}
+	id, done := c.current, c.done
+	delete(t.requests, id)
+	c.live = false
+	t.mu.Unlock()
+	close(done)
+	cctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = t.cancelRequest(cctx, id)
+}
+
+// drain reads both channels of a request to their end and reports how it ended.
+func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.ResponseProgress, errs <-chan error) {
+	var cause error
+	missing := 0
+	for responses != nil || errs != nil {
+		select {
+		case _, ok := <-responses:
+			if !ok {
+				responses = nil
+			}
+		case err, ok := <-errs:
+			if !ok {
+				errs = nil
+				continue
+			}
+			if errors.As(err, new(graphsync.RemoteMissingBlockErr)) {
+				missing++
+			} else if cause == nil || errors.As(cause, new(graphsync.RequestClientCancelledErr)) {
+				cause = err
+			}
+		}
+	}
+	chid, current := t.finish(id)
+	if !current {
+		return
+	}
+	if t.onRequestDone != nil {
+		t.onRequestDone(chid)
+	}
+	t.report(chid, cause, missing)
+}
+
+func (t *Transport) report(chid datatransfer.ChannelID, cause error, missing int) {
+	var err error
+	switch {
+	case errors.As(cause, new(graphsync.RequestClientCancelledErr)):
+		t.log(chid, t.handler().OnRequestCancelled(chid, errors.New("graphsync request cancelled")))
+		return
+	case errors.As(cause, new(graphsync.RequestCancelledErr)):
+		return
+	case cause != nil:
+		err = fmt.Errorf("graphsync request failed to complete: %w", cause)
+	case missing > 0:
+		err = fmt.Errorf("graphsync request failed to complete: the provider misses %d blocks", missing)
+	}
+	t.log(chid, t.handler().OnChannelCompleted(chid, err))
+}
+
+func (t *Transport) log(chid datatransfer.ChannelID, err error) {
+	if err != nil {
+		slog.Debug("data-transfer event refused", "channel", chid, "error", err)
+	}
+}
+
+func (t *Transport) cancelRequest(ctx context.Context, id graphsync.RequestID) error {
+	err := t.gs.Cancel(ctx, id)
+	if errors.As(err, new(graphsync.RequestNotFoundErr)) {
+		return nil
+	}
+	return err
+}
+
+// CloseChannel implements datatransfer.Transport; without a live request it returns at once.
+func (t *Transport) CloseChannel(ctx context.Context, chid datatransfer.ChannelID) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil {
+		t.mu.Unlock()
+		return datatransfer.ErrChannelNotFound
+	}
+	id, live := c.current, c.live && !c.away
+	c.run++
+	t.mu.Unlock()
+	if !live {
+		return nil
+	}
+	t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
+	return nil
+}
+
+// background runs f on a goroutine that Shutdown waits for.
+func (t *Transport) background(f func(ctx context.Context)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		ctx, cancel := context.WithTimeout(t.ctx, time.Minute)
+		defer cancel()
+		f(ctx)
+	}()
+}
+
+// CleanupChannel implements datatransfer.Transport: a running request is cancelled, everything is freed.
+func (t *Transport) CleanupChannel(chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	store, hasStore := t.stores[chid]
+	delete(t.channels, chid)
+	delete(t.stores, chid)
+	var id graphsync.RequestID
+	live := false
+	if c != nil {
+		id, live = c.current, c.live
+		c.run++
+		delete(t.requests, c.current)
+		if c.live {
+			c.live = false
+			close(c.done)
+		}
+	}
+	t.mu.Unlock()
+	if live {
+		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
+	}
+	if hasStore {
+		_ = t.gs.UnregisterPersistenceOption(store)
+	}
+}
+
+// Shutdown implements datatransfer.Transport: hooks are unregistered, running requests are cancelled, and all
+// goroutines have ended, unless ctx ends first.
+func (t *Transport) Shutdown(ctx context.Context) error {
+	t.mu.Lock()
+	t.closed = true
+	var ids []graphsync.RequestID
+	for _, c := range t.channels {
+		if c.live {
+			ids = append(ids, c.current)
+		}
+	}
+	stores := t.stores
+	t.channels, t.requests, t.stores = map[datatransfer.ChannelID]*channel{}, map[graphsync.RequestID]*channel{}, map[datatransfer.ChannelID]string{}
+	t.mu.Unlock()
+	for _, u := range t.unregister {
+		u()
+	}
+	for _, id := range ids {
+		cctx, cancel := context.WithTimeout(ctx, time.Second)
+		_ = t.cancelRequest(cctx, id)
+		cancel()
+	}
+	for _, s := range stores {
+		_ = t.gs.UnregisterPersistenceOption(s)
+	}
+	t.cancel()
+	done := make(chan struct{})
+	go func() {
+		t.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// UseStore makes the requests of a channel read and write through lsys. Called again it keeps the first store while
+// a request runs and replaces it otherwise.
+func (t *Transport) UseStore(chid datatransfer.ChannelID, lsys ipld.LinkSystem) error {
+	name := "data-transfer-" + chid.String()
+	t.mu.Lock()
+	_, has := t.stores[chid]
+	c := t.channels[chid]
+	busy := c != nil && c.live
+	t.stores[chid] = name
+	t.mu.Unlock()
+	if has && busy {
+		return nil
+	}
+	if has {
+		_ = t.gs.UnregisterPersistenceOption(name)
+	}
+	return t.gs.RegisterPersistenceOption(name, lsys)
+}
+
+// ChannelsForPeer are the channels with one peer.
+type ChannelsForPeer struct {
+	SendingChannels   map[datatransfer.ChannelID]ChannelGraphsyncRequests
+	ReceivingChannels map[datatransfer.ChannelID]ChannelGraphsyncRequests
+}
+
+// ChannelGraphsyncRequests are the graphsync requests of a channel.
+type ChannelGraphsyncRequests struct {
+	Current  graphsync.RequestID
+	Previous []graphsync.RequestID
+}
+
+// ChannelsForPeer lists the channels with a peer, by direction of the data.
+func (t *Transport) ChannelsForPeer(p peer.ID) ChannelsForPeer {
+	out := ChannelsForPeer{map[datatransfer.ChannelID]ChannelGraphsyncRequests{}, map[datatransfer.ChannelID]ChannelGraphsyncRequests{}}
+	if p == t.self {
+		return out
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, c := range t.channels {
+		if id.OtherParty(t.self) != p {
+			continue
+		}
+		r := ChannelGraphsyncRequests{c.current, append([]graphsync.RequestID(nil), c.previous...)}
+		if c.sending {
+			out.SendingChannels[id] = r
+		} else {
+			out.ReceivingChannels[id] = r
+		}
+	}
+	return out
+}
