@@ -1,0 +1,332 @@
+// Package carstore writes retrieved blocks into a CARv2 file that grows in place, and reads such files.
+//
+// While it grows, the file is a CARv2 whose header is still zero: pragma, 40 zero bytes, CARv1 header, sections. A
+// killed process leaves at most one torn section at the end, which the next open cuts off; Finalize writes the index and
+// then the header.
+package carstore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-car/v2"
+	"github.com/ipld/go-car/v2/index"
+	"github.com/multiformats/go-multicodec"
+	mh "github.com/multiformats/go-multihash"
+	"github.com/multiformats/go-varint"
+
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+// Sizes of the format and limits of what is read.
+const (
+	pragmaSize = 11
+	dataOffset = pragmaSize + 40
+	// MaxBlock is the largest block that is stored or read.
+	MaxBlock = 4 << 20
+	maxCid   = 256
+	// syncEvery bounds the bytes that a power loss can take.
+	syncEvery = 8 << 20
+)
+
+var pragma = []byte{0x0a, 0xa1, 0x67, 'v', 'e', 'r', 's', 'i', 'o', 'n', 0x02}
+
+var (
+	// ErrNotFound means that the block is not in the file.
+	ErrNotFound = errors.New("block is not in the CAR")
+	// ErrInUse means that another writer has the file.
+	ErrInUse = errors.New("CAR file is being written already")
+	// ErrBadHash means that bytes are not what their CID says.
+	ErrBadHash = errors.New("block does not match its CID")
+)
+
+type location struct {
+	cid  cid.Cid
+	off  int64 // of the section, from the start of the CARv1
+	data int64 // of the block bytes, from the start of the file
+	size int
+}
+
+// Store is one growing CARv2. It is safe for concurrent use; there is one writer for a file.
+type Store struct {
+	f    blob.File
+	root cid.Cid
+
+	mu       sync.RWMutex
+	index    map[string]location
+	order    []string
+	end      int64 // of the file, where the next section goes
+	unsynced int64
+	bytes    uint64
+	final    bool
+}
+
+// Open creates the file for root, or continues it: sections that are complete and match their CID stay, anything behind
+// them is cut off.
+func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
+	f, err := fsys.OpenRW(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(fsys, path, root)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{f: f, root: root, index: map[string]location{}}
+	if err := s.scan(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return s, nil
+}
+
+func create(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
+	f, err := fsys.Create(path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{f: f, root: root, index: map[string]location{}}
+	if err := s.writeHead(); err != nil {
+		return nil, errors.Join(err, f.Close(), fsys.Remove(path))
+	}
+	return s, nil
+}
+
+func (s *Store) writeHead() error {
+	h, err := V1Header(s.root)
+	if err != nil {
+		return err
+	}
+	head := append(append(append([]byte(nil), pragma...), make([]byte, dataOffset-pragmaSize)...), h...)
+	if _, err := s.f.WriteAt(head, 0); err != nil {
+		return err
+	}
+	s.end = int64(len(head))
+	return nil
+}
+
+// V1Header is the CARv1 header for one root, with its length.
+func V1Header(root cid.Cid) ([]byte, error) {
+	rb := root.Bytes()
+	var b bytes.Buffer
+	b.Write([]byte{0xa2, 0x65, 'r', 'o', 'o', 't', 's', 0x81, 0xd8, 0x2a, 0x58, byte(len(rb) + 1), 0x00})
+	if len(rb) > 254 {
+		return nil, fmt.Errorf("root CID of %d bytes is too long", len(rb))
+	}
+	b.Write(rb)
+	b.Write([]byte{0x67, 'v', 'e', 'r', 's', 'i', 'o', 'n', 0x01})
+	return append(varint.ToUvarint(uint64(b.Len())), b.Bytes()...), nil
+}
+
+// scan reads the file from its start and rebuilds what is known about it.
+func (s *Store) scan() error {
+	size, err := s.f.Size()
+	if err != nil {
+		return err
+	}
+	h, err := V1Header(s.root)
+	if err != nil {
+		return err
+	}
+	head := make([]byte, dataOffset+len(h))
+	if n, err := s.f.ReadAt(head, 0); n < len(head) {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		// Torn in its first write: nothing is lost by starting again.
+		if err := s.f.Truncate(0); err != nil {
+			return err
+		}
+		return s.writeHead()
+	}
+	if !bytes.Equal(head[:pragmaSize], pragma) || !bytes.Equal(head[dataOffset:], h) {
+		return fmt.Errorf("is not a CARv2 for root %s", s.root)
+	}
+	end := size
+	if n := binary.LittleEndian.Uint64(head[pragmaSize+24:]); n != 0 {
+		s.final = true
+		end = min(size, dataOffset+int64(n))
+	}
+	r := newSections(s.f, int64(len(head)), end)
+	for {
+		sec, err := r.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil || verify(sec.cid, sec.data) != nil {
+			if s.final {
+				return fmt.Errorf("section at %d: %w", r.off, errors.Join(err, ErrBadHash))
+			}
+			break
+		}
+		s.add(location{sec.cid, sec.start - dataOffset, sec.dataOff, len(sec.data)})
+		s.end = sec.dataOff + int64(len(sec.data))
+	}
+	if s.end == 0 {
+		s.end = int64(len(head))
+	}
+	if !s.final && s.end < size {
+		return s.f.Truncate(s.end)
+	}
+	return nil
+}
+
+func verify(c cid.Cid, data []byte) error {
+	got, err := c.Prefix().Sum(data)
+	if err != nil {
+		return err
+	}
+	if !got.Equals(c) {
+		return fmt.Errorf("%w: %s", ErrBadHash, c)
+	}
+	return nil
+}
+
+func (s *Store) add(l location) {
+	k := string(l.cid.Hash())
+	if _, dup := s.index[k]; dup {
+		return
+	}
+	s.index[k] = l
+	s.order = append(s.order, k)
+	s.bytes += uint64(l.size)
+}
+
+// Put appends a block whose hash was checked by the caller; a block that is there already is left out.
+func (s *Store) Put(c cid.Cid, data []byte) error {
+	if c.Prefix().MhType == mh.IDENTITY {
+		return nil
+	}
+	if len(data) > MaxBlock {
+		return fmt.Errorf("block %s of %d bytes is above the limit of %d", c, len(data), MaxBlock)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, has := s.index[string(c.Hash())]; has {
+		return nil
+	}
+	if s.final {
+		return errors.New("CAR file is finalized")
+	}
+	cb := c.Bytes()
+	head := append(varint.ToUvarint(uint64(len(cb)+len(data))), cb...)
+	section := append(head, data...)
+	if _, err := s.f.WriteAt(section, s.end); err != nil {
+		return fmt.Errorf("write block %s: %w", c, err)
+	}
+	s.add(location{c, s.end - dataOffset, s.end + int64(len(section)-len(data)), len(data)})
+	s.end += int64(len(section))
+	s.unsynced += int64(len(section))
+	if s.unsynced < syncEvery {
+		return nil
+	}
+	s.unsynced = 0
+	return s.f.Sync()
+}
+
+// Get reads a block.
+func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
+	if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
+		return blocks.NewBlockWithCid(dec.Digest, c)
+	}
+	s.mu.RLock()
+	l, ok := s.index[string(c.Hash())]
+	s.mu.RUnlock()
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, c)
+	}
+	data := make([]byte, l.size)
+	if _, err := s.f.ReadAt(data, l.data); err != nil {
+		return nil, fmt.Errorf("read block %s: %w", c, err)
+	}
+	if err := verify(c, data); err != nil {
+		return nil, err
+	}
+	return blocks.NewBlockWithCid(data, c)
+}
+
+// Size returns the size of a block, and whether it is there.
+func (s *Store) Size(c cid.Cid) (int, bool) {
+	if c.Prefix().MhType == mh.IDENTITY {
+		return c.Prefix().MhLength, true
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l, ok := s.index[string(c.Hash())]
+	return l.size, ok
+}
+
+// Len is the number of blocks, Bytes the sum of their sizes.
+func (s *Store) Len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.index)
+}
+
+// Bytes is the sum of the sizes of all blocks.
+func (s *Store) Bytes() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.bytes
+}
+
+// Root is the root in the header.
+func (s *Store) Root() cid.Cid { return s.root }
+
+// Finalize writes the index and then the header, both synced: from then on the file is a complete CARv2.
+func (s *Store) Finalize() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.final {
+		return nil
+	}
+	records := make([]index.Record, 0, len(s.index))
+	for _, k := range s.order {
+		l := s.index[k]
+		records = append(records, index.Record{Cid: l.cid, Offset: uint64(l.off)})
+	}
+	idx, err := index.New(multicodec.CarMultihashIndexSorted)
+	if err != nil {
+		return err
+	}
+	if err := idx.Load(records); err != nil {
+		return err
+	}
+	if _, err := index.WriteTo(idx, &blob.Appender{F: s.f, Off: s.end}); err != nil {
+		return err
+	}
+	if err := s.f.Sync(); err != nil {
+		return err
+	}
+	h := car.NewHeader(uint64(s.end - dataOffset))
+	h.DataOffset, h.IndexOffset = dataOffset, uint64(s.end)
+	var b bytes.Buffer
+	if _, err := h.WriteTo(&b); err != nil {
+		return err
+	}
+	if _, err := s.f.WriteAt(b.Bytes(), pragmaSize); err != nil {
+		return err
+	}
+	s.final = true
+	return s.f.Sync()
+}
+
+// DataSize is the size of the inner CARv1.
+func (s *Store) DataSize() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.end - dataOffset
+}
+
+// Payload reads the inner CARv1.
+func (s *Store) Payload() *io.SectionReader {
+	return io.NewSectionReader(s.f, dataOffset, s.DataSize())
+}
+
+// Close closes the file.
+func (s *Store) Close() error { return s.f.Close() }

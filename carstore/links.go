@@ -1,0 +1,154 @@
+package carstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-unixfsnode"
+	dagpb "github.com/ipld/go-codec-dagpb"
+	"github.com/ipld/go-ipld-prime"
+	_ "github.com/ipld/go-ipld-prime/codec/dagcbor" // codecs of blocks
+	_ "github.com/ipld/go-ipld-prime/codec/dagjson"
+	_ "github.com/ipld/go-ipld-prime/codec/raw"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/ipld/go-ipld-prime/linking"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+	"github.com/ipld/go-ipld-prime/traversal"
+	"github.com/ipld/go-ipld-prime/traversal/selector"
+)
+
+// maxLinks bounds a walk over a local file.
+const maxLinks = 1 << 26
+
+// Getter reads the bytes of a block, checked.
+type Getter func(cid.Cid) ([]byte, error)
+
+// Links makes a link system that reads with get, knows UnixFS, and refuses to write.
+func Links(get Getter) ipld.LinkSystem {
+	ls := cidlink.DefaultLinkSystem()
+	ls.TrustedStorage = true // get has checked the hash
+	ls.StorageReadOpener = func(_ linking.LinkContext, l ipld.Link) (io.Reader, error) {
+		cl, ok := l.(cidlink.Link)
+		if !ok {
+			return nil, fmt.Errorf("link of type %T", l)
+		}
+		data, err := get(cl.Cid)
+		if err != nil {
+			return nil, err
+		}
+		return bytes.NewBuffer(data), nil
+	}
+	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
+		return nil, nil, errors.New("this store is read-only")
+	}
+	unixfsnode.AddUnixFSReificationToLinkSystem(&ls)
+	return ls
+}
+
+func (s *Store) bytesOf(c cid.Cid) ([]byte, error) {
+	b, err := s.Get(c)
+	if err != nil {
+		return nil, err
+	}
+	return b.RawData(), nil
+}
+
+// LinkSystem reads and appends blocks. The writer of a block must have checked that it is the one that the traversal
+// expects; its hash is checked here once more only if it comes without a link.
+func (s *Store) LinkSystem() ipld.LinkSystem {
+	ls := Links(s.bytesOf)
+	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
+		w := &blockWriter{}
+		return w, func(l ipld.Link) error {
+			cl, ok := l.(cidlink.Link)
+			if !ok {
+				return fmt.Errorf("link of type %T", l)
+			}
+			return s.Put(cl.Cid, w.data)
+		}, nil
+	}
+	return ls
+}
+
+// blockWriter takes a whole block without a copy when it is offered as one.
+type blockWriter struct{ data []byte }
+
+func (w *blockWriter) Write(p []byte) (int, error) {
+	w.data = append(w.data, p...)
+	return len(p), nil
+}
+
+// SetBytes takes over a block; graphsync looks for it.
+func (w *blockWriter) SetBytes(p []byte) error {
+	w.data = p
+	return nil
+}
+
+// Position is how far a file holds a traversal.
+type Position struct {
+	Blocks   int64  // loads up to the first missing block, repeats included
+	Bytes    uint64 // of unique blocks among them
+	Complete bool
+	Last     cid.Cid // the last block of them
+}
+
+// Locate walks a selector over the file and finds the first block that is missing.
+func (s *Store) Locate(sel datamodel.Node) (Position, error) {
+	var p Position
+	seen := map[string]bool{}
+	missing := errors.New("missing")
+	ls := Links(func(c cid.Cid) ([]byte, error) {
+		data, err := s.bytesOf(c)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrBadHash) {
+			return nil, missing
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.Blocks++
+		p.Last = c
+		if k := string(c.Hash()); !seen[k] {
+			seen[k] = true
+			p.Bytes += uint64(len(data))
+		}
+		return data, nil
+	})
+	err := WalkSelector(&ls, s.root, sel, nil)
+	p.Complete = err == nil
+	if errors.Is(err, missing) {
+		err = nil
+	}
+	return p, err
+}
+
+// WalkSelector loads everything that sel selects below root, in traversal order.
+func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit traversal.AdvVisitFn) error {
+	parsed, err := selector.ParseSelector(sel)
+	if err != nil {
+		return fmt.Errorf("selector: %w", err)
+	}
+	chooser := dagpb.AddSupportToChooser(func(ipld.Link, ipld.LinkContext) (ipld.NodePrototype, error) {
+		return basicnode.Prototype.Any, nil
+	})
+	rl := cidlink.Link{Cid: root}
+	proto, err := chooser(rl, ipld.LinkContext{})
+	if err != nil {
+		return err
+	}
+	node, err := ls.Load(ipld.LinkContext{}, rl, proto)
+	if err != nil {
+		return err
+	}
+	if visit == nil {
+		visit = func(traversal.Progress, datamodel.Node, traversal.VisitReason) error { return nil }
+	}
+	prog := traversal.Progress{
+		Cfg:    &traversal.Config{LinkSystem: *ls, LinkTargetNodePrototypeChooser: chooser},
+		Budget: &traversal.Budget{NodeBudget: 1 << 40, LinkBudget: maxLinks},
+	}
+	return prog.WalkAdv(node, parsed, visit)
+}

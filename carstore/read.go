@@ -1,0 +1,165 @@
+package carstore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+	mh "github.com/multiformats/go-multihash"
+	"github.com/multiformats/go-varint"
+)
+
+// maxHeader bounds a CARv1 header.
+const maxHeader = 1 << 20
+
+// Layout says where the CARv1 lies in a CAR file of version 1 or 2.
+type Layout struct {
+	Version int
+	Offset  int64 // of the CARv1 in the file
+	Size    int64 // of the CARv1; for version 1 up to the end of the file
+	Roots   []cid.Cid
+	Header  int64 // size of the CARv1 header with its length
+}
+
+// Inspect reads the headers of a CAR file. Indexes in the file are not believed.
+func Inspect(f io.ReaderAt, size int64) (Layout, error) {
+	l := Layout{Version: 1, Size: size}
+	head := make([]byte, dataOffset)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return l, err
+	}
+	if n >= pragmaSize && bytes.Equal(head[:pragmaSize], pragma) {
+		if n < dataOffset {
+			return l, errors.New("not a CAR: a CARv2 header is cut")
+		}
+		l.Version = 2
+		off, sz := binary.LittleEndian.Uint64(head[pragmaSize+16:]), binary.LittleEndian.Uint64(head[pragmaSize+24:])
+		if off < dataOffset || sz == 0 || off > uint64(size) || sz > uint64(size)-off {
+			return l, fmt.Errorf("not a CAR: CARv2 header says data of %d bytes at %d, the file has %d", sz, off, size)
+		}
+		l.Offset, l.Size = int64(off), int64(sz)
+	}
+	roots, hlen, err := readV1Header(io.NewSectionReader(f, l.Offset, l.Size))
+	if err != nil {
+		return l, fmt.Errorf("not a CAR: %w", err)
+	}
+	l.Roots, l.Header = roots, hlen
+	return l, nil
+}
+
+func readV1Header(r *io.SectionReader) ([]cid.Cid, int64, error) {
+	var lenBuf [10]byte
+	k, err := r.ReadAt(lenBuf[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	n, used, err := varint.FromUvarint(lenBuf[:k])
+	if err != nil {
+		return nil, 0, fmt.Errorf("header length: %w", err)
+	}
+	if n == 0 || n > maxHeader || int64(n)+int64(used) > r.Size() {
+		return nil, 0, fmt.Errorf("header of %d bytes does not fit", n)
+	}
+	buf := make([]byte, n)
+	if _, err := r.ReadAt(buf, int64(used)); err != nil {
+		return nil, 0, err
+	}
+	b := basicnode.Prototype.Map.NewBuilder()
+	if err := dagcbor.Decode(b, bytes.NewReader(buf)); err != nil {
+		return nil, 0, fmt.Errorf("header: %w", err)
+	}
+	roots, err := headerRoots(b.Build())
+	return roots, int64(used) + int64(n), err
+}
+
+func headerRoots(n datamodel.Node) ([]cid.Cid, error) {
+	v, err := n.LookupByString("version")
+	if err != nil {
+		return nil, err
+	}
+	if ver, err := v.AsInt(); err != nil || ver != 1 {
+		return nil, fmt.Errorf("version %d, want 1", ver)
+	}
+	list, err := n.LookupByString("roots")
+	if err != nil {
+		return nil, err
+	}
+	var out []cid.Cid
+	for it := list.ListIterator(); it != nil && !it.Done(); {
+		_, r, err := it.Next()
+		if err != nil {
+			return nil, err
+		}
+		l, err := r.AsLink()
+		if err != nil {
+			return nil, err
+		}
+		cl, ok := l.(cidlink.Link)
+		if !ok {
+			return nil, fmt.Errorf("root of type %T", l)
+		}
+		out = append(out, cl.Cid)
+	}
+	return out, nil
+}
+
+// Block is a block of a CAR with where its section starts in the CARv1.
+type Block struct {
+	Cid    cid.Cid
+	Data   []byte // valid during the callback
+	Offset int64
+	// Section is the size of the section with its length.
+	Section int64
+}
+
+// Walk reads every section of a CAR, checks each block against its CID, and calls f. It stops at a zero length, which is
+// the padding of a piece.
+func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
+	s := newSections(f, l.Offset+l.Header, l.Offset+l.Size)
+	for {
+		sec, err := s.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if sec.cid.Prefix().MhType != mh.IDENTITY {
+			if err := verify(sec.cid, sec.data); err != nil {
+				return fmt.Errorf("section at offset %d: %w", sec.start, err)
+			}
+		}
+		if err := fn(Block{sec.cid, sec.data, sec.start - l.Offset, s.off - sec.start}); err != nil {
+			return err
+		}
+	}
+}
+
+// ReadSection reads one section of which offset and size are known and returns its block bytes, checked against c.
+func ReadSection(f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
+	if size <= 0 || size > MaxBlock+maxCid+10 {
+		return nil, fmt.Errorf("section of %d bytes is above the limit", size)
+	}
+	buf := make([]byte, size)
+	if _, err := f.ReadAt(buf, off); err != nil {
+		return nil, fmt.Errorf("read block %s: %w", c, err)
+	}
+	_, n, err := varint.FromUvarint(buf)
+	if err != nil {
+		return nil, err
+	}
+	cl, _, err := cid.CidFromBytes(buf[n:])
+	if err != nil {
+		return nil, fmt.Errorf("section of %s: %w", c, err)
+	}
+	data := buf[n+cl:]
+	return data, verify(c, data)
+}

@@ -1,0 +1,74 @@
+package carstore
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-varint"
+)
+
+// Section is one block of a CAR with where it lies.
+type section struct {
+	cid     cid.Cid
+	data    []byte
+	start   int64 // of the length
+	dataOff int64
+}
+
+// sections reads the sections between two offsets of a file. The data of a section is valid until the next one.
+type sections struct {
+	r   *bufio.Reader
+	off int64
+	end int64
+	buf []byte
+}
+
+func newSections(f io.ReaderAt, from, to int64) *sections {
+	return &sections{r: bufio.NewReaderSize(io.NewSectionReader(f, from, to-from), 1<<20), off: from, end: to}
+}
+
+// next returns io.EOF at the end and at a zero length, and an error for anything that is cut or too large.
+func (s *sections) next() (section, error) {
+	var out section
+	if s.off >= s.end {
+		return out, io.EOF
+	}
+	n, err := varint.ReadUvarint(s.r)
+	if err != nil {
+		return out, noEOF(err)
+	}
+	if n == 0 {
+		return out, io.EOF
+	}
+	lenSize := int64(varint.UvarintSize(n))
+	if n > MaxBlock+maxCid || s.off+lenSize+int64(n) > s.end {
+		return out, fmt.Errorf("section of %d bytes at offset %d does not fit: the file is cut or lies", n, s.off)
+	}
+	if int(n) > cap(s.buf) {
+		s.buf = make([]byte, n)
+	}
+	buf := s.buf[:n]
+	if _, err := io.ReadFull(s.r, buf); err != nil {
+		return out, noEOF(err)
+	}
+	cl, c, err := cid.CidFromBytes(buf)
+	if err != nil {
+		return out, fmt.Errorf("section at offset %d: %w", s.off, err)
+	}
+	if cl > maxCid {
+		return out, fmt.Errorf("section at offset %d: CID of %d bytes is above the limit of %d", s.off, cl, maxCid)
+	}
+	out = section{c, buf[cl:], s.off, s.off + lenSize + int64(cl)}
+	s.off += lenSize + int64(n)
+	return out, nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

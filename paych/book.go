@@ -1,0 +1,132 @@
+package paych
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+
+	"github.com/cartage-dev/cartage/internal/wire"
+)
+
+// laneRecord is the best voucher of a lane with the deal it pays for: the entry of the voucher book. It is written in
+// one atomic, synced batch and never rewritten with less.
+type laneRecord struct {
+	Channel  address.Address
+	Lane     uint64
+	Deal     string
+	Nonce    uint64
+	Amount   abi.TokenAmount
+	Bytes    uint64
+	Reserved abi.TokenAmount
+	Closed   bool
+	Voucher  *paych.SignedVoucher
+}
+
+func (l *laneRecord) fields() []wire.Field {
+	return []wire.Field{
+		wire.Address("channel", &l.Channel), wire.Uint("lane", &l.Lane), wire.Text("deal", &l.Deal), wire.Uint("nonce", &l.Nonce),
+		wire.Amount("amount", &l.Amount), wire.Uint("bytes", &l.Bytes), wire.Amount("reserved", &l.Reserved), wire.Bool("closed", &l.Closed),
+		wire.Nullable("voucher", &l.Voucher, func(v *paych.SignedVoucher) wire.Field { return wire.Object("voucher", v) }),
+	}
+}
+
+// record is something that lists its fields.
+type record interface{ fields() []wire.Field }
+
+func put(ctx context.Context, w datastore.Write, k datastore.Key, r record) error {
+	var b bytes.Buffer
+	if err := wire.WriteTuple(&b, r.fields()); err != nil {
+		return err
+	}
+	return w.Put(ctx, k, b.Bytes())
+}
+
+// get reads a record; found is false when there is none.
+func get(ctx context.Context, ds datastore.Datastore, k datastore.Key, r record) (found bool, err error) {
+	data, err := ds.Get(ctx, k)
+	if errors.Is(err, datastore.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := wire.ReadTuple(bytes.NewReader(data), k.String(), r.fields()); err != nil {
+		return false, fmt.Errorf("record %s: %w", k, err)
+	}
+	return true, nil
+}
+
+// each calls f with every record below a prefix.
+func each[T any, P interface {
+	*T
+	record
+}](ctx context.Context, ds datastore.Datastore, prefix string, f func(P) error) error {
+	res, err := ds.Query(ctx, query.Query{Prefix: prefix})
+	if err != nil {
+		return err
+	}
+	defer res.Close()
+	for e := range res.Next() {
+		if e.Error != nil {
+			return e.Error
+		}
+		r := P(new(T))
+		if err := wire.ReadTuple(bytes.NewReader(e.Value), e.Key, r.fields()); err != nil {
+			return fmt.Errorf("record %s: %w", e.Key, err)
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Keys. "o" is what we pay (outbound), "i" is what we are paid (inbound).
+func laneKey(side string, ch address.Address, lane uint64) datastore.Key {
+	return datastore.NewKey(fmt.Sprintf("/%s/lane/%s/%020d", side, ch, lane))
+}
+
+func dealKey(side, deal string) datastore.Key { return datastore.NewKey("/" + side + "/deal/" + deal) }
+
+func channelKey(side string, ch address.Address) datastore.Key {
+	return datastore.NewKey("/" + side + "/channel/" + ch.String())
+}
+
+// dealRef finds the lane of a deal.
+type dealRef struct {
+	Channel address.Address
+	Lane    uint64
+}
+
+func (d *dealRef) fields() []wire.Field {
+	return []wire.Field{wire.Address("channel", &d.Channel), wire.Uint("lane", &d.Lane)}
+}
+
+// Entry is an entry of a voucher book.
+type Entry struct {
+	Deal    string
+	Channel address.Address
+	Lane    uint64
+	Nonce   uint64
+	Amount  abi.TokenAmount
+	Bytes   uint64
+	Voucher *paych.SignedVoucher
+}
+
+func (l *laneRecord) entry() Entry {
+	return Entry{l.Deal, l.Channel, l.Lane, l.Nonce, l.Amount, l.Bytes, l.Voucher}
+}
+
+// ShortfallError says how much a payment channel lacks for a voucher.
+type ShortfallError struct{ Missing abi.TokenAmount }
+
+func (e *ShortfallError) Error() string {
+	return fmt.Sprintf("payment channel is short by %s", e.Missing)
+}

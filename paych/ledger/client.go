@@ -1,0 +1,243 @@
+package ledger
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-jsonrpc"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/filecoin-project/go-state-types/exitcode"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+
+	pay "github.com/cartage-dev/cartage/paych"
+)
+
+// ErrUnavailable means that the ledger cannot be reached at the moment.
+var ErrUnavailable = errors.New("ledger is not reachable")
+
+// ErrUnauthorised means that the ledger does not take the token.
+var ErrUnauthorised = errors.New("ledger refuses the token")
+
+// Client is a paych.Chain over a ledger of another process. It signs with the keys of a wallet.
+type Client struct {
+	API
+	wallet pay.Signer
+	url    string
+
+	mu    sync.Mutex
+	info  *Info
+	locks map[address.Address]*sync.Mutex
+}
+
+var _ pay.Chain = (*Client)(nil)
+
+// Dial returns a client of the ledger at url. It does not connect yet, so that a node can start before its ledger.
+func Dial(ctx context.Context, url, token string, wallet pay.Signer) (*Client, func(), error) {
+	c := &Client{wallet: wallet, url: url, locks: map[address.Address]*sync.Mutex{}}
+	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
+		return nil, nil, fmt.Errorf("ledger URL %q must begin with http:// or https://", url)
+	}
+	closer, err := jsonrpc.NewMergeClient(ctx, strings.TrimSuffix(url, "/")+"/rpc/v1", "Ledger", []any{&c.API},
+		http.Header{"Authorization": {"Bearer " + token}}, jsonrpc.WithTimeout(30*time.Second))
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, func() { closer() }, nil
+}
+
+func (c *Client) unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	var conn *jsonrpc.RPCConnectionError
+	if errors.As(err, &conn) || strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "EOF") {
+		return fmt.Errorf("%w at %s: %w", ErrUnavailable, c.url, err)
+	}
+	if strings.Contains(err.Error(), "401") {
+		return fmt.Errorf("%w at %s", ErrUnauthorised, c.url)
+	}
+	return err
+}
+
+func (c *Client) network(ctx context.Context) (*Info, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.info == nil {
+		info, err := c.API.Info(ctx)
+		if err != nil {
+			return nil, c.unavailable(err)
+		}
+		c.info = info
+	}
+	return c.info, nil
+}
+
+// Head implements paych.Head.
+func (c *Client) Head(ctx context.Context) ([]byte, abi.ChainEpoch, error) {
+	h, err := c.API.Head(ctx)
+	if err != nil {
+		return nil, 0, c.unavailable(err)
+	}
+	return binary.BigEndian.AppendUint64(nil, h.Epoch), abi.ChainEpoch(h.Epoch), nil
+}
+
+// Finality implements paych.Head: what the ledger answered is final.
+func (c *Client) Finality() abi.ChainEpoch { return 0 }
+
+// ResolveKey implements paych.Reader: accounts of the ledger are key addresses.
+func (c *Client) ResolveKey(_ context.Context, a address.Address) (address.Address, error) {
+	if p := a.Protocol(); p != address.SECP256K1 && p != address.BLS {
+		return address.Undef, fmt.Errorf("%s is not a key address (f1 or f3)", a)
+	}
+	return a, nil
+}
+
+// Balance implements paych.Reader.
+func (c *Client) Balance(ctx context.Context, a address.Address) (abi.TokenAmount, error) {
+	acc, err := c.API.Account(ctx, a)
+	if err != nil {
+		return big.Zero(), c.unavailable(err)
+	}
+	return acc.Balance, nil
+}
+
+// Channel implements paych.Reader.
+func (c *Client) Channel(ctx context.Context, ch address.Address) (*pay.ChannelInfo, error) {
+	i, err := c.API.Channel(ctx, ch)
+	if err != nil {
+		return nil, c.unavailable(err)
+	}
+	if i == nil {
+		return nil, fmt.Errorf("%w: %s", pay.ErrUnknownChannel, ch)
+	}
+	out := &pay.ChannelInfo{
+		Address: i.Address, From: i.From, To: i.To, Balance: i.Balance, ToSend: i.ToSend, SettlingAt: abi.ChainEpoch(i.SettlingAt),
+		MinSettleHeight: abi.ChainEpoch(i.MinSettleHeight), OpenedAt: abi.ChainEpoch(i.OpenedAt), Collected: i.Collected, Lanes: map[uint64]pay.LaneInfo{},
+	}
+	for _, l := range i.Lanes {
+		out.Lanes[l.Lane] = pay.LaneInfo{Redeemed: l.Redeemed, Nonce: l.Nonce}
+	}
+	return out, nil
+}
+
+func (c *Client) lock(a address.Address) *sync.Mutex {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.locks[a] == nil {
+		c.locks[a] = &sync.Mutex{}
+	}
+	return c.locks[a]
+}
+
+// Submit implements paych.Submitter. The same intent is one transaction, however often it is submitted.
+func (c *Client) Submit(ctx context.Context, op pay.Op) (cid.Cid, error) {
+	info, err := c.network(ctx)
+	if err != nil {
+		return cid.Undef, err
+	}
+	key, err := c.wallet.Key(op.From)
+	if err != nil {
+		return cid.Undef, err
+	}
+	t, err := transaction(op)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if t.Network, err = hex.DecodeString(info.Network); err != nil {
+		return cid.Undef, err
+	}
+	l := c.lock(op.From)
+	l.Lock()
+	defer l.Unlock()
+	if known, err := c.Lookup(ctx, op.From, op.Intent); err != nil || known.Defined() {
+		return known, err
+	}
+	for try := 0; ; try++ {
+		id, err := c.send(ctx, t, key)
+		if err == nil || try == 4 || !strings.Contains(err.Error(), "wrong seq") {
+			return id, c.unavailable(err)
+		}
+	}
+}
+
+func (c *Client) send(ctx context.Context, t *Tx, key *pay.Key) (cid.Cid, error) {
+	acc, err := c.API.Account(ctx, t.From)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if !acc.Exists {
+		return cid.Undef, fmt.Errorf("%w: %s has none", pay.ErrWalletFunds, t.From)
+	}
+	h, err := c.API.Head(ctx)
+	if err != nil {
+		return cid.Undef, err
+	}
+	t.Seq, t.ValidUntil = acc.Seq, h.Epoch+600
+	if err := t.Sign(key); err != nil {
+		return cid.Undef, err
+	}
+	data, err := t.Encode()
+	if err != nil {
+		return cid.Undef, err
+	}
+	return c.API.Submit(ctx, data)
+}
+
+func transaction(op pay.Op) (*Tx, error) {
+	t := &Tx{From: op.From, To: op.Channel, Value: big.Zero(), Intent: op.Intent[:]}
+	if !op.Value.Nil() {
+		t.Value = op.Value
+	}
+	switch op.Kind {
+	case pay.OpCreate:
+		t.Kind, t.To = KindCreate, op.To
+	case pay.OpAddFunds:
+		t.Kind = KindAddFunds
+	case pay.OpSettle:
+		t.Kind = KindSettle
+	case pay.OpCollect:
+		t.Kind = KindCollect
+	case pay.OpRedeem:
+		t.Kind = KindRedeem
+		p := redeemParams{paych.UpdateChannelStateParams{Sv: *op.Voucher, Secret: op.Secret}}
+		var err error
+		if t.Params, err = p.encode(); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("operation %d is unknown", op.Kind)
+	}
+	return t, nil
+}
+
+// Wait implements paych.Submitter.
+func (c *Client) Wait(ctx context.Context, msg cid.Cid) (*pay.Receipt, error) {
+	r, err := c.API.Receipt(ctx, msg)
+	if err != nil {
+		return nil, c.unavailable(err)
+	}
+	if r == nil {
+		return nil, fmt.Errorf("transaction %s is not on the ledger", msg)
+	}
+	return &pay.Receipt{ExitCode: exitcode.ExitCode(r.ExitCode), Message: r.Message, Channel: r.Channel, Epoch: abi.ChainEpoch(r.Epoch)}, nil
+}
+
+// Lookup implements paych.Submitter for any signer of the wallet.
+func (c *Client) Lookup(ctx context.Context, from address.Address, intent uuid.UUID) (cid.Cid, error) {
+	s, err := c.API.Lookup(ctx, from, intent[:])
+	if err != nil || s == "" {
+		return cid.Undef, c.unavailable(err)
+	}
+	return cid.Decode(s)
+}

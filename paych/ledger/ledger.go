@@ -1,0 +1,353 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/store"
+	"github.com/cartage-dev/cartage/internal/wire"
+	pay "github.com/cartage-dev/cartage/paych"
+)
+
+// Refusals: the transaction was not applied and used no seq.
+var (
+	ErrRefused      = errors.New("transaction refused")
+	ErrWrongSeq     = fmt.Errorf("%w: wrong seq", ErrRefused)
+	ErrIntentReused = fmt.Errorf("%w: intent was used for something else", ErrRefused)
+	ErrFaucet       = errors.New("faucet refused")
+	ErrNotLedger    = errors.New("no ledger here: run cartage ledger init")
+)
+
+// Batches and queue (4.5).
+const (
+	maxBatch  = 512
+	maxQueue  = 4096
+	maxAhead  = 2880
+	schema    = 1
+	faucetFIL = 1000
+)
+
+// network is the constant part of a ledger.
+type network struct {
+	ID          []byte
+	Schema      uint64
+	Genesis     uint64 // unix nanoseconds
+	Epoch       uint64 // nanoseconds
+	SettleDelay uint64
+	Operator    address.Address
+	Dev         bool
+}
+
+func (n *network) fields() []wire.Field {
+	return []wire.Field{byteField("id", &n.ID, 32), wire.Uint("schema", &n.Schema), wire.Uint("genesis", &n.Genesis), wire.Uint("epoch", &n.Epoch),
+		wire.Uint("settleDelay", &n.SettleDelay), wire.Address("operator", &n.Operator), wire.Bool("dev", &n.Dev)}
+}
+
+// Options of a new ledger.
+type Options struct {
+	Epoch       time.Duration // 30 s, as on Filecoin
+	SettleDelay uint64        // 1440 epochs
+	Dev         bool          // with a faucet
+}
+
+// Ledger is the opened store of a ledger. It is safe for concurrent use.
+type Ledger struct {
+	kv       *store.KV
+	net      network
+	operator *pay.Key
+	now      func() time.Time
+
+	queue chan *submission
+	done  chan struct{}
+	stop  context.CancelFunc
+
+	mu     sync.Mutex
+	faucet map[address.Address]time.Time
+}
+
+type submission struct {
+	tx   *Tx
+	data []byte
+	cid  cid.Cid
+	done chan error
+}
+
+// Init makes a ledger in home, with an operator key of its own.
+func Init(home string, o Options) error {
+	fsys := blob.OS{}
+	if o.Epoch <= 0 || o.SettleDelay == 0 {
+		return errors.New("epoch and settle delay must be positive")
+	}
+	wallet, err := pay.OpenWallet(fsys, filepath.Join(home, "operator"))
+	if err != nil {
+		return err
+	}
+	kv, err := store.OpenKV(filepath.Join(home, "ledger"))
+	if err != nil {
+		return err
+	}
+	defer kv.Close()
+	if b, err := kv.Get([]byte(keyNetwork)); err != nil || b != nil {
+		return errors.Join(err, fmt.Errorf("%s holds a ledger already", home))
+	}
+	op, err := wallet.New()
+	if err != nil {
+		return err
+	}
+	n := network{ID: make([]byte, 32), Schema: schema, Genesis: uint64(time.Now().UnixNano()), Epoch: uint64(o.Epoch), SettleDelay: o.SettleDelay, Operator: op, Dev: o.Dev}
+	if _, err := rand.Read(n.ID); err != nil {
+		return err
+	}
+	v := newView(kv)
+	if err := v.put(keyNetwork, n.fields()); err != nil {
+		return err
+	}
+	return v.commit()
+}
+
+// Open opens a ledger and starts its writer.
+func Open(ctx context.Context, home string) (*Ledger, error) {
+	kv, err := store.OpenKV(filepath.Join(home, "ledger"))
+	if err != nil {
+		return nil, err
+	}
+	l := &Ledger{kv: kv, now: time.Now, queue: make(chan *submission, maxQueue), done: make(chan struct{}), faucet: map[address.Address]time.Time{}}
+	b, err := kv.Get([]byte(keyNetwork))
+	if err == nil && b == nil {
+		err = fmt.Errorf("%s: %w", home, ErrNotLedger)
+	}
+	if err == nil {
+		err = decode(b, "network", l.net.fields())
+	}
+	if err == nil && l.net.Schema > schema {
+		err = fmt.Errorf("ledger has schema %d, this program knows %d", l.net.Schema, schema)
+	}
+	var wallet *pay.Wallet
+	if err == nil {
+		wallet, err = pay.OpenWallet(blob.OS{}, filepath.Join(home, "operator"))
+	}
+	if err == nil {
+		l.operator, err = wallet.Key(l.net.Operator)
+	}
+	if err != nil {
+		return nil, errors.Join(err, kv.Close())
+	}
+	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go l.write(ctx)
+	return l, nil
+}
+
+// Close ends the writer and closes the store.
+func (l *Ledger) Close() error {
+	l.stop()
+	<-l.done
+	return l.kv.Close()
+}
+
+// epoch is the clock: it never goes back (I7).
+func (l *Ledger) epoch(m *meta) uint64 {
+	e := uint64(0)
+	if d := l.now().UnixNano() - int64(l.net.Genesis); d > 0 {
+		e = uint64(d) / l.net.Epoch
+	}
+	return max(e, m.Epoch)
+}
+
+// Submit applies a signed transaction and returns after it is durable. The same bytes again answer the same.
+func (l *Ledger) Submit(ctx context.Context, data []byte) (cid.Cid, error) {
+	t, err := DecodeTx(data)
+	if err != nil {
+		return cid.Undef, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if !bytes.Equal(t.Network, l.net.ID) {
+		return cid.Undef, fmt.Errorf("%w: it is for another ledger", ErrRefused)
+	}
+	if len(t.Intent) != 16 {
+		return cid.Undef, fmt.Errorf("%w: intent must be 16 bytes", ErrRefused)
+	}
+	if err := t.verify(); err != nil {
+		return cid.Undef, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	c, err := txCid(data)
+	if err != nil {
+		return cid.Undef, err
+	}
+	s := &submission{t, data, c, make(chan error, 1)}
+	select {
+	case l.queue <- s:
+	default:
+		return cid.Undef, fmt.Errorf("%w: the queue is full", ErrRefused)
+	}
+	select {
+	case err := <-s.done:
+		return c, err
+	case <-l.done:
+		return cid.Undef, errors.New("ledger is closed")
+	case <-ctx.Done():
+		return cid.Undef, ctx.Err()
+	}
+}
+
+// write is the single writer: it groups what waits into one durable batch.
+func (l *Ledger) write(ctx context.Context) {
+	defer close(l.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-l.queue:
+			batch := []*submission{s}
+			for len(batch) < maxBatch && len(l.queue) > 0 {
+				batch = append(batch, <-l.queue)
+			}
+			l.apply(batch)
+		}
+	}
+}
+
+func (l *Ledger) apply(batch []*submission) {
+	v := newView(l.kv)
+	errs := make([]error, len(batch))
+	for i, s := range batch {
+		errs[i] = l.one(v, s)
+	}
+	if len(v.changed) > 0 {
+		if err := v.commit(); err != nil {
+			for i := range errs {
+				errs[i] = fmt.Errorf("ledger cannot write: %w", err)
+			}
+		}
+	}
+	for i, s := range batch {
+		s.done <- errs[i]
+	}
+}
+
+// one applies one transaction to the view: a refused one changes nothing, a failed one leaves seq and receipt.
+func (l *Ledger) one(v *view, s *submission) error {
+	m, err := v.meta()
+	if err != nil {
+		return err
+	}
+	key := string(s.cid.Bytes())
+	if r, err := v.receipt(key); err != nil || r != nil {
+		return err
+	}
+	ikey := keyIntent + string(s.tx.From.Bytes()) + string(s.tx.Intent)
+	if prev, err := v.get(ikey); err != nil || prev != nil {
+		return errors.Join(err, ErrIntentReused)
+	}
+	epoch := l.epoch(m)
+	if s.tx.ValidUntil < epoch || s.tx.ValidUntil > epoch+maxAhead {
+		return fmt.Errorf("%w: valid until %d, now is %d", ErrRefused, s.tx.ValidUntil, epoch)
+	}
+	from, err := v.account(s.tx.From, s.tx.From == l.net.Operator, m)
+	if err != nil {
+		return err
+	}
+	if from == nil {
+		return fmt.Errorf("%w: %w: account %s does not exist", ErrRefused, pay.ErrWalletFunds, s.tx.From)
+	}
+	if from.Seq != s.tx.Seq {
+		return fmt.Errorf("%w: account has %d, transaction %d", ErrWrongSeq, from.Seq, s.tx.Seq)
+	}
+	from.Seq++
+	if err := v.putAccount(from); err != nil {
+		return err
+	}
+	r := &receipt{Epoch: epoch, Position: m.Position}
+	work, wm := v.child(), *m
+	ch, err := l.change(work, &wm, s.tx, epoch)
+	var f *failure
+	switch {
+	case err == nil:
+		v.changed, *m, r.Channel = work.changed, wm, ch
+	case errors.As(err, &f):
+		r.ExitCode, r.Message = uint64(f.code), f.Error()
+	default:
+		return err
+	}
+	m.Epoch = epoch
+	v.changed[keyTx+key] = s.data
+	v.changed[ikey] = s.cid.Bytes()
+	if err := v.append(m, s.cid.Bytes(), epoch); err != nil {
+		return err
+	}
+	if err := v.put(keyReceipt+key, r.fields()); err != nil {
+		return err
+	}
+	return v.put(keyMeta, m.fields())
+}
+
+// Faucet mints 1,000 FIL to an address on a development ledger, once an hour.
+func (l *Ledger) Faucet(ctx context.Context, to address.Address) (cid.Cid, error) {
+	if !l.net.Dev {
+		return cid.Undef, fmt.Errorf("%w: this ledger was made without --dev", ErrFaucet)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	recent := 0
+	for a, at := range l.faucet {
+		if now.Sub(at) >= time.Hour {
+			delete(l.faucet, a)
+		} else {
+			recent++
+		}
+	}
+	if _, again := l.faucet[to]; again || recent >= 100 {
+		return cid.Undef, fmt.Errorf("%w: at most once an hour for %s, 100 an hour in all", ErrFaucet, to)
+	}
+	c, err := l.Mint(ctx, to, big.Mul(big.NewInt(faucetFIL), big.NewInt(1e18)))
+	if err == nil {
+		l.faucet[to] = now
+	}
+	return c, err
+}
+
+// Mint creates money with the operator's key; it is in the log like everything else.
+func (l *Ledger) Mint(ctx context.Context, to address.Address, amount abi.TokenAmount) (cid.Cid, error) {
+	v := newView(l.kv)
+	m, err := v.meta()
+	if err != nil {
+		return cid.Undef, err
+	}
+	seq := uint64(0)
+	if a, err := v.account(l.net.Operator, false, m); err != nil {
+		return cid.Undef, err
+	} else if a != nil {
+		seq = a.Seq
+	}
+	t := &Tx{Network: l.net.ID, From: l.net.Operator, Seq: seq, ValidUntil: l.epoch(m) + 10, Kind: KindMint, To: to, Value: amount, Intent: make([]byte, 16)}
+	if _, err := rand.Read(t.Intent); err != nil {
+		return cid.Undef, err
+	}
+	if err := t.Sign(l.operator); err != nil {
+		return cid.Undef, err
+	}
+	data, err := t.Encode()
+	if err != nil {
+		return cid.Undef, err
+	}
+	c, err := l.Submit(ctx, data)
+	if err != nil {
+		return c, err
+	}
+	r, err := v.receipt(string(c.Bytes()))
+	if err == nil && r.ExitCode != 0 {
+		err = errors.New(r.Message)
+	}
+	return c, err
+}

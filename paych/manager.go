@@ -1,0 +1,118 @@
+package paych
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-datastore"
+	cbg "github.com/whyrusleeping/cbor-gen"
+
+	"github.com/cartage-dev/cartage/internal/wire"
+)
+
+// Manager keeps the payment channels of a node, those it pays into and those it is paid from. All methods are safe for
+// concurrent use.
+type Manager struct {
+	ds     datastore.Batching
+	chain  Chain
+	wallet Signer
+
+	mu      sync.Mutex
+	pairs   map[string]*payer
+	byAddr  map[address.Address]*payer
+	inbound map[address.Address]*payee
+}
+
+// Open returns a manager over ds, which is namespaced by the caller.
+func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
+	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}}
+	err := each(ctx, ds, "/o/pair", func(c *outChannel) error {
+		p := &payer{rec: *c, lanes: map[uint64]*laneRecord{}}
+		if !c.Settling {
+			m.pairs[pairOf(c.From, c.To)] = p
+		}
+		if !c.Address.Empty() {
+			m.byAddr[c.Address] = p
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, ds, "/o/lane", func(l *laneRecord) error {
+		p := m.byAddr[l.Channel]
+		if p == nil {
+			return fmt.Errorf("lane %d belongs to unknown channel %s", l.Lane, l.Channel)
+		}
+		p.lanes[l.Lane] = l
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, m.loadInbound(ctx)
+}
+
+func pairOf(from, to address.Address) string { return string(from.Bytes()) + string(to.Bytes()) }
+
+// pair returns the owner of the channel from one address to another.
+func (m *Manager) pair(_ context.Context, from, to address.Address) (*payer, error) {
+	if !m.wallet.Has(from) {
+		return nil, fmt.Errorf("%w: %s", ErrNoKey, from)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := pairOf(from, to)
+	p := m.pairs[k]
+	if p == nil || p.retired() {
+		p = &payer{lanes: map[uint64]*laneRecord{}, rec: outChannel{
+			ID: uuid.NewString(), From: from, To: to, Amount: big.Zero(), Promised: big.Zero(), Reserved: big.Zero(), Pending: big.Zero(),
+		}}
+		m.pairs[k] = p
+	}
+	return p, nil
+}
+
+// retired tells whether the channel is on its way to be closed: a new deal gets a new one.
+func (p *payer) retired() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rec.Settling && !p.rec.Address.Empty()
+}
+
+func (m *Manager) outbound(ch address.Address) (*payer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.byAddr[ch]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("%w: %s is not one that this node pays into", ErrUnknownChannel, ch)
+}
+
+func optAddr(name string, v *address.Address) wire.Field {
+	return wire.Field{Name: name,
+		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, v.Bytes()) },
+		Read: func(r *cbg.CborReader) error {
+			b, err := cbg.ReadByteArray(r, 64)
+			*v = address.Undef
+			if err != nil || len(b) == 0 {
+				return err
+			}
+			*v, err = address.NewFromBytes(b)
+			return err
+		}}
+}
+
+func bytesField(name string, v *[]byte) wire.Field {
+	return wire.Field{Name: name,
+		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, *v) },
+		Read: func(r *cbg.CborReader) error {
+			b, err := cbg.ReadByteArray(r, 1024)
+			*v = b
+			return err
+		}}
+}

@@ -1,0 +1,320 @@
+package paych
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-datastore"
+)
+
+// stateTTL is how long the state of a channel on the chain is trusted.
+const stateTTL = 30 * time.Second
+
+// payee is the owner of one inbound channel.
+type payee struct {
+	mu       sync.Mutex
+	addr     address.Address
+	info     *ChannelInfo
+	read     time.Time
+	lanes    map[uint64]*laneRecord
+	promised abi.TokenAmount // best of book and chain over all lanes
+	closed   bool
+}
+
+func (m *Manager) loadInbound(ctx context.Context) error {
+	return each(ctx, m.ds, "/i/lane", func(l *laneRecord) error {
+		p := m.payee(l.Channel)
+		p.lanes[l.Lane] = l
+		p.promised = big.Add(p.promised, l.Amount)
+		return nil
+	})
+}
+
+func (m *Manager) payee(ch address.Address) *payee {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.inbound[ch]
+	if p == nil {
+		p = &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero()}
+		m.inbound[ch] = p
+	}
+	return p
+}
+
+// state returns the channel on the chain, cached; while the chain is away the last known state serves (D20).
+func (m *Manager) state(ctx context.Context, p *payee) (*ChannelInfo, error) {
+	p.mu.Lock()
+	info, fresh := p.info, time.Since(p.read) < stateTTL
+	p.mu.Unlock()
+	if info != nil && fresh {
+		return info, nil
+	}
+	next, err := m.chain.Channel(ctx, p.addr)
+	if err != nil {
+		if info != nil && !errors.Is(err, ErrUnknownChannel) {
+			return info, nil
+		}
+		return nil, err
+	}
+	p.mu.Lock()
+	p.info, p.read = next, time.Now()
+	p.mu.Unlock()
+	return next, nil
+}
+
+// AcceptVoucher checks a voucher strictly, binds its lane to the deal, stores it in one synced commit, and returns by how
+// much the lane grew. The same voucher again adds nothing. Zero and no error: replayed or older.
+func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Address, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
+	zero := big.Zero()
+	if err := CheckStateless(v, ch); err != nil {
+		return zero, err
+	}
+	p := m.payee(ch)
+	info, err := m.state(ctx, p)
+	if err != nil {
+		return zero, err
+	}
+	if err := m.checkChannel(ctx, info, v); err != nil {
+		return zero, err
+	}
+	if err := VerifyVoucher(v, info.From); err != nil {
+		return zero, err
+	}
+	b, err := m.ds.Batch(ctx)
+	if err != nil {
+		return zero, err
+	}
+	grown, err := m.bind(ctx, p, b, info, deal, v, expected, covers)
+	if err != nil || grown.IsZero() {
+		return grown, err
+	}
+	return grown, m.ds.Sync(ctx, datastore.NewKey("/"))
+}
+
+// checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
+func (m *Manager) checkChannel(ctx context.Context, info *ChannelInfo, v *paych.SignedVoucher) error {
+	if info.Collected {
+		return fmt.Errorf("%w: %s", ErrChannelSettled, info.Address)
+	}
+	if !m.wallet.Has(info.To) {
+		return fmt.Errorf("%w: %s pays %s", ErrWrongPayee, info.Address, info.To)
+	}
+	if info.SettlingAt != 0 {
+		return fmt.Errorf("%w: at epoch %d", ErrChannelSettling, info.SettlingAt)
+	}
+	if f := m.chain.Finality(); f > 0 {
+		_, epoch, err := m.chain.Head(ctx)
+		if err != nil {
+			return err
+		}
+		if epoch-info.OpenedAt < f {
+			return fmt.Errorf("%w: opened at %d, now %d, needed depth %d", ErrUnconfirmed, info.OpenedAt, epoch, f)
+		}
+	}
+	return nil
+}
+
+// bind compares a voucher with the book and puts it there (rows 14 to 18).
+func (m *Manager) bind(ctx context.Context, p *payee, b datastore.Batch, info *ChannelInfo, deal string, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	zero := big.Zero()
+	l := p.lanes[v.Lane]
+	best := laneRecord{Channel: p.addr, Lane: v.Lane, Amount: zero, Reserved: zero}
+	if l != nil {
+		best = *l
+	} else if c, ok := info.Lanes[v.Lane]; ok {
+		best.Amount, best.Nonce = c.Redeemed, c.Nonce
+	}
+	switch {
+	case best.Deal != "" && best.Deal != deal:
+		return zero, fmt.Errorf("%w: lane %d pays for %s", ErrLaneBound, v.Lane, best.Deal)
+	case l != nil && SameVoucher(v, l.Voucher):
+		return zero, nil
+	case v.Nonce <= best.Nonce:
+		return zero, fmt.Errorf("%w: lane %d has nonce %d, voucher %d", ErrStaleNonce, v.Lane, best.Nonce, v.Nonce)
+	case v.Amount.LessThanEqual(best.Amount):
+		return zero, fmt.Errorf("%w: lane %d has %s, voucher %s", ErrAmountNotIncreasing, v.Lane, best.Amount, v.Amount)
+	}
+	grown := big.Sub(v.Amount, best.Amount)
+	promised := big.Add(p.promised, grown)
+	if promised.GreaterThan(info.Balance) {
+		p.read = time.Time{} // a top-up may be there already: look again at the next voucher
+		return zero, fmt.Errorf("%w: short by %s", ErrInsufficientChannel, big.Sub(promised, info.Balance))
+	}
+	if grown.LessThan(expected) {
+		return grown, fmt.Errorf("%w: %s, expected %s", ErrTooSmall, grown, expected)
+	}
+	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes = deal, v.Nonce, v.Amount, v, covers
+	err := errors.Join(put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}))
+	if err == nil {
+		err = b.Commit(ctx)
+	}
+	if err != nil {
+		return zero, err
+	}
+	p.lanes[v.Lane], p.promised = &best, promised
+	return grown, nil
+}
+
+// Best returns the book's entry for a deal, or nil. inbound chooses the book of what we are paid.
+func (m *Manager) Best(ctx context.Context, inbound bool, deal string) (*Entry, error) {
+	side := "o"
+	if inbound {
+		side = "i"
+	}
+	var ref dealRef
+	found, err := get(ctx, m.ds, dealKey(side, deal), &ref)
+	if err != nil || !found {
+		return nil, err
+	}
+	var l laneRecord
+	if found, err = get(ctx, m.ds, laneKey(side, ref.Channel, ref.Lane), &l); err != nil || !found {
+		return nil, err
+	}
+	e := l.entry()
+	return &e, nil
+}
+
+// Summary is a payment channel as a user sees it.
+type Summary struct {
+	Channel    address.Address
+	Outbound   bool
+	From, To   address.Address
+	Deposit    abi.TokenAmount
+	Vouchered  abi.TokenAmount
+	Redeemed   abi.TokenAmount
+	SettlingAt abi.ChainEpoch
+	Collected  bool
+	Lanes      []Entry
+}
+
+// List returns all payment channels of the node.
+func (m *Manager) List(ctx context.Context) ([]Summary, error) {
+	m.mu.Lock()
+	var out []Summary
+	for a, p := range m.byAddr {
+		s := Summary{Channel: a, Outbound: true}
+		p.mu.Lock()
+		s.Vouchered = p.rec.Promised
+		for _, l := range p.lanes {
+			s.Lanes = append(s.Lanes, l.entry())
+		}
+		p.mu.Unlock()
+		out = append(out, s)
+	}
+	for a, p := range m.inbound {
+		s := Summary{Channel: a}
+		p.mu.Lock()
+		s.Vouchered = p.promised
+		for _, l := range p.lanes {
+			s.Lanes = append(s.Lanes, l.entry())
+		}
+		p.mu.Unlock()
+		if len(s.Lanes) > 0 {
+			out = append(out, s)
+		}
+	}
+	m.mu.Unlock()
+	for i := range out {
+		info, err := m.chain.Channel(ctx, out[i].Channel)
+		if err != nil {
+			return nil, err
+		}
+		s := &out[i]
+		s.From, s.To, s.Deposit, s.Redeemed = info.From, info.To, info.Balance, info.ToSend
+		s.SettlingAt, s.Collected = info.SettlingAt, info.Collected
+	}
+	return out, nil
+}
+
+// Settle starts to close a channel. A payee redeems its best vouchers first.
+func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return err
+	}
+	by := info.From
+	if m.wallet.Has(info.To) {
+		by = info.To
+		if err := m.Redeem(ctx, ch); err != nil {
+			return err
+		}
+	}
+	if info.SettlingAt == 0 {
+		if err := m.do(ctx, Op{Kind: OpSettle, From: by, Channel: ch}); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	p := m.byAddr[ch]
+	m.mu.Unlock()
+	if p != nil {
+		p.mu.Lock()
+		rec := p.rec
+		p.mu.Unlock()
+		rec.Settling = true
+		return m.save(ctx, p, rec)
+	}
+	return nil
+}
+
+// Redeem puts the best voucher of every lane into the channel, if it adds something.
+func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return err
+	}
+	p := m.payee(ch)
+	p.mu.Lock()
+	var best []*paych.SignedVoucher
+	for n, l := range p.lanes {
+		if c, ok := info.Lanes[n]; !ok || c.Redeemed.LessThan(l.Amount) {
+			best = append(best, l.Voucher)
+		}
+	}
+	p.mu.Unlock()
+	for _, v := range best {
+		if err := m.do(ctx, Op{Kind: OpRedeem, From: info.To, Channel: ch, Voucher: v}); err != nil {
+			return fmt.Errorf("redeem lane %d of %s: %w", v.Lane, ch, err)
+		}
+	}
+	return nil
+}
+
+// Collect ends a settled channel: everybody gets what is theirs. On a collected one it does nothing.
+func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil || info.Collected {
+		return err
+	}
+	by := info.From
+	if m.wallet.Has(info.To) {
+		by = info.To
+	}
+	return m.do(ctx, Op{Kind: OpCollect, From: by, Channel: ch})
+}
+
+func (m *Manager) do(ctx context.Context, op Op) error {
+	op.Intent = uuid.New()
+	msg, err := m.chain.Submit(ctx, op)
+	if err != nil {
+		return err
+	}
+	r, err := m.chain.Wait(ctx, msg)
+	if err != nil {
+		return err
+	}
+	if r.ExitCode != 0 {
+		return fmt.Errorf("message %s failed with exit code %d: %s", msg, r.ExitCode, r.Message)
+	}
+	return nil
+}
