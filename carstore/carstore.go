@@ -330,3 +330,27 @@ func (s *Store) Payload() *io.SectionReader {
 
 // Close closes the file.
 func (s *Store) Close() error { return s.f.Close() }
+
+// openReadOnly opens a complete file whose root is the one in its header.
+func openReadOnly(path string) (*Store, error) {
+	f, err := blob.OS{}.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	l, err := Inspect(f, size)
+	if err == nil && len(l.Roots) != 1 {
+		err = fmt.Errorf("%s has %d roots", path, len(l.Roots))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	s := &Store{f: f, root: l.Roots[0], index: map[string]location{}, final: true}
+	if err := s.scan(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}

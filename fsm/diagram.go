@@ -57,3 +57,9 @@ func (t *Table[S]) Deadline(s StateKey) (Deadline, bool) {
 	d, ok := t.spec.Deadlines[s]
 	return d, ok
 }
+
+// StateName prints a state.
+func (t *Table[S]) StateName(s StateKey) string { return t.stateName(s) }
+
+// EventName prints an event.
+func (t *Table[S]) EventName(e EventName) string { return t.eventName(e) }

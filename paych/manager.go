@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/google/uuid"
 	"github.com/ipfs/go-datastore"
@@ -116,3 +117,9 @@ func bytesField(name string, v *[]byte) wire.Field {
 			return err
 		}}
 }
+
+// Head is where the chain is.
+func (m *Manager) Head(ctx context.Context) ([]byte, abi.ChainEpoch, error) { return m.chain.Head(ctx) }
+
+// Chain is the chain below the manager.
+func (m *Manager) Chain() Chain { return m.chain }

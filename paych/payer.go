@@ -369,3 +369,19 @@ func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	}
 	return b.Commit(ctx)
 }
+
+// Free is what a new deal between two addresses can have without a deposit.
+func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
+	m.mu.Lock()
+	p := m.pairs[pairOf(from, to)]
+	m.mu.Unlock()
+	if p == nil {
+		return big.Zero()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rec.Address.Empty() || p.rec.Settling {
+		return big.Zero()
+	}
+	return p.free()
+}

@@ -241,3 +241,9 @@ func (c *Client) Lookup(ctx context.Context, from address.Address, intent uuid.U
 	}
 	return cid.Decode(s)
 }
+
+// FaucetTo asks a development ledger for money.
+func (c *Client) FaucetTo(ctx context.Context, to address.Address) error {
+	_, err := c.API.Faucet(ctx, to)
+	return c.unavailable(err)
+}

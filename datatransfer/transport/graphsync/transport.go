@@ -283,6 +283,8 @@ func (t *Transport) report(chid datatransfer.ChannelID, cause error, missing int
 		return
 	case errors.As(cause, new(graphsync.RequestCancelledErr)):
 		return
+	case errors.As(cause, new(graphsync.RemoteIncorrectResponseError)):
+		err = fmt.Errorf("data failed verification: %w", cause)
 	case cause != nil:
 		err = fmt.Errorf("graphsync request failed to complete: %w", cause)
 	case missing > 0:

@@ -1,0 +1,245 @@
+// Package api is the JSON-RPC surface of a node and its typed client. The same struct of functions serves a process that
+// runs the node itself.
+//
+// Amounts are decimal strings in attoFIL; sizes are bytes.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/filecoin-project/go-jsonrpc"
+)
+
+// Codes of errors; they are the exit codes of the command line.
+const (
+	CodeOther        = 1
+	CodeUsage        = 2
+	CodeUnreachable  = 3
+	CodeUnauthorised = 4
+	CodeNotFound     = 5
+	CodeFunds        = 6
+	CodeRejected     = 7
+	CodeVerification = 8
+	CodeTimeout      = 9
+	CodeInterrupted  = 130
+)
+
+// Error is an error with a code, a sentence, and what to do about it.
+type Error struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return e.Message
+	}
+	return e.Message + "\n" + e.Hint
+}
+
+type plainError Error
+
+// MarshalJSON carries the error over RPC.
+func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal((*plainError)(e)) }
+
+// UnmarshalJSON reads it back.
+func (e *Error) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*plainError)(e)) }
+
+// Errorf makes an Error.
+func Errorf(code int, hint, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Errorf(format, args...).Error(), Hint: hint}
+}
+
+// CodeOf is the code of an error; errors without one are CodeOther.
+func CodeOf(err error) int {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Code
+	case errors.Is(err, context.Canceled):
+		return CodeInterrupted
+	case errors.Is(err, context.DeadlineExceeded):
+		return CodeTimeout
+	}
+	return CodeOther
+}
+
+// Info is what a node says of itself.
+type Info struct {
+	PeerID    string   `json:"peer_id"`
+	Addresses []string `json:"addresses"`
+	Wallet    string   `json:"wallet"`
+	Ledger    string   `json:"ledger"`
+	Providing bool     `json:"providing"`
+}
+
+// Piece is a piece for sale.
+type Piece struct {
+	Root     string `json:"root"`
+	PieceCID string `json:"piece_cid"`
+	Bytes    uint64 `json:"bytes"`
+	Blocks   uint64 `json:"blocks"`
+	CarSize  uint64 `json:"car_size"`
+	Padded   uint64 `json:"padded_size"`
+	Path     string `json:"path"`
+	State    string `json:"state"`
+}
+
+// Ask is what the provider publishes.
+type Ask struct {
+	PricePerByte            string `json:"price_per_byte"`
+	UnsealPrice             string `json:"unseal_price"`
+	PaymentInterval         uint64 `json:"payment_interval"`
+	PaymentIntervalIncrease uint64 `json:"payment_interval_increase"`
+}
+
+// Offer is the answer of one provider.
+type Offer struct {
+	Provider     string  `json:"provider"`
+	Available    bool    `json:"available"`
+	Message      string  `json:"message,omitempty"`
+	Size         uint64  `json:"size"`
+	Price        string  `json:"price"`
+	PricePerByte string  `json:"price_per_byte"`
+	UnsealPrice  string  `json:"unseal_price"`
+	Interval     uint64  `json:"payment_interval"`
+	Increase     uint64  `json:"payment_interval_increase"`
+	PaidTo       string  `json:"paid_to"`
+	RoundTripMS  float64 `json:"round_trip_ms"`
+}
+
+// RetrieveRequest starts or continues a retrieval.
+type RetrieveRequest struct {
+	CID         string `json:"cid"`
+	Provider    string `json:"provider"`
+	Budget      string `json:"budget"` // empty: free only
+	MaxExposure uint64 `json:"max_exposure"`
+	Transport   string `json:"transport"`
+}
+
+// Retrieval is how a retrieval stands.
+type Retrieval struct {
+	ID          string  `json:"id"` // empty when nothing had to be retrieved
+	Root        string  `json:"root"`
+	Status      string  `json:"status"`
+	Message     string  `json:"message,omitempty"`
+	Done        bool    `json:"done"`
+	OK          bool    `json:"ok"`
+	Code        int     `json:"code"`
+	Size        uint64  `json:"size"` // at most
+	Received    uint64  `json:"received"`
+	Bytes       uint64  `json:"bytes"` // of unique blocks in the file
+	Blocks      int     `json:"blocks"`
+	Spent       string  `json:"spent"`
+	Owed        string  `json:"owed"`
+	Seconds     float64 `json:"seconds"`
+	Vouchers    uint64  `json:"vouchers"`
+	Transport   string  `json:"transport"`
+	CarPath     string  `json:"car_path"`
+	PaymentChan string  `json:"payment_channel,omitempty"`
+}
+
+// Deal is a deal of either role.
+type Deal struct {
+	ID           string `json:"id"`
+	Role         string `json:"role"`
+	Peer         string `json:"peer"`
+	Root         string `json:"root"`
+	Status       string `json:"status"`
+	Message      string `json:"message,omitempty"`
+	Final        bool   `json:"final"`
+	PricePerByte string `json:"price_per_byte"`
+	UnsealPrice  string `json:"unseal_price"`
+	Bytes        uint64 `json:"bytes"`
+	Owed         string `json:"owed"`
+	Vouchered    string `json:"vouchered"`
+	PayCh        string `json:"payment_channel,omitempty"`
+	Lane         uint64 `json:"lane"`
+	Vouchers     uint64 `json:"vouchers"`
+}
+
+// Balance is the money of an address on the ledger.
+type Balance struct {
+	Address string `json:"address"`
+	Balance string `json:"balance"`
+	Default bool   `json:"default"`
+}
+
+// PayChannel is a payment channel.
+type PayChannel struct {
+	Channel    string `json:"channel"`
+	Direction  string `json:"direction"`
+	From       string `json:"from"`
+	To         string `json:"to"`
+	Deposit    string `json:"deposit"`
+	Vouchered  string `json:"vouchered"`
+	Redeemed   string `json:"redeemed"`
+	SettlingAt int64  `json:"settling_at"`
+	Collected  bool   `json:"collected"`
+	Lanes      []Lane `json:"lanes"`
+}
+
+// Lane is a lane of a payment channel.
+type Lane struct {
+	Lane   uint64 `json:"lane"`
+	Deal   string `json:"deal"`
+	Nonce  uint64 `json:"nonce"`
+	Amount string `json:"amount"`
+	Bytes  uint64 `json:"bytes"`
+}
+
+// Import is a DAG made from a file or folder.
+type Import struct {
+	Root  string `json:"root"`
+	ID    string `json:"id"`
+	Path  string `json:"path"`
+	Bytes uint64 `json:"bytes"`
+}
+
+// Node is the API; over RPC the methods are `Cartage.*`.
+type Node struct {
+	Info         func(ctx context.Context) (*Info, error)
+	Provide      func(ctx context.Context, path string) (*Piece, error)
+	Pieces       func(ctx context.Context) ([]Piece, error)
+	Import       func(ctx context.Context, path, profile string) (*Import, error)
+	Ask          func(ctx context.Context) (*Ask, error)
+	SetAsk       func(ctx context.Context, ask Ask) (*Ask, error)
+	Find         func(ctx context.Context, c string, providers []string) ([]Offer, error)
+	Retrieve     func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
+	Retrieval    func(ctx context.Context, root string) (*Retrieval, error)
+	Deals        func(ctx context.Context) ([]Deal, error)
+	CancelDeal   func(ctx context.Context, id string) error
+	WalletNew    func(ctx context.Context) (*Balance, error)
+	WalletList   func(ctx context.Context) ([]Balance, error)
+	Faucet       func(ctx context.Context) (*Balance, error)
+	PayChannels  func(ctx context.Context) ([]PayChannel, error)
+	SettlePayCh  func(ctx context.Context, ch string) error
+	CollectPayCh func(ctx context.Context, ch string) error
+}
+
+// Namespace of the methods.
+const Namespace = "Cartage"
+
+// Errors registers the error type with both ends.
+func Errors() jsonrpc.Errors {
+	e := jsonrpc.NewErrors()
+	e.Register(1000, new(*Error))
+	return e
+}
+
+// Dial returns a client of the node at url.
+func Dial(ctx context.Context, url, token string) (*Node, func(), error) {
+	var n Node
+	closer, err := jsonrpc.NewMergeClient(ctx, url, Namespace, []any{&n}, http.Header{"Authorization": {"Bearer " + token}},
+		jsonrpc.WithErrors(Errors()), jsonrpc.WithTimeout(24*time.Hour))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &n, func() { closer() }, nil
+}

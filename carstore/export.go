@@ -1,0 +1,203 @@
+package carstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-unixfsnode/data"
+	"github.com/ipfs/go-unixfsnode/file"
+	dagpb "github.com/ipld/go-codec-dagpb"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+)
+
+// ErrExists means that something is at the place where the export should go.
+var ErrExists = errors.New("already exists")
+
+// OpenRead opens a complete CARv2 for reading.
+func OpenRead(path string) (*Store, error) { return openReadOnly(path) }
+
+// maxDepth bounds folders in folders.
+const maxDepth = 4096
+
+// Export writes the UnixFS file or folder below root to dest, aside and then renamed; an existing dest is replaced only with
+// force. The bytes of every block are checked again on the way.
+func (s *Store) Export(ctx context.Context, dest string, force bool) error {
+	if err := CheckDest(dest, force); err != nil {
+		return err
+	}
+	tmp := dest + ".partial"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	ls := s.LinkSystem()
+	err := exportNode(ctx, &ls, s.root, tmp, 0)
+	if err == nil && force {
+		err = os.RemoveAll(dest)
+	}
+	if err == nil {
+		err = os.Rename(tmp, dest)
+	}
+	if err != nil {
+		_ = os.RemoveAll(tmp)
+	}
+	return err
+}
+
+// CheckDest tells before anything is spent whether an export could go there.
+func CheckDest(dest string, force bool) error {
+	if _, err := os.Lstat(dest); err == nil && !force {
+		return fmt.Errorf("%s %w: use --force to replace it", dest, ErrExists)
+	}
+	dir := filepath.Dir(dest)
+	st, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("cannot write to %s: %w", dest, err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("cannot write to %s: %s is not a folder", dest, dir)
+	}
+	probe, err := os.CreateTemp(dir, ".cartage-*")
+	if err != nil {
+		return fmt.Errorf("cannot write to %s: %w", dest, err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// ExportCAR writes the CARv1 of everything in the file.
+func (s *Store) ExportCAR(dest string, force bool) error {
+	if err := CheckDest(dest, force); err != nil {
+		return err
+	}
+	return writeAside(dest, func(w io.Writer) error {
+		_, err := io.Copy(w, s.Payload())
+		return err
+	})
+}
+
+func writeAside(dest string, f func(io.Writer) error) error {
+	tmp := dest + ".partial"
+	out, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	err = f(out)
+	if err == nil {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, dest)
+}
+
+// WriteTo writes the UnixFS file below root to w.
+func (s *Store) WriteFileTo(ctx context.Context, w io.Writer) error {
+	ls := s.LinkSystem()
+	node, err := load(ctx, &ls, s.root)
+	if err != nil {
+		return err
+	}
+	return copyFile(ctx, &ls, node, w)
+}
+
+func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (datamodel.Node, error) {
+	var proto ipld.NodePrototype = basicnode.Prototype.Any
+	if c.Prefix().Codec == cid.DagProtobuf {
+		proto = dagpb.Type.PBNode
+	}
+	return ls.Load(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c}, proto)
+}
+
+func copyFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, w io.Writer) error {
+	f, err := file.NewUnixFSFile(ctx, node, ls)
+	if err != nil {
+		return err
+	}
+	r, err := f.AsLargeBytes()
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(w, r, make([]byte, 1<<20))
+	return err
+}
+
+func exportNode(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid, dest string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("folders are nested deeper than %d", maxDepth)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	node, err := load(ctx, ls, c)
+	if err != nil {
+		return err
+	}
+	kind := int64(data.Data_File)
+	if pb, ok := node.(dagpb.PBNode); ok {
+		d, err := unixfsData(pb)
+		if err != nil {
+			return fmt.Errorf("%s is not UnixFS (%w): retrieve it with --car", c, err)
+		}
+		kind = d.DataType.Int()
+	} else if c.Prefix().Codec != cid.Raw {
+		return fmt.Errorf("%s is not UnixFS: retrieve it with --car", c)
+	}
+	switch kind {
+	case data.Data_File, data.Data_Raw:
+		out, err := os.OpenFile(dest, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		return errors.Join(copyFile(ctx, ls, node, out), out.Close())
+	case data.Data_Directory, data.Data_HAMTShard:
+		return exportFolder(ctx, ls, node, dest, depth)
+	}
+	return fmt.Errorf("%s has UnixFS type %d, which cannot be exported: retrieve it with --car", c, kind)
+}
+
+func unixfsData(pb dagpb.PBNode) (data.UnixFSData, error) {
+	if !pb.FieldData().Exists() {
+		return nil, errors.New("it has no data")
+	}
+	return data.DecodeUnixFSData(pb.FieldData().Must().Bytes())
+}
+
+func exportFolder(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, dest string, depth int) error {
+	if err := os.Mkdir(dest, 0o755); err != nil {
+		return err
+	}
+	dir, err := ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, node, ls)
+	if err != nil {
+		return err
+	}
+	for it := dir.MapIterator(); it != nil && !it.Done(); {
+		k, v, err := it.Next()
+		if err != nil {
+			return err
+		}
+		name, err := k.AsString()
+		if err != nil {
+			return err
+		}
+		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+			return fmt.Errorf("folder has an entry named %q, which cannot be a file name", name)
+		}
+		l, err := v.AsLink()
+		if err != nil {
+			return err
+		}
+		if err := exportNode(ctx, ls, l.(cidlink.Link).Cid, filepath.Join(dest, name), depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}

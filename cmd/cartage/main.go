@@ -1,0 +1,122 @@
+// Command cartage sells and buys content-addressed data.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/spf13/cobra"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/node"
+)
+
+// version is set by the release build.
+var version = "dev"
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	address.CurrentNetwork = address.Mainnet
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	c := &cli{}
+	root := c.root()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code := api.CodeOf(err)
+	if c.usage || strings.HasPrefix(err.Error(), "unknown command") {
+		code = api.CodeUsage
+	}
+	if ctx.Err() != nil && code == api.CodeOther {
+		code = api.CodeInterrupted
+	}
+	c.complain(err, code)
+	return code
+}
+
+// cli holds the global flags and what every verb shares.
+type cli struct {
+	homeFlag string
+	json     bool
+	verbose  bool
+	usage    bool // the error is one of how the program was called
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "cartage", Short: "Sell and buy content-addressed data", SilenceErrors: true, SilenceUsage: true, Version: version,
+		Long: "Cartage sells and buys content-addressed data: a provider puts files and CAR archives up for sale, a client retrieves\nthem block by block, verifies each block, and pays in small signed vouchers as the data arrives.",
+	}
+	root.PersistentFlags().StringVar(&c.homeFlag, "home", "", "folder of this node (default $CARTAGE_HOME, else the XDG data folder)")
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
+	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		c.usage = true
+		return err
+	})
+	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(),
+		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd())
+	return root
+}
+
+// args is cobra's check of the number of arguments, as an error of usage.
+func (c *cli) args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		err := check(cmd, a)
+		c.usage = c.usage || err != nil
+		return err
+	}
+}
+
+func (c *cli) home() (config.Home, error) { return config.Find(c.homeFlag) }
+
+// complain prints an error: a sentence and a hint, or one JSON object.
+func (c *cli) complain(err error, code int) {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		e = &api.Error{Code: code, Message: err.Error()}
+	}
+	if c.json {
+		_ = printJSON(os.Stderr, map[string]any{"error": e.Message, "hint": e.Hint, "code": code})
+		return
+	}
+	fmt.Fprintln(os.Stderr, "cartage:", e.Message)
+	if e.Hint != "" {
+		fmt.Fprintln(os.Stderr, "        ", e.Hint)
+	}
+}
+
+// withNode runs f against the daemon of the home, or, with none running, against the home itself under its lock.
+func (c *cli) withNode(ctx context.Context, f func(ctx context.Context, n *api.Node) error) error {
+	h, err := c.home()
+	if err != nil {
+		return err
+	}
+	if _, err := h.Load(); err != nil {
+		return api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
+	}
+	remote, done, err := node.Dial(ctx, h)
+	if err != nil {
+		return err
+	}
+	if remote != nil {
+		defer done()
+		return f(ctx, remote)
+	}
+	n, err := node.Open(ctx, h, node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger()})
+	if err != nil {
+		return err
+	}
+	err = f(ctx, n.API())
+	return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+}

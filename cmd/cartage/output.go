@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/cartage-dev/cartage/api"
+)
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// show prints one object: JSON, or lines of a name and a value.
+func (c *cli) show(v any, rows [][2]string) error {
+	if c.json {
+		return printJSON(os.Stdout, v)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\n", r[0], r[1])
+	}
+	return w.Flush()
+}
+
+// table prints a list: one JSON object a line, or columns.
+func table[T any](c *cli, list []T, header []string, row func(T) []string, empty string) error {
+	if c.json {
+		for _, v := range list {
+			if err := printJSON(os.Stdout, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(os.Stderr, empty)
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(header, "\t"))
+	for _, v := range list {
+		fmt.Fprintln(w, strings.Join(row(v), "\t"))
+	}
+	return w.Flush()
+}
+
+func (c *cli) logger() *slog.Logger {
+	if !c.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, nil))
+}
+
+// size prints bytes for people.
+func size(n uint64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB"}
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1024, 0
+	for f >= 1024 && i < len(units)-1 {
+		f /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
+
+// parseSize reads 1048576, 1MiB, 4KiB, 2GiB.
+func parseSize(s string) (uint64, error) {
+	for suffix, shift := range map[string]uint{"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40} {
+		if num, ok := strings.CutSuffix(s, suffix); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(num), 10, 64)
+			if err != nil || n > (1<<63)>>shift {
+				return 0, api.Errorf(api.CodeUsage, "Write it as 1048576, 64KiB, 1MiB or 2GiB.", "%q is not a size", s)
+			}
+			return n << shift, nil
+		}
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, api.Errorf(api.CodeUsage, "Write it as 1048576, 64KiB, 1MiB or 2GiB.", "%q is not a size", s)
+	}
+	return n, nil
+}
+
+// parseAmount reads an integer of attoFIL, or a decimal with FIL or nanoFIL, and returns attoFIL.
+func parseAmount(s string) (string, error) {
+	bad := api.Errorf(api.CodeUsage, "Write it as 1000 (attoFIL), 0.5FIL or 20nanoFIL.", "%q is not an amount", s)
+	for _, u := range []struct {
+		suffix   string
+		decimals int64
+	}{{"attoFIL", 0}, {"nanoFIL", 9}, {"FIL", 18}} {
+		num, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		r, ok := new(big.Rat).SetString(strings.TrimSpace(num))
+		if !ok || strings.ContainsAny(num, "/eE") {
+			return "", bad
+		}
+		r.Mul(r, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(u.decimals), nil)))
+		if !r.IsInt() || r.Sign() < 0 {
+			return "", bad
+		}
+		return r.Num().String(), nil
+	}
+	n, ok := new(big.Int).SetString(s, 10)
+	if !ok || n.Sign() < 0 {
+		return "", bad
+	}
+	return n.String(), nil
+}
+
+func isTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/internal/ui"
+)
+
+// retrieveFlags are the choices of a retrieval.
+type retrieveFlags struct {
+	provider, out, budget, exposure, transport string
+	car, force                                 bool
+	stall                                      time.Duration
+}
+
+func (c *cli) retrieveCmd() *cobra.Command {
+	var f retrieveFlags
+	cmd := &cobra.Command{Use: "retrieve CID", Aliases: []string{"get"}, Short: "Buy a payload and write it to a file or folder", Args: c.args(cobra.ExactArgs(1)),
+		Long: "Retrieve buys the payload below CID from a provider, verifies each block and pays as it arrives. Run again after an\ninterruption it continues: blocks that are here are neither fetched nor paid again.",
+		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
+	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
+	cmd.Flags().StringVarP(&f.out, "output", "o", "", "where to write; - is stdout")
+	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
+	cmd.Flags().StringVar(&f.exposure, "max-exposure", "8MiB", "largest payment interval to accept")
+	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto or graphsync")
+	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
+	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
+	cmd.Flags().DurationVar(&f.stall, "stall", 2*time.Minute, "give up after so long without progress; the retrieval can be continued")
+	return cmd
+}
+
+// request checks what can be checked before anything is asked for or spent.
+func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
+	req := api.RetrieveRequest{Provider: f.provider, Transport: f.transport}
+	c, err := node.ParseCID(root)
+	if err != nil {
+		return req, err
+	}
+	req.CID = c.String()
+	if f.out == "" {
+		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")
+	}
+	if f.transport != "auto" && f.transport != "graphsync" {
+		return req, api.Errorf(api.CodeUsage, "", "transport %q is unknown: use auto or graphsync", f.transport)
+	}
+	if req.MaxExposure, err = parseSize(f.exposure); err != nil {
+		return req, err
+	}
+	if f.budget != "" {
+		if req.Budget, err = parseAmount(f.budget); err != nil {
+			return req, err
+		}
+	}
+	if f.out == "-" {
+		return req, nil
+	}
+	if f.out, err = filepath.Abs(f.out); err != nil {
+		return req, err
+	}
+	if err := carstore.CheckDest(f.out, f.force); err != nil {
+		return req, api.Errorf(api.CodeOther, "", "%w", err)
+	}
+	return req, nil
+}
+
+func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error {
+	req, err := f.request(root)
+	if err != nil {
+		return err
+	}
+	return c.withNode(context.WithoutCancel(ctx), func(nctx context.Context, n *api.Node) error {
+		r, err := n.Retrieve(nctx, req)
+		if api.CodeOf(err) == api.CodeFunds && req.Budget == "" && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json {
+			if req.Budget, err = c.askBudget(nctx, n, req, err); err == nil {
+				r, err = n.Retrieve(nctx, req)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if r, err = c.follow(ctx, nctx, n, r, f.stall); err != nil {
+			return err
+		}
+		if err := f.write(ctx, r.CarPath); err != nil {
+			return err
+		}
+		return c.report(r, f)
+	})
+}
+
+// askBudget asks the person at the terminal.
+func (c *cli) askBudget(ctx context.Context, n *api.Node, req api.RetrieveRequest, cause error) (string, error) {
+	offers, err := n.Find(ctx, req.CID, []string{req.Provider})
+	if err != nil || len(offers) == 0 || !offers[0].Available {
+		return "", cause
+	}
+	o := offers[0]
+	fmt.Fprintf(os.Stderr, "The offer: at most %s attoFIL for at most %s (%s a byte, %s before the first).\nPay up to that? [y/N] ", o.Price, size(o.Size), o.PricePerByte, o.UnsealPrice)
+	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	if a := strings.ToLower(strings.TrimSpace(line)); a != "y" && a != "yes" {
+		return "", cause
+	}
+	return o.Price, nil
+}
+
+// follow shows progress until the end. Ctrl-C cancels the deal on both sides and says what was spent.
+func (c *cli) follow(ctx, nctx context.Context, n *api.Node, r *api.Retrieval, stall time.Duration) (*api.Retrieval, error) {
+	bar := ui.NewProgress(os.Stderr, isTerminal(os.Stderr) && !c.json, c.json)
+	defer bar.Close()
+	last, moved := uint64(0), time.Now()
+	for !r.Done {
+		bar.Update(ui.State{Received: r.Received, Total: r.Size, Spent: r.Spent, Status: r.Status})
+		select {
+		case <-ctx.Done():
+			return r, c.interrupt(nctx, n, r)
+		default:
+		}
+		if r.Received != last {
+			last, moved = r.Received, time.Now()
+		}
+		if time.Since(moved) > stall {
+			return r, api.Errorf(api.CodeTimeout, "Run the same command again to continue.", "no progress for %s in %s: received %s, spent %s attoFIL", stall, r.Status, size(r.Received), r.Spent)
+		}
+		next, err := n.Retrieval(nctx, r.Root)
+		if err != nil {
+			return r, err
+		}
+		r = next
+	}
+	bar.Update(ui.State{Received: r.Received, Total: r.Received, Spent: r.Spent, Status: r.Status})
+	if r.OK {
+		return r, nil
+	}
+	hint := ""
+	if r.Received > 0 {
+		hint = fmt.Sprintf("Received %s and spent %s attoFIL; run the same command again to continue.", size(r.Received), r.Spent)
+	}
+	return r, api.Errorf(r.Code, hint, "retrieval ended %s: %s", r.Status, r.Message)
+}
+
+func (c *cli) interrupt(ctx context.Context, n *api.Node, r *api.Retrieval) error {
+	if r.ID != "" {
+		if err := n.CancelDeal(ctx, r.ID); err != nil {
+			return err
+		}
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !r.Done; {
+			next, err := n.Retrieval(ctx, r.Root)
+			if err != nil {
+				break
+			}
+			r = next
+		}
+	}
+	return api.Errorf(api.CodeInterrupted, "What was received is kept: run the same command again to continue.", "cancelled: received %s, spent %s attoFIL", size(r.Received), r.Spent)
+}
+
+// write exports the retrieved file.
+func (f *retrieveFlags) write(ctx context.Context, car string) error {
+	s, err := carstore.OpenRead(car)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	switch {
+	case f.out == "-" && f.car:
+		_, err = io.Copy(os.Stdout, s.Payload())
+	case f.out == "-":
+		err = s.WriteFileTo(ctx, os.Stdout)
+	case f.car:
+		out, aerr := filepath.Abs(f.out)
+		err = errors.Join(aerr, s.ExportCAR(out, f.force))
+	default:
+		out, aerr := filepath.Abs(f.out)
+		err = errors.Join(aerr, s.Export(ctx, out, f.force))
+	}
+	if errors.Is(err, carstore.ErrBadHash) {
+		return api.Errorf(api.CodeVerification, "", "%w", err)
+	}
+	return err
+}
+
+func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {
+	out := os.Stdout
+	if f.out == "-" {
+		out = os.Stderr
+	}
+	if c.json {
+		return printJSON(out, map[string]any{"root": r.Root, "output": f.out, "deal": r.ID, "bytes": r.Bytes, "received": r.Received, "blocks": r.Blocks, "spent": r.Spent,
+			"owed": r.Owed, "seconds": r.Seconds, "vouchers": r.Vouchers, "transport": r.Transport, "payment_channel": r.PaymentChan, "status": r.Status})
+	}
+	if r.ID == "" {
+		fmt.Fprintf(out, "%s was here already: nothing was fetched and nothing paid\n", f.out)
+		return nil
+	}
+	fmt.Fprintf(out, "%s: received %s in %.1f s, spent %s attoFIL in %d vouchers\n", f.out, size(r.Received), r.Seconds, r.Spent, r.Vouchers)
+	return nil
+}

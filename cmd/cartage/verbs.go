@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/commp"
+)
+
+// node wraps a verb that talks to the node.
+func (c *cli) node(f func(ctx context.Context, n *api.Node, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return c.withNode(cmd.Context(), func(ctx context.Context, n *api.Node) error { return f(ctx, n, args) })
+	}
+}
+
+func (c *cli) infoCmd() *cobra.Command {
+	return &cobra.Command{Use: "info", Short: "What this node is", Args: c.args(cobra.NoArgs),
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			i, err := n.Info(ctx)
+			if err != nil {
+				return err
+			}
+			return c.show(i, [][2]string{{"peer id", i.PeerID}, {"addresses", strings.Join(i.Addresses, " ")}, {"wallet", i.Wallet}, {"ledger", orNone(i.Ledger)}, {"providing", fmt.Sprint(i.Providing)}})
+		})}
+}
+
+func (c *cli) importCmd() *cobra.Command {
+	var profile string
+	cmd := &cobra.Command{Use: "import PATH", Short: "Make a UnixFS DAG of a file or folder, without copying it", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			i, err := n.Import(ctx, path, profile)
+			if err != nil {
+				return err
+			}
+			return c.show(i, [][2]string{{"root", i.Root}, {"import", i.ID}, {"bytes", size(i.Bytes)}})
+		})}
+	cmd.Flags().StringVar(&profile, "profile", "unixfs-v1-2025", "unixfs-v1-2025, or lotus")
+	return cmd
+}
+
+func (c *cli) provideCmd() *cobra.Command {
+	return &cobra.Command{Use: "provide PATH", Short: "Put a file, a folder or a .car up for sale", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := n.Provide(ctx, path)
+			if err != nil {
+				return err
+			}
+			return c.show(p, [][2]string{{"root", p.Root}, {"piece CID", p.PieceCID}, {"bytes", fmt.Sprintf("%d (%s)", p.Bytes, size(p.Bytes))},
+				{"blocks", fmt.Sprint(p.Blocks)}, {"CAR size", fmt.Sprint(p.CarSize)}, {"padded size", fmt.Sprint(p.Padded)}})
+		})}
+}
+
+func (c *cli) piecesCmd() *cobra.Command {
+	return &cobra.Command{Use: "pieces", Short: "What is for sale here", Args: c.args(cobra.NoArgs),
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			list, err := n.Pieces(ctx)
+			if err != nil {
+				return err
+			}
+			return table(c, list, []string{"ROOT", "PIECE", "BYTES", "BLOCKS", "STATE"}, func(p api.Piece) []string {
+				return []string{p.Root, p.PieceCID, size(p.Bytes), fmt.Sprint(p.Blocks), p.State}
+			}, "nothing is for sale: cartage provide PATH")
+		})}
+}
+
+func (c *cli) askCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "ask", Short: "The price of what this node provides"}
+	show := func(a *api.Ask) error {
+		return c.show(a, [][2]string{{"price per byte", a.PricePerByte + " attoFIL"}, {"unseal price", a.UnsealPrice + " attoFIL"},
+			{"payment interval", size(a.PaymentInterval)}, {"interval increase", size(a.PaymentIntervalIncrease)}})
+	}
+	cmd.AddCommand(&cobra.Command{Use: "show", Short: "Show the ask", Args: c.args(cobra.NoArgs),
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			a, err := n.Ask(ctx)
+			if err != nil {
+				return err
+			}
+			return show(a)
+		})})
+	var perByte, perGiB, unseal, interval, increase string
+	set := &cobra.Command{Use: "set", Short: "Change the ask; what is not given stays", Args: c.args(cobra.NoArgs)}
+	set.RunE = c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		a, err := n.Ask(ctx)
+		if err != nil {
+			return err
+		}
+		if err := change(a, perByte, perGiB, unseal, interval, increase); err != nil {
+			return err
+		}
+		if a, err = n.SetAsk(ctx, *a); err != nil {
+			return err
+		}
+		return show(a)
+	})
+	set.Flags().StringVar(&perByte, "price-per-byte", "", "attoFIL for each byte")
+	set.Flags().StringVar(&perGiB, "price-per-gib", "", "price of a GiB; must divide by 2^30")
+	set.Flags().StringVar(&unseal, "unseal-price", "", "price before the first byte")
+	set.Flags().StringVar(&interval, "payment-interval", "", "bytes sent before a payment is due")
+	set.Flags().StringVar(&increase, "payment-interval-increase", "", "by how much the interval grows with each payment")
+	set.MarkFlagsMutuallyExclusive("price-per-byte", "price-per-gib")
+	cmd.AddCommand(set)
+	return cmd
+}
+
+func change(a *api.Ask, perByte, perGiB, unseal, interval, increase string) (err error) {
+	if perByte != "" {
+		if a.PricePerByte, err = parseAmount(perByte); err != nil {
+			return err
+		}
+	}
+	if perGiB != "" {
+		if a.PricePerByte, err = perByteOf(perGiB); err != nil {
+			return err
+		}
+	}
+	if unseal != "" {
+		if a.UnsealPrice, err = parseAmount(unseal); err != nil {
+			return err
+		}
+	}
+	if interval != "" {
+		if a.PaymentInterval, err = parseSize(interval); err != nil {
+			return err
+		}
+	}
+	if increase != "" {
+		if a.PaymentIntervalIncrease, err = parseSize(increase); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// perByteOf divides a price of a GiB; one that does not divide is refused with the two nearest that do.
+func perByteOf(perGiB string) (string, error) {
+	s, err := parseAmount(perGiB)
+	if err != nil {
+		return "", err
+	}
+	n, _ := new(big.Int).SetString(s, 10)
+	gib := big.NewInt(1 << 30)
+	q, r := new(big.Int).QuoRem(n, gib, new(big.Int))
+	if r.Sign() == 0 {
+		return q.String(), nil
+	}
+	low := new(big.Int).Mul(q, gib)
+	return "", api.Errorf(api.CodeUsage, fmt.Sprintf("The nearest that do are %s and %s.", low, new(big.Int).Add(low, gib)),
+		"a price of %s attoFIL per GiB does not divide by 2^30 bytes", n)
+}
+
+func (c *cli) findCmd() *cobra.Command {
+	var providers []string
+	cmd := &cobra.Command{Use: "find CID", Short: "Ask providers for their offers", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			list, err := n.Find(ctx, args[0], providers)
+			if err != nil {
+				return err
+			}
+			any := false
+			for _, o := range list {
+				any = any || o.Available
+			}
+			err = table(c, list, []string{"PROVIDER", "PRICE (AT MOST)", "UNSEAL", "INTERVAL", "SIZE (AT MOST)", "ROUND TRIP"}, func(o api.Offer) []string {
+				if !o.Available {
+					return []string{o.Provider, "-", "-", "-", "-", o.Message}
+				}
+				return []string{o.Provider, o.Price, o.UnsealPrice, size(o.Interval), size(o.Size), fmt.Sprintf("%.1f ms", o.RoundTripMS)}
+			}, "no offers")
+			if err == nil && !any {
+				err = api.Errorf(api.CodeNotFound, "", "no provider has %s", args[0])
+			}
+			return err
+		})}
+	cmd.Flags().StringArrayVar(&providers, "provider", nil, "multiaddress with /p2p/ (may be repeated)")
+	return cmd
+}
+
+func (c *cli) dealsCmd() *cobra.Command {
+	header := []string{"ID", "ROLE", "STATUS", "BYTES", "OWED", "VOUCHERED", "ROOT", "MESSAGE"}
+	row := func(d api.Deal) []string {
+		return []string{d.ID, d.Role, d.Status, size(d.Bytes), d.Owed, d.Vouchered, d.Root, d.Message}
+	}
+	cmd := &cobra.Command{Use: "deals", Short: "The deals of this node, in both roles", Args: c.args(cobra.NoArgs),
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			list, err := n.Deals(ctx)
+			if err != nil {
+				return err
+			}
+			return table(c, list, header, row, "no deals yet")
+		})}
+	cmd.AddCommand(&cobra.Command{Use: "show ID", Short: "One deal", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			list, err := n.Deals(ctx)
+			if err != nil {
+				return err
+			}
+			for _, d := range list {
+				if d.ID == args[0] {
+					return c.show(d, [][2]string{{"id", d.ID}, {"role", d.Role}, {"peer", d.Peer}, {"root", d.Root}, {"status", d.Status}, {"message", d.Message},
+						{"price per byte", d.PricePerByte}, {"unseal price", d.UnsealPrice}, {"bytes", fmt.Sprint(d.Bytes)}, {"owed", d.Owed}, {"vouchered", d.Vouchered},
+						{"payment channel", d.PayCh}, {"lane", fmt.Sprint(d.Lane)}, {"vouchers", fmt.Sprint(d.Vouchers)}})
+				}
+			}
+			return api.Errorf(api.CodeNotFound, "Ids are listed by cartage deals.", "there is no deal %s", args[0])
+		})}, &cobra.Command{Use: "cancel ID", Short: "Cancel a deal on both sides", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.CancelDeal(ctx, args[0]) })})
+	return cmd
+}
+
+func (c *cli) walletCmd() *cobra.Command {
+	header := []string{"ADDRESS", "BALANCE (attoFIL)", "DEFAULT"}
+	row := func(b api.Balance) []string { return []string{b.Address, b.Balance, fmt.Sprint(b.Default)} }
+	list := func(ctx context.Context, n *api.Node, _ []string) error {
+		l, err := n.WalletList(ctx)
+		if err != nil {
+			return err
+		}
+		return table(c, l, header, row, "the wallet is empty: cartage wallet new")
+	}
+	cmd := &cobra.Command{Use: "wallet", Short: "The keys of this node"}
+	cmd.AddCommand(
+		&cobra.Command{Use: "new", Short: "Make a key", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			b, err := n.WalletNew(ctx)
+			if err != nil {
+				return err
+			}
+			return c.show(b, [][2]string{{"address", b.Address}})
+		})},
+		&cobra.Command{Use: "list", Short: "List the keys", Args: c.args(cobra.NoArgs), RunE: c.node(list)},
+		&cobra.Command{Use: "balance", Short: "What is on the ledger", Args: c.args(cobra.NoArgs), RunE: c.node(list)},
+	)
+	return cmd
+}
+
+func (c *cli) faucetCmd() *cobra.Command {
+	return &cobra.Command{Use: "faucet", Short: "Get money for the default wallet from a development ledger", Args: c.args(cobra.NoArgs),
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			b, err := n.Faucet(ctx)
+			if err != nil {
+				return err
+			}
+			return c.show(b, [][2]string{{"address", b.Address}, {"balance", b.Balance + " attoFIL"}})
+		})}
+}
+
+func (c *cli) paychCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "paych", Short: "Payment channels"}
+	header := []string{"CHANNEL", "DIRECTION", "DEPOSIT", "VOUCHERED", "REDEEMED", "STATE"}
+	state := func(p api.PayChannel) string {
+		switch {
+		case p.Collected:
+			return "collected"
+		case p.SettlingAt != 0:
+			return fmt.Sprintf("settles at epoch %d", p.SettlingAt)
+		}
+		return "open"
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "List the payment channels", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			l, err := n.PayChannels(ctx)
+			if err != nil {
+				return err
+			}
+			return table(c, l, header, func(p api.PayChannel) []string {
+				return []string{p.Channel, p.Direction, p.Deposit, p.Vouchered, p.Redeemed, state(p)}
+			}, "no payment channels yet")
+		})},
+		&cobra.Command{Use: "show CHANNEL", Short: "One payment channel with its lanes", Args: c.args(cobra.ExactArgs(1)), RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			l, err := n.PayChannels(ctx)
+			if err != nil {
+				return err
+			}
+			for _, p := range l {
+				if p.Channel == args[0] {
+					rows := [][2]string{{"channel", p.Channel}, {"direction", p.Direction}, {"from", p.From}, {"to", p.To}, {"deposit", p.Deposit}, {"vouchered", p.Vouchered}, {"redeemed", p.Redeemed}, {"state", state(p)}}
+					for _, ln := range p.Lanes {
+						rows = append(rows, [2]string{fmt.Sprintf("lane %d", ln.Lane), fmt.Sprintf("%s for deal %s (%d vouchers)", ln.Amount, ln.Deal, ln.Nonce)})
+					}
+					return c.show(p, rows)
+				}
+			}
+			return api.Errorf(api.CodeNotFound, "Channels are listed by cartage paych list.", "there is no payment channel %s here", args[0])
+		})},
+		&cobra.Command{Use: "settle CHANNEL", Short: "Redeem the best vouchers and start to close", Args: c.args(cobra.ExactArgs(1)),
+			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.SettlePayCh(ctx, args[0]) })},
+		&cobra.Command{Use: "collect CHANNEL", Short: "End a settled channel: everybody gets what is theirs", Args: c.args(cobra.ExactArgs(1)),
+			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.CollectPayCh(ctx, args[0]) })},
+	)
+	return cmd
+}
+
+func (c *cli) commpCmd() *cobra.Command {
+	return &cobra.Command{Use: "commp FILE...", Short: "Compute piece commitments, without a node", Args: c.args(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, name := range args {
+				f, err := os.Open(name)
+				if err != nil {
+					return err
+				}
+				p, err := commp.Compute(f)
+				_ = f.Close()
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				if err := c.show(map[string]any{"file": name, "piece_cid": p.CID.String(), "payload_size": p.Payload, "padded_size": p.Padded, "piece_size": p.Padded.Unpadded()},
+					[][2]string{{"CID: ", p.CID.String()}, {"Piece size: ", size(uint64(p.Padded.Unpadded()))}, {"Piece size in bytes: ", fmt.Sprint(p.Padded.Unpadded())}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+}

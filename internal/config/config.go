@@ -1,0 +1,125 @@
+// Package config is the configuration of a home: a TOML file with comments, and the folders beside it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/adrg/xdg"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+// Config is what config.toml holds. A zero value of a limit means its default.
+type Config struct {
+	Network   Network   `toml:"network" comment:"Where this node listens."`
+	Ledger    Ledger    `toml:"ledger" comment:"The ledger that payment channels live on. Without one only free deals are possible."`
+	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
+	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
+}
+
+// Network says where the node listens.
+type Network struct {
+	Listen []string `toml:"listen" comment:"libp2p multiaddresses"`
+	API    string   `toml:"api" comment:"address of the JSON-RPC server; loopback only"`
+}
+
+// Ledger says how to reach the ledger.
+type Ledger struct {
+	URL       string `toml:"url" comment:"for example http://127.0.0.1:4000; empty: no ledger"`
+	TokenFile string `toml:"token_file" comment:"file with the bearer token of the ledger"`
+}
+
+// Retrieval has the limits of a client.
+type Retrieval struct {
+	CacheBytes  int64 `toml:"cache_bytes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
+	MaxExposure int64 `toml:"max_exposure" comment:"largest payment interval that is accepted, in bytes"`
+}
+
+// Transfer has the restart policy.
+type Transfer struct {
+	RestartDebounce    Duration `toml:"restart_debounce" comment:"quiet time after a broken connection before the transfer is restarted"`
+	MaxRestarts        uint32   `toml:"max_restarts" comment:"restarts without any data before a transfer is given up"`
+	AcceptTimeout      Duration `toml:"accept_timeout" comment:"how long a provider may take to accept a deal"`
+	IdleTimeout        Duration `toml:"idle_timeout" comment:"how long a deal may stand still"`
+	PaymentWaitTimeout Duration `toml:"payment_wait_timeout" comment:"how long a provider waits for a payment"`
+}
+
+// Duration is a time.Duration as text.
+type Duration time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Default is the configuration of a new home.
+func Default() Config {
+	return Config{
+		Network:   Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
+		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20},
+		Transfer: Transfer{
+			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),
+			IdleTimeout: Duration(time.Hour), PaymentWaitTimeout: Duration(time.Hour),
+		},
+	}
+}
+
+// Home is a folder with everything of a node.
+type Home struct{ Dir string }
+
+// Find returns the home to use: the flag, else $CARTAGE_HOME, else the XDG data folder.
+func Find(flag string) (Home, error) {
+	dir := flag
+	if dir == "" {
+		dir = os.Getenv("CARTAGE_HOME")
+	}
+	if dir == "" {
+		dir = filepath.Join(xdg.DataHome, "cartage")
+	}
+	abs, err := filepath.Abs(dir)
+	return Home{abs}, err
+}
+
+// Path is a path inside the home.
+func (h Home) Path(parts ...string) string {
+	return filepath.Join(append([]string{h.Dir}, parts...)...)
+}
+
+// ErrNoHome means that the home was not initialised.
+var ErrNoHome = errors.New("no home here")
+
+// Load reads the configuration.
+func (h Home) Load() (Config, error) {
+	c := Default()
+	data, err := os.ReadFile(h.Path("config.toml"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, fmt.Errorf("%s: %w: run cartage init", h.Dir, ErrNoHome)
+	}
+	if err != nil {
+		return c, err
+	}
+	if err := toml.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", h.Path("config.toml"), err)
+	}
+	return c, nil
+}
+
+// Save writes the configuration with its comments.
+func (h Home) Save(c Config) error {
+	data, err := toml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return blob.WriteFile(blob.OS{}, h.Path("config.toml"), data, 0o600)
+}

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/paych"
+)
+
+// InitOptions are the choices of a new home.
+type InitOptions struct {
+	LedgerURL       string
+	LedgerTokenFile string
+}
+
+// Init makes a home: configuration, libp2p key, wallet key and token. Files are 0600, folders 0700. A home that exists is
+// left as it is, except for the ledger if one is given.
+func Init(h config.Home, o InitOptions) (config.Config, error) {
+	fsys := blob.OS{}
+	if err := fsys.MkdirAll(h.Dir, 0o700); err != nil {
+		return config.Config{}, err
+	}
+	c, err := h.Load()
+	switch {
+	case errors.Is(err, config.ErrNoHome):
+		c = config.Default()
+		if err := freshNetwork(&c); err != nil {
+			return c, err
+		}
+	case err != nil:
+		return c, err
+	}
+	if o.LedgerURL != "" {
+		c.Ledger.URL = o.LedgerURL
+		if o.LedgerTokenFile != "" {
+			if c.Ledger.TokenFile, err = filepath.Abs(o.LedgerTokenFile); err != nil {
+				return c, err
+			}
+		}
+	}
+	if err := h.Save(c); err != nil {
+		return c, err
+	}
+	if err := makeKey(fsys, h.Path("libp2p.key")); err != nil {
+		return c, err
+	}
+	if err := MakeToken(fsys, h.Path("token")); err != nil {
+		return c, err
+	}
+	w, err := paych.OpenWallet(fsys, h.Path("wallet"))
+	if err != nil {
+		return c, err
+	}
+	if len(w.List()) > 0 {
+		return c, nil
+	}
+	a, err := w.New()
+	if err != nil {
+		return c, err
+	}
+	return c, w.SetDefault(a)
+}
+
+// freshNetwork picks a free TCP port and writes it into the configuration, so that addresses stay the same.
+func freshNetwork(c *config.Config) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	c.Network.Listen = []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)}
+	return nil
+}
+
+func makeKey(fsys blob.FS, name string) error {
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	k, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return err
+	}
+	data, err := crypto.MarshalPrivateKey(k)
+	if err != nil {
+		return err
+	}
+	return blob.WriteFile(fsys, name, data, 0o600)
+}
+
+// MakeToken writes a random bearer token unless there is one.
+func MakeToken(fsys blob.FS, name string) error {
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	b := make([]byte, 32)
+	if _, err := rand.Read(b); err != nil {
+		return err
+	}
+	return blob.WriteFile(fsys, name, []byte(hex.EncodeToString(b)+"\n"), 0o600)
+}
+
+// ReadToken reads a bearer token.
+func ReadToken(name string) (string, error) {
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("token file %s does not exist", name)
+	}
+	return strings.TrimSpace(string(data)), err
+}
+
+func readKey(name string) (crypto.PrivKey, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return crypto.UnmarshalPrivateKey(data)
+}

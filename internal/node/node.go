@@ -1,0 +1,255 @@
+// Package node builds a client, a provider or a daemon from a configuration. It is the only place that knows everyone.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/namespace"
+	gsimpl "github.com/ipfs/go-graphsync/impl"
+	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/dagstore"
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channelmonitor"
+	dtimpl "github.com/cartage-dev/cartage/datatransfer/impl"
+	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
+	gstransport "github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
+	"github.com/cartage-dev/cartage/discovery"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/paych"
+	"github.com/cartage-dev/cartage/paych/marketnode"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	rmnet "github.com/cartage-dev/cartage/retrievalmarket/network"
+)
+
+// Parts are the seams of a node: a test puts faulty ones there.
+type Parts struct {
+	Home    config.Home
+	Config  config.Config
+	Key     crypto.PrivKey
+	Wallet  *paych.Wallet
+	State   datastore.Batching // records; the caller closes it
+	FS      blob.FS
+	Chain   paych.Chain // nil: no ledger
+	Provide bool
+	Listen  []string
+	Log     *slog.Logger
+}
+
+// Node is a running node. It is safe for concurrent use.
+type Node struct {
+	parts     Parts
+	log       *slog.Logger
+	Host      host.Host
+	manager   dt.Manager
+	transport *gstransport.Transport
+	hub       *retrievalimpl.Hub
+	Client    *retrievalimpl.Client
+	Provider  *retrievalimpl.Provider
+	asks      *askstore.AskStore
+	Payments  *paych.Manager
+	Pieces    *dagstore.Store
+	targets   *targets
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	runs   map[string]*run // by root
+	wg     sync.WaitGroup
+}
+
+// Build makes and starts a node from its parts.
+func Build(ctx context.Context, p Parts) (*Node, error) {
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	steps := []func(context.Context) error{n.openHost, n.openStores, n.openTransfer, n.openMarket}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+		}
+	}
+	return n, nil
+}
+
+func (n *Node) openHost(context.Context) (err error) {
+	listen := n.parts.Listen
+	if len(listen) == 0 {
+		listen = n.parts.Config.Network.Listen
+	}
+	n.Host, err = libp2p.New(
+		libp2p.Identity(n.parts.Key), libp2p.ListenAddrStrings(listen...),
+		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
+		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}),
+	)
+	if err != nil {
+		return fmt.Errorf("listen on %v: %w", listen, err)
+	}
+	// Listed for other Cartage peers; a stream on it carries nothing.
+	n.Host.SetStreamHandler(retrievalimpl.AheadProtocol, func(s network.Stream) { _ = s.Close() })
+	return nil
+}
+
+func (n *Node) space(name string) datastore.Batching {
+	return namespace.Wrap(n.parts.State, datastore.NewKey(name))
+}
+
+func (n *Node) openStores(ctx context.Context) (err error) {
+	if n.Pieces, err = dagstore.Open(ctx, n.parts.FS, n.parts.Home.Path("dagstore")); err != nil {
+		return err
+	}
+	if n.parts.Chain != nil {
+		if n.Payments, err = paych.Open(ctx, n.space("/paych"), n.parts.Chain, n.parts.Wallet); err != nil {
+			return err
+		}
+	}
+	n.targets, err = openTargets(ctx, n.parts.FS, n.parts.Home.Path("retrievals"), n.space("/retrievals/targets"))
+	return err
+}
+
+func (n *Node) openTransfer(ctx context.Context) error {
+	cfg := n.parts.Config.Transfer
+	gs := gsimpl.New(n.ctx, gsnet.NewFromLibp2pHost(n.Host), emptyLinks(),
+		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
+		gsimpl.RejectAllRequestsByDefault())
+	n.transport = gstransport.NewTransport(n.Host.ID(), gs)
+	net := dtnet.NewFromLibp2pHost(n.Host, dtnet.RetryParameters(100*time.Millisecond, 5*time.Second, 3, 3))
+	m, err := dtimpl.NewDataTransfer(n.space("/datatransfer"), net, n.transport, dtimpl.ChannelRestartConfig(channelmonitor.Config{
+		RestartDebounce: time.Duration(cfg.RestartDebounce), RestartBackoff: time.Second, MaxConsecutiveRestarts: max(1, cfg.MaxRestarts),
+		CompleteTimeout: time.Duration(cfg.IdleTimeout),
+		BeforeRestart:   func(ctx context.Context, id dt.ChannelID) error { return n.hub.BeforeRestart(ctx, id) },
+	}))
+	if err != nil {
+		return err
+	}
+	n.manager = m
+	n.hub, err = retrievalimpl.NewHub(m, n.Host.ID())
+	return err
+}
+
+// emptyLinks is the store of requests that belong to no channel: it has nothing.
+func emptyLinks() ipld.LinkSystem { return carstore.Links(notHere) }
+
+func (n *Node) openMarket(ctx context.Context) (err error) {
+	cfg := n.parts.Config.Transfer
+	idle, accept := time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
+	netw := rmnet.NewFromLibp2pHost(n.Host)
+	n.Client, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
+		Hub: n.hub, Network: netw, Node: marketnode.Client{Manager: n.Payments}, Resolver: discovery.Static(nil),
+		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead,
+		Deadlines: clientstates.Deadlines(accept, idle, idle, 5*time.Minute), Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	if n.asks, err = askstore.NewAskStore(n.space("/retrievals/provider"), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
+		return err
+	}
+	if n.parts.Provide {
+		if err := n.newProvider(netw); err != nil {
+			return err
+		}
+	}
+	ready := make(chan error, 1)
+	n.manager.OnReady(func(err error) { ready <- err })
+	if err := n.manager.Start(n.ctx); err != nil {
+		return err
+	}
+	select {
+	case err := <-ready:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if n.Provider != nil {
+		if err := n.Provider.Start(n.ctx); err != nil {
+			return err
+		}
+	}
+	return n.Client.Start(n.ctx)
+}
+
+func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
+	addr, err := n.parts.Wallet.Default()
+	if err != nil {
+		return err
+	}
+	cfg := n.parts.Config.Transfer
+	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
+	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
+		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
+		Pieces: pieceSource{n.Pieces}, Asks: n.asks, Store: n.space("/retrievals/provider"),
+		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
+	})
+	return err
+}
+
+// supportsAhead tells whether identify lists our protocol for a peer.
+func (n *Node) supportsAhead(p peer.ID) bool {
+	s, err := n.Host.Peerstore().SupportsProtocols(p, retrievalimpl.AheadProtocol)
+	return err == nil && len(s) > 0
+}
+
+// Close ends everything, bounded by ctx. Deals are not failed: they go on at the next start.
+func (n *Node) Close(ctx context.Context) error {
+	n.cancel()
+	var errs []error
+	if n.Client != nil {
+		errs = append(errs, n.Client.Stop(ctx))
+	}
+	if n.Provider != nil {
+		errs = append(errs, n.Provider.Stop())
+	}
+	if n.manager != nil {
+		errs = append(errs, n.manager.Stop(ctx))
+	}
+	n.wg.Wait()
+	if n.targets != nil {
+		errs = append(errs, n.targets.close())
+	}
+	if n.Pieces != nil {
+		errs = append(errs, n.Pieces.Close())
+	}
+	if n.Host != nil {
+		errs = append(errs, n.Host.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addresses are the addresses of the node with its peer id.
+func (n *Node) Addresses() []string {
+	var out []string
+	for _, a := range n.Host.Addrs() {
+		out = append(out, a.String()+"/p2p/"+n.Host.ID().String())
+	}
+	return out
+}
+
+func (n *Node) wallet() (address.Address, error) { return n.parts.Wallet.Default() }

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/ipfs/go-datastore"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/store"
+	"github.com/cartage-dev/cartage/paych"
+	"github.com/cartage-dev/cartage/paych/ledger"
+)
+
+// Options of opening a home.
+type Options struct {
+	Provide   bool
+	Listen    []string
+	LedgerURL string // overrides the configuration
+	TokenFile string
+	Log       *slog.Logger
+}
+
+// Opened is a node with the resources that it was opened on.
+type Opened struct {
+	*Node
+	state datastore.Batching
+	done  func()
+}
+
+// Open opens a home and runs a node on it. A home has one node at a time.
+func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
+	cfg, err := h.Load()
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
+	}
+	if err := private(h.Dir); err != nil {
+		return nil, err
+	}
+	if o.LedgerURL != "" {
+		cfg.Ledger.URL = o.LedgerURL
+	}
+	if o.TokenFile != "" {
+		cfg.Ledger.TokenFile = o.TokenFile
+	}
+	key, err := readKey(h.Path("libp2p.key"))
+	if err != nil {
+		return nil, err
+	}
+	wallet, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"))
+	if err != nil {
+		return nil, err
+	}
+	state, err := store.Open(h.Path("state"))
+	if errors.Is(err, store.ErrLocked) {
+		return nil, api.Errorf(api.CodeOther, "Stop it first, or use another --home.", "another cartage process has %s open: %w", h.Dir, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Listen: o.Listen, Log: o.Log}
+	done := func() {}
+	if cfg.Ledger.URL != "" {
+		if done, err = dialLedger(ctx, &parts); err != nil {
+			return nil, errors.Join(err, state.Close())
+		}
+	}
+	n, err := Build(ctx, parts)
+	if err != nil {
+		done()
+		return nil, errors.Join(err, state.Close())
+	}
+	return &Opened{n, state, done}, nil
+}
+
+func dialLedger(ctx context.Context, p *Parts) (func(), error) {
+	token := ""
+	if f := p.Config.Ledger.TokenFile; f != "" {
+		t, err := ReadToken(f)
+		if err != nil {
+			return nil, api.Errorf(api.CodeUnauthorised, "Set it with cartage init --ledger-token-file FILE.", "%w", err)
+		}
+		token = t
+	}
+	c, done, err := ledger.Dial(ctx, p.Config.Ledger.URL, token, p.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	p.Chain = c
+	return done, nil
+}
+
+// private refuses a home that others can read: it holds keys.
+func private(dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return api.Errorf(api.CodeUnauthorised, fmt.Sprintf("Close it with chmod 700 %s.", dir), "home %s can be read by others (mode %o): it holds keys", dir, st.Mode().Perm())
+	}
+	return nil
+}
+
+// Close ends the node and closes its stores.
+func (o *Opened) Close(ctx context.Context) error {
+	err := o.Node.Close(ctx)
+	o.done()
+	return errors.Join(err, o.state.Close())
+}

@@ -1,0 +1,106 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/dagstore"
+	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/piecestore"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+)
+
+func notHere(c cid.Cid) ([]byte, error) { return nil, fmt.Errorf("block %s is not here", c) }
+
+// pieceSource shows the dagstore to the market (D18): each piece has one synthetic deal.
+type pieceSource struct{ store *dagstore.Store }
+
+// Find implements retrievalimpl.PieceSource.
+func (s pieceSource) Find(_ context.Context, payload cid.Cid, piece *cid.Cid) (retrievalimpl.Found, error) {
+	shards, err := s.store.Lookup(payload)
+	if err != nil {
+		return retrievalimpl.Found{}, err
+	}
+	for _, sh := range shards {
+		if piece != nil && !piece.Equals(sh.Piece) {
+			continue
+		}
+		return retrievalimpl.Found{Size: sh.CarSize, Info: piecestore.PieceInfo{PieceCID: sh.Piece, Deals: []piecestore.DealInfo{{
+			DealID: 0, SectorID: abi.SectorNumber(sh.Number), Offset: 0, Length: abi.PaddedPieceSize(sh.Padded),
+		}}}}, nil
+	}
+	return retrievalimpl.Found{}, fmt.Errorf("payload CID %s: %w", payload, rm.ErrNotFound)
+}
+
+// Acquire implements retrievalimpl.PieceSource.
+func (s pieceSource) Acquire(ctx context.Context, piece cid.Cid) (retrievalimpl.Reader, error) {
+	return s.store.Acquire(ctx, piece)
+}
+
+// unsealSector maps the number of a local piece back to its bytes, for embedders.
+func (n *Node) unsealSector(ctx context.Context, number abi.SectorNumber) (io.ReadCloser, error) {
+	list, err := n.Pieces.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, sh := range list {
+		if sh.Number != uint64(number) {
+			continue
+		}
+		a, err := n.Pieces.Acquire(ctx, sh.Piece)
+		if err != nil {
+			return nil, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(a.ReadAll(), zeros{}), a}, nil
+	}
+	return nil, fmt.Errorf("piece number %d: %w", number, rm.ErrNotFound)
+}
+
+// zeros is the padding of a piece.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// Provide makes a piece of a file, a folder or a CAR and puts it up for sale. A CAR stays where it is.
+func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return dagstore.Shard{}, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return dagstore.Shard{}, err
+	}
+	if strings.EqualFold(filepath.Ext(path), ".car") {
+		return n.Pieces.Register(ctx, dagstore.Source{Path: path})
+	}
+	dir := n.parts.Home.Path("pieces")
+	if err := n.parts.FS.MkdirAll(dir, 0o700); err != nil {
+		return dagstore.Shard{}, err
+	}
+	staged := filepath.Join(dir, uuid.NewString()+".car")
+	if _, err := imports.WriteCAR(ctx, n.parts.FS, path, staged, imports.UnixFS2025(), nil); err != nil {
+		return dagstore.Shard{}, err
+	}
+	sh, err := n.Pieces.Register(ctx, dagstore.Source{Path: staged})
+	if err != nil || sh.Path != staged {
+		// Refused, or the same piece is there already.
+		err = errors.Join(err, n.parts.FS.Remove(staged))
+	}
+	return sh, err
+}

@@ -1,0 +1,392 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/meter"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Limits of one retrieval.
+const (
+	dialLimit  = 10 * time.Second
+	queryLimit = 10 * time.Second
+	maxDeals   = 3 // deals that one call makes, when the provider refuses to go on with the first
+)
+
+// run is a retrieval in progress or just ended: equal requests attach to it.
+type run struct {
+	mu    sync.Mutex
+	view  api.Retrieval
+	deal  rm.DealID
+	begun time.Time
+	done  chan struct{}
+}
+
+func (r *run) snapshot() *api.Retrieval {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.view
+	return &v
+}
+
+func (r *run) set(f func(v *api.Retrieval)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(&r.view)
+}
+
+// ParseCID reads a CID or says what is wrong with it.
+func ParseCID(s string) (cid.Cid, error) {
+	c, err := cid.Decode(strings.TrimPrefix(s, "/ipfs/"))
+	if err != nil {
+		return cid.Undef, api.Errorf(api.CodeUsage, "A CID looks like bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi.", "%q is not a CID: %w", s, err)
+	}
+	return c, nil
+}
+
+// connect dials a provider.
+func (n *Node) connect(ctx context.Context, addr string) (peer.ID, error) {
+	m, err := multiaddr.NewMultiaddr(addr)
+	var info *peer.AddrInfo
+	if err == nil {
+		info, err = peer.AddrInfoFromP2pAddr(m)
+	}
+	if err != nil {
+		return "", api.Errorf(api.CodeUsage, "It looks like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...", "%q is not a provider address: %w", addr, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	if err := n.Host.Connect(ctx, *info); err != nil {
+		return "", api.Errorf(api.CodeUnreachable, "Is the provider running, and is the address right?", "provider %s is not reachable: %w", addr, err)
+	}
+	return info.ID, nil
+}
+
+func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid) (rm.QueryResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryLimit)
+	defer cancel()
+	q, err := n.Client.Query(ctx, rm.RetrievalPeer{ID: p}, root, rm.QueryParams{})
+	if err != nil {
+		hint := "Start it with cartage daemon --provide."
+		return q, api.Errorf(api.CodeUnreachable, hint, "peer %s does not answer queries, it is not a provider: %w", p, err)
+	}
+	return q, nil
+}
+
+// Retrieve starts a retrieval, continues an interrupted one, or attaches to an equal one that is running.
+func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retrieval, error) {
+	root, err := ParseCID(req.CID)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.wakeDeal(root); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	if r := n.runs[root.String()]; r != nil && !r.snapshot().Done {
+		n.mu.Unlock()
+		return r.snapshot(), nil
+	}
+	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Root: root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: "graphsync"}}
+	n.runs[root.String()] = r
+	n.mu.Unlock()
+	here, err := n.complete(r, root)
+	if err == nil && !here {
+		err = n.begin(ctx, r, root, req)
+	}
+	if err != nil {
+		n.mu.Lock()
+		delete(n.runs, root.String())
+		n.mu.Unlock()
+		return nil, err
+	}
+	return r.snapshot(), nil
+}
+
+// wakeDeal is a hook for deals that wait for funds: retrieving again looks again.
+func (n *Node) wakeDeal(root cid.Cid) error {
+	d, ok := n.active(root)
+	if !ok || d.Status != rm.DealStatusInsufficientFunds || d.PaymentInfo == nil {
+		return nil
+	}
+	return n.Client.TryRestartInsufficientFunds(d.PaymentInfo.PayCh)
+}
+
+// complete tells whether everything is in the file already: then nothing is asked for and nothing is paid.
+func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
+	c, err := n.targets.acquire(root, shared.AllSelector())
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = n.targets.release(c) }()
+	pos, err := c.Locate(shared.AllSelector())
+	if err != nil {
+		return false, err
+	}
+	r.set(func(v *api.Retrieval) { v.CarPath, v.Bytes, v.Blocks = c.path, c.Bytes(), c.Len() })
+	if !pos.Complete {
+		return false, nil
+	}
+	if _, running := n.active(root); running {
+		return false, nil
+	}
+	if err := c.Finalize(); err != nil {
+		return false, err
+	}
+	r.set(func(v *api.Retrieval) { v.Done, v.OK, v.Status, v.Size = true, true, "Completed", c.Bytes() })
+	close(r.done)
+	return true, nil
+}
+
+// active returns the deal in progress for a root.
+func (n *Node) active(root cid.Cid) (rm.ClientDealState, bool) {
+	list, err := n.Client.ListDeals()
+	if err != nil {
+		return rm.ClientDealState{}, false
+	}
+	for _, d := range list {
+		if d.PayloadCID.Equals(root) && !final(d.Status) {
+			return d, true
+		}
+	}
+	return rm.ClientDealState{}, false
+}
+
+func final(s rm.DealStatus) bool {
+	return s == rm.DealStatusErrored || s == rm.DealStatusCompleted || s == rm.DealStatusCancelled || s == rm.DealStatusRejected || s == rm.DealStatusDealNotFound
+}
+
+// begin follows the deal that is in progress, or makes one.
+func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.RetrieveRequest) error {
+	id := rm.DealID(0)
+	if d, ok := n.active(root); ok {
+		id = d.ID
+		if req.Provider != "" {
+			_, _ = n.connect(ctx, req.Provider) // its address may be new
+		}
+	} else {
+		next, err := n.propose(ctx, r, root, req)
+		if err != nil {
+			return err
+		}
+		id = next
+	}
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		n.follow(r, root, req, id)
+	}()
+	return nil
+}
+
+// propose asks for an offer, checks it against the budget and starts a deal.
+func (n *Node) propose(ctx context.Context, r *run, root cid.Cid, req api.RetrieveRequest) (rm.DealID, error) {
+	if req.Provider == "" {
+		return 0, api.Errorf(api.CodeUsage, "Name one with --provider.", "no provider is known for %s", root)
+	}
+	p, err := n.connect(ctx, req.Provider)
+	if err != nil {
+		return 0, err
+	}
+	q, err := n.query(ctx, p, root)
+	if err != nil {
+		return 0, err
+	}
+	switch q.Status {
+	case rm.QueryResponseUnavailable:
+		return 0, api.Errorf(api.CodeNotFound, "", "the provider does not have %s: %s", root, q.Message)
+	case rm.QueryResponseError:
+		return 0, api.Errorf(api.CodeOther, "", "the provider cannot answer: %s", q.Message)
+	}
+	terms := meter.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
+	funds, err := n.funds(ctx, r, terms, q, req)
+	if err != nil {
+		return 0, err
+	}
+	params := rm.NewParamsV0(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease)
+	params.UnsealPrice = q.UnsealPrice
+	wallet, err := n.wallet()
+	if err != nil {
+		return 0, api.Errorf(api.CodeFunds, "Make one with cartage wallet new.", "%w", err)
+	}
+	id, err := n.Client.Retrieve(ctx, root, params, funds, rm.RetrievalPeer{ID: p, Address: q.PaymentAddress}, wallet, q.PaymentAddress, nil)
+	if err != nil {
+		return 0, err
+	}
+	r.set(func(v *api.Retrieval) { v.Size = q.Size })
+	return id, nil
+}
+
+// funds is what a deal may spend: the budget, and never more than the offer (D19).
+func (n *Node) funds(ctx context.Context, r *run, t meter.Terms, q rm.QueryResponse, req api.RetrieveRequest) (abi.TokenAmount, error) {
+	if t.Free() {
+		return big.Zero(), nil
+	}
+	missing := q.Size - min(q.Size, r.snapshot().Bytes)
+	quote := t.Due(missing)
+	if req.Budget == "" {
+		return quote, api.Errorf(api.CodeFunds, fmt.Sprintf("Allow it with --budget %s.", quote),
+			"the offer is at most %s attoFIL for at most %d bytes, and no budget was given", quote, missing)
+	}
+	budget, err := big.FromString(req.Budget)
+	if err != nil || budget.Sign() < 0 {
+		return quote, api.Errorf(api.CodeUsage, "", "budget %q is not an amount in attoFIL", req.Budget)
+	}
+	if least := t.Due(min(t.Interval, missing)); budget.LessThan(least) {
+		return quote, api.Errorf(api.CodeFunds, fmt.Sprintf("Raise it with --budget %s.", quote),
+			"price over budget: the first interval costs %s attoFIL and the whole at most %s, the budget is %s", least, quote, budget)
+	}
+	limit := max(req.MaxExposure, uint64(n.parts.Config.Retrieval.MaxExposure))
+	if largest := t.CurrentInterval(q.Size); limit > 0 && largest > limit {
+		return quote, api.Errorf(api.CodeRejected, fmt.Sprintf("Allow it with --max-exposure %d.", largest),
+			"the provider's largest payment interval is %d bytes, the limit is %d", largest, limit)
+	}
+	if n.Payments == nil {
+		return quote, api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL --ledger-token-file FILE.", "the deal costs money and this node has no ledger")
+	}
+	funds := big.Min(budget, quote)
+	return funds, n.checkWallet(ctx, q.PaymentAddress, funds)
+}
+
+// checkWallet says before anything is sent that the money is not there.
+func (n *Node) checkWallet(ctx context.Context, to address.Address, funds abi.TokenAmount) error {
+	from, err := n.wallet()
+	if err != nil {
+		return api.Errorf(api.CodeFunds, "Make one with cartage wallet new.", "%w", err)
+	}
+	balance, err := n.Payments.Chain().Balance(ctx, from)
+	if err != nil {
+		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
+	}
+	free := n.Payments.Free(from, to)
+	if have := big.Add(balance, free); have.LessThan(funds) {
+		return api.Errorf(api.CodeFunds, "On a development ledger: cartage faucet.", "wallet %s has %s attoFIL (and %s free on the payment channel), the deal needs up to %s", from, balance, free, funds)
+	}
+	return nil
+}
+
+// follow waits for the end of a deal, and makes another one over the same file when the provider refuses to go on (D23).
+func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealID) {
+	defer close(r.done)
+	for i := 1; ; i++ {
+		d := n.await(r, id)
+		if n.ctx.Err() != nil {
+			r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, api.CodeInterrupted, "the node was stopped" })
+			return
+		}
+		if d.Status == rm.DealStatusCompleted {
+			n.succeed(r, root, d)
+			return
+		}
+		code := codeOf(d)
+		if i < maxDeals && code == api.CodeOther && d.TotalReceived > 0 && req.Provider != "" {
+			next, err := n.propose(n.ctx, r, root, req)
+			if err == nil {
+				id = next
+				continue
+			}
+		}
+		r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, code, d.Message })
+		return
+	}
+}
+
+// codeOf is the exit code that the end of a deal stands for.
+func codeOf(d rm.ClientDealState) int {
+	m := d.Message
+	switch {
+	case d.Status == rm.DealStatusRejected:
+		return api.CodeRejected
+	case d.Status == rm.DealStatusDealNotFound:
+		return api.CodeNotFound
+	case strings.HasPrefix(m, "Client cancelled"):
+		return api.CodeInterrupted
+	case strings.Contains(m, "failed verification"):
+		return api.CodeVerification
+	case strings.Contains(m, "is not reachable"), strings.Contains(m, "consecutive restarts"):
+		return api.CodeUnreachable
+	case strings.Contains(m, "timed out"), strings.Contains(m, "nothing happened"):
+		return api.CodeTimeout
+	case strings.Contains(m, "not enough funds"), strings.Contains(m, "not enough current or pending funds"):
+		return api.CodeFunds
+	}
+	return api.CodeOther
+}
+
+// await shows the progress of a deal until it ends.
+func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
+	ended := make(chan rm.ClientDealState, 1)
+	unsub := n.Client.SubscribeToEvents(func(_ rm.ClientEvent, d rm.ClientDealState) {
+		if d.ID != id {
+			return
+		}
+		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
+		if final(d.Status) {
+			select {
+			case ended <- d:
+			default:
+			}
+		}
+	})
+	defer unsub()
+	if d, err := n.Client.GetDeal(id); err != nil || final(d.Status) {
+		return d
+	}
+	select {
+	case d := <-ended:
+		return d
+	case <-n.ctx.Done():
+		return rm.ClientDealState{}
+	}
+}
+
+func show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
+	v.ID, v.Status, v.Message = "c"+d.ID.String(), strings.TrimPrefix(d.Status.String(), "DealStatus"), d.Message
+	v.Received, v.Spent = d.TotalReceived, d.FundsSpent.String()
+	v.Owed = clientstates.Terms(&d).Due(d.TotalReceived).String()
+	v.Seconds = time.Since(begun).Seconds()
+	if d.PaymentInfo != nil {
+		v.PaymentChan = d.PaymentInfo.PayCh.String()
+	}
+}
+
+func (n *Node) succeed(r *run, root cid.Cid, d rm.ClientDealState) {
+	c, err := n.targets.acquire(root, shared.AllSelector())
+	if err == nil {
+		err = errors.Join(c.Finalize())
+	}
+	vouchers := uint64(0)
+	if n.Payments != nil {
+		if b, berr := n.Payments.Best(n.ctx, false, clientstates.DealKey(d.ID)); berr == nil && b != nil {
+			vouchers = b.Nonce
+		}
+	}
+	r.set(func(v *api.Retrieval) {
+		show(v, d, r.begun)
+		v.Done, v.Vouchers = true, vouchers
+		if err != nil {
+			v.Code, v.Message = api.CodeOther, err.Error()
+			return
+		}
+		v.OK, v.Bytes, v.Blocks = true, c.Bytes(), c.Len()
+	})
+	if c != nil {
+		_ = n.targets.release(c)
+	}
+}

@@ -1,0 +1,361 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/dagstore"
+	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/paych"
+	"github.com/cartage-dev/cartage/paych/ledger"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+)
+
+// Service answers the API of a node.
+type Service struct{ n *Node }
+
+// API is the node as its typed client.
+func (n *Node) API() *api.Node {
+	s := Service{n}
+	return &api.Node{
+		Info: s.Info, Provide: s.Provide, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
+		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, WalletNew: s.WalletNew,
+		WalletList: s.WalletList, Faucet: s.Faucet, PayChannels: s.PayChannels, SettlePayCh: s.SettlePayCh, CollectPayCh: s.CollectPayCh,
+	}
+}
+
+// coded gives an error of the node a code and a hint.
+func coded(err error) error {
+	var e *api.Error
+	switch {
+	case err == nil, errors.As(err, &e):
+		return err
+	case errors.Is(err, ledger.ErrUnavailable):
+		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
+	case errors.Is(err, ledger.ErrUnauthorised), errors.Is(err, fs.ErrPermission):
+		return api.Errorf(api.CodeUnauthorised, "", "%w", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, paych.ErrUnknownChannel):
+		return api.Errorf(api.CodeNotFound, "", "%w", err)
+	case errors.Is(err, paych.ErrWalletFunds):
+		return api.Errorf(api.CodeFunds, "On a development ledger: cartage faucet.", "%w", err)
+	}
+	return err
+}
+
+// Info answers Cartage.Info.
+func (s Service) Info(context.Context) (*api.Info, error) {
+	i := &api.Info{PeerID: s.n.Host.ID().String(), Addresses: s.n.Addresses(), Ledger: s.n.parts.Config.Ledger.URL, Providing: s.n.Provider != nil}
+	if w, err := s.n.wallet(); err == nil {
+		i.Wallet = w.String()
+	}
+	return i, nil
+}
+
+func piece(sh dagstore.Shard) api.Piece {
+	return api.Piece{Root: sh.Root.String(), PieceCID: sh.Piece.String(), Bytes: sh.Bytes, Blocks: sh.Blocks, CarSize: sh.CarSize, Padded: sh.Padded,
+		Path: sh.Path, State: strings.TrimPrefix(sh.State.String(), "ShardState")}
+}
+
+// Provide answers Cartage.Provide.
+func (s Service) Provide(ctx context.Context, path string) (*api.Piece, error) {
+	sh, err := s.n.Provide(ctx, path)
+	if err != nil {
+		return nil, coded(err)
+	}
+	p := piece(sh)
+	return &p, nil
+}
+
+// Pieces answers Cartage.Pieces.
+func (s Service) Pieces(context.Context) ([]api.Piece, error) {
+	list, err := s.n.Pieces.List()
+	out := []api.Piece{}
+	for _, sh := range list {
+		out = append(out, piece(sh))
+	}
+	return out, coded(err)
+}
+
+// Import answers Cartage.Import.
+func (s Service) Import(ctx context.Context, path, profile string) (*api.Import, error) {
+	p := imports.UnixFS2025()
+	switch profile {
+	case "", p.Name:
+	case imports.Lotus().Name:
+		p = imports.Lotus()
+	default:
+		return nil, api.Errorf(api.CodeUsage, "", "profile %q is unknown: use %s or %s", profile, p.Name, imports.Lotus().Name)
+	}
+	id := uuid.NewString()
+	ref, err := imports.Reference(ctx, s.n.parts.FS, path, s.n.parts.Home.Path("imports"), id, p)
+	if err != nil {
+		return nil, coded(err)
+	}
+	return &api.Import{Root: ref.Root.String(), ID: id, Path: ref.Path, Bytes: ref.Bytes}, nil
+}
+
+func ask(a *rm.Ask) *api.Ask {
+	return &api.Ask{PricePerByte: a.PricePerByte.String(), UnsealPrice: a.UnsealPrice.String(), PaymentInterval: a.PaymentInterval, PaymentIntervalIncrease: a.PaymentIntervalIncrease}
+}
+
+// Ask answers Cartage.Ask.
+func (s Service) Ask(context.Context) (*api.Ask, error) { return ask(s.n.asks.GetAsk()), nil }
+
+// SetAsk answers Cartage.SetAsk.
+func (s Service) SetAsk(_ context.Context, a api.Ask) (*api.Ask, error) {
+	price, err := big.FromString(a.PricePerByte)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "", "price per byte %q is not a number", a.PricePerByte)
+	}
+	unseal, err := big.FromString(a.UnsealPrice)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "", "unseal price %q is not a number", a.UnsealPrice)
+	}
+	if err := s.n.asks.SetAsk(&rm.Ask{PricePerByte: price, UnsealPrice: unseal, PaymentInterval: a.PaymentInterval, PaymentIntervalIncrease: a.PaymentIntervalIncrease}); err != nil {
+		return nil, api.Errorf(api.CodeUsage, "", "%w", err)
+	}
+	return ask(s.n.asks.GetAsk()), nil
+}
+
+// Find answers Cartage.Find: the offers of the named providers.
+func (s Service) Find(ctx context.Context, c string, providers []string) ([]api.Offer, error) {
+	root, err := ParseCID(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(providers) == 0 {
+		return nil, api.Errorf(api.CodeUsage, "Name one with --provider.", "no provider is known for %s", root)
+	}
+	out := []api.Offer{}
+	for _, addr := range providers {
+		o := api.Offer{Provider: addr}
+		if err := s.offer(ctx, &o, root); err != nil {
+			if len(providers) == 1 {
+				return nil, err
+			}
+			o.Message = err.Error()
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
+	p, err := s.n.connect(ctx, o.Provider)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	q, err := s.n.query(ctx, p, root)
+	if err != nil {
+		return err
+	}
+	o.RoundTripMS = float64(time.Since(start).Microseconds()) / 1000
+	o.Available, o.Message, o.Size = q.Status == rm.QueryResponseAvailable, q.Message, q.Size
+	o.Price, o.PricePerByte, o.UnsealPrice = q.PieceRetrievalPrice().String(), q.MinPricePerByte.String(), q.UnsealPrice.String()
+	o.Interval, o.Increase, o.PaidTo = q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease, q.PaymentAddress.String()
+	return nil
+}
+
+// Retrieve answers Cartage.Retrieve.
+func (s Service) Retrieve(ctx context.Context, r api.RetrieveRequest) (*api.Retrieval, error) {
+	out, err := s.n.Retrieve(ctx, r)
+	return out, coded(err)
+}
+
+// Retrieval answers Cartage.Retrieval: how the retrieval of a root stands. It waits a little for news.
+func (s Service) Retrieval(ctx context.Context, root string) (*api.Retrieval, error) {
+	s.n.mu.Lock()
+	r := s.n.runs[root]
+	s.n.mu.Unlock()
+	if r == nil {
+		return nil, api.Errorf(api.CodeNotFound, "", "nothing is being retrieved for %s", root)
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(100 * time.Millisecond):
+	}
+	return r.snapshot(), nil
+}
+
+// Deals answers Cartage.Deals: both roles, newest last.
+func (s Service) Deals(ctx context.Context) ([]api.Deal, error) {
+	mine, err := s.n.Client.ListDeals()
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Deal{}
+	for _, d := range mine {
+		v := api.Deal{ID: "c" + d.ID.String(), Role: "client", Peer: d.Sender.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
+			Message: d.Message, Final: final(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalReceived,
+			Owed: clientstates.Terms(&d).Due(d.TotalReceived).String(), Vouchered: d.FundsSpent.String()}
+		if d.PaymentInfo != nil {
+			v.PayCh, v.Lane = d.PaymentInfo.PayCh.String(), d.PaymentInfo.Lane
+		}
+		out = append(out, s.book(ctx, v, false, clientstates.DealKey(d.ID)))
+	}
+	if s.n.Provider != nil {
+		for id, d := range s.n.Provider.ListDeals() {
+			v := api.Deal{ID: "p" + id.String(), Role: "provider", Peer: d.Receiver.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
+				Message: d.Message, Final: final(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalSent,
+				Owed: providerstates.Terms(&d).Due(d.TotalSent).String(), Vouchered: d.FundsReceived.String()}
+			out = append(out, s.book(ctx, v, true, "p"+id.String()))
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })
+	return out, nil
+}
+
+// book fills in what the voucher book knows.
+func (s Service) book(ctx context.Context, v api.Deal, inbound bool, key string) api.Deal {
+	if s.n.Payments == nil {
+		return v
+	}
+	if e, err := s.n.Payments.Best(ctx, inbound, key); err == nil && e != nil {
+		v.PayCh, v.Lane, v.Vouchers = e.Channel.String(), e.Lane, e.Nonce
+	}
+	return v
+}
+
+// CancelDeal answers Cartage.CancelDeal.
+func (s Service) CancelDeal(_ context.Context, id string) error {
+	rest := strings.TrimLeft(id, "cp")
+	if strings.HasPrefix(id, "c") {
+		n, err := strconv.ParseUint(rest, 10, 64)
+		if err != nil {
+			return api.Errorf(api.CodeUsage, "Ids are listed by cartage deals.", "%q is not the id of a deal", id)
+		}
+		return coded(s.n.Client.CancelDeal(rm.DealID(n)))
+	}
+	p, num, ok := strings.Cut(strings.TrimPrefix(id, "p"), "/")
+	pid, err := peer.Decode(p)
+	n, nerr := strconv.ParseUint(num, 10, 64)
+	if !ok || err != nil || nerr != nil || s.n.Provider == nil {
+		return api.Errorf(api.CodeUsage, "Ids are listed by cartage deals.", "%q is not the id of a deal", id)
+	}
+	return coded(s.n.Provider.CancelDeal(rm.ProviderDealIdentifier{Receiver: pid, DealID: rm.DealID(n)}))
+}
+
+func (s Service) balance(ctx context.Context, a address.Address) (*api.Balance, error) {
+	b := &api.Balance{Address: a.String(), Balance: "0"}
+	if d, err := s.n.wallet(); err == nil {
+		b.Default = d == a
+	}
+	if s.n.Payments == nil {
+		return b, nil
+	}
+	amount, err := s.n.Payments.Chain().Balance(ctx, a)
+	if err != nil {
+		return nil, coded(err)
+	}
+	b.Balance = amount.String()
+	return b, nil
+}
+
+// WalletNew answers Cartage.WalletNew.
+func (s Service) WalletNew(ctx context.Context) (*api.Balance, error) {
+	a, err := s.n.parts.Wallet.New()
+	if err != nil {
+		return nil, coded(err)
+	}
+	return s.balance(ctx, a)
+}
+
+// WalletList answers Cartage.WalletList.
+func (s Service) WalletList(ctx context.Context) ([]api.Balance, error) {
+	out := []api.Balance{}
+	for _, a := range s.n.parts.Wallet.List() {
+		b, err := s.balance(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *b)
+	}
+	return out, nil
+}
+
+// faucet is a chain that gives money away.
+type faucet interface {
+	FaucetTo(ctx context.Context, to address.Address) error
+}
+
+// Faucet answers Cartage.Faucet.
+func (s Service) Faucet(ctx context.Context) (*api.Balance, error) {
+	if s.n.Payments == nil {
+		return nil, api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL.", "this node has no ledger")
+	}
+	f, ok := s.n.Payments.Chain().(faucet)
+	if !ok {
+		return nil, api.Errorf(api.CodeOther, "", "this chain has no faucet")
+	}
+	a, err := s.n.wallet()
+	if err != nil {
+		return nil, coded(err)
+	}
+	if err := f.FaucetTo(ctx, a); err != nil {
+		return nil, coded(err)
+	}
+	return s.balance(ctx, a)
+}
+
+// PayChannels answers Cartage.PayChannels.
+func (s Service) PayChannels(ctx context.Context) ([]api.PayChannel, error) {
+	out := []api.PayChannel{}
+	if s.n.Payments == nil {
+		return out, nil
+	}
+	list, err := s.n.Payments.List(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
+	for _, c := range list {
+		v := api.PayChannel{Channel: c.Channel.String(), Direction: "inbound", From: c.From.String(), To: c.To.String(), Deposit: c.Deposit.String(),
+			Vouchered: c.Vouchered.String(), Redeemed: c.Redeemed.String(), SettlingAt: int64(c.SettlingAt), Collected: c.Collected, Lanes: []api.Lane{}}
+		if c.Outbound {
+			v.Direction = "outbound"
+		}
+		for _, l := range c.Lanes {
+			v.Lanes = append(v.Lanes, api.Lane{Lane: l.Lane, Deal: l.Deal, Nonce: l.Nonce, Amount: l.Amount.String(), Bytes: l.Bytes})
+		}
+		sort.Slice(v.Lanes, func(i, j int) bool { return v.Lanes[i].Lane < v.Lanes[j].Lane })
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func (s Service) payCh(ctx context.Context, ch string, f func(context.Context, address.Address) error) error {
+	a, err := address.NewFromString(ch)
+	if err != nil {
+		return api.Errorf(api.CodeUsage, "Channels are listed by cartage paych list.", "%q is not an address: %w", ch, err)
+	}
+	if s.n.Payments == nil {
+		return api.Errorf(api.CodeFunds, "", "this node has no ledger")
+	}
+	return coded(f(ctx, a))
+}
+
+// SettlePayCh answers Cartage.SettlePayCh.
+func (s Service) SettlePayCh(ctx context.Context, ch string) error {
+	return s.payCh(ctx, ch, func(ctx context.Context, a address.Address) error { return s.n.Payments.Settle(ctx, a) })
+}
+
+// CollectPayCh answers Cartage.CollectPayCh.
+func (s Service) CollectPayCh(ctx context.Context, ch string) error {
+	return s.payCh(ctx, ch, func(ctx context.Context, a address.Address) error { return s.n.Payments.Collect(ctx, a) })
+}

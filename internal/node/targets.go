@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// targets keeps the CARs that are being retrieved: one file for a root and a selector, one writer for a file.
+type targets struct {
+	fs  blob.FS
+	dir string
+	ds  datastore.Batching
+
+	mu   sync.Mutex
+	open map[string]*carTarget
+}
+
+type carTarget struct {
+	*carstore.Store
+	path string
+	refs int
+}
+
+// dealTarget is a file as one deal sees it.
+type dealTarget struct {
+	*carTarget
+	base uint64
+}
+
+// Base implements retrievalimpl.Target.
+func (d dealTarget) Base() uint64 { return d.base }
+
+// Flush implements retrievalimpl.Target.
+func (d dealTarget) Flush() error { return nil }
+
+func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batching) (*targets, error) {
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return &targets{fs: fsys, dir: dir, ds: ds, open: map[string]*carTarget{}}, nil
+}
+
+// path is the file of a root and a selector.
+func (t *targets) path(root cid.Cid, sel ipld.Node) (string, error) {
+	raw, err := ipld.Encode(sel, dagcbor.Encode)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(raw)
+	return filepath.Join(t.dir, root.String()+"-"+hex.EncodeToString(h[:4])+".car"), nil
+}
+
+// acquire opens the file, or shares it with who has it open; release gives it back.
+func (t *targets) acquire(root cid.Cid, sel ipld.Node) (*carTarget, error) {
+	path, err := t.path(root, sel)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.open[path]; c != nil {
+		c.refs++
+		return c, nil
+	}
+	s, err := carstore.Open(t.fs, path, root)
+	if err != nil {
+		return nil, err
+	}
+	c := &carTarget{Store: s, path: path, refs: 1}
+	t.open[path] = c
+	return c, nil
+}
+
+func (t *targets) release(c *carTarget) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.refs--; c.refs > 0 {
+		return nil
+	}
+	delete(t.open, c.path)
+	return c.Close()
+}
+
+func (t *targets) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for p, c := range t.open {
+		errs = append(errs, c.Close())
+		delete(t.open, p)
+	}
+	return errors.Join(errs...)
+}
+
+func selectorOf(d rm.ClientDealState) (ipld.Node, error) {
+	if !d.SelectorSpecified() {
+		return shared.AllSelector(), nil
+	}
+	return rm.DecodeNode(d.Selector)
+}
+
+// Open implements retrievalimpl.Targets. What the file held when the deal began is remembered: the deal does not owe for it.
+func (t *targets) Open(ctx context.Context, deal rm.ClientDealState) (retrievalimpl.Target, error) {
+	sel, err := selectorOf(deal)
+	if err != nil {
+		return nil, err
+	}
+	c, err := t.acquire(deal.PayloadCID, sel)
+	if err != nil {
+		return nil, err
+	}
+	key := datastore.NewKey("/base/" + deal.ID.String())
+	data, err := t.ds.Get(ctx, key)
+	if err == nil && len(data) == 8 {
+		return dealTarget{c, binary.BigEndian.Uint64(data)}, nil
+	}
+	pos, err := c.Locate(sel)
+	if err == nil {
+		err = t.ds.Put(ctx, key, binary.BigEndian.AppendUint64(nil, pos.Bytes))
+	}
+	if err == nil {
+		err = t.ds.Sync(ctx, key)
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.release(c))
+	}
+	return dealTarget{c, pos.Bytes}, nil
+}
+
+// Done implements retrievalimpl.Targets: a complete file is finalized, an incomplete one stays as it is to be continued.
+func (t *targets) Done(deal rm.ClientDealState) {
+	sel, err := selectorOf(deal)
+	if err != nil {
+		return
+	}
+	path, err := t.path(deal.PayloadCID, sel)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	c := t.open[path]
+	t.mu.Unlock()
+	if c == nil {
+		return
+	}
+	if deal.Status == rm.DealStatusCompleted {
+		_ = c.Finalize()
+	}
+	_ = t.release(c)
+}

@@ -1,0 +1,389 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/carstore"
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/discovery"
+	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/multistore"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/network"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Target is where the blocks of a deal go.
+type Target interface {
+	LinkSystem() ipld.LinkSystem
+	// Locate tells how far the target holds a traversal.
+	Locate(selector ipld.Node) (carstore.Position, error)
+	// Base is what the target held when the deal began: bytes that are not owed for.
+	Base() uint64
+	// Flush makes what was written durable enough to pay for it.
+	Flush() error
+}
+
+// Targets opens the targets of deals. Open is called again after a restart of the process.
+type Targets interface {
+	Open(ctx context.Context, deal rm.ClientDealState) (Target, error)
+	Done(deal rm.ClientDealState)
+}
+
+// Restarter is optional on a data-transfer manager: what the recipient really has.
+type Restarter interface {
+	Reposition(ctx context.Context, chid dt.ChannelID, received uint64, position int64) error
+	ConnectTo(ctx context.Context, p peer.ID) error
+}
+
+// ClientConfig is what a client is made of.
+type ClientConfig struct {
+	Hub      *Hub
+	Network  network.RetrievalMarketNetwork
+	Node     rm.RetrievalClientNode
+	Resolver discovery.PeerResolver
+	Store    datastore.Batching // namespaced by the caller
+	Targets  Targets
+	// SupportsAhead tells whether a peer takes vouchers that it did not ask for.
+	SupportsAhead func(peer.ID) bool
+	Deadlines     map[fsm.StateKey]fsm.Deadline
+	Log           *slog.Logger
+}
+
+// Client implements retrievalmarket.RetrievalClient.
+type Client struct {
+	cfg   ClientConfig
+	table *fsm.Table[rm.ClientDealState]
+	store deals[rm.ClientDealState, *rm.ClientDealState]
+	subs  subscribers[rm.ClientEvent, rm.ClientDealState]
+	ready *shared.ReadyManager
+	ids   *shared.TimeCounter
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	deals map[rm.DealID]*clientDeal
+}
+
+var _ rm.RetrievalClient = (*Client)(nil)
+
+// clientDeal is the owner of a deal in progress.
+type clientDeal struct {
+	id      rm.DealID
+	machine *fsm.Machine[rm.ClientDealState]
+
+	mu        sync.Mutex
+	chid      dt.ChannelID
+	target    Target
+	hide      cid.Cid // answered as missing once, so that the provider is asked though everything is here
+	received  uint64
+	reported  time.Time
+	waiting   bool // the deal needs to hear of each block
+	inFull    bool
+	completed bool
+}
+
+// NewClientFromConfig makes a client; Start runs it.
+func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
+	t, err := fsm.Compile(clientstates.Spec(cfg.Deadlines))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store},
+		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}}
+	cfg.Hub.client = c
+	return c, nil
+}
+
+// Start implements retrievalmarket.RetrievalClient: it opens the store and continues unfinished deals.
+func (c *Client) Start(ctx context.Context) error {
+	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	var open []rm.ClientDealState
+	last := uint64(0)
+	err := c.store.open(ctx)
+	if err == nil {
+		err = c.store.each(ctx, func(d rm.ClientDealState) error {
+			last = max(last, uint64(d.ID))
+			if !c.table.Final(d.Status) {
+				open = append(open, d)
+			}
+			return nil
+		})
+	}
+	c.ids = shared.NewTimeCounter(last)
+	for _, d := range open {
+		if err != nil {
+			break
+		}
+		err = c.load(ctx, d)
+	}
+	c.ready.FireReady(err)
+	return err
+}
+
+// OnReady implements retrievalmarket.RetrievalClient.
+func (c *Client) OnReady(f shared.ReadyFunc) { c.ready.OnReady(f) }
+
+// Stop ends all processing; deals go on at the next start.
+func (c *Client) Stop(ctx context.Context) error {
+	if c.cancel == nil {
+		return nil
+	}
+	c.cancel()
+	c.mu.Lock()
+	list := make([]*clientDeal, 0, len(c.deals))
+	for _, d := range c.deals {
+		list = append(list, d)
+	}
+	c.mu.Unlock()
+	var errs []error
+	for _, d := range list {
+		errs = append(errs, d.machine.Stop(ctx))
+	}
+	c.wg.Wait()
+	c.subs.wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *Client) track(d rm.ClientDealState) *clientDeal {
+	cd := &clientDeal{id: d.ID, chid: d.ChannelID, received: d.TotalReceived}
+	cd.machine = fsm.NewMachine(c.ctx, c.table, d, c, fsm.Hooks[rm.ClientDealState]{
+		Persist: func(e fsm.EventName, rec rm.ClientDealState) error {
+			durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status)
+			return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
+		},
+		Notify: func(e fsm.EventName, rec rm.ClientDealState) { c.notify(cd, e, rec) },
+		Dropped: func(e fsm.EventName, rec rm.ClientDealState, err error) {
+			c.cfg.Log.Debug("client deal event dropped", "deal", rec.ID, "error", err)
+		},
+		Failed: func(_ rm.ClientDealState, err error) (fsm.EventName, []any) {
+			return rm.ClientEventDataTransferError, []any{err}
+		},
+	})
+	c.mu.Lock()
+	c.deals[d.ID] = cd
+	c.mu.Unlock()
+	return cd
+}
+
+func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
+	cd.mu.Lock()
+	switch rec.Status {
+	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment, rm.DealStatusCheckComplete, rm.DealStatusClientWaitingForLastBlocks:
+		cd.waiting = true
+	default:
+		cd.waiting = false
+	}
+	cd.mu.Unlock()
+	event, _ := e.(rm.ClientEvent)
+	if event != rm.ClientEventBlocksReceived {
+		c.cfg.Log.Info("client deal", "deal", rec.ID, "event", c.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
+	}
+	c.subs.publish(event, rec)
+	if c.table.Final(rec.Status) {
+		c.finished(cd, rec)
+	}
+}
+
+func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
+	if b, ok := c.cfg.Node.(rm.ClientBook); ok {
+		if err := b.ReleaseDeal(context.WithoutCancel(c.ctx), clientstates.DealKey(rec.ID)); err != nil {
+			c.cfg.Log.Warn("release funds of deal", "deal", rec.ID, "error", err)
+		}
+	}
+	c.mu.Lock()
+	delete(c.deals, rec.ID)
+	c.mu.Unlock()
+	if c.cfg.Targets != nil {
+		c.cfg.Targets.Done(rec)
+	}
+}
+
+func (c *Client) deal(id rm.DealID) *clientDeal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deals[id]
+}
+
+// FindProviders implements retrievalmarket.RetrievalClient.
+func (c *Client) FindProviders(payload cid.Cid) []rm.RetrievalPeer {
+	out, err := c.cfg.Resolver.GetPeers(payload)
+	if err != nil {
+		c.cfg.Log.Error("failed to get peers", "error", err)
+	}
+	if out == nil {
+		return []rm.RetrievalPeer{}
+	}
+	return out
+}
+
+// addresses makes the addresses of a provider known.
+func (c *Client) addresses(ctx context.Context, p rm.RetrievalPeer) error {
+	tok, _, err := c.cfg.Node.GetChainHead(ctx)
+	if err != nil {
+		return err
+	}
+	addrs, err := c.cfg.Node.GetKnownAddresses(ctx, p, tok)
+	if err != nil {
+		return err
+	}
+	if len(addrs) > 0 {
+		c.cfg.Network.AddAddrs(p.ID, addrs)
+	}
+	return nil
+}
+
+// Query implements retrievalmarket.RetrievalClient.
+func (c *Client) Query(ctx context.Context, p rm.RetrievalPeer, payload cid.Cid, params rm.QueryParams) (rm.QueryResponse, error) {
+	if err := c.addresses(ctx, p); err != nil {
+		return rm.QueryResponseUndefined, err
+	}
+	s, err := c.cfg.Network.NewQueryStream(ctx, p.ID)
+	if err != nil {
+		return rm.QueryResponseUndefined, err
+	}
+	defer s.Close()
+	if err := s.WriteQuery(rm.Query{PayloadCID: payload, QueryParams: params}); err != nil {
+		return rm.QueryResponseUndefined, err
+	}
+	return s.ReadQueryResponse()
+}
+
+// Retrieve implements retrievalmarket.RetrievalClient.
+func (c *Client) Retrieve(ctx context.Context, payload cid.Cid, params rm.Params, totalFunds abi.TokenAmount, p rm.RetrievalPeer, clientWallet, minerWallet address.Address, storeID *multistore.StoreID) (rm.DealID, error) {
+	if err := c.ready.Ready(); err != nil {
+		return 0, err
+	}
+	return c.RetrieveWithID(ctx, c.NextID(), payload, params, totalFunds, p, clientWallet, minerWallet, storeID)
+}
+
+// NextID allocates the id of a deal, so that a caller can subscribe and make its target before the deal starts.
+func (c *Client) NextID() rm.DealID { return rm.DealID(c.ids.Next()) }
+
+// RetrieveWithID is Retrieve under an id from NextID.
+func (c *Client) RetrieveWithID(ctx context.Context, id rm.DealID, payload cid.Cid, params rm.Params, totalFunds abi.TokenAmount, p rm.RetrievalPeer, clientWallet, minerWallet address.Address, storeID *multistore.StoreID) (rm.DealID, error) {
+	if err := checkParams(payload, params, totalFunds); err != nil {
+		return 0, err
+	}
+	if err := c.addresses(ctx, p); err != nil {
+		return 0, err
+	}
+	d := rm.ClientDealState{
+		DealProposal: rm.DealProposal{PayloadCID: payload, ID: id, Params: params}, StoreID: storeID, TotalFunds: totalFunds,
+		ClientWallet: clientWallet, MinerWallet: minerWallet, Status: rm.DealStatusNew, Sender: p.ID, CurrentInterval: params.PaymentInterval,
+		PaymentRequested: big.Zero(), FundsSpent: big.Zero(), UnsealFundsPaid: big.Zero(), VoucherShortfall: big.Zero(),
+	}
+	if err := c.refuseSecond(d); err != nil {
+		return 0, err
+	}
+	cd := c.track(d)
+	return id, cd.machine.Send(rm.ClientEventOpen)
+}
+
+func checkParams(payload cid.Cid, p rm.Params, funds abi.TokenAmount) error {
+	for name, a := range map[string]abi.TokenAmount{"price per byte": p.PricePerByte, "unseal price": p.UnsealPrice, "total funds": funds} {
+		if a.Nil() || a.LessThan(big.Zero()) {
+			return fmt.Errorf("%s must be given and not negative", name)
+		}
+	}
+	if !payload.Defined() {
+		return errors.New("payload CID must be defined")
+	}
+	if p.PricePerByte.GreaterThan(big.Zero()) && p.PaymentInterval == 0 {
+		return errors.New("a price per byte needs a payment interval above 0")
+	}
+	return nil
+}
+
+// refuseSecond refuses a second active deal for the same payload with the same provider.
+func (c *Client) refuseSecond(d rm.ClientDealState) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.deals {
+		s, _ := o.machine.State()
+		if s.Sender == d.Sender && s.PayloadCID.Equals(d.PayloadCID) {
+			return fmt.Errorf("there is an active retrieval deal with peer %s for payload CID %s (retrieval deal ID %d, state %s) - existing deal must be cancelled before starting a new retrieval deal",
+				d.Sender, d.PayloadCID, s.ID, s.Status)
+		}
+	}
+	return nil
+}
+
+// SubscribeToEvents implements retrievalmarket.RetrievalClient.
+func (c *Client) SubscribeToEvents(f rm.ClientSubscriber) rm.Unsubscribe {
+	return c.subs.subscribe(f)
+}
+
+// TryRestartInsufficientFunds implements retrievalmarket.RetrievalClient.
+func (c *Client) TryRestartInsufficientFunds(ch address.Address) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, d := range c.deals {
+		if s, _ := d.machine.State(); s.Status == rm.DealStatusInsufficientFunds && s.PaymentInfo != nil && s.PaymentInfo.PayCh == ch {
+			errs = append(errs, d.machine.Send(rm.ClientEventRecheckFunds))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CancelDeal implements retrievalmarket.RetrievalClient.
+func (c *Client) CancelDeal(id rm.DealID) error {
+	if d := c.deal(id); d != nil {
+		return d.machine.Send(rm.ClientEventCancel)
+	}
+	s, err := c.store.get(c.ctx, id.String())
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("deal %s has ended already: %s", id, s.Status)
+}
+
+// GetDeal implements retrievalmarket.RetrievalClient.
+func (c *Client) GetDeal(id rm.DealID) (rm.ClientDealState, error) {
+	if err := c.ready.Ready(); err != nil {
+		return rm.ClientDealState{}, err
+	}
+	if d := c.deal(id); d != nil {
+		s, _ := d.machine.State()
+		return s, nil
+	}
+	return c.store.get(c.ctx, id.String())
+}
+
+// ListDeals implements retrievalmarket.RetrievalClient.
+func (c *Client) ListDeals() (map[rm.DealID]rm.ClientDealState, error) {
+	if err := c.ready.Ready(); err != nil {
+		return nil, err
+	}
+	out := map[rm.DealID]rm.ClientDealState{}
+	err := c.store.each(c.ctx, func(d rm.ClientDealState) error {
+		out[d.ID] = d
+		return nil
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, d := range c.deals {
+		out[id], _ = d.machine.State()
+	}
+	return out, err
+}

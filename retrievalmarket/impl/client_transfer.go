@@ -1,0 +1,468 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/linking"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"io"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Limits of a resumed transfer.
+const (
+	progressEvery  = 100 * time.Millisecond
+	ackWait        = 5 * time.Second
+	resumeAttempts = 30
+)
+
+// Node implements clientstates.ClientDealEnvironment.
+func (c *Client) Node() rm.RetrievalClientNode { return c.cfg.Node }
+
+func selectorOf(p *rm.DealProposal) (ipld.Node, error) {
+	if !p.SelectorSpecified() {
+		return shared.AllSelector(), nil
+	}
+	n, err := rm.DecodeNode(p.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector is invalid: %w", err)
+	}
+	return n, nil
+}
+
+// OpenDataTransfer implements clientstates.ClientDealEnvironment.
+func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealProposal, _ bool) (dt.ChannelID, error) {
+	sel, err := selectorOf(p)
+	if err != nil {
+		return dt.ChannelID{}, err
+	}
+	cd := c.deal(p.ID)
+	if cd == nil {
+		return dt.ChannelID{}, fmt.Errorf("deal %s: %w", p.ID, rm.ErrNotFound)
+	}
+	if chid, ok := c.adopt(ctx, cd, p.ID, to); ok {
+		return chid, nil
+	}
+	if err := c.openTarget(ctx, cd); err != nil {
+		return dt.ChannelID{}, err
+	}
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
+		cctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		if err := r.ConnectTo(cctx, to); err != nil {
+			return dt.ChannelID{}, fmt.Errorf("provider %s is not reachable: %w", to, err)
+		}
+	}
+	// The request lives as long as the client, not as long as this entry function.
+	chid, err := c.cfg.Hub.dt.OpenPullDataChannel(c.ctx, to, p, p.PayloadCID, sel)
+	if err != nil {
+		return dt.ChannelID{}, err
+	}
+	cd.mu.Lock()
+	cd.chid = chid
+	cd.mu.Unlock()
+	return chid, nil
+}
+
+// adopt finds the channel of a deal that a crash cut off between opening it and recording it.
+func (c *Client) adopt(ctx context.Context, cd *clientDeal, id rm.DealID, to peer.ID) (dt.ChannelID, bool) {
+	all, err := c.cfg.Hub.dt.InProgressChannels(ctx)
+	if err != nil {
+		return dt.ChannelID{}, false
+	}
+	for chid, s := range all {
+		p, ok := s.Voucher().(*rm.DealProposal)
+		if !ok || p.ID != id || chid.Responder != to || chid.Initiator != c.cfg.Hub.self || s.Status() > dt.Ongoing && s.Status() < dt.InitiatorPaused {
+			continue
+		}
+		cd.mu.Lock()
+		cd.chid = chid
+		cd.mu.Unlock()
+		c.resume(cd, chid)
+		return chid, true
+	}
+	return dt.ChannelID{}, false
+}
+
+func (c *Client) openTarget(ctx context.Context, cd *clientDeal) error {
+	if c.cfg.Targets == nil {
+		return nil
+	}
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	if cd.target != nil {
+		return nil
+	}
+	s, _ := cd.machine.State()
+	t, err := c.cfg.Targets.Open(ctx, s)
+	if err != nil {
+		return fmt.Errorf("open target of deal %s: %w", cd.id, err)
+	}
+	cd.target = t
+	return nil
+}
+
+// linkSystem is the store of a deal's channel; nil means the transport's own.
+func (c *Client) linkSystem(id rm.DealID) *ipld.LinkSystem {
+	cd := c.deal(id)
+	if cd == nil || cd.target == nil {
+		return nil
+	}
+	ls := cd.target.LinkSystem()
+	read := ls.StorageReadOpener
+	ls.StorageReadOpener = func(lc linking.LinkContext, l ipld.Link) (io.Reader, error) {
+		if cl, ok := l.(cidlink.Link); ok && cd.hidden(cl.Cid) {
+			return nil, errors.New("asking the provider once more")
+		}
+		return read(lc, l)
+	}
+	return &ls
+}
+
+// hidden answers once for the block that is to look missing.
+func (cd *clientDeal) hidden(c cid.Cid) bool {
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	if !cd.hide.Defined() || !cd.hide.Equals(c) {
+		return false
+	}
+	cd.hide = cid.Undef
+	return true
+}
+
+// SendDataTransferVoucher implements clientstates.ClientDealEnvironment. What the voucher pays for is in the file first.
+func (c *Client) SendDataTransferVoucher(ctx context.Context, chid dt.ChannelID, p *rm.DealPayment, _ bool) error {
+	return c.cfg.Hub.dt.SendVoucher(ctx, chid, p)
+}
+
+// CloseDataTransfer implements clientstates.ClientDealEnvironment.
+func (c *Client) CloseDataTransfer(ctx context.Context, chid dt.ChannelID) error {
+	return c.cfg.Hub.dt.CloseDataTransferChannel(ctx, chid)
+}
+
+// Received implements clientstates.Progress.
+func (c *Client) Received(id rm.DealID) uint64 {
+	if cd := c.deal(id); cd != nil {
+		cd.mu.Lock()
+		defer cd.mu.Unlock()
+		return cd.received
+	}
+	return 0
+}
+
+// PaysInFull implements clientstates.Progress.
+func (c *Client) PaysInFull(id rm.DealID) bool {
+	if cd := c.deal(id); cd != nil {
+		cd.mu.Lock()
+		defer cd.mu.Unlock()
+		return cd.inFull
+	}
+	return false
+}
+
+// Completed implements clientstates.Progress.
+func (c *Client) Completed(id rm.DealID) bool {
+	if cd := c.deal(id); cd != nil {
+		cd.mu.Lock()
+		defer cd.mu.Unlock()
+		return cd.completed
+	}
+	return false
+}
+
+// transferEvent maps what happens on a channel of ours to the deal (3.4).
+func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
+	p, ok := s.Voucher().(*rm.DealProposal)
+	if !ok {
+		return
+	}
+	cd := c.deal(p.ID)
+	if cd == nil {
+		return
+	}
+	cd.mu.Lock()
+	stale := cd.chid != (dt.ChannelID{}) && cd.chid != s.ChannelID()
+	cd.received = max(cd.received, s.Received())
+	cd.mu.Unlock()
+	if stale {
+		return
+	}
+	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
+	switch e.Code {
+	case dt.DataReceivedProgress:
+		if cd.report() {
+			send(rm.ClientEventBlocksReceived, s.Received())
+		}
+	case dt.FinishTransfer:
+		send(rm.ClientEventBlocksReceived, s.Received())
+		send(rm.ClientEventAllBlocksReceived)
+	case dt.Cancel:
+		send(rm.ClientEventProviderCancelled)
+	case dt.NewVoucherResult:
+		if r, ok := s.LastVoucherResult().(*rm.DealResponse); ok {
+			c.response(cd, s, r)
+		}
+	case dt.CleanupComplete:
+		if s.Status() == dt.Completed {
+			c.complete(cd)
+		}
+	case dt.Restart:
+		cd.mu.Lock()
+		cd.inFull = c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
+		cd.mu.Unlock()
+	case dt.Error:
+		if s.Message() == dt.ErrRejected.Error() {
+			send(rm.ClientEventDealRejected, "rejected for unknown reasons")
+		} else {
+			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
+		}
+	}
+}
+
+// report limits how often progress alone is told to the deal, unless it waits for it (6.3).
+func (cd *clientDeal) report() bool {
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	now := time.Now()
+	if !cd.waiting && now.Sub(cd.reported) < progressEvery {
+		return false
+	}
+	cd.reported = now
+	return true
+}
+
+func (c *Client) complete(cd *clientDeal) {
+	cd.mu.Lock()
+	cd.completed = true
+	cd.mu.Unlock()
+	_ = cd.machine.Send(rm.ClientEventComplete)
+}
+
+func (c *Client) response(cd *clientDeal, s dt.ChannelState, r *rm.DealResponse) {
+	if r.ID != cd.id {
+		return
+	}
+	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
+	switch r.Status {
+	case rm.DealStatusRejected:
+		send(rm.ClientEventDealRejected, r.Message)
+	case rm.DealStatusDealNotFound:
+		send(rm.ClientEventDealNotFound, r.Message)
+	case rm.DealStatusAccepted:
+		send(rm.ClientEventDealAccepted)
+	case rm.DealStatusFundsNeededUnseal:
+		send(rm.ClientEventUnsealPaymentRequested, r.PaymentOwed)
+		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
+	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
+		send(rm.ClientEventBlocksReceived, s.Received())
+		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
+	case rm.DealStatusFundsNeededLastPayment:
+		send(rm.ClientEventBlocksReceived, s.Received())
+		send(rm.ClientEventLastPaymentRequested, r.PaymentOwed)
+	case rm.DealStatusCompleted:
+		c.complete(cd)
+	default:
+		send(rm.ClientEventUnknownResponseReceived, r.Status, r.Message)
+	}
+}
+
+// load takes up a stored deal that is not finished (3.8). What the voucher book says is raised into it.
+func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
+	if b, ok := c.cfg.Node.(rm.ClientBook); ok {
+		best, err := b.BestForDeal(ctx, clientstates.DealKey(d.ID))
+		if err != nil {
+			return err
+		}
+		if best != nil && best.Amount.GreaterThan(d.FundsSpent) {
+			d.FundsSpent = best.Amount
+			d.UnsealFundsPaid = big.Min(d.UnsealPrice, best.Amount)
+			d.BytesPaidFor = clientstates.Terms(&d).PaidBytes(best.Amount)
+		}
+	}
+	cd := c.track(d)
+	cd.inFull = true
+	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
+		return cd.machine.Reenter()
+	}
+	c.resume(cd, d.ChannelID)
+	return cd.machine.Reenter()
+}
+
+// resume restarts the channel of a deal, as often as it takes within limits.
+func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		var err error
+		for i, wait := 0, 100*time.Millisecond; i < resumeAttempts && c.ctx.Err() == nil; i, wait = i+1, min(2*wait, 10*time.Second) {
+			if err = c.tryResume(chid); err == nil {
+				return
+			}
+			if errors.Is(err, errChannelOver) {
+				break
+			}
+			select {
+			case <-c.ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+		if c.ctx.Err() == nil {
+			_ = cd.machine.Send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer could not be restarted: %w", err))
+		}
+	}()
+}
+
+var errChannelOver = errors.New("the transfer has ended")
+
+func (c *Client) tryResume(chid dt.ChannelID) error {
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	s, err := c.cfg.Hub.dt.ChannelState(ctx, chid)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errChannelOver, err)
+	}
+	switch s.Status() {
+	case dt.Failed, dt.Cancelled, dt.Failing, dt.Cancelling:
+		return fmt.Errorf("%w: %s", errChannelOver, dt.Statuses[s.Status()])
+	case dt.Completed, dt.Completing:
+		if cd := c.dealOf(chid, s); cd != nil {
+			_ = cd.machine.Send(rm.ClientEventBlocksReceived, s.Received())
+			_ = cd.machine.Send(rm.ClientEventAllBlocksReceived)
+			c.complete(cd)
+		}
+		return nil
+	}
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
+		if err := r.ConnectTo(ctx, chid.Responder); err != nil {
+			return err
+		}
+	}
+	if err := c.prepareRestart(ctx, chid); err != nil {
+		return err
+	}
+	return c.cfg.Hub.dt.RestartDataTransferChannel(ctx, chid)
+}
+
+func (c *Client) dealOf(chid dt.ChannelID, s dt.ChannelState) *clientDeal {
+	if p, ok := s.Voucher().(*rm.DealProposal); ok {
+		if cd := c.deal(p.ID); cd != nil {
+			return cd
+		}
+	}
+	return nil
+}
+
+// prepareRestart brings the counters to what the file holds, and pays what is due for it before any more data is asked for:
+// the provider may have lost count, and the best voucher may never have arrived.
+func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
+	s, err := c.cfg.Hub.dt.ChannelState(ctx, chid)
+	if err != nil {
+		return err
+	}
+	cd := c.dealOf(chid, s)
+	if cd == nil {
+		return nil
+	}
+	if err := c.openTarget(ctx, cd); err != nil {
+		return err
+	}
+	if cd.target != nil {
+		if err := c.reposition(ctx, cd, chid, s); err != nil {
+			return err
+		}
+	}
+	if c.cfg.SupportsAhead == nil || !c.cfg.SupportsAhead(chid.Responder) {
+		return nil
+	}
+	cd.mu.Lock()
+	cd.inFull = true
+	cd.mu.Unlock()
+	return c.settleUp(ctx, cd, chid)
+}
+
+func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.ChannelID, s dt.ChannelState) error {
+	pos, err := cd.target.Locate(s.Selector())
+	if err != nil {
+		return err
+	}
+	received := pos.Bytes - min(pos.Bytes, cd.target.Base())
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
+		if err := r.Reposition(ctx, chid, received, pos.Blocks); err != nil {
+			return err
+		}
+	}
+	cd.mu.Lock()
+	cd.received = received
+	if pos.Complete {
+		cd.hide = pos.Last
+	}
+	cd.mu.Unlock()
+	return cd.machine.Send(rm.ClientEventBlocksReceived, received)
+}
+
+// settleUp sends a voucher for everything that is due and waits until the provider has it in its book.
+func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID) error {
+	if err := cd.machine.Wait(boundedBy(ctx, 2*time.Second)); err != nil && ctx.Err() != nil {
+		return err
+	}
+	deal, _ := cd.machine.State()
+	if deal.PaymentInfo == nil || deal.Status == rm.DealStatusPaymentChannelAllocatingLane || clientstates.Terms(&deal).Free() {
+		return nil
+	}
+	cd.mu.Lock()
+	due := clientstates.Terms(&deal).Due(cd.received)
+	cd.mu.Unlock()
+	v := big.Min(big.Max(deal.FundsSpent, due), deal.TotalFunds)
+	if v.Sign() <= 0 {
+		return nil
+	}
+	voucher, err := clientstates.CreateVoucher(ctx, c.cfg.Node, deal, v)
+	if err != nil {
+		return fmt.Errorf("voucher before restart: %w", err)
+	}
+	acked := make(chan struct{}, 1)
+	unsub := c.cfg.Hub.dt.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		switch e.Code {
+		case dt.NewVoucherResult, dt.ResumeResponder, dt.PauseResponder, dt.CleanupComplete:
+			if s.ChannelID() == chid {
+				select {
+				case acked <- struct{}{}:
+				default:
+				}
+			}
+		}
+	})
+	defer unsub()
+	if err := c.cfg.Hub.dt.SendVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher}); err != nil {
+		return err
+	}
+	if err := cd.machine.Send(rm.ClientEventPaymentSent, v); err != nil {
+		return err
+	}
+	select {
+	case <-acked:
+	case <-time.After(ackWait):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func boundedBy(ctx context.Context, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}

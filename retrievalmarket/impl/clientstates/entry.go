@@ -1,0 +1,295 @@
+package clientstates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/fsm"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// ClientDealEnvironment is what the entry functions need.
+type ClientDealEnvironment interface {
+	Node() rm.RetrievalClientNode
+	OpenDataTransfer(ctx context.Context, to peer.ID, proposal *rm.DealProposal, legacy bool) (datatransfer.ChannelID, error)
+	SendDataTransferVoucher(ctx context.Context, chid datatransfer.ChannelID, payment *rm.DealPayment, legacy bool) error
+	CloseDataTransfer(ctx context.Context, chid datatransfer.ChannelID) error
+}
+
+// Progress is optional on an environment: what the transfer really has at the moment, whether the client pays all that is
+// due at once, because the provider may have lost count, and whether the provider said that it is done.
+type Progress interface {
+	Received(deal rm.DealID) uint64
+	PaysInFull(deal rm.DealID) bool
+	Completed(deal rm.DealID) bool
+}
+
+// ClientStateEntryFuncs are the entry functions by state.
+var ClientStateEntryFuncs = fsm.StateEntryFuncs{
+	rm.DealStatusNew:                              ProposeDeal,
+	rm.DealStatusAccepted:                         SetupPaymentChannelStart,
+	rm.DealStatusPaymentChannelCreating:           WaitPaymentChannelReady,
+	rm.DealStatusPaymentChannelAddingInitialFunds: WaitPaymentChannelReady,
+	rm.DealStatusPaymentChannelAddingFunds:        WaitPaymentChannelReady,
+	rm.DealStatusPaymentChannelAllocatingLane:     AllocateLane,
+	rm.DealStatusOngoing:                          Ongoing,
+	rm.DealStatusBlocksComplete:                   Ended,
+	rm.DealStatusFinalizing:                       Ended,
+	rm.DealStatusFundsNeeded:                      ProcessPaymentRequested,
+	rm.DealStatusFundsNeededLastPayment:           ProcessPaymentRequested,
+	rm.DealStatusSendFunds:                        SendFunds,
+	rm.DealStatusSendFundsLastPayment:             SendFunds,
+	rm.DealStatusCheckFunds:                       CheckFunds,
+	rm.DealStatusCheckComplete:                    CheckComplete,
+	rm.DealStatusFailing:                          CancelDeal,
+	rm.DealStatusCancelling:                       CancelDeal,
+}
+
+// ProposeDeal opens the transfer with the proposal as its voucher.
+func ProposeDeal(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	chid, err := env.OpenDataTransfer(ctx.Context(), deal.Sender, &deal.DealProposal, false)
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventWriteDealProposalErrored, err)
+	}
+	return ctx.Trigger(rm.ClientEventDealProposed, chid)
+}
+
+// SetupPaymentChannelStart makes the funds of the deal available; a deal without a price needs none.
+func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.TotalFunds.IsZero() || Terms(&deal).Free() {
+		return ctx.Trigger(rm.ClientEventPaymentChannelSkip)
+	}
+	tok, _, err := env.Node().GetChainHead(ctx.Context())
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
+	}
+	ch, msg, err := env.Node().GetOrCreatePaymentChannel(ctx.Context(), deal.ClientWallet, deal.MinerWallet, deal.TotalFunds, tok)
+	switch {
+	case err != nil:
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
+	case ch == address.Undef:
+		return ctx.Trigger(rm.ClientEventPaymentChannelCreateInitiated, msg)
+	case !msg.Defined():
+		return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
+	}
+	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, msg, ch)
+}
+
+// WaitPaymentChannelReady waits for the message on the ledger.
+func WaitPaymentChannelReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.WaitMsgCID == nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, errors.New("nothing to wait for"))
+	}
+	ch, err := env.Node().WaitForPaymentChannelReady(ctx.Context(), *deal.WaitMsgCID)
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
+	}
+	return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
+}
+
+// AllocateLane takes a lane for the deal.
+func AllocateLane(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	lane, err := env.Node().AllocateLane(ctx.Context(), deal.PaymentInfo.PayCh)
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventAllocateLaneErrored, err)
+	}
+	return ctx.Trigger(rm.ClientEventLaneAllocated, lane)
+}
+
+// WaitForPaymentChannelCreate is the name of 0.5 for waiting for a new channel and taking a lane on it.
+func WaitForPaymentChannelCreate(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.WaitMsgCID == nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, errors.New("nothing to wait for"))
+	}
+	ch, err := env.Node().WaitForPaymentChannelReady(ctx.Context(), *deal.WaitMsgCID)
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
+	}
+	lane, err := env.Node().AllocateLane(ctx.Context(), ch)
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventAllocateLaneErrored, err)
+	}
+	if err := ctx.Trigger(rm.ClientEventPaymentChannelReady, ch); err != nil {
+		return err
+	}
+	return ctx.Trigger(rm.ClientEventLaneAllocated, lane)
+}
+
+// WaitForPaymentChannelAddFunds is the name of 0.5 for WaitPaymentChannelReady.
+func WaitForPaymentChannelAddFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	return WaitPaymentChannelReady(ctx, env, deal)
+}
+
+// Ongoing looks at what was recorded while the deal was busy.
+func Ongoing(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	switch {
+	case deal.PaymentRequested.GreaterThan(big.Zero()) && deal.LastPaymentRequested:
+		return ctx.Trigger(rm.ClientEventLastPaymentRequested, big.Zero())
+	case deal.PaymentRequested.GreaterThan(big.Zero()):
+		return ctx.Trigger(rm.ClientEventPaymentRequested, big.Zero())
+	case deal.AllBlocksReceived:
+		return ctx.Trigger(rm.ClientEventAllBlocksReceived)
+	}
+	return Ended(ctx, env, deal)
+}
+
+// Ended goes on when the provider said earlier that it is done.
+func Ended(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if p, ok := env.(Progress); ok && p.Completed(deal.ID) {
+		return ctx.Trigger(rm.ClientEventComplete)
+	}
+	return nil
+}
+
+func progress(env ClientDealEnvironment, deal rm.ClientDealState) (received uint64, inFull bool) {
+	if p, ok := env.(Progress); ok {
+		return max(deal.TotalReceived, p.Received(deal.ID)), p.PaysInFull(deal.ID)
+	}
+	return deal.TotalReceived, false
+}
+
+// amount is the cumulative voucher for a request: what the provider asks for, and never more than is due for verified
+// bytes (3.7). When everything is in, or the provider may have lost count, it is all that is due.
+func amount(deal *rm.ClientDealState, inFull bool) abi.TokenAmount {
+	due := Terms(deal).Due(deal.TotalReceived)
+	if inFull || deal.LastPaymentRequested && deal.AllBlocksReceived {
+		return due
+	}
+	return big.Min(big.Add(deal.FundsSpent, deal.PaymentRequested), due)
+}
+
+// ProcessPaymentRequested decides whether to pay now: not before something is due for what was received.
+func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	got, inFull := progress(env, deal)
+	if got > deal.TotalReceived {
+		return ctx.Trigger(rm.ClientEventBlocksReceived, got)
+	}
+	asked := big.Add(deal.FundsSpent, deal.PaymentRequested)
+	due := Terms(&deal).Due(deal.TotalReceived)
+	last := deal.Status == rm.DealStatusFundsNeededLastPayment
+	switch {
+	case last && !deal.AllBlocksReceived && asked.GreaterThan(due):
+		return nil // the last blocks are on their way
+	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
+		return ctx.Trigger(rm.ClientEventSendFunds)
+	case asked.GreaterThan(due) && !inFull && (deal.AllBlocksReceived || deal.TotalReceived == 0 && deal.FundsSpent.GreaterThanEqual(deal.UnsealPrice) && !deal.UnsealPrice.IsZero()):
+		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
+	}
+	return nil // the bytes that are asked for are on their way
+}
+
+// SendFunds signs and sends a voucher. The book stores it before it leaves; the same amount again is the same voucher.
+func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	_, inFull := progress(env, deal)
+	asked := big.Add(deal.FundsSpent, deal.PaymentRequested)
+	due := Terms(&deal).Due(deal.TotalReceived)
+	if asked.GreaterThan(due) && deal.AllBlocksReceived && !inFull {
+		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
+	}
+	v := amount(&deal, inFull)
+	if v.LessThanEqual(deal.FundsSpent) {
+		return ctx.Trigger(PaymentNotSent)
+	}
+	if v.GreaterThan(deal.TotalFunds) {
+		return ctx.Trigger(rm.ClientEventFundsExpended, big.Sub(v, deal.TotalFunds))
+	}
+	if deal.PaymentInfo == nil {
+		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, errors.New("the deal has no payment channel"))
+	}
+	voucher, err := CreateVoucher(ctx.Context(), env.Node(), deal, v)
+	if short, ok := shortfall(err); ok {
+		return ctx.Trigger(rm.ClientEventVoucherShortfall, short)
+	}
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, err)
+	}
+	// The voucher exists: it counts as spent although it may have to be sent again (M-37).
+	if err := env.SendDataTransferVoucher(ctx.Context(), deal.ChannelID, &rm.DealPayment{
+		ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher,
+	}, deal.LegacyProtocol); err != nil && ctx.Context().Err() == nil {
+		if errors.Is(err, datatransfer.ErrChannelNotFound) {
+			return ctx.Trigger(rm.ClientEventWriteDealPaymentErrored, err)
+		}
+	}
+	return ctx.Trigger(rm.ClientEventPaymentSent, v)
+}
+
+// CreateVoucher uses the node's voucher book if it has one.
+func CreateVoucher(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState, amount abi.TokenAmount) (*paych.SignedVoucher, error) {
+	if b, ok := node.(rm.ClientBook); ok {
+		v, _, err := b.CreateDealVoucher(ctx, DealKey(deal.ID), deal.PaymentInfo.PayCh, deal.PaymentInfo.Lane, amount, Terms(&deal).PaidBytes(amount))
+		return v, err
+	}
+	var tok shared.TipSetToken
+	tok, _, err := node.GetChainHead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return node.CreatePaymentVoucher(ctx, deal.PaymentInfo.PayCh, amount, deal.PaymentInfo.Lane, tok)
+}
+
+// DealKey is the key of a client's deal in the voucher book.
+func DealKey(id rm.DealID) string { return "c" + id.String() }
+
+func shortfall(err error) (abi.TokenAmount, bool) {
+	var s rm.ShortfallError
+	if errors.As(err, &s) {
+		return s.Shortfall(), true
+	}
+	return big.Zero(), false
+}
+
+// CheckFunds looks whether money is coming.
+func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.WaitMsgCID != nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *deal.WaitMsgCID, deal.PaymentInfo.PayCh)
+	}
+	f, err := env.Node().CheckAvailableFunds(ctx.Context(), deal.PaymentInfo.PayCh)
+	if err != nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
+	}
+	short := big.Sub(deal.PaymentRequested, big.Sub(f.ConfirmedAmt, f.VoucherReedeemedAmt))
+	if short.LessThanEqual(big.Zero()) {
+		return ctx.Trigger(rm.ClientEventPaymentChannelReady, deal.PaymentInfo.PayCh)
+	}
+	inflight := big.Add(f.PendingAmt, f.QueuedAmt)
+	if inflight.LessThan(short) || f.PendingWaitSentinel == nil {
+		return ctx.Trigger(rm.ClientEventFundsExpended, big.Sub(short, inflight))
+	}
+	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *f.PendingWaitSentinel, deal.PaymentInfo.PayCh)
+}
+
+// CheckComplete believes a completion only when all blocks are in; blocks in flight get time (M-16).
+func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if got, _ := progress(env, deal); got > deal.TotalReceived {
+		return ctx.Trigger(rm.ClientEventBlocksReceived, got)
+	}
+	switch {
+	case deal.AllBlocksReceived:
+		return ctx.Trigger(rm.ClientEventCompleteVerified)
+	case deal.PricePerByte.IsZero():
+		return ctx.Trigger(rm.ClientEventWaitForLastBlocks)
+	}
+	return nil
+}
+
+// CancelDeal closes the transfer and ends the deal.
+func CancelDeal(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.ChannelID.Initiator != "" && deal.ChannelID.Responder != "" {
+		cctx, cancel := context.WithTimeout(ctx.Context(), shared.CloseDataTransferTimeout)
+		defer cancel()
+		if err := env.CloseDataTransfer(cctx, deal.ChannelID); err != nil && ctx.Context().Err() != nil {
+			return fmt.Errorf("close data transfer: %w", err)
+		}
+	}
+	return ctx.Trigger(rm.ClientEventCancelComplete)
+}

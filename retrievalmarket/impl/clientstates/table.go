@@ -1,0 +1,277 @@
+// Package clientstates is the client's deal as a table: events, transitions and what is done on entering a state
+// (docs/protocol/retrievalmarket.md 3).
+//
+// Progress is accepted in every non-final state: an event that arrives while the deal is busy is recorded, and Ongoing looks
+// at what was recorded (3.3). Every failure passes through Failing or Cancelling, which close the transfer.
+package clientstates
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/meter"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+)
+
+// PaymentNotSent says that a request needed no payment. Its number is that of later releases.
+const PaymentNotSent rm.ClientEvent = 36
+
+// ClientFinalityStates are the states in which nothing happens any more.
+var ClientFinalityStates = []fsm.StateKey{
+	rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled, rm.DealStatusRejected, rm.DealStatusDealNotFound,
+}
+
+// Terms are the terms of a deal for the meter.
+func Terms(d *rm.ClientDealState) meter.Terms {
+	return meter.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
+}
+
+func message(format string) func(*rm.ClientDealState, error) error {
+	return func(d *rm.ClientDealState, err error) error {
+		keepMessage(d, fmt.Sprintf(format, err))
+		return nil
+	}
+}
+
+// keepMessage keeps the first cause of a failure and appends later ones.
+func keepMessage(d *rm.ClientDealState, msg string) {
+	if d.Status == rm.DealStatusFailing && d.Message != "" {
+		msg = d.Message + "; " + msg
+	}
+	d.Message = msg[:min(len(msg), 2048)]
+}
+
+// request sets what is asked for: a level, not a sum; zero asks to look again.
+func request(d *rm.ClientDealState, owed abi.TokenAmount) error {
+	if owed.Nil() || owed.LessThan(big.Zero()) {
+		return fmt.Errorf("payment request of %s", owed)
+	}
+	if !owed.IsZero() {
+		d.PaymentRequested = owed
+	}
+	return nil
+}
+
+func lastRequest(d *rm.ClientDealState, owed abi.TokenAmount) error {
+	d.LastPaymentRequested = true
+	return request(d, owed)
+}
+
+func received(d *rm.ClientDealState, total uint64) error {
+	d.TotalReceived = max(d.TotalReceived, total)
+	return nil
+}
+
+func ready(d *rm.ClientDealState, ch address.Address) error {
+	if d.PaymentInfo == nil {
+		d.PaymentInfo = &rm.PaymentInfo{PayCh: ch}
+	}
+	d.WaitMsgCID, d.Message = nil, ""
+	return nil
+}
+
+// paid accounts for a voucher of the cumulative amount.
+func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
+	if amount.LessThan(d.FundsSpent) {
+		return nil
+	}
+	t := Terms(d)
+	before := d.BytesPaidFor
+	d.PaymentRequested = big.Max(big.Zero(), big.Sub(d.PaymentRequested, big.Sub(amount, d.FundsSpent)))
+	d.FundsSpent = amount
+	d.UnsealFundsPaid = big.Min(d.UnsealPrice, amount)
+	d.BytesPaidFor = t.PaidBytes(amount)
+	if d.BytesPaidFor-before >= d.CurrentInterval && d.CurrentInterval > 0 {
+		d.CurrentInterval += d.PaymentIntervalIncrease
+	}
+	return nil
+}
+
+// ClientEvents is the transition table.
+var ClientEvents = fsm.Events{
+	fsm.Event(rm.ClientEventOpen).From(rm.DealStatusNew).ToNoChange(),
+	fsm.Event(rm.ClientEventWriteDealProposalErrored).FromAny().To(rm.DealStatusFailing).Action(message("proposing deal: %s")),
+	fsm.Event(rm.ClientEventDealProposed).From(rm.DealStatusNew).To(rm.DealStatusWaitForAcceptance).
+		From(rm.DealStatusCancelling).ToNoChange().FromAny().ToJustRecord().
+		Action(func(d *rm.ClientDealState, chid datatransfer.ChannelID) error {
+			d.ChannelID, d.Message = chid, ""
+			return nil
+		}),
+	fsm.Event(rm.ClientEventDealRejected).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusRejected).
+		FromAny().To(rm.DealStatusFailing).
+		Action(func(d *rm.ClientDealState, msg string) error {
+			d.Message = "deal rejected: " + msg
+			return nil
+		}),
+	fsm.Event(rm.ClientEventDealNotFound).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusDealNotFound).
+		FromAny().To(rm.DealStatusFailing).
+		Action(func(d *rm.ClientDealState, msg string) error {
+			d.Message = "deal not found: " + msg
+			return nil
+		}),
+	fsm.Event(rm.ClientEventDealAccepted).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusAccepted).FromAny().ToJustRecord(),
+	fsm.Event(rm.ClientEventUnsealPaymentRequested).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusAccepted).
+		FromAny().ToJustRecord().Action(request),
+	fsm.Event(rm.ClientEventUnknownResponseReceived).FromAny().To(rm.DealStatusFailing).
+		Action(func(d *rm.ClientDealState, status rm.DealStatus, msg string) error {
+			text := "Unexpected deal response status: " + status.String()
+			if msg != "" {
+				text += ": " + msg
+			}
+			keepMessage(d, text)
+			return nil
+		}),
+	fsm.Event(rm.ClientEventProviderCancelled).FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().
+		FromAny().To(rm.DealStatusCancelling).
+		Action(func(d *rm.ClientDealState) error {
+			if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling {
+				d.Message = "Provider cancelled retrieval"
+			}
+			return nil
+		}),
+	fsm.Event(rm.ClientEventCancel).FromAny().To(rm.DealStatusCancelling).
+		Action(func(d *rm.ClientDealState) error {
+			d.Message = "Client cancelled retrieval"
+			return nil
+		}),
+	fsm.Event(rm.ClientEventCancelComplete).From(rm.DealStatusFailing).To(rm.DealStatusErrored).From(rm.DealStatusCancelling).To(rm.DealStatusCancelled),
+
+	fsm.Event(rm.ClientEventPaymentChannelSkip).From(rm.DealStatusAccepted).To(rm.DealStatusOngoing),
+	fsm.Event(rm.ClientEventPaymentChannelErrored).FromMany(rm.DealStatusAccepted, rm.DealStatusPaymentChannelCreating,
+		rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusCheckFunds,
+		rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusFailing).Action(message("error from payment channel: %s")),
+	fsm.Event(rm.ClientEventPaymentChannelCreateInitiated).From(rm.DealStatusAccepted).To(rm.DealStatusPaymentChannelCreating).
+		Action(func(d *rm.ClientDealState, c cid.Cid) error {
+			d.WaitMsgCID = &c
+			return nil
+		}),
+	fsm.Event(rm.ClientEventPaymentChannelAddingFunds).From(rm.DealStatusAccepted).To(rm.DealStatusPaymentChannelAddingInitialFunds).
+		From(rm.DealStatusCheckFunds).To(rm.DealStatusPaymentChannelAddingFunds).
+		Action(func(d *rm.ClientDealState, c cid.Cid, ch address.Address) error {
+			d.WaitMsgCID = &c
+			if d.PaymentInfo == nil {
+				d.PaymentInfo = &rm.PaymentInfo{PayCh: ch}
+			}
+			return nil
+		}),
+	fsm.Event(rm.ClientEventPaymentChannelReady).FromMany(rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingInitialFunds,
+		rm.DealStatusAccepted).To(rm.DealStatusPaymentChannelAllocatingLane).
+		FromMany(rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusCheckFunds).To(rm.DealStatusOngoing).Action(ready),
+	fsm.Event(rm.ClientEventPaymentChannelAddFundsErrored).FromMany(rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds).
+		To(rm.DealStatusFailing).Action(message("wait for add funds: %s")),
+	fsm.Event(rm.ClientEventAllocateLaneErrored).From(rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusFailing).Action(message("allocating payment lane: %s")),
+	fsm.Event(rm.ClientEventLaneAllocated).From(rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusOngoing).
+		Action(func(d *rm.ClientDealState, lane uint64) error {
+			d.PaymentInfo = &rm.PaymentInfo{PayCh: d.PaymentInfo.PayCh, Lane: lane}
+			return nil
+		}),
+
+	fsm.Event(rm.ClientEventPaymentRequested).FromMany(rm.DealStatusOngoing, rm.DealStatusBlocksComplete, rm.DealStatusFundsNeeded,
+		rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusFundsNeeded).From(rm.DealStatusCheckComplete).ToNoChange().
+		FromAny().ToJustRecord().Action(request),
+	fsm.Event(rm.ClientEventLastPaymentRequested).FromMany(rm.DealStatusOngoing, rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment,
+		rm.DealStatusBlocksComplete, rm.DealStatusFinalizing).To(rm.DealStatusFundsNeededLastPayment).
+		From(rm.DealStatusCheckComplete).ToNoChange().FromAny().ToJustRecord().Action(lastRequest),
+	fsm.Event(rm.ClientEventBlocksReceived).FromMany(rm.DealStatusOngoing, rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment,
+		rm.DealStatusCheckComplete, rm.DealStatusClientWaitingForLastBlocks).ToNoChange().FromAny().ToJustRecord().Action(received),
+	fsm.Event(rm.ClientEventAllBlocksReceived).FromMany(rm.DealStatusOngoing, rm.DealStatusBlocksComplete).To(rm.DealStatusBlocksComplete).
+		FromMany(rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment, rm.DealStatusCheckComplete).ToNoChange().
+		From(rm.DealStatusClientWaitingForLastBlocks).To(rm.DealStatusCompleted).FromAny().ToJustRecord().
+		Action(func(d *rm.ClientDealState) error {
+			d.AllBlocksReceived = true
+			return nil
+		}),
+	fsm.Event(rm.ClientEventSendFunds).From(rm.DealStatusFundsNeeded).To(rm.DealStatusSendFunds).
+		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment),
+	fsm.Event(rm.ClientEventBadPaymentRequested).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusFundsNeeded,
+		rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusFailing).
+		Action(func(d *rm.ClientDealState, msg string) error {
+			d.Message = msg
+			return nil
+		}),
+	fsm.Event(rm.ClientEventCreateVoucherFailed).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFailing).
+		Action(message("creating payment voucher: %s")),
+	fsm.Event(rm.ClientEventVoucherShortfall).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusCheckFunds).
+		Action(func(d *rm.ClientDealState, short abi.TokenAmount) error {
+			d.VoucherShortfall = short
+			return nil
+		}),
+	fsm.Event(rm.ClientEventWriteDealPaymentErrored).FromAny().To(rm.DealStatusFailing).Action(message("writing deal payment: %s")),
+	fsm.Event(rm.ClientEventPaymentSent).From(rm.DealStatusSendFunds).To(rm.DealStatusOngoing).
+		From(rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFinalizing).
+		FromMany(rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment, rm.DealStatusCheckComplete).ToNoChange().
+		FromAny().ToJustRecord().Action(paid),
+	fsm.Event(PaymentNotSent).From(rm.DealStatusSendFunds).To(rm.DealStatusOngoing).From(rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFinalizing).
+		FromAny().ToJustRecord().
+		Action(func(d *rm.ClientDealState) error {
+			d.PaymentRequested = big.Zero()
+			return nil
+		}),
+	fsm.Event(rm.ClientEventFundsExpended).FromMany(rm.DealStatusCheckFunds, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).
+		To(rm.DealStatusInsufficientFunds).
+		Action(func(d *rm.ClientDealState, short abi.TokenAmount) error {
+			d.VoucherShortfall = short
+			d.Message = fmt.Sprintf("not enough current or pending funds in payment channel, shortfall of %s", short)
+			return nil
+		}),
+	fsm.Event(rm.ClientEventRecheckFunds).From(rm.DealStatusInsufficientFunds).To(rm.DealStatusCheckFunds),
+
+	fsm.Event(rm.ClientEventComplete).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusAccepted).ToJustRecord().
+		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling, rm.DealStatusClientWaitingForLastBlocks).ToJustRecord().
+		FromMany(rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusPaymentChannelAllocatingLane).ToJustRecord().
+		FromAny().To(rm.DealStatusCheckComplete),
+	fsm.Event(rm.ClientEventCompleteVerified).From(rm.DealStatusCheckComplete).To(rm.DealStatusCompleted),
+	fsm.Event(rm.ClientEventEarlyTermination).From(rm.DealStatusCheckComplete).To(rm.DealStatusFailing).
+		Action(func(d *rm.ClientDealState) error {
+			d.Message = "Provider sent complete status without sending all data"
+			return nil
+		}),
+	fsm.Event(rm.ClientEventWaitForLastBlocks).From(rm.DealStatusCheckComplete).To(rm.DealStatusClientWaitingForLastBlocks),
+	fsm.Event(rm.ClientEventDataTransferError).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
+		Action(message("error generated by data transfer: %s")),
+}
+
+// Deadlines bound the time in each state without any event. A zero duration switches one off.
+func Deadlines(accept, chain, idle, last time.Duration) map[fsm.StateKey]fsm.Deadline {
+	out := map[fsm.StateKey]fsm.Deadline{}
+	set := func(d time.Duration, states ...rm.DealStatus) {
+		for _, s := range states {
+			out[s] = fsm.Deadline{After: d, Event: rm.ClientEventDataTransferError, Args: []any{fmt.Errorf("nothing happened in %s for %s", s, d)}}
+		}
+	}
+	set(accept, rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusAccepted)
+	set(chain, rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds,
+		rm.DealStatusPaymentChannelAllocatingLane, rm.DealStatusCheckFunds)
+	set(idle, rm.DealStatusOngoing, rm.DealStatusFundsNeeded, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment,
+		rm.DealStatusFundsNeededLastPayment, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
+	set(last, rm.DealStatusClientWaitingForLastBlocks)
+	out[rm.DealStatusCheckComplete] = fsm.Deadline{After: last, Event: rm.ClientEventEarlyTermination}
+	out[rm.DealStatusFailing] = fsm.Deadline{After: time.Minute, Event: rm.ClientEventCancelComplete}
+	out[rm.DealStatusCancelling] = fsm.Deadline{After: time.Minute, Event: rm.ClientEventCancelComplete}
+	out[rm.DealStatusInsufficientFunds] = fsm.Never("the user has to add funds; the provider ends the deal after its own payment wait")
+	return out
+}
+
+// Spec is the machine of the client.
+func Spec(deadlines map[fsm.StateKey]fsm.Deadline) fsm.Spec[rm.ClientDealState] {
+	return fsm.Spec[rm.ClientDealState]{
+		Name: "client deal", Events: ClientEvents, Entry: ClientStateEntryFuncs, Final: ClientFinalityStates, Deadlines: deadlines,
+		State:      func(d *rm.ClientDealState) fsm.StateKey { return d.Status },
+		SetState:   func(d *rm.ClientDealState, s fsm.StateKey) { d.Status = s.(rm.DealStatus) },
+		Interrupts: []fsm.EventName{rm.ClientEventCancel, rm.ClientEventProviderCancelled},
+		StateName:  func(s fsm.StateKey) string { return s.(rm.DealStatus).String() },
+		EventName: func(e fsm.EventName) string {
+			if e == PaymentNotSent {
+				return "ClientEventPaymentNotSent"
+			}
+			return e.(rm.ClientEvent).String()
+		},
+	}
+}

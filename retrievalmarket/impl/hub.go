@@ -1,0 +1,139 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+)
+
+// AheadProtocol is listed by Cartage peers: they take vouchers for verified bytes without having asked.
+const AheadProtocol = "/cartage/ahead/1.0.0"
+
+// Hub joins a client and a provider to one data-transfer manager: each type of voucher is registered once, and events go
+// to the side that they belong to (M-34).
+type Hub struct {
+	dt       dt.Manager
+	self     peer.ID
+	client   *Client
+	provider *Provider
+	unsub    dt.Unsubscribe
+}
+
+// storeUser is a transport on which a channel can have a store of its own.
+type storeUser interface {
+	UseStore(dt.ChannelID, ipld.LinkSystem) error
+}
+
+// NewHub registers the market with a manager. Sides are added before the manager starts.
+func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
+	h := &Hub{dt: manager, self: self}
+	err := errors.Join(
+		manager.RegisterVoucherType(&rm.DealProposal{}, h),
+		manager.RegisterRevalidator(&rm.DealPayment{}, h),
+		manager.RegisterVoucherResultType(&rm.DealResponse{}),
+		manager.RegisterTransportConfigurer(&rm.DealProposal{}, h.configure),
+	)
+	h.unsub = manager.SubscribeToEvents(h.event)
+	return h, err
+}
+
+func (h *Hub) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Transport) {
+	p, ok := v.(*rm.DealProposal)
+	u, canStore := transport.(storeUser)
+	if !ok || !canStore {
+		return
+	}
+	var ls *ipld.LinkSystem
+	switch {
+	case chid.Initiator == h.self && h.client != nil:
+		ls = h.client.linkSystem(p.ID)
+	case chid.Responder == h.self && h.provider != nil:
+		ls = h.provider.linkSystem(chid, p.ID)
+	}
+	if ls != nil {
+		_ = u.UseStore(chid, *ls)
+	}
+}
+
+func (h *Hub) event(e dt.Event, s dt.ChannelState) {
+	switch chid := s.ChannelID(); {
+	case chid.Initiator == h.self && h.client != nil:
+		h.client.transferEvent(e, s)
+	case chid.Responder == h.self && h.provider != nil:
+		h.provider.transferEvent(e, s)
+	}
+}
+
+var errNoProvider = errors.New("this node does not provide")
+
+// ValidatePush implements datatransfer.RequestValidator.
+func (h *Hub) ValidatePush(bool, dt.ChannelID, peer.ID, dt.Voucher, cid.Cid, ipld.Node) (dt.VoucherResult, error) {
+	return nil, errors.New("No pushes accepted")
+}
+
+// ValidatePull implements datatransfer.RequestValidator.
+func (h *Hub) ValidatePull(restart bool, chid dt.ChannelID, receiver peer.ID, v dt.Voucher, base cid.Cid, sel ipld.Node) (dt.VoucherResult, error) {
+	if h.provider == nil {
+		return nil, errNoProvider
+	}
+	r, err := h.provider.validate(h.provider.ctx, restart, chid, receiver, v, base, sel)
+	if r == nil {
+		return nil, err
+	}
+	return r, err
+}
+
+// Limit implements datatransfer.Limiter.
+func (h *Hub) Limit(chid dt.ChannelID) (uint64, bool) {
+	if h.provider == nil {
+		return 0, true
+	}
+	return h.provider.limit(chid), true
+}
+
+// Revalidate implements datatransfer.Revalidator.
+func (h *Hub) Revalidate(chid dt.ChannelID, v dt.Voucher) (dt.VoucherResult, error) {
+	if h.provider == nil {
+		return nil, errNoProvider
+	}
+	r, err := h.provider.revalidate(h.provider.ctx, chid, v)
+	if r == nil {
+		return nil, err
+	}
+	return r, err
+}
+
+// OnPullDataSent implements datatransfer.Revalidator.
+func (h *Hub) OnPullDataSent(chid dt.ChannelID, _ uint64) (bool, dt.VoucherResult, error) {
+	if h.provider == nil {
+		return false, nil, nil
+	}
+	return h.provider.limitReached(chid)
+}
+
+// OnPushDataReceived implements datatransfer.Revalidator.
+func (h *Hub) OnPushDataReceived(dt.ChannelID, uint64) (bool, dt.VoucherResult, error) {
+	return false, nil, nil
+}
+
+// OnComplete implements datatransfer.Revalidator.
+func (h *Hub) OnComplete(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
+	if h.provider == nil {
+		return false, nil, nil
+	}
+	return h.provider.allSent(chid)
+}
+
+// BeforeRestart prepares the restart of a channel; the channel monitor calls it.
+func (h *Hub) BeforeRestart(ctx context.Context, chid dt.ChannelID) error {
+	if h.client == nil || chid.Initiator != h.self {
+		return nil
+	}
+	return h.client.prepareRestart(ctx, chid)
+}

@@ -1,0 +1,365 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipld/go-ipld-prime"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/piecestore"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/network"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// PieceSource finds and opens pieces. Find touches no piece; an absent payload answers an error that wraps ErrNotFound.
+type PieceSource interface {
+	Find(ctx context.Context, payload cid.Cid, piece *cid.Cid) (Found, error)
+	Acquire(ctx context.Context, piece cid.Cid) (Reader, error)
+}
+
+// Found is a piece that holds a payload.
+type Found struct {
+	Info piecestore.PieceInfo
+	// Size is the length of the CAR, an upper bound of the payload.
+	Size uint64
+}
+
+// Reader reads the blocks of a piece until it is closed.
+type Reader interface {
+	Get(cid.Cid) ([]byte, error)
+	LinkSystem() ipld.LinkSystem
+	Close() error
+}
+
+// ProviderConfig is what a provider is made of.
+type ProviderConfig struct {
+	Hub       *Hub
+	Network   network.RetrievalMarketNetwork
+	Node      rm.RetrievalProviderNode
+	Address   address.Address // of the provider; its worker is quoted as payment address
+	Pieces    PieceSource
+	Asks      rm.AskStore
+	Store     datastore.Batching
+	Decide    DealDecider
+	Deadlines map[fsm.StateKey]fsm.Deadline
+	Log       *slog.Logger
+}
+
+// DealDecider says whether a proposal is accepted, and why not.
+type DealDecider func(ctx context.Context, state rm.ProviderDealState) (accept bool, reason string, err error)
+
+// Provider implements retrievalmarket.RetrievalProvider.
+type Provider struct {
+	cfg   ProviderConfig
+	table *fsm.Table[rm.ProviderDealState]
+	store deals[rm.ProviderDealState, *rm.ProviderDealState]
+	subs  subscribers[rm.ProviderEvent, rm.ProviderDealState]
+	ready *shared.ReadyManager
+
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	deals  map[rm.ProviderDealIdentifier]*providerDeal
+	byChan map[dt.ChannelID]*providerDeal
+}
+
+var _ rm.RetrievalProvider = (*Provider)(nil)
+
+// providerDeal is the owner of a deal in progress. Its fields are what the meter needs at once, without waiting for the
+// machine.
+type providerDeal struct {
+	id      rm.ProviderDealIdentifier
+	machine *fsm.Machine[rm.ProviderDealState]
+	pieces  PieceSource
+
+	mu       sync.Mutex
+	paid     abi.TokenAmount
+	unsealed bool
+	sentAll  bool
+	bad      int
+	reader   Reader
+	released bool
+}
+
+// NewProviderFromConfig makes a provider; Start runs it.
+func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
+	t, err := fsm.Compile(providerstates.Spec(cfg.Deadlines))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	p := &Provider{cfg: cfg, table: t, store: deals[rm.ProviderDealState, *rm.ProviderDealState]{cfg.Store}, ready: shared.NewReadyManager(),
+		deals: map[rm.ProviderDealIdentifier]*providerDeal{}, byChan: map[dt.ChannelID]*providerDeal{}}
+	cfg.Hub.provider = p
+	return p, nil
+}
+
+// Start implements retrievalmarket.RetrievalProvider: unfinished deals are taken up before the first query or request is
+// answered.
+func (p *Provider) Start(ctx context.Context) error {
+	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	err := p.store.open(ctx)
+	var open []rm.ProviderDealState
+	if err == nil {
+		err = p.store.each(ctx, func(d rm.ProviderDealState) error {
+			if !p.table.Final(d.Status) {
+				open = append(open, d)
+			}
+			return nil
+		})
+	}
+	for _, d := range open {
+		if err == nil {
+			err = p.load(ctx, d)
+		}
+	}
+	if err == nil {
+		err = p.cfg.Network.SetDelegate(p)
+	}
+	p.ready.FireReady(err)
+	return err
+}
+
+// load takes up a stored deal (4.8): what the voucher book says is raised into it and into the transfer.
+func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
+	if b, ok := p.cfg.Node.(rm.ProviderBook); ok {
+		best, err := b.BestForDeal(ctx, dealKey(d.Identifier()))
+		if err != nil {
+			return err
+		}
+		if best != nil {
+			d.FundsReceived = big.Max(d.FundsReceived, best.Amount)
+		}
+	}
+	t := providerstates.Terms(&d)
+	paidBytes := t.PaidBytes(d.FundsReceived)
+	d.TotalSent = max(d.TotalSent, paidBytes)
+	d.CurrentInterval = t.CurrentInterval(paidBytes)
+	pd := p.track(d)
+	pd.unsealed = d.Status != rm.DealStatusNew && d.Status != rm.DealStatusFundsNeededUnseal && d.Status != rm.DealStatusUnsealing
+	if d.ChannelID != (dt.ChannelID{}) {
+		p.byChan[d.ChannelID] = pd
+		if r, ok := p.cfg.Hub.dt.(interface {
+			RaiseQueued(context.Context, dt.ChannelID, uint64) error
+		}); ok && paidBytes > 0 {
+			if err := r.RaiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
+				return err
+			}
+		}
+	}
+	if d.Status == rm.DealStatusFundsNeededUnseal && d.FundsReceived.GreaterThanEqual(d.UnsealPrice) {
+		return pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
+	}
+	return pd.machine.Reenter()
+}
+
+// dealKey is the key of a provider's deal in the voucher book.
+func dealKey(id rm.ProviderDealIdentifier) string { return "p" + id.String() }
+
+func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
+	pd := &providerDeal{id: d.Identifier(), paid: d.FundsReceived, pieces: p.cfg.Pieces}
+	pd.machine = fsm.NewMachine(p.ctx, p.table, d, p, fsm.Hooks[rm.ProviderDealState]{
+		Persist: func(e fsm.EventName, rec rm.ProviderDealState) error {
+			return p.store.put(context.WithoutCancel(p.ctx), rec.Identifier().String(), rec, p.table.Final(rec.Status))
+		},
+		Notify: func(e fsm.EventName, rec rm.ProviderDealState) { p.notify(pd, e.(rm.ProviderEvent), rec) },
+		Dropped: func(e fsm.EventName, rec rm.ProviderDealState, err error) {
+			p.cfg.Log.Debug("provider deal event dropped", "deal", rec.Identifier(), "error", err)
+		},
+		Failed: func(_ rm.ProviderDealState, err error) (fsm.EventName, []any) {
+			return rm.ProviderEventDataTransferError, []any{err}
+		},
+	})
+	p.mu.Lock()
+	p.deals[pd.id] = pd
+	p.mu.Unlock()
+	return pd
+}
+
+func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderDealState) {
+	if e != rm.ProviderEventBlockSent {
+		p.cfg.Log.Info("provider deal", "deal", rec.Identifier().String(), "event", e.String(), "state", rec.Status.String(), "message", rec.Message)
+	}
+	p.subs.publish(e, rec)
+	if !p.table.Final(rec.Status) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.deals, pd.id)
+	delete(p.byChan, rec.ChannelID)
+}
+
+// OnReady implements retrievalmarket.RetrievalProvider.
+func (p *Provider) OnReady(f shared.ReadyFunc) { p.ready.OnReady(f) }
+
+// Stop implements retrievalmarket.RetrievalProvider; deals go on at the next start.
+func (p *Provider) Stop() error {
+	if p.cancel == nil {
+		return nil
+	}
+	err := p.cfg.Network.StopHandlingRequests()
+	p.cancel()
+	p.mu.Lock()
+	list := make([]*providerDeal, 0, len(p.deals))
+	for _, d := range p.deals {
+		list = append(list, d)
+	}
+	p.mu.Unlock()
+	for _, d := range list {
+		err = errors.Join(err, d.machine.Stop(context.WithoutCancel(p.ctx)), d.release())
+	}
+	p.subs.wg.Wait()
+	return err
+}
+
+// SetAsk implements retrievalmarket.RetrievalProvider.
+func (p *Provider) SetAsk(ask *rm.Ask) {
+	if err := p.cfg.Asks.SetAsk(ask); err != nil {
+		p.cfg.Log.Error("Error setting retrieval ask", "error", err)
+	}
+}
+
+// GetAsk implements retrievalmarket.RetrievalProvider.
+func (p *Provider) GetAsk() *rm.Ask { return p.cfg.Asks.GetAsk() }
+
+// SubscribeToEvents implements retrievalmarket.RetrievalProvider.
+func (p *Provider) SubscribeToEvents(f rm.ProviderSubscriber) rm.Unsubscribe {
+	return p.subs.subscribe(f)
+}
+
+// ListDeals implements retrievalmarket.RetrievalProvider.
+func (p *Provider) ListDeals() map[rm.ProviderDealIdentifier]rm.ProviderDealState {
+	out := map[rm.ProviderDealIdentifier]rm.ProviderDealState{}
+	if p.ready.Ready() != nil {
+		return out
+	}
+	if err := p.store.each(p.ctx, func(d rm.ProviderDealState) error {
+		out[d.Identifier()] = d
+		return nil
+	}); err != nil {
+		p.cfg.Log.Error("list deals", "error", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, d := range p.deals {
+		out[id], _ = d.machine.State()
+	}
+	return out
+}
+
+// CancelDeal ends a deal on the provider's side.
+func (p *Provider) CancelDeal(id rm.ProviderDealIdentifier) error {
+	p.mu.Lock()
+	d := p.deals[id]
+	p.mu.Unlock()
+	if d == nil {
+		return fmt.Errorf("deal %s is not running: %w", id, rm.ErrNotFound)
+	}
+	s, _ := d.machine.State()
+	return p.cfg.Hub.dt.CloseDataTransferChannel(p.ctx, s.ChannelID)
+}
+
+// HandleQueryStream answers one query; it always answers (M-18) and touches no piece.
+func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
+	defer s.Close()
+	q, err := s.ReadQuery()
+	if err != nil {
+		return
+	}
+	_ = s.WriteQueryResponse(p.answer(p.ctx, q))
+}
+
+func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
+	ask := p.GetAsk()
+	r := rm.QueryResponse{
+		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: p.cfg.Address,
+		MinPricePerByte: ask.PricePerByte, MaxPaymentInterval: ask.PaymentInterval, MaxPaymentIntervalIncrease: ask.PaymentIntervalIncrease,
+		UnsealPrice: ask.UnsealPrice,
+	}
+	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, nil)
+	if err != nil {
+		r.Status, r.Message = rm.QueryResponseError, "failed to look up payment address: "+err.Error()
+		return r
+	}
+	r.PaymentAddress = worker
+	f, err := p.cfg.Pieces.Find(ctx, q.PayloadCID, q.PieceCID)
+	switch {
+	case errors.Is(err, rm.ErrNotFound):
+		r.MinPricePerByte, r.UnsealPrice = big.Zero(), big.Zero()
+		r.Message = "piece info for cid not found (deal has not been added to a piece yet)"
+	case err != nil:
+		r.Status, r.Message = rm.QueryResponseError, "failed to fetch piece to retrieve from: "+err.Error()
+	default:
+		r.Status, r.PieceCIDFound, r.Size = rm.QueryResponseAvailable, rm.QueryItemAvailable, f.Size
+	}
+	return r
+}
+
+// transferEvent maps what happens on a channel to its deal (4.4).
+func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
+	prop, ok := s.Voucher().(*rm.DealProposal)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	pd := p.deals[rm.ProviderDealIdentifier{Receiver: s.Recipient(), DealID: prop.ID}]
+	bound := pd != nil && p.byChan[s.ChannelID()] == pd
+	p.mu.Unlock()
+	if pd == nil || !bound {
+		return
+	}
+	switch e.Code {
+	case dt.Accept:
+		_ = pd.machine.Send(rm.ProviderEventDealAccepted, s.ChannelID())
+	case dt.DataQueuedProgress:
+		if st, _ := pd.machine.State(); st.Status == rm.DealStatusUnsealed || st.Status == rm.DealStatusFundsNeeded {
+			_ = pd.machine.Send(rm.ProviderEventBlockSent, s.Queued())
+		}
+	case dt.Error:
+		_ = pd.machine.Send(rm.ProviderEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
+	case dt.Cancel:
+		_ = pd.machine.Send(rm.ProviderEventClientCancelled)
+	case dt.CleanupComplete:
+		if s.Status() == dt.Completed {
+			_ = pd.machine.Send(rm.ProviderEventComplete)
+		}
+	}
+}
+
+// limit is how far the sender of a channel may go (M-02: a channel that no deal knows may not go anywhere).
+func (p *Provider) limit(chid dt.ChannelID) uint64 {
+	pd := p.of(chid)
+	if pd == nil {
+		return 0
+	}
+	s, _ := pd.machine.State()
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if providerstates.Terms(&s).Free() {
+		return math.MaxUint64
+	}
+	return providerstates.Terms(&s).Limit(pd.paid)
+}
+
+func (p *Provider) of(chid dt.ChannelID) *providerDeal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byChan[chid]
+}

@@ -1,0 +1,395 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/carstore"
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+)
+
+// maxBadVouchers ends a deal (4.7, rule 8).
+const maxBadVouchers = 3
+
+// maxSelector bounds the selector of a proposal (M-42, D22).
+const maxSelector = 16 << 10
+
+// refusal is an answer that no deal is made for.
+type refusal struct {
+	status rm.DealStatus
+	reason string
+}
+
+func (r *refusal) Error() string { return r.reason }
+
+func refuse(s rm.DealStatus, format string, args ...any) error {
+	return &refusal{s, fmt.Sprintf(format, args...)}
+}
+
+// validate checks a proposal and, if it is good, starts to track a deal (4.6).
+func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID, receiver peer.ID, v dt.Voucher, base cid.Cid, sel ipld.Node) (*rm.DealResponse, error) {
+	if err := p.ready.Ready(); err != nil {
+		return nil, err
+	}
+	prop, ok := v.(*rm.DealProposal)
+	if !ok {
+		return nil, errors.New("wrong voucher type")
+	}
+	if !prop.PayloadCID.Equals(base) {
+		return nil, errors.New("incorrect CID for this proposal")
+	}
+	if prop.Selector != nil && len(prop.Selector.Raw) > maxSelector {
+		return nil, fmt.Errorf("selector of %d bytes is above the limit of %d", len(prop.Selector.Raw), maxSelector)
+	}
+	want, err := selectorOf(prop)
+	if err != nil || !datamodel.DeepEqual(want, sel) {
+		return nil, errors.New("incorrect selector for this proposal")
+	}
+	if restart {
+		return nil, p.validateRestart(chid, receiver, prop)
+	}
+	resp := &rm.DealResponse{ID: prop.ID, PaymentOwed: big.Zero(), Status: rm.DealStatusAccepted}
+	if err := p.begin(ctx, chid, receiver, *prop); err != nil {
+		var r *refusal
+		if !errors.As(err, &r) {
+			r = &refusal{rm.DealStatusErrored, err.Error()}
+		}
+		resp.Status, resp.Message = r.status, r.reason
+		return resp, err
+	}
+	if !prop.UnsealPrice.IsZero() {
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, prop.UnsealPrice
+	}
+	return resp, dt.ErrPause
+}
+
+func (p *Provider) validateRestart(chid dt.ChannelID, receiver peer.ID, prop *rm.DealProposal) error {
+	p.mu.Lock()
+	pd := p.deals[rm.ProviderDealIdentifier{Receiver: receiver, DealID: prop.ID}]
+	bound := pd != nil && p.byChan[chid] == pd
+	p.mu.Unlock()
+	if !bound {
+		return fmt.Errorf("deal %s: %w", prop.ID, rm.ErrNotFound)
+	}
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if !pd.unsealed {
+		return dt.ErrPause
+	}
+	return nil
+}
+
+func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
+	if askstore.Check(&rm.Ask{PricePerByte: prop.PricePerByte, UnsealPrice: prop.UnsealPrice, PaymentInterval: prop.PaymentInterval,
+		PaymentIntervalIncrease: prop.PaymentIntervalIncrease}) != nil {
+		if prop.PricePerByte.Sign() > 0 && prop.PaymentInterval == 0 {
+			return refuse(rm.DealStatusRejected, "Payment interval too small")
+		}
+		return refuse(rm.DealStatusRejected, "invalid deal parameters")
+	}
+	switch {
+	case prop.PricePerByte.LessThan(ask.PricePerByte):
+		return refuse(rm.DealStatusRejected, "Price per byte too low")
+	case prop.PaymentInterval > ask.PaymentInterval:
+		return refuse(rm.DealStatusRejected, "Payment interval too large")
+	case prop.PaymentIntervalIncrease > ask.PaymentIntervalIncrease:
+		return refuse(rm.DealStatusRejected, "Payment interval increase too large")
+	case prop.UnsealPrice.LessThan(ask.UnsealPrice):
+		return refuse(rm.DealStatusRejected, "Unseal price too small")
+	case prop.PricePerByte.Sign() > 0 && prop.PaymentInterval < min(64<<10, ask.PaymentInterval):
+		return refuse(rm.DealStatusRejected, "Payment interval too small")
+	}
+	return nil
+}
+
+// begin accepts a proposal: nothing is kept of a refused one.
+func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal) error {
+	if err := checkTerms(&prop, p.GetAsk()); err != nil {
+		return err
+	}
+	state := rm.ProviderDealState{
+		DealProposal: prop, Status: rm.DealStatusNew, Receiver: receiver, FundsReceived: big.Zero(), CurrentInterval: prop.PaymentInterval,
+	}
+	if p.cfg.Decide != nil {
+		ok, reason, err := p.cfg.Decide(ctx, state)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return refuse(rm.DealStatusRejected, "%s", reason)
+		}
+	}
+	found, err := p.cfg.Pieces.Find(ctx, prop.PayloadCID, prop.PieceCID)
+	if errors.Is(err, rm.ErrNotFound) {
+		return refuse(rm.DealStatusDealNotFound, "%s", err)
+	}
+	if err != nil {
+		return err
+	}
+	state.PieceInfo = &found.Info
+	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
+		return fmt.Errorf("Begin: cannot initiate a state for identifier %s: it already exists", state.Identifier())
+	}
+	if err := p.store.put(ctx, state.Identifier().String(), state, true); err != nil {
+		return err
+	}
+	pd := p.track(state)
+	p.mu.Lock()
+	p.byChan[chid] = pd
+	p.mu.Unlock()
+	if prop.UnsealPrice.IsZero() {
+		return pd.machine.Send(rm.ProviderEventOpen)
+	}
+	return pd.machine.Send(rm.ProviderEventPaymentRequested, uint64(0))
+}
+
+// revalidate takes a payment (4.7). The deal is locked for the arithmetic only, never across the book.
+func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Voucher) (*rm.DealResponse, error) {
+	pay, ok := v.(*rm.DealPayment)
+	if !ok {
+		return nil, errors.New("wrong voucher type")
+	}
+	pd := p.of(chid)
+	if pd == nil {
+		return nil, fmt.Errorf("deal %s: %w", pay.ID, rm.ErrNotFound)
+	}
+	state, _ := pd.machine.State()
+	if pay.ID != pd.id.DealID {
+		return p.badVoucher(pd, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
+	}
+	t := providerstates.Terms(&state)
+	if pay.PaymentVoucher == nil {
+		return p.badVoucher(pd, errors.New("payment has no voucher"))
+	}
+	total, err := p.save(ctx, pd, pay, t.PaidBytes(pay.PaymentVoucher.Amount))
+	if err != nil {
+		return p.badVoucher(pd, err)
+	}
+	sent := p.raise(ctx, chid, t.PaidBytes(total))
+	pd.mu.Lock()
+	pd.paid = big.Max(pd.paid, total)
+	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
+	pd.mu.Unlock()
+	resp := &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero()}
+	switch {
+	case paid.LessThan(state.UnsealPrice):
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(state.UnsealPrice, paid)
+		return resp, partial(pd, paid)
+	case !unsealed:
+		return nil, pd.machine.Send(rm.ProviderEventPaymentReceived, paid)
+	case sentAll && t.Owed(sent, paid).Sign() == 0:
+		resp.Status = rm.DealStatusCompleted
+		return resp, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
+	case sentAll:
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededLastPayment, t.Owed(sent, paid)
+		return resp, partial(pd, paid)
+	case sent >= t.Limit(paid):
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeeded, t.Owed(sent, paid)
+		return resp, partial(pd, paid)
+	}
+	return nil, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
+}
+
+func partial(pd *providerDeal, paid abi.TokenAmount) error {
+	return errors.Join(pd.machine.Send(rm.ProviderEventPartialPaymentReceived, paid), dt.ErrPause)
+}
+
+// save puts a voucher into the node's book and returns the total that is credited to the deal.
+func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (abi.TokenAmount, error) {
+	if b, ok := p.cfg.Node.(rm.ProviderBook); ok {
+		total, _, err := b.SaveDealVoucher(ctx, dealKey(pd.id), pay.PaymentChannel, pay.PaymentVoucher, covers)
+		return total, err
+	}
+	tok, _, err := p.cfg.Node.GetChainHead(ctx)
+	if err != nil {
+		return big.Zero(), err
+	}
+	pd.mu.Lock()
+	paid := pd.paid
+	pd.mu.Unlock()
+	grown, err := p.cfg.Node.SavePaymentVoucher(ctx, pay.PaymentChannel, pay.PaymentVoucher, nil, big.Zero(), tok)
+	if err != nil {
+		return big.Zero(), err
+	}
+	return big.Add(paid, big.Min(grown, big.Max(big.Zero(), big.Sub(pay.PaymentVoucher.Amount, paid)))), nil
+}
+
+// raise lifts what counts as sent to what was paid for: after a crash the payer may know better.
+func (p *Provider) raise(ctx context.Context, chid dt.ChannelID, paidBytes uint64) uint64 {
+	if r, ok := p.cfg.Hub.dt.(interface {
+		RaiseQueued(context.Context, dt.ChannelID, uint64) error
+	}); ok && paidBytes > 0 {
+		_ = r.RaiseQueued(ctx, chid, paidBytes)
+	}
+	return p.sent(ctx, chid)
+}
+
+func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {
+	s, err := p.cfg.Hub.dt.ChannelState(ctx, chid)
+	if err != nil {
+		return 0
+	}
+	return s.Queued()
+}
+
+// badVoucher answers what is wrong; the third one ends the deal. Nothing is credited and nothing is lost.
+func (p *Provider) badVoucher(pd *providerDeal, cause error) (*rm.DealResponse, error) {
+	pd.mu.Lock()
+	pd.bad++
+	over := pd.bad >= maxBadVouchers
+	pd.mu.Unlock()
+	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusErrored, PaymentOwed: big.Zero(), Message: cause.Error()}
+	if !over {
+		state, _ := pd.machine.State()
+		t := providerstates.Terms(&state)
+		pd.mu.Lock()
+		owed := t.Owed(max(state.TotalSent, t.PaidBytes(pd.paid)), pd.paid)
+		pd.mu.Unlock()
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeeded, owed
+		return resp, dt.ErrPause
+	}
+	_ = pd.machine.Send(rm.ProviderEventSaveVoucherFailed, cause)
+	return resp, cause
+}
+
+// limitReached is asked when a channel has sent up to its limit.
+func (p *Provider) limitReached(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
+	pd := p.of(chid)
+	if pd == nil {
+		return true, nil, fmt.Errorf("channel %s has no deal: %w", chid, rm.ErrNotFound)
+	}
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.sent(p.ctx, chid)
+	pd.mu.Lock()
+	paid := pd.paid
+	pd.mu.Unlock()
+	if sent < t.Limit(paid) {
+		return true, nil, nil
+	}
+	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
+	return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(sent, paid)}, dt.ErrPause
+}
+
+// allSent is asked when the last block has left.
+func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
+	pd := p.of(chid)
+	if pd == nil {
+		return false, nil, nil
+	}
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.sent(p.ctx, chid)
+	pd.mu.Lock()
+	pd.sentAll = true
+	owed := t.Owed(sent, pd.paid)
+	pd.mu.Unlock()
+	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)
+	_ = pd.machine.Send(rm.ProviderEventBlocksCompleted)
+	if owed.IsZero() {
+		return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, nil
+	}
+	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
+	return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, dt.ErrPause
+}
+
+// open returns the reader of a deal's piece, which is acquired once.
+func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if pd.reader != nil {
+		return pd.reader, nil
+	}
+	if pd.released {
+		return nil, errors.New("deal is over")
+	}
+	s, _ := pd.machine.State()
+	if s.PieceInfo == nil {
+		return nil, errors.New("deal has no piece")
+	}
+	r, err := pd.pieces.Acquire(ctx, s.PieceInfo.PieceCID)
+	pd.reader = r
+	return r, err
+}
+
+func (pd *providerDeal) release() error {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	pd.released = true
+	r := pd.reader
+	pd.reader = nil
+	if r == nil {
+		return nil
+	}
+	return r.Close()
+}
+
+// linkSystem serves a deal out of its piece.
+func (p *Provider) linkSystem(chid dt.ChannelID, id rm.DealID) *ipld.LinkSystem {
+	pd := p.of(chid)
+	if pd == nil || pd.id.DealID != id {
+		return nil
+	}
+	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
+		r, err := pd.open(p.ctx)
+		if err != nil {
+			return nil, err
+		}
+		return r.Get(c)
+	})
+	return &ls
+}
+
+// Unseal implements providerstates.ProviderDealEnvironment: the piece is opened, and must hold the payload, before
+// anything is sent.
+func (p *Provider) Unseal(ctx context.Context, deal rm.ProviderDealState) error {
+	p.mu.Lock()
+	pd := p.deals[deal.Identifier()]
+	p.mu.Unlock()
+	if pd == nil {
+		return fmt.Errorf("deal %s: %w", deal.Identifier(), rm.ErrNotFound)
+	}
+	r, err := pd.open(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Get(deal.PayloadCID); err != nil {
+		return fmt.Errorf("the piece does not serve the payload: %w", err)
+	}
+	pd.mu.Lock()
+	pd.unsealed = true
+	pd.mu.Unlock()
+	return nil
+}
+
+// Release implements providerstates.ProviderDealEnvironment.
+func (p *Provider) Release(deal rm.ProviderDealState) error {
+	p.mu.Lock()
+	pd := p.deals[deal.Identifier()]
+	p.mu.Unlock()
+	if pd == nil {
+		return nil
+	}
+	return pd.release()
+}
+
+// ResumeDataTransfer implements providerstates.ProviderDealEnvironment.
+func (p *Provider) ResumeDataTransfer(ctx context.Context, chid dt.ChannelID) error {
+	return p.cfg.Hub.dt.ResumeDataTransferChannel(ctx, chid)
+}
+
+// CloseDataTransfer implements providerstates.ProviderDealEnvironment.
+func (p *Provider) CloseDataTransfer(ctx context.Context, chid dt.ChannelID) error {
+	return p.cfg.Hub.dt.CloseDataTransferChannel(ctx, chid)
+}

@@ -1,0 +1,164 @@
+// Package retrievalimpl is the retrieval client and the retrieval provider.
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+	cbg "github.com/whyrusleeping/cbor-gen"
+
+	"github.com/cartage-dev/cartage/internal/wire"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+)
+
+// dealVersion is the layout of deal records: the map form with a value-typed channel id.
+const dealVersion = "1"
+
+var versionKey = datastore.NewKey("/versions/current")
+
+// deals is the store of the records of one side.
+type deals[T any, P interface {
+	*T
+	cbg.CBORMarshaler
+	cbg.CBORUnmarshaler
+}] struct {
+	ds datastore.Batching
+}
+
+func (s deals[T, P]) key(id string) datastore.Key {
+	return datastore.NewKey("/" + dealVersion + "/" + id)
+}
+
+// open makes an empty store ours and refuses a newer one untouched (2.8).
+func (s deals[T, P]) open(ctx context.Context) error {
+	v, err := s.ds.Get(ctx, versionKey)
+	if errors.Is(err, datastore.ErrNotFound) {
+		return s.ds.Put(ctx, versionKey, []byte(dealVersion))
+	}
+	if err == nil && string(v) != dealVersion {
+		return fmt.Errorf("deal store has version %q, this program reads version %s", v, dealVersion)
+	}
+	return err
+}
+
+// put stores a record; with durable it returns after the record is on stable storage.
+func (s deals[T, P]) put(ctx context.Context, id string, rec T, durable bool) error {
+	data, err := wire.Encode(P(&rec))
+	if err != nil {
+		return err
+	}
+	if err := s.ds.Put(ctx, s.key(id), data); err != nil || !durable {
+		return err
+	}
+	return s.ds.Sync(ctx, datastore.NewKey("/"))
+}
+
+func (s deals[T, P]) get(ctx context.Context, id string) (T, error) {
+	var rec T
+	data, err := s.ds.Get(ctx, s.key(id))
+	if errors.Is(err, datastore.ErrNotFound) {
+		return rec, fmt.Errorf("deal %s: %w", id, rm.ErrNotFound)
+	}
+	if err != nil {
+		return rec, err
+	}
+	return rec, wire.Decode(data, P(&rec))
+}
+
+func (s deals[T, P]) each(ctx context.Context, f func(T) error) error {
+	res, err := s.ds.Query(ctx, query.Query{Prefix: "/" + dealVersion})
+	if err != nil {
+		return err
+	}
+	defer res.Close()
+	for e := range res.Next() {
+		if e.Error != nil {
+			return e.Error
+		}
+		var rec T
+		if err := wire.Decode(e.Value, P(&rec)); err != nil {
+			return fmt.Errorf("deal record %s: %w", e.Key, err)
+		}
+		if err := f(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscribers tells listeners in the order of events. A listener runs on one dispatcher for the whole side and may
+// subscribe and unsubscribe inside its callback (6.3).
+type subscribers[E, S any] struct {
+	mu    sync.Mutex
+	subs  map[uint64]func(E, S)
+	next  uint64
+	queue []note[E, S]
+	busy  bool
+	wg    sync.WaitGroup
+}
+
+type note[E, S any] struct {
+	event E
+	state S
+}
+
+func (p *subscribers[E, S]) subscribe(f func(E, S)) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.subs == nil {
+		p.subs = map[uint64]func(E, S){}
+	}
+	id := p.next
+	p.next++
+	p.subs[id] = f
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.subs, id)
+	}
+}
+
+func (p *subscribers[E, S]) publish(e E, s S) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.subs) == 0 {
+		return
+	}
+	p.queue = append(p.queue, note[E, S]{e, s})
+	if !p.busy {
+		p.busy = true
+		p.wg.Add(1)
+		go p.run()
+	}
+}
+
+func (p *subscribers[E, S]) run() {
+	defer p.wg.Done()
+	for {
+		p.mu.Lock()
+		if len(p.queue) == 0 {
+			p.busy = false
+			p.mu.Unlock()
+			return
+		}
+		n := p.queue[0]
+		p.queue = p.queue[1:]
+		subs := make([]func(E, S), 0, len(p.subs))
+		for id := range p.next {
+			if f := p.subs[id]; f != nil {
+				subs = append(subs, f)
+			}
+		}
+		p.mu.Unlock()
+		for _, f := range subs {
+			func() {
+				defer func() { _ = recover() }() // a listener that panics must not end the dispatcher
+				f(n.event, n.state)
+			}()
+		}
+	}
+}
