@@ -237,6 +237,13 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 	s.mu.RLock()
 	l, ok := s.index[string(c.Hash())]
 	s.mu.RUnlock()
+	if !ok && verify(c, nil) == nil {
+		// An empty block is known from its CID alone, and graphsync does not carry it.
+		if err := s.putEmpty(c); err != nil {
+			return nil, err
+		}
+		return blocks.NewBlockWithCid([]byte{}, c)
+	}
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, c)
 	}
@@ -248,6 +255,16 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 		return nil, err
 	}
 	return blocks.NewBlockWithCid(data, c)
+}
+
+func (s *Store) putEmpty(c cid.Cid) error {
+	s.mu.RLock()
+	final := s.final
+	s.mu.RUnlock()
+	if final {
+		return nil
+	}
+	return s.Put(c, nil)
 }
 
 // Size returns the size of a block, and whether it is there.

@@ -88,11 +88,13 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	if err := VerifyVoucher(v, info.From); err != nil {
 		return zero, err
 	}
-	b, err := m.ds.Batch(ctx)
-	if err != nil {
-		return zero, err
+	grown, err := m.bind(ctx, p, info, deal, v, expected, covers)
+	if errors.Is(err, ErrInsufficientChannel) {
+		// A top-up may be there already.
+		if info, err = m.state(ctx, p); err == nil {
+			grown, err = m.bind(ctx, p, info, deal, v, expected, covers)
+		}
 	}
-	grown, err := m.bind(ctx, p, b, info, deal, v, expected, covers)
 	if err != nil || grown.IsZero() {
 		return grown, err
 	}
@@ -123,7 +125,11 @@ func (m *Manager) checkChannel(ctx context.Context, info *ChannelInfo, v *paych.
 }
 
 // bind compares a voucher with the book and puts it there (rows 14 to 18).
-func (m *Manager) bind(ctx context.Context, p *payee, b datastore.Batch, info *ChannelInfo, deal string, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
+func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal string, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
+	b, err := m.ds.Batch(ctx)
+	if err != nil {
+		return big.Zero(), err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	zero := big.Zero()
@@ -147,14 +153,14 @@ func (m *Manager) bind(ctx context.Context, p *payee, b datastore.Batch, info *C
 	grown := big.Sub(v.Amount, best.Amount)
 	promised := big.Add(p.promised, grown)
 	if promised.GreaterThan(info.Balance) {
-		p.read = time.Time{} // a top-up may be there already: look again at the next voucher
+		p.read = time.Time{}
 		return zero, fmt.Errorf("%w: short by %s", ErrInsufficientChannel, big.Sub(promised, info.Balance))
 	}
 	if grown.LessThan(expected) {
 		return grown, fmt.Errorf("%w: %s, expected %s", ErrTooSmall, grown, expected)
 	}
 	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes = deal, v.Nonce, v.Amount, v, covers
-	err := errors.Join(put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}))
+	err = errors.Join(put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}))
 	if err == nil {
 		err = b.Commit(ctx)
 	}

@@ -45,6 +45,7 @@ type Credit struct {
 	Limit   uint64
 	Paused  bool // a pause on account of the limit is in force
 	Asked   uint64
+	Has     uint64 // position of the recipient at its last restart
 }
 
 type work struct {

@@ -117,7 +117,7 @@ func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, inde
 		return nil, err
 	}
 	credit := m.credit(c)
-	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh {
+	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh || m.resending(c, index) {
 		return nil, nil
 	}
 	additional := size
@@ -139,6 +139,20 @@ func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, inde
 		return nil, err
 	}
 	return msg, rerr
+}
+
+// resending tells whether a block was counted before and more of that kind follow: what a restarted recipient lost on the
+// way goes out again although nothing new may.
+func (m *Manager) resending(c *channels.Channel, index int64) (yes bool) {
+	c.Do(func(r *channels.Record, _ *channels.Credit) { yes = uint64(index) < r.QueuedTotal })
+	return yes
+}
+
+// OnRestartPosition is told by a transport how many blocks the recipient has when it asks again.
+func (m *Manager) OnRestartPosition(chid dt.ChannelID, blocks int64) {
+	if c := m.channels.Resident(chid); c != nil {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Has = uint64(max(blocks, 0)) })
+	}
 }
 
 // credit reads the limit of a channel from its validator, once for each time it was reached.

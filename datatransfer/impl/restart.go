@@ -120,6 +120,9 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 	if err := m.checkRestart(s, req); err != nil {
 		return m.reject(chid, true, nil, err)
 	}
+	if m.channels.Resident(chid) == nil {
+		return m.reject(chid, true, nil, errors.New("channel is not live"))
+	}
 	result, voucher, err := m.validate(true, chid, req)
 	if !accepted(err) {
 		return m.reject(chid, true, result, fmt.Errorf("restart request for channel %s failed validation: %w", chid, err))
@@ -132,7 +135,8 @@ func (m *Manager) mustStayPaused(c *channels.Channel) bool {
 	cr := m.credit(c)
 	s := c.State()
 	if cr.Limited {
-		return s.Queued() >= cr.Limit
+		// What was counted and lost on the way may go out again; nothing new may.
+		return s.Queued() >= cr.Limit && cr.Has >= uint64(s.QueuedCidsTotal())
 	}
 	return s.Status() == dt.ResponderPaused || s.Status() == dt.BothPaused
 }

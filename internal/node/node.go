@@ -87,7 +87,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	steps := []func(context.Context) error{n.openHost, n.openStores, n.openTransfer, n.openMarket}
+	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))

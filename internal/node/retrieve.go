@@ -12,7 +12,10 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/api"
@@ -72,10 +75,42 @@ func (n *Node) connect(ctx context.Context, addr string) (peer.ID, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
+	if err := n.remember(ctx, *info); err != nil {
+		return "", err
+	}
 	if err := n.Host.Connect(ctx, *info); err != nil {
 		return "", api.Errorf(api.CodeUnreachable, "Is the provider running, and is the address right?", "provider %s is not reachable: %w", addr, err)
 	}
 	return info.ID, nil
+}
+
+// remember keeps the addresses of a provider, so that a deal can go on after a restart of the process.
+func (n *Node) remember(ctx context.Context, p peer.AddrInfo) error {
+	data, err := p.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	n.Host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)
+	return n.space("/peers").Put(ctx, datastore.NewKey(p.ID.String()), data)
+}
+
+// recall makes the remembered addresses known.
+func (n *Node) recall(ctx context.Context) error {
+	res, err := n.space("/peers").Query(ctx, query.Query{})
+	if err != nil {
+		return err
+	}
+	defer res.Close()
+	for e := range res.Next() {
+		var p peer.AddrInfo
+		if e.Error != nil {
+			return e.Error
+		}
+		if err := p.UnmarshalJSON(e.Value); err == nil {
+			n.Host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)
+		}
+	}
+	return nil
 }
 
 func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid) (rm.QueryResponse, error) {
@@ -174,9 +209,9 @@ func final(s rm.DealStatus) bool {
 
 // begin follows the deal that is in progress, or makes one.
 func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.RetrieveRequest) error {
-	id := rm.DealID(0)
+	id, fresh := rm.DealID(0), true
 	if d, ok := n.active(root); ok {
-		id = d.ID
+		id, fresh = d.ID, false
 		if req.Provider != "" {
 			_, _ = n.connect(ctx, req.Provider) // its address may be new
 		}
@@ -190,7 +225,7 @@ func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.Retrieve
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
-		n.follow(r, root, req, id)
+		n.follow(r, root, req, id, fresh)
 	}()
 	return nil
 }
@@ -282,7 +317,7 @@ func (n *Node) checkWallet(ctx context.Context, to address.Address, funds abi.To
 }
 
 // follow waits for the end of a deal, and makes another one over the same file when the provider refuses to go on (D23).
-func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealID) {
+func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealID, fresh bool) {
 	defer close(r.done)
 	for i := 1; ; i++ {
 		d := n.await(r, id)
@@ -295,10 +330,11 @@ func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealI
 			return
 		}
 		code := codeOf(d)
-		if i < maxDeals && code == api.CodeOther && d.TotalReceived > 0 && req.Provider != "" {
+		// A deal of an earlier call may be refused for any reason; one of this call only in the middle.
+		if again := !fresh && code != api.CodeInterrupted || code == api.CodeOther && d.TotalReceived > 0; again && i < maxDeals && req.Provider != "" {
 			next, err := n.propose(n.ctx, r, root, req)
 			if err == nil {
-				id = next
+				id, fresh = next, true
 				continue
 			}
 		}

@@ -97,6 +97,7 @@ type clientDeal struct {
 	waiting   bool // the deal needs to hear of each block
 	inFull    bool
 	completed bool
+	resends   int
 }
 
 // NewClientFromConfig makes a client; Start runs it.

@@ -26,6 +26,7 @@ const (
 	progressEvery  = 100 * time.Millisecond
 	ackWait        = 5 * time.Second
 	resumeAttempts = 30
+	maxResends     = 8
 )
 
 // Node implements clientstates.ClientDealEnvironment.
@@ -172,6 +173,18 @@ func (c *Client) PaysInFull(id rm.DealID) bool {
 	return false
 }
 
+// Resends implements clientstates.Progress.
+func (c *Client) Resends(id rm.DealID) bool {
+	cd := c.deal(id)
+	if cd == nil {
+		return false
+	}
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	cd.resends++
+	return cd.resends <= maxResends
+}
+
 // Completed implements clientstates.Progress.
 func (c *Client) Completed(id rm.DealID) bool {
 	if cd := c.deal(id); cd != nil {
@@ -266,6 +279,9 @@ func (c *Client) response(cd *clientDeal, s dt.ChannelState, r *rm.DealResponse)
 		send(rm.ClientEventUnsealPaymentRequested, r.PaymentOwed)
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
+		if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance {
+			send(rm.ClientEventDealAccepted) // the acceptance was lost in a crash
+		}
 		send(rm.ClientEventBlocksReceived, s.Received())
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusFundsNeededLastPayment:

@@ -57,7 +57,7 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 		return nil, errors.New("incorrect selector for this proposal")
 	}
 	if restart {
-		return nil, p.validateRestart(chid, receiver, prop)
+		return p.validateRestart(ctx, chid, receiver, prop)
 	}
 	resp := &rm.DealResponse{ID: prop.ID, PaymentOwed: big.Zero(), Status: rm.DealStatusAccepted}
 	if err := p.begin(ctx, chid, receiver, *prop); err != nil {
@@ -74,20 +74,32 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 	return resp, dt.ErrPause
 }
 
-func (p *Provider) validateRestart(chid dt.ChannelID, receiver peer.ID, prop *rm.DealProposal) error {
+// validateRestart lets a running deal go on, and says again where it stands: the client may have lost what it was told.
+func (p *Provider) validateRestart(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop *rm.DealProposal) (*rm.DealResponse, error) {
 	p.mu.Lock()
 	pd := p.deals[rm.ProviderDealIdentifier{Receiver: receiver, DealID: prop.ID}]
 	bound := pd != nil && p.byChan[chid] == pd
 	p.mu.Unlock()
 	if !bound {
-		return fmt.Errorf("deal %s: %w", prop.ID, rm.ErrNotFound)
+		return nil, fmt.Errorf("deal %s: %w", prop.ID, rm.ErrNotFound)
 	}
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	if !pd.unsealed {
-		return dt.ErrPause
+	resp := &rm.DealResponse{ID: prop.ID, Status: rm.DealStatusAccepted, PaymentOwed: big.Zero()}
+	switch {
+	case pd.paid.LessThan(prop.UnsealPrice):
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(prop.UnsealPrice, pd.paid)
+		return resp, dt.ErrPause
+	case !pd.unsealed:
+		return resp, dt.ErrPause
+	case sent >= t.Limit(pd.paid):
+		// Whether anything may go out is for the credit of the channel to say.
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeeded, t.Owed(sent, pd.paid)
 	}
-	return nil
+	return resp, nil
 }
 
 func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {

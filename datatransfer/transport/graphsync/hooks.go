@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ipfs/go-graphsync"
+	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -115,6 +116,7 @@ func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.Reque
 		if err := checkRequest(request, m); err != nil {
 			return nil, err
 		}
+		t.tellPosition(chid, request, m)
 		resp, err := t.handler().OnRequestReceived(chid, m)
 		if err == nil && m.IsNew() {
 			t.handler().OnTransferQueued(chid)
@@ -135,6 +137,21 @@ func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.Reque
 		return nil, t.handler().OnResponseReceived(chid, m)
 	}
 	return nil, fmt.Errorf("message of unknown kind %T", msg)
+}
+
+// tellPosition passes on how many blocks a requester that restarts has.
+func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.RequestData, m datatransfer.Request) {
+	h, ok := t.handler().(interface {
+		OnRestartPosition(datatransfer.ChannelID, int64)
+	})
+	if !ok || !m.IsRestart() {
+		return
+	}
+	n := int64(0)
+	if ext, has := request.Extension(graphsync.ExtensionsDoNotSendFirstBlocks); has {
+		n, _ = donotsendfirstblocks.DecodeDoNotSendFirstBlocks(ext)
+	}
+	h.OnRestartPosition(chid, n)
 }
 
 // checkRequest compares what graphsync is asked for with what the voucher is about.

@@ -49,7 +49,10 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	if err != nil {
 		return err
 	}
-	if t.later(chid, msg, away) {
+	if away {
+		return errAway
+	}
+	if t.later(chid, msg) {
 		return nil
 	}
 	err = t.gs.Unpause(ctx, id, exts...)
@@ -75,18 +78,21 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	return nil
 }
 
-// later keeps a resume for a requester that is away, and for a request that is still being decided on.
-func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message, away bool) bool {
+// errAway means that the requester is not there at the moment: its next request decides anew whether data flows.
+var errAway = errors.New("the requester is away")
+
+// later keeps a resume for a request that is still being decided on.
+func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
-	if c == nil || !away && !c.opening {
+	if c == nil || !c.opening {
 		return false
 	}
 	if len(c.queued) < 64 {
 		c.queued = append(c.queued, msg)
 	}
-	c.resume = c.opening
+	c.resume = true
 	return true
 }
 

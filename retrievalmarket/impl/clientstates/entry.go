@@ -31,6 +31,8 @@ type Progress interface {
 	Received(deal rm.DealID) uint64
 	PaysInFull(deal rm.DealID) bool
 	Completed(deal rm.DealID) bool
+	// Resends tells whether the last voucher may be sent once more: a provider may deny to have it a few times.
+	Resends(deal rm.DealID) bool
 }
 
 // ClientStateEntryFuncs are the entry functions by state.
@@ -177,14 +179,26 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 	due := Terms(&deal).Due(deal.TotalReceived)
 	last := deal.Status == rm.DealStatusFundsNeededLastPayment
 	switch {
-	case last && !deal.AllBlocksReceived && asked.GreaterThan(due):
-		return nil // the last blocks are on their way
+	case deal.AllBlocksReceived && asked.GreaterThan(due) && deal.FundsSpent.Equals(due) && resends(env, deal):
+		return ctx.Trigger(rm.ClientEventSendFunds)
+	case asked.GreaterThan(due) && !inFull && (deal.AllBlocksReceived || unsealTooDear(&deal)):
+		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
+	case asked.GreaterThan(due) && !inFull:
+		return nil // the bytes that are asked for are on their way
 	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
 		return ctx.Trigger(rm.ClientEventSendFunds)
-	case asked.GreaterThan(due) && !inFull && (deal.AllBlocksReceived || deal.TotalReceived == 0 && deal.FundsSpent.GreaterThanEqual(deal.UnsealPrice) && !deal.UnsealPrice.IsZero()):
-		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 	}
 	return nil // the bytes that are asked for are on their way
+}
+
+func resends(env ClientDealEnvironment, deal rm.ClientDealState) bool {
+	p, ok := env.(Progress)
+	return ok && !deal.FundsSpent.IsZero() && p.Resends(deal.ID)
+}
+
+// unsealTooDear tells whether more is asked before the first byte than was agreed: no bytes can be in flight then.
+func unsealTooDear(d *rm.ClientDealState) bool {
+	return d.TotalReceived == 0 && d.FundsSpent.IsZero() && d.UnsealPrice.Sign() > 0
 }
 
 // SendFunds signs and sends a voucher. The book stores it before it leaves; the same amount again is the same voucher.
@@ -192,11 +206,11 @@ func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSta
 	_, inFull := progress(env, deal)
 	asked := big.Add(deal.FundsSpent, deal.PaymentRequested)
 	due := Terms(&deal).Due(deal.TotalReceived)
-	if asked.GreaterThan(due) && deal.AllBlocksReceived && !inFull {
+	if asked.GreaterThan(due) && deal.AllBlocksReceived && !inFull && !deal.FundsSpent.Equals(due) {
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 	}
 	v := amount(&deal, inFull)
-	if v.LessThanEqual(deal.FundsSpent) {
+	if v.LessThan(deal.FundsSpent) || deal.FundsSpent.IsZero() && v.IsZero() {
 		return ctx.Trigger(PaymentNotSent)
 	}
 	if v.GreaterThan(deal.TotalFunds) {

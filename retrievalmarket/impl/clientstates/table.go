@@ -48,12 +48,17 @@ func keepMessage(d *rm.ClientDealState, msg string) {
 	d.Message = msg[:min(len(msg), 2048)]
 }
 
-// request sets what is asked for: a level, not a sum; zero asks to look again.
+// request sets what is asked for: a level, not a sum; zero asks to look again. One that comes while a payment is under way
+// was made after the provider had it, and adds to what the payment takes away.
 func request(d *rm.ClientDealState, owed abi.TokenAmount) error {
 	if owed.Nil() || owed.LessThan(big.Zero()) {
 		return fmt.Errorf("payment request of %s", owed)
 	}
-	if !owed.IsZero() {
+	switch {
+	case owed.IsZero():
+	case d.Status == rm.DealStatusSendFunds || d.Status == rm.DealStatusSendFundsLastPayment:
+		d.PaymentRequested = big.Add(d.PaymentRequested, owed)
+	default:
 		d.PaymentRequested = owed
 	}
 	return nil
@@ -84,6 +89,9 @@ func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
 	}
 	t := Terms(d)
 	before := d.BytesPaidFor
+	if amount.Equals(d.FundsSpent) { // sent once more: the request is answered
+		d.PaymentRequested = big.Zero()
+	}
 	d.PaymentRequested = big.Max(big.Zero(), big.Sub(d.PaymentRequested, big.Sub(amount, d.FundsSpent)))
 	d.FundsSpent = amount
 	d.UnsealFundsPaid = big.Min(d.UnsealPrice, amount)
@@ -174,7 +182,8 @@ var ClientEvents = fsm.Events{
 		}),
 
 	fsm.Event(rm.ClientEventPaymentRequested).FromMany(rm.DealStatusOngoing, rm.DealStatusBlocksComplete, rm.DealStatusFundsNeeded,
-		rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusFundsNeeded).From(rm.DealStatusCheckComplete).ToNoChange().
+		rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusFundsNeeded).From(rm.DealStatusFinalizing).To(rm.DealStatusFundsNeededLastPayment).
+		From(rm.DealStatusCheckComplete).ToNoChange().
 		FromAny().ToJustRecord().Action(request),
 	fsm.Event(rm.ClientEventLastPaymentRequested).FromMany(rm.DealStatusOngoing, rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment,
 		rm.DealStatusBlocksComplete, rm.DealStatusFinalizing).To(rm.DealStatusFundsNeededLastPayment).

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"cartage": main})
+}
+
+// TestScripts runs the shell sessions of testdata/script with the real binary over real sockets.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"start": start, "stop": stop, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "field": field, "retry": retry,
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Values[procsKey{}] = map[string]*exec.Cmd{}
+			e.Defer(func() {
+				for _, p := range e.Values[procsKey{}].(map[string]*exec.Cmd) {
+					_ = p.Process.Kill()
+					_ = p.Wait()
+				}
+			})
+			return nil
+		},
+	})
+}
+
+type procsKey struct{}
+
+func procs(ts *testscript.TestScript) map[string]*exec.Cmd {
+	return ts.Value(procsKey{}).(map[string]*exec.Cmd)
+}
+
+func command(ts *testscript.TestScript, args ...string) *exec.Cmd {
+	c := exec.Command("cartage", args...)
+	if p, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], "cartage")); err == nil {
+		c = exec.Command(p, args...)
+	}
+	c.Dir = ts.MkAbs(".")
+	c.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("WORK"), "CARTAGE_HOME=" + ts.Getenv("CARTAGE_HOME"), "TMPDIR=" + ts.Getenv("TMPDIR")}
+	return c
+}
+
+// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN and NAME_ADDR from its ready line.
+func start(ts *testscript.TestScript, _ bool, args []string) {
+	c := command(ts, append([]string{"--json"}, args[1:]...)...)
+	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
+	ts.Check(err)
+	c.Stderr = log
+	out, err := c.StdoutPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	procs(ts)[args[0]] = c
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		text, _ := os.ReadFile(log.Name())
+		ts.Fatalf("%s did not start: %v\n%s", args[0], err, text)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	var ready struct {
+		URL       string   `json:"url"`
+		TokenFile string   `json:"token_file"`
+		Addresses []string `json:"addresses"`
+	}
+	ts.Check(json.Unmarshal(line, &ready))
+	ts.Setenv(args[0]+"_URL", ready.URL)
+	ts.Setenv(args[0]+"_TOKEN", ready.TokenFile)
+	if len(ready.Addresses) > 0 {
+		ts.Setenv(args[0]+"_ADDR", ready.Addresses[0])
+	}
+}
+
+// stop NAME: SIGTERM; the process must end within 5 seconds with code 0.
+func stop(ts *testscript.TestScript, _ bool, args []string) {
+	c := procs(ts)[args[0]]
+	delete(procs(ts), args[0])
+	ts.Check(c.Process.Signal(syscall.SIGTERM))
+	timer := time.AfterFunc(5*time.Second, func() { _ = c.Process.Kill() })
+	defer timer.Stop()
+	if err := c.Wait(); err != nil {
+		text, _ := os.ReadFile(ts.MkAbs(args[0] + ".log"))
+		ts.Fatalf("%s ended with %v\n%s", args[0], err, text)
+	}
+}
+
+// kill9 NAME: SIGKILL.
+func kill9(ts *testscript.TestScript, _ bool, args []string) {
+	c := procs(ts)[args[0]]
+	delete(procs(ts), args[0])
+	ts.Check(c.Process.Kill())
+	_ = c.Wait()
+}
+
+// fails CODE REGEXP ARGS...: cartage ends with the code and says what matches.
+func fails(ts *testscript.TestScript, _ bool, args []string) {
+	code, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	c := command(ts, args[2:]...)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err = c.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != code {
+		ts.Fatalf("ended with %v, want code %d\n%s%s", err, code, out.String(), errs.String())
+	}
+	if !regexp.MustCompile(args[1]).MatchString(errs.String()) {
+		ts.Fatalf("stderr does not match %s:\n%s", args[1], errs.String())
+	}
+	if strings.Contains(errs.String(), "goroutine ") {
+		ts.Fatalf("panicked:\n%s", errs.String())
+	}
+}
+
+// random FILE BYTES: pseudo-random bytes.
+func random(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{7}), n)
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+type dealLine struct {
+	Status    string `json:"status"`
+	Bytes     uint64 `json:"bytes"`
+	Owed      string `json:"owed"`
+	Vouchered string `json:"vouchered"`
+	Final     bool   `json:"final"`
+}
+
+func deals(ts *testscript.TestScript, home string) (out []dealLine) {
+	data, err := command(ts, "--json", "--home", home, "deals").Output()
+	ts.Check(err)
+	for line := range bytes.Lines(data) {
+		var d dealLine
+		ts.Check(json.Unmarshal(line, &d))
+		out = append(out, d)
+	}
+	return out
+}
+
+// await-bytes HOME BYTES: waits until a deal of the home has moved so much and is not final.
+func awaitBytes(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.ParseUint(args[1], 10, 64)
+	ts.Check(err)
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		for _, d := range deals(ts, args[0]) {
+			if d.Bytes >= n {
+				if d.Final {
+					ts.Fatalf("the deal ended before it could be interrupted")
+				}
+				return
+			}
+		}
+	}
+	ts.Fatalf("no deal of %s has moved %d bytes", args[0], n)
+}
+
+// field FILE NAME VALUE: a JSON object in FILE has the value; a VALUE of sum:A,B,... sets up arithmetic a*b+c.
+func field(ts *testscript.TestScript, _ bool, args []string) {
+	var v map[string]any
+	d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
+	d.UseNumber()
+	ts.Check(d.Decode(&v))
+	if len(args) == 3 && strings.HasPrefix(args[2], "env:") {
+		ts.Setenv(strings.TrimPrefix(args[2], "env:"), fmt.Sprint(v[args[1]]))
+		return
+	}
+	if got := fmt.Sprint(v[args[1]]); got != args[2] {
+		ts.Fatalf("%s is %s, want %s", args[1], got, args[2])
+	}
+}
+
+// retry ARGS...: runs cartage until it succeeds, for 20 seconds.
+func retry(ts *testscript.TestScript, _ bool, args []string) {
+	var out []byte
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		if out, err = command(ts, args...).CombinedOutput(); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%v: %v\n%s", args, err, out)
+}

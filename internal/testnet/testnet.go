@@ -1,0 +1,163 @@
+// Package testnet runs a ledger, providers and clients in one process, with real libp2p over loopback TCP, and faults where a
+// test wants them. A peer can be killed at any write and started again over what it had written.
+package testnet
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/faults"
+	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/paych"
+	"github.com/cartage-dev/cartage/paych/ledger"
+)
+
+// Net is a ledger that its peers share.
+type Net struct {
+	Dir    string
+	Ledger *ledger.Ledger
+	url    string
+	token  string
+	stop   context.CancelFunc
+	served chan error
+}
+
+// New starts a ledger with a faucet.
+func New(ctx context.Context, dir string) (*Net, error) {
+	home := filepath.Join(dir, "ledger")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, err
+	}
+	if err := ledger.Init(home, ledger.Options{Dev: true, Epoch: 20 * time.Millisecond, SettleDelay: 2}); err != nil {
+		return nil, err
+	}
+	l, err := ledger.Open(ctx, home)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	n := &Net{Dir: dir, Ledger: l, url: "http://" + ln.Addr().String(), token: "test", stop: cancel, served: make(chan error, 1)}
+	go func() { n.served <- l.Serve(ctx, ln, n.token) }()
+	return n, nil
+}
+
+// Close stops the ledger.
+func (n *Net) Close() error {
+	n.stop()
+	return errors.Join(<-n.served, n.Ledger.Close())
+}
+
+// Peer is a node that can be killed and started again. What it wrote outlives it.
+type Peer struct {
+	net     *Net
+	name    string
+	provide bool
+	home    config.Home
+	key     crypto.PrivKey
+	Wallet  *paych.Wallet
+	state   datastore.Batching
+	port    int
+	cfg     config.Config
+
+	*node.Node
+	hangup func()
+}
+
+// Peer makes a peer with money; Start runs it.
+func (n *Net) Peer(ctx context.Context, name string, provide bool) (*Peer, error) {
+	h := config.Home{Dir: filepath.Join(n.Dir, name)}
+	if err := os.MkdirAll(h.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	w, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"))
+	if err != nil {
+		return nil, err
+	}
+	a, err := w.New()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := n.Ledger.Faucet(ctx, a); err != nil {
+		return nil, err
+	}
+	cfg := config.Default()
+	cfg.Transfer.RestartDebounce = config.Duration(5 * time.Millisecond)
+	return &Peer{net: n, name: name, provide: provide, home: h, key: key, Wallet: w, state: dssync.MutexWrap(datastore.NewMapDatastore()), cfg: cfg}, nil
+}
+
+// Start builds the node over what is stored. sw may be nil.
+func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
+	if sw == nil {
+		sw = &faults.Switch{}
+	}
+	chain, hangup, err := ledger.Dial(ctx, p.net.url, p.net.token, p.Wallet)
+	if err != nil {
+		return err
+	}
+	n, err := node.Build(ctx, node.Parts{
+		Home: p.home, Config: p.cfg, Key: p.key, Wallet: p.Wallet, Chain: chain, Provide: p.provide,
+		State: faults.Store{Batching: p.state, Switch: sw}, FS: faults.FS{FS: blob.OS{}, Switch: sw},
+		Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
+	})
+	if err != nil {
+		hangup()
+		return err
+	}
+	p.Node, p.hangup = n, hangup
+	if p.port == 0 {
+		var port int
+		if _, err := fmt.Sscanf(n.Host.Addrs()[0].String(), "/ip4/127.0.0.1/tcp/%d", &port); err != nil {
+			return err
+		}
+		p.port = port
+	}
+	return nil
+}
+
+// Stop ends the node; errors of a node that crashed mean nothing.
+func (p *Peer) Stop(ctx context.Context) error {
+	if p.Node == nil {
+		return nil
+	}
+	err := p.Node.Close(ctx)
+	p.hangup()
+	p.Node = nil
+	return err
+}
+
+// Address is the multiaddress of the peer.
+func (p *Peer) Address() string { return p.Node.Addresses()[0] }
+
+// Retrieve runs a retrieval to its end.
+func (p *Peer) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retrieval, error) {
+	a := p.Node.API()
+	r, err := a.Retrieve(ctx, req)
+	for err == nil && !r.Done {
+		if ctx.Err() != nil {
+			return r, ctx.Err()
+		}
+		r, err = a.Retrieval(ctx, r.Root)
+	}
+	return r, err
+}
