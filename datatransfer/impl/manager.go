@@ -271,6 +271,16 @@ func (m *Manager) Reposition(ctx context.Context, chid dt.ChannelID, received ui
 	return nil
 }
 
+// HasAll tells the channel that everything is here already: then the word of the responder that it is done ends it, and no
+// data has to move again.
+func (m *Manager) HasAll(ctx context.Context, chid dt.ChannelID) error {
+	c, err := m.get(ctx, chid)
+	if err != nil || c.State().Status() == dt.Requested {
+		return err
+	}
+	return ignoreOver(c, c.Apply(dt.FinishTransfer))
+}
+
 // RaiseQueued lifts the count of a sender to what was paid for, before a restart.
 func (m *Manager) RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
 	c, err := m.get(ctx, chid)

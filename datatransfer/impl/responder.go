@@ -89,6 +89,9 @@ func (r receiver) ReceiveError(err error) {
 
 // PeerDisconnected implements network.DisconnectReceiver.
 func (r receiver) PeerDisconnected(p peer.ID) {
+	if t, ok := r.m.transport.(interface{ PeerAway(peer.ID) }); ok {
+		t.PeerAway(p)
+	}
 	for _, c := range r.m.channels.Live() {
 		if c.ID().OtherParty(r.m.peerID) == p {
 			_ = c.Apply(dt.Disconnected, "connection to peer lost")

@@ -142,6 +142,9 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	n.runs[root.String()] = r
 	n.mu.Unlock()
 	here, err := n.complete(r, root)
+	if here {
+		close(r.done)
+	}
 	if err == nil && !here {
 		err = n.begin(ctx, r, root, req)
 	}
@@ -184,8 +187,7 @@ func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
 	if err := c.Finalize(); err != nil {
 		return false, err
 	}
-	r.set(func(v *api.Retrieval) { v.Done, v.OK, v.Status, v.Size = true, true, "Completed", c.Bytes() })
-	close(r.done)
+	r.set(func(v *api.Retrieval) { v.Done, v.OK, v.Status, v.Size, v.Code, v.Message = true, true, "Completed", c.Bytes(), 0, "" })
 	return true, nil
 }
 
@@ -330,8 +332,11 @@ func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealI
 			return
 		}
 		code := codeOf(d)
-		// A deal of an earlier call may be refused for any reason; one of this call only in the middle.
-		if again := !fresh && code != api.CodeInterrupted || code == api.CodeOther && d.TotalReceived > 0; again && i < maxDeals && req.Provider != "" {
+		// A deal of an earlier call may be refused for any reason; one of this call only when the provider lost it.
+		if again := !fresh && code != api.CodeInterrupted || broken(d, code); again && i < maxDeals && req.Provider != "" {
+			if here, err := n.complete(r, root); err == nil && here {
+				return
+			}
 			next, err := n.propose(n.ctx, r, root, req)
 			if err == nil {
 				id, fresh = next, true
@@ -341,6 +346,15 @@ func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealI
 		r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, code, d.Message })
 		return
 	}
+}
+
+// broken tells whether a deal ended because it was cut off, and not because of what a side wants or did.
+func broken(d rm.ClientDealState, code int) bool {
+	if d.Status == rm.DealStatusRejected || d.Status == rm.DealStatusErrored && code == api.CodeRejected {
+		return strings.Contains(d.Message, "rejected for unknown reasons")
+	}
+	return d.Status == rm.DealStatusErrored && code == api.CodeOther && !strings.Contains(d.Message, "too much money") &&
+		!strings.Contains(d.Message, "without sending all data")
 }
 
 // codeOf is the exit code that the end of a deal stands for.

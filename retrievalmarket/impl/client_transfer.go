@@ -24,7 +24,7 @@ import (
 // Limits of a resumed transfer.
 const (
 	progressEvery  = 100 * time.Millisecond
-	ackWait        = 5 * time.Second
+	ackWait        = 2 * time.Second
 	resumeAttempts = 30
 	maxResends     = 8
 )
@@ -426,7 +426,13 @@ func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.Channel
 		cd.hide = pos.Last
 	}
 	cd.mu.Unlock()
-	return cd.machine.Send(rm.ClientEventBlocksReceived, received)
+	if err := cd.machine.Send(rm.ClientEventBlocksReceived, received); err != nil {
+		return err
+	}
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok && pos.Complete {
+		return r.HasAll(ctx, chid)
+	}
+	return nil
 }
 
 // settleUp sends a voucher for everything that is due and waits until the provider has it in its book.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-graphsync"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
@@ -94,6 +95,25 @@ func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message)
 	}
 	c.resume = true
 	return true
+}
+
+// PeerAway ends the responses to a peer whose connection is gone: it has to ask again, and what is meant for it must not go
+// into the old request.
+func (t *Transport) PeerAway(p peer.ID) {
+	t.mu.Lock()
+	var gone []graphsync.RequestID
+	for id, c := range t.channels {
+		if c.sending && c.live && id.OtherParty(t.self) == p {
+			gone = append(gone, c.current)
+			c.away, c.live = true, false
+			delete(t.requests, c.current)
+			close(c.done)
+		}
+	}
+	t.mu.Unlock()
+	for _, id := range gone {
+		t.background(func(ctx context.Context) { _ = t.cancelRequest(ctx, id) })
+	}
 }
 
 func (t *Transport) wishes(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64) bool {

@@ -232,7 +232,7 @@ var ClientEvents = fsm.Events{
 		}),
 	fsm.Event(rm.ClientEventRecheckFunds).From(rm.DealStatusInsufficientFunds).To(rm.DealStatusCheckFunds),
 
-	fsm.Event(rm.ClientEventComplete).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusAccepted).ToJustRecord().
+	fsm.Event(rm.ClientEventComplete).From(rm.DealStatusAccepted).ToJustRecord().
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling, rm.DealStatusClientWaitingForLastBlocks).ToJustRecord().
 		FromMany(rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusPaymentChannelAllocatingLane).ToJustRecord().
 		FromAny().To(rm.DealStatusCheckComplete),

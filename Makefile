@@ -1,0 +1,15 @@
+.PHONY: build test race lint bench demo soak
+build:
+	CGO_ENABLED=0 go build -p 2 -o bin/cartage ./cmd/cartage
+test:
+	go test ./...
+race:
+	go test -race -p 2 ./...
+lint:
+	golangci-lint run
+bench:
+	go test -run '^$$' -bench . -benchmem ./commp ./paych/... ./datatransfer/...
+demo:
+	go run ./cmd/cartage demo
+soak:
+	go test -count=20 -run 'TestPaidRetrieval|TestPullSequences' ./internal/testnet ./datatransfer/impl
