@@ -187,7 +187,9 @@ func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
 	if err := c.Finalize(); err != nil {
 		return false, err
 	}
-	r.set(func(v *api.Retrieval) { v.Done, v.OK, v.Status, v.Size, v.Code, v.Message = true, true, "Completed", c.Bytes(), 0, "" })
+	r.set(func(v *api.Retrieval) {
+		v.Done, v.OK, v.Status, v.Size, v.Code, v.Message = true, true, "Completed", c.Bytes(), 0, ""
+	})
 	return true, nil
 }
 

@@ -27,8 +27,9 @@ type targets struct {
 	dir string
 	ds  datastore.Batching
 
-	mu   sync.Mutex
-	open map[string]*carTarget
+	mu    sync.Mutex
+	open  map[string]*carTarget
+	deals map[rm.DealID]*carTarget // what each deal holds
 }
 
 type carTarget struct {
@@ -53,7 +54,7 @@ func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batch
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &targets{fs: fsys, dir: dir, ds: ds, open: map[string]*carTarget{}}, nil
+	return &targets{fs: fsys, dir: dir, ds: ds, open: map[string]*carTarget{}, deals: map[rm.DealID]*carTarget{}}, nil
 }
 
 // path is the file of a root and a selector.
@@ -125,36 +126,41 @@ func (t *targets) Open(ctx context.Context, deal rm.ClientDealState) (retrievali
 	if err != nil {
 		return nil, err
 	}
-	key := datastore.NewKey("/base/" + deal.ID.String())
-	data, err := t.ds.Get(ctx, key)
-	if err == nil && len(data) == 8 {
-		return dealTarget{c, binary.BigEndian.Uint64(data)}, nil
-	}
-	pos, err := c.Locate(sel)
-	if err == nil {
-		err = t.ds.Put(ctx, key, binary.BigEndian.AppendUint64(nil, pos.Bytes))
-	}
-	if err == nil {
-		err = t.ds.Sync(ctx, key)
-	}
+	base, err := t.base(ctx, deal.ID, c, sel)
 	if err != nil {
 		return nil, errors.Join(err, t.release(c))
 	}
-	return dealTarget{c, pos.Bytes}, nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deals[deal.ID] = c
+	return dealTarget{c, base}, nil
+}
+
+// base is what the file held when a deal began.
+func (t *targets) base(ctx context.Context, id rm.DealID, c *carTarget, sel ipld.Node) (uint64, error) {
+	key := datastore.NewKey("/base/" + id.String())
+	data, err := t.ds.Get(ctx, key)
+	if err == nil && len(data) == 8 {
+		return binary.BigEndian.Uint64(data), nil
+	}
+	if err != nil && !errors.Is(err, datastore.ErrNotFound) {
+		return 0, err
+	}
+	pos, err := c.Locate(sel)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.ds.Put(ctx, key, binary.BigEndian.AppendUint64(nil, pos.Bytes)); err != nil {
+		return 0, err
+	}
+	return pos.Bytes, t.ds.Sync(ctx, key)
 }
 
 // Done implements retrievalimpl.Targets: a complete file is finalized, an incomplete one stays as it is to be continued.
 func (t *targets) Done(deal rm.ClientDealState) {
-	sel, err := selectorOf(deal)
-	if err != nil {
-		return
-	}
-	path, err := t.path(deal.PayloadCID, sel)
-	if err != nil {
-		return
-	}
 	t.mu.Lock()
-	c := t.open[path]
+	c := t.deals[deal.ID]
+	delete(t.deals, deal.ID)
 	t.mu.Unlock()
 	if c == nil {
 		return
