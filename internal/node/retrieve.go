@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/multiformats/go-multiaddr"
@@ -78,7 +79,8 @@ func (n *Node) connect(ctx context.Context, addr string) (peer.ID, error) {
 	if err := n.remember(ctx, *info); err != nil {
 		return "", err
 	}
-	if err := n.Host.Connect(ctx, *info); err != nil {
+	// Someone asks now: a failed attempt of a moment ago, when the provider was perhaps starting, does not count.
+	if err := n.Host.Connect(network.WithForceDirectDial(ctx, "retrieve"), *info); err != nil {
 		return "", api.Errorf(api.CodeUnreachable, "Is the provider running, and is the address right?", "provider %s is not reachable: %w", addr, err)
 	}
 	return info.ID, nil
