@@ -75,9 +75,11 @@ type Node struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	mu     sync.Mutex
-	runs   map[string]*run // by root
-	wg     sync.WaitGroup
+
+	stopExchange context.CancelFunc
+	mu           sync.Mutex
+	runs         map[string]*run // by root
+	wg           sync.WaitGroup
 }
 
 // Build makes and starts a node from its parts.
@@ -134,7 +136,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 
 func (n *Node) openTransfer(ctx context.Context) error {
 	cfg := n.parts.Config.Transfer
-	gs := gsimpl.New(n.ctx, gsnet.NewFromLibp2pHost(n.Host), emptyLinks(),
+	gctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stopExchange = stop
+	gs := gsimpl.New(gctx, gsnet.NewFromLibp2pHost(n.Host), emptyLinks(),
 		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
 		gsimpl.RejectAllRequestsByDefault())
 	n.transport = gstransport.NewTransport(n.Host.ID(), gs)
@@ -229,6 +233,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.manager != nil {
 		errs = append(errs, n.manager.Stop(ctx))
+	}
+	if n.stopExchange != nil {
+		n.stopExchange() // after the manager: it has requests to cancel, which graphsync would keep waiting otherwise
 	}
 	n.wg.Wait()
 	if n.targets != nil {
