@@ -38,17 +38,20 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener) error 
 		return err
 	}
 	defer os.Remove(h.Path("api"))
+	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if srv.Shutdown(sctx) != nil {
 			_ = srv.Close()
 		}
 	})
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	err = srv.Serve(ln)
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	<-drained // Serve returns when the shutdown begins; the node may be closed only when calls have ended
 	return nil
 }
 

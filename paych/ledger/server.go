@@ -218,13 +218,18 @@ func (l *Ledger) Serve(ctx context.Context, ln net.Listener, token string) error
 		Handler:           authorised(token, rpc),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
+	drained := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		_ = srv.Shutdown(sctx)
+		drained <- errors.Join(srv.Shutdown(sctx), srv.Close())
 	})
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	err := srv.Serve(ln)
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	// Serve returns when the shutdown begins; calls in progress end before the ledger may be closed.
+	if err := <-drained; err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return nil
