@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -22,7 +21,6 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/meter"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
-	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -320,127 +318,4 @@ func (n *Node) checkWallet(ctx context.Context, to address.Address, funds abi.To
 		return api.Errorf(api.CodeFunds, "On a development ledger: cartage faucet.", "wallet %s has %s attoFIL (and %s free on the payment channel), the deal needs up to %s", from, balance, free, funds)
 	}
 	return nil
-}
-
-// follow waits for the end of a deal, and makes another one over the same file when the provider refuses to go on (D23).
-func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealID, fresh bool) {
-	defer close(r.done)
-	for i := 1; ; i++ {
-		d := n.await(r, id)
-		if n.ctx.Err() != nil {
-			r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, api.CodeInterrupted, "the node was stopped" })
-			return
-		}
-		if d.Status == rm.DealStatusCompleted {
-			n.succeed(r, root, d)
-			return
-		}
-		code := codeOf(d)
-		// A deal of an earlier call may be refused for any reason; one of this call only when the provider lost it.
-		if again := !fresh && code != api.CodeInterrupted || broken(d, code); again && i < maxDeals && req.Provider != "" {
-			if here, err := n.complete(r, root); err == nil && here {
-				return
-			}
-			next, err := n.propose(n.ctx, r, root, req)
-			if err == nil {
-				id, fresh = next, true
-				continue
-			}
-		}
-		r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, code, d.Message })
-		return
-	}
-}
-
-// broken tells whether a deal ended because it was cut off, and not because of what a side wants or did.
-func broken(d rm.ClientDealState, code int) bool {
-	if d.Status == rm.DealStatusRejected || d.Status == rm.DealStatusErrored && code == api.CodeRejected {
-		return strings.Contains(d.Message, "rejected for unknown reasons")
-	}
-	return d.Status == rm.DealStatusErrored && code == api.CodeOther && !strings.Contains(d.Message, "too much money") &&
-		!strings.Contains(d.Message, "without sending all data")
-}
-
-// codeOf is the exit code that the end of a deal stands for.
-func codeOf(d rm.ClientDealState) int {
-	m := d.Message
-	switch {
-	case d.Status == rm.DealStatusRejected:
-		return api.CodeRejected
-	case d.Status == rm.DealStatusDealNotFound:
-		return api.CodeNotFound
-	case strings.HasPrefix(m, "Client cancelled"):
-		return api.CodeInterrupted
-	case strings.Contains(m, "failed verification"):
-		return api.CodeVerification
-	case strings.Contains(m, "is not reachable"), strings.Contains(m, "consecutive restarts"):
-		return api.CodeUnreachable
-	case strings.Contains(m, "timed out"), strings.Contains(m, "nothing happened"):
-		return api.CodeTimeout
-	case strings.Contains(m, "not enough funds"), strings.Contains(m, "not enough current or pending funds"):
-		return api.CodeFunds
-	}
-	return api.CodeOther
-}
-
-// await shows the progress of a deal until it ends.
-func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
-	ended := make(chan rm.ClientDealState, 1)
-	unsub := n.Client.SubscribeToEvents(func(_ rm.ClientEvent, d rm.ClientDealState) {
-		if d.ID != id {
-			return
-		}
-		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
-		if final(d.Status) {
-			select {
-			case ended <- d:
-			default:
-			}
-		}
-	})
-	defer unsub()
-	if d, err := n.Client.GetDeal(id); err != nil || final(d.Status) {
-		return d
-	}
-	select {
-	case d := <-ended:
-		return d
-	case <-n.ctx.Done():
-		return rm.ClientDealState{}
-	}
-}
-
-func show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
-	v.ID, v.Status, v.Message = "c"+d.ID.String(), strings.TrimPrefix(d.Status.String(), "DealStatus"), d.Message
-	v.Received, v.Spent = d.TotalReceived, d.FundsSpent.String()
-	v.Owed = clientstates.Terms(&d).Due(d.TotalReceived).String()
-	v.Seconds = time.Since(begun).Seconds()
-	if d.PaymentInfo != nil {
-		v.PaymentChan = d.PaymentInfo.PayCh.String()
-	}
-}
-
-func (n *Node) succeed(r *run, root cid.Cid, d rm.ClientDealState) {
-	c, err := n.targets.acquire(root, shared.AllSelector())
-	if err == nil {
-		err = errors.Join(c.Finalize())
-	}
-	vouchers := uint64(0)
-	if n.Payments != nil {
-		if b, berr := n.Payments.Best(n.ctx, false, clientstates.DealKey(d.ID)); berr == nil && b != nil {
-			vouchers = b.Nonce
-		}
-	}
-	r.set(func(v *api.Retrieval) {
-		show(v, d, r.begun)
-		v.Done, v.Vouchers = true, vouchers
-		if err != nil {
-			v.Code, v.Message = api.CodeOther, err.Error()
-			return
-		}
-		v.OK, v.Bytes, v.Blocks = true, c.Bytes(), c.Len()
-	})
-	if c != nil {
-		_ = n.targets.release(c)
-	}
 }

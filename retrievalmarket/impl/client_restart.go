@@ -1,0 +1,209 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/big"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+)
+
+// load takes up a stored deal that is not finished (3.8). What the voucher book says is raised into it.
+func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
+	if b, ok := c.cfg.Node.(rm.ClientBook); ok {
+		best, err := b.BestForDeal(ctx, clientstates.DealKey(d.ID))
+		if err != nil {
+			return err
+		}
+		if best != nil && best.Amount.GreaterThan(d.FundsSpent) {
+			d.FundsSpent = best.Amount
+			d.UnsealFundsPaid = big.Min(d.UnsealPrice, best.Amount)
+			d.BytesPaidFor = clientstates.Terms(&d).PaidBytes(best.Amount)
+		}
+	}
+	cd := c.track(d)
+	cd.inFull = true
+	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
+		return cd.machine.Reenter()
+	}
+	c.resume(cd, d.ChannelID)
+	return cd.machine.Reenter()
+}
+
+// resume restarts the channel of a deal, as often as it takes within limits.
+func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		var err error
+		for i, wait := 0, 100*time.Millisecond; i < resumeAttempts && c.ctx.Err() == nil; i, wait = i+1, min(2*wait, 10*time.Second) {
+			if err = c.tryResume(chid); err == nil {
+				return
+			}
+			if errors.Is(err, errChannelOver) {
+				break
+			}
+			select {
+			case <-c.ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+		if c.ctx.Err() == nil {
+			_ = cd.machine.Send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer could not be restarted: %w", err))
+		}
+	}()
+}
+
+var errChannelOver = errors.New("the transfer has ended")
+
+func (c *Client) tryResume(chid dt.ChannelID) error {
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	s, err := c.cfg.Hub.dt.ChannelState(ctx, chid)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errChannelOver, err)
+	}
+	switch s.Status() {
+	case dt.Failed, dt.Cancelled, dt.Failing, dt.Cancelling:
+		return fmt.Errorf("%w: %s", errChannelOver, dt.Statuses[s.Status()])
+	case dt.Completed, dt.Completing:
+		if cd := c.dealOf(chid, s); cd != nil {
+			_ = cd.machine.Send(rm.ClientEventBlocksReceived, s.Received())
+			_ = cd.machine.Send(rm.ClientEventAllBlocksReceived)
+			c.complete(cd)
+		}
+		return nil
+	}
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
+		if err := r.ConnectTo(ctx, chid.Responder); err != nil {
+			return err
+		}
+	}
+	if err := c.prepareRestart(ctx, chid); err != nil {
+		return err
+	}
+	return c.cfg.Hub.dt.RestartDataTransferChannel(ctx, chid)
+}
+
+func (c *Client) dealOf(chid dt.ChannelID, s dt.ChannelState) *clientDeal {
+	if p, ok := s.Voucher().(*rm.DealProposal); ok {
+		if cd := c.deal(p.ID); cd != nil {
+			return cd
+		}
+	}
+	return nil
+}
+
+// prepareRestart brings the counters to what the file holds, and pays what is due for it before any more data is asked for:
+// the provider may have lost count, and the best voucher may never have arrived.
+func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
+	s, err := c.cfg.Hub.dt.ChannelState(ctx, chid)
+	if err != nil {
+		return err
+	}
+	cd := c.dealOf(chid, s)
+	if cd == nil {
+		return nil
+	}
+	if err := c.openTarget(ctx, cd); err != nil {
+		return err
+	}
+	if cd.target != nil {
+		if err := c.reposition(ctx, cd, chid, s); err != nil {
+			return err
+		}
+	}
+	if c.cfg.SupportsAhead == nil || !c.cfg.SupportsAhead(chid.Responder) {
+		return nil
+	}
+	cd.mu.Lock()
+	cd.inFull = true
+	cd.mu.Unlock()
+	return c.settleUp(ctx, cd, chid)
+}
+
+func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.ChannelID, s dt.ChannelState) error {
+	pos, err := cd.target.Locate(s.Selector())
+	if err != nil {
+		return err
+	}
+	received := pos.Bytes - min(pos.Bytes, cd.target.Base())
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
+		if err := r.Reposition(ctx, chid, received, pos.Blocks); err != nil {
+			return err
+		}
+	}
+	cd.mu.Lock()
+	cd.received = received
+	if pos.Complete {
+		cd.hide = pos.Last
+	}
+	cd.mu.Unlock()
+	if err := cd.machine.Send(rm.ClientEventBlocksReceived, received); err != nil {
+		return err
+	}
+	if r, ok := c.cfg.Hub.dt.(Restarter); ok && pos.Complete {
+		return r.HasAll(ctx, chid)
+	}
+	return nil
+}
+
+// settleUp sends a voucher for everything that is due and waits until the provider has it in its book.
+func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID) error {
+	if err := cd.machine.Wait(boundedBy(ctx, 2*time.Second)); err != nil && ctx.Err() != nil {
+		return err
+	}
+	deal, _ := cd.machine.State()
+	if deal.PaymentInfo == nil || deal.Status == rm.DealStatusPaymentChannelAllocatingLane || clientstates.Terms(&deal).Free() {
+		return nil
+	}
+	cd.mu.Lock()
+	due := clientstates.Terms(&deal).Due(cd.received)
+	cd.mu.Unlock()
+	v := big.Min(big.Max(deal.FundsSpent, due), deal.TotalFunds)
+	if v.Sign() <= 0 {
+		return nil
+	}
+	voucher, err := clientstates.CreateVoucher(ctx, c.cfg.Node, deal, v)
+	if err != nil {
+		return fmt.Errorf("voucher before restart: %w", err)
+	}
+	acked := make(chan struct{}, 1)
+	unsub := c.cfg.Hub.dt.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		switch e.Code {
+		case dt.NewVoucherResult, dt.ResumeResponder, dt.PauseResponder, dt.CleanupComplete:
+			if s.ChannelID() == chid {
+				select {
+				case acked <- struct{}{}:
+				default:
+				}
+			}
+		}
+	})
+	defer unsub()
+	if err := c.cfg.Hub.dt.SendVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher}); err != nil {
+		return err
+	}
+	if err := cd.machine.Send(rm.ClientEventPaymentSent, v); err != nil {
+		return err
+	}
+	select {
+	case <-acked:
+	case <-time.After(ackWait):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func boundedBy(ctx context.Context, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}

@@ -1,0 +1,147 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+
+	"github.com/cartage-dev/cartage/carstore"
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+)
+
+// limitReached is asked when a channel has sent up to its limit.
+func (p *Provider) limitReached(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
+	pd := p.of(chid)
+	if pd == nil {
+		return true, nil, fmt.Errorf("channel %s has no deal: %w", chid, rm.ErrNotFound)
+	}
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.sent(p.ctx, chid)
+	pd.mu.Lock()
+	paid := pd.paid
+	pd.mu.Unlock()
+	if sent < t.Limit(paid) {
+		return true, nil, nil
+	}
+	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
+	return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(sent, paid)}, dt.ErrPause
+}
+
+// allSent is asked when the last block has left.
+func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
+	pd := p.of(chid)
+	if pd == nil {
+		return false, nil, nil
+	}
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.sent(p.ctx, chid)
+	pd.mu.Lock()
+	pd.sentAll = true
+	owed := t.Owed(sent, pd.paid)
+	pd.mu.Unlock()
+	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)
+	_ = pd.machine.Send(rm.ProviderEventBlocksCompleted)
+	if owed.IsZero() {
+		return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, nil
+	}
+	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
+	return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, dt.ErrPause
+}
+
+// open returns the reader of a deal's piece, which is acquired once.
+func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if pd.reader != nil {
+		return pd.reader, nil
+	}
+	if pd.released {
+		return nil, errors.New("deal is over")
+	}
+	s, _ := pd.machine.State()
+	if s.PieceInfo == nil {
+		return nil, errors.New("deal has no piece")
+	}
+	r, err := pd.pieces.Acquire(ctx, s.PieceInfo.PieceCID)
+	pd.reader = r
+	return r, err
+}
+
+func (pd *providerDeal) release() error {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	pd.released = true
+	r := pd.reader
+	pd.reader = nil
+	if r == nil {
+		return nil
+	}
+	return r.Close()
+}
+
+// linkSystem serves a deal out of its piece.
+func (p *Provider) linkSystem(chid dt.ChannelID, id rm.DealID) *ipld.LinkSystem {
+	pd := p.of(chid)
+	if pd == nil || pd.id.DealID != id {
+		return nil
+	}
+	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
+		r, err := pd.open(p.ctx)
+		if err != nil {
+			return nil, err
+		}
+		return r.Get(c)
+	})
+	return &ls
+}
+
+// Unseal implements providerstates.ProviderDealEnvironment: the piece is opened, and must hold the payload, before
+// anything is sent.
+func (p *Provider) Unseal(ctx context.Context, deal rm.ProviderDealState) error {
+	p.mu.Lock()
+	pd := p.deals[deal.Identifier()]
+	p.mu.Unlock()
+	if pd == nil {
+		return fmt.Errorf("deal %s: %w", deal.Identifier(), rm.ErrNotFound)
+	}
+	r, err := pd.open(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Get(deal.PayloadCID); err != nil {
+		return fmt.Errorf("the piece does not serve the payload: %w", err)
+	}
+	pd.mu.Lock()
+	pd.unsealed = true
+	pd.mu.Unlock()
+	return nil
+}
+
+// Release implements providerstates.ProviderDealEnvironment.
+func (p *Provider) Release(deal rm.ProviderDealState) error {
+	p.mu.Lock()
+	pd := p.deals[deal.Identifier()]
+	p.mu.Unlock()
+	if pd == nil {
+		return nil
+	}
+	return pd.release()
+}
+
+// ResumeDataTransfer implements providerstates.ProviderDealEnvironment.
+func (p *Provider) ResumeDataTransfer(ctx context.Context, chid dt.ChannelID) error {
+	return p.cfg.Hub.dt.ResumeDataTransferChannel(ctx, chid)
+}
+
+// CloseDataTransfer implements providerstates.ProviderDealEnvironment.
+func (p *Provider) CloseDataTransfer(ctx context.Context, chid dt.ChannelID) error {
+	return p.cfg.Hub.dt.CloseDataTransferChannel(ctx, chid)
+}
