@@ -118,8 +118,8 @@ type Offer struct {
 type RetrieveRequest struct {
 	CID         string `json:"cid"`
 	Provider    string `json:"provider"`
-	Budget      string `json:"budget"` // empty: free only
-	MaxExposure uint64 `json:"max_exposure"`
+	Budget      string `json:"budget"`       // empty: free only
+	MaxExposure uint64 `json:"max_exposure"` // bytes; 0: as configured
 	Transport   string `json:"transport"`
 }
 

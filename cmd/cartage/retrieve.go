@@ -34,7 +34,7 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "where to write; - is stdout")
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
-	cmd.Flags().StringVar(&f.exposure, "max-exposure", "8MiB", "largest payment interval to accept")
+	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "largest payment interval to accept; 0 is what the configuration says (8MiB)")
 	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto or graphsync")
 	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")

@@ -291,7 +291,10 @@ func (n *Node) funds(ctx context.Context, r *run, t meter.Terms, q rm.QueryRespo
 		return quote, api.Errorf(api.CodeFunds, fmt.Sprintf("Raise it with --budget %s.", quote),
 			"price over budget: the first interval costs %s attoFIL and the whole at most %s, the budget is %s", least, quote, budget)
 	}
-	limit := max(req.MaxExposure, uint64(n.parts.Config.Retrieval.MaxExposure))
+	limit := req.MaxExposure
+	if limit == 0 {
+		limit = uint64(n.parts.Config.Retrieval.MaxExposure)
+	}
 	if largest := t.CurrentInterval(q.Size); limit > 0 && largest > limit {
 		return quote, api.Errorf(api.CodeRejected, fmt.Sprintf("Allow it with --max-exposure %d.", largest),
 			"the provider's largest payment interval is %d bytes, the limit is %d", largest, limit)
