@@ -27,6 +27,7 @@ type Channel struct {
 	last    Encoded
 	lastRes Encoded
 	lastLog map[dt.Status]string
+	id      dt.ChannelID // immutable: the record is replaced with each event
 	work    []work
 	busy    bool
 	idle    chan struct{}
@@ -63,7 +64,7 @@ type work struct {
 }
 
 // ID identifies the channel.
-func (c *Channel) ID() dt.ChannelID { return c.rec.Static.ChannelID }
+func (c *Channel) ID() dt.ChannelID { return c.id }
 
 // State is an immutable snapshot after all events submitted so far.
 func (c *Channel) State() dt.ChannelState {

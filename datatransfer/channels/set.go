@@ -90,7 +90,7 @@ func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
 	if has, err := s.store.ds.Has(s.store.ctx, key("s", st.ChannelID)); err != nil || has {
 		return nil, fmt.Errorf("channel %s exists already (%v)", st.ChannelID, err)
 	}
-	c := &Channel{set: s, rec: Record{Static: st, Hot: Hot{Vouchers: 1}}, first: voucher, last: voucher}
+	c := &Channel{set: s, id: st.ChannelID, rec: Record{Static: st, Hot: Hot{Vouchers: 1}}, first: voucher, last: voucher}
 	b, err := s.store.ds.Batch(s.store.ctx)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (s *Set) Get(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Channel{set: s, rec: rec}
+	c := &Channel{set: s, id: rec.Static.ChannelID, rec: rec}
 	c.first, _ = s.store.readItem("v", chid, 0)
 	if rec.Vouchers > 0 {
 		c.last, _ = s.store.readItem("v", chid, rec.Vouchers-1)

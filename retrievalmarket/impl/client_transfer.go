@@ -226,7 +226,9 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			c.response(cd, s, r)
 		}
 	case dt.CleanupComplete:
-		if s.Status() == dt.Completed {
+		if s.Status() == dt.Completed { // both sides have ended: whatever event was missed, all blocks are here
+			send(rm.ClientEventBlocksReceived, s.Received())
+			send(rm.ClientEventAllBlocksReceived)
 			c.complete(cd)
 		}
 	case dt.Restart:
