@@ -45,6 +45,7 @@ var ClientStateEntryFuncs = fsm.StateEntryFuncs{
 	rm.DealStatusPaymentChannelAllocatingLane:     AllocateLane,
 	rm.DealStatusOngoing:                          Ongoing,
 	rm.DealStatusBlocksComplete:                   Ended,
+	rm.DealStatusClientWaitingForLastBlocks:       LastBlocks,
 	rm.DealStatusFinalizing:                       Ended,
 	rm.DealStatusFundsNeeded:                      ProcessPaymentRequested,
 	rm.DealStatusFundsNeededLastPayment:           ProcessPaymentRequested,
@@ -292,6 +293,14 @@ func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDea
 		return ctx.Trigger(rm.ClientEventCompleteVerified)
 	case deal.PricePerByte.IsZero():
 		return ctx.Trigger(rm.ClientEventWaitForLastBlocks)
+	}
+	return nil
+}
+
+// LastBlocks ends the wait if the last block came between the decision to wait and the wait.
+func LastBlocks(ctx fsm.Context, _ ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.AllBlocksReceived {
+		return ctx.Trigger(rm.ClientEventAllBlocksReceived)
 	}
 	return nil
 }
