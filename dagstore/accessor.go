@@ -1,7 +1,6 @@
 package dagstore
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
-	"github.com/cartage-dev/cartage/internal/wire"
 )
 
 // Accessor reads the blocks of one shard until it is closed; closing it twice is harmless.
@@ -107,13 +105,3 @@ func (a *Accessor) ReadAll() io.Reader {
 
 // Shard is what is being read.
 func (a *Accessor) Shard() Shard { return a.shard }
-
-func encode(fields []wire.Field) ([]byte, error) {
-	var b bytes.Buffer
-	err := wire.WriteTuple(&b, fields)
-	return b.Bytes(), err
-}
-
-func decode(data []byte, fields []wire.Field) error {
-	return wire.ReadTuple(bytes.NewReader(data), "shard", fields)
-}

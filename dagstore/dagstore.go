@@ -157,7 +157,7 @@ func (s *Store) Close() error {
 func be(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 func (s *Store) put(sh Shard) error {
-	data, err := encode(sh.fields())
+	data, err := wire.EncodeTuple(sh.fields())
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (s *Store) shard(n uint64) (Shard, error) {
 	if data == nil {
 		return sh, fmt.Errorf("%w: number %d", ErrShardUnknown, n)
 	}
-	if err := decode(data, sh.fields()); err != nil {
+	if err := wire.DecodeTuple(data, "shard", sh.fields()); err != nil {
 		return sh, err
 	}
 	s.mu.Lock()
@@ -205,7 +205,7 @@ func (s *Store) List() ([]Shard, error) {
 	var bad error
 	err := s.kv.Scan([]byte(keyShard), func(_, value []byte) bool {
 		var sh Shard
-		if bad = decode(value, sh.fields()); bad == nil {
+		if bad = wire.DecodeTuple(value, "shard", sh.fields()); bad == nil {
 			out = append(out, sh)
 		}
 		return bad == nil

@@ -1,7 +1,6 @@
 package paych
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,11 +40,11 @@ func (l *laneRecord) fields() []wire.Field {
 type record interface{ fields() []wire.Field }
 
 func put(ctx context.Context, w datastore.Write, k datastore.Key, r record) error {
-	var b bytes.Buffer
-	if err := wire.WriteTuple(&b, r.fields()); err != nil {
+	data, err := wire.EncodeTuple(r.fields())
+	if err != nil {
 		return err
 	}
-	return w.Put(ctx, k, b.Bytes())
+	return w.Put(ctx, k, data)
 }
 
 // get reads a record; found is false when there is none.
@@ -57,10 +56,7 @@ func get(ctx context.Context, ds datastore.Datastore, k datastore.Key, r record)
 	if err != nil {
 		return false, err
 	}
-	if err := wire.ReadTuple(bytes.NewReader(data), k.String(), r.fields()); err != nil {
-		return false, fmt.Errorf("record %s: %w", k, err)
-	}
-	return true, nil
+	return true, wire.DecodeTuple(data, "record "+k.String(), r.fields())
 }
 
 // each calls f with every record below a prefix.
@@ -78,8 +74,8 @@ func each[T any, P interface {
 			return e.Error
 		}
 		r := P(new(T))
-		if err := wire.ReadTuple(bytes.NewReader(e.Value), e.Key, r.fields()); err != nil {
-			return fmt.Errorf("record %s: %w", e.Key, err)
+		if err := wire.DecodeTuple(e.Value, "record "+e.Key, r.fields()); err != nil {
+			return err
 		}
 		if err := f(r); err != nil {
 			return err

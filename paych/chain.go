@@ -2,6 +2,7 @@ package paych
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -75,6 +76,14 @@ type Receipt struct {
 	Message  string
 	Channel  address.Address // of a create
 	Epoch    abi.ChainEpoch
+}
+
+// failure is the error of a change that was applied and failed.
+func (r *Receipt) failure(msg cid.Cid) error {
+	if r.ExitCode == 0 {
+		return nil
+	}
+	return fmt.Errorf("message %s failed with exit code %d: %s", msg, r.ExitCode, r.Message)
 }
 
 // ChannelInfo is the state of a payment channel on the chain. From and To are key addresses.

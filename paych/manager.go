@@ -10,9 +10,6 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/google/uuid"
 	"github.com/ipfs/go-datastore"
-	cbg "github.com/whyrusleeping/cbor-gen"
-
-	"github.com/cartage-dev/cartage/internal/wire"
 )
 
 // Manager keeps the payment channels of a node, those it pays into and those it is paid from. All methods are safe for
@@ -92,30 +89,6 @@ func (m *Manager) outbound(ch address.Address) (*payer, error) {
 		return p, nil
 	}
 	return nil, fmt.Errorf("%w: %s is not one that this node pays into", ErrUnknownChannel, ch)
-}
-
-func optAddr(name string, v *address.Address) wire.Field {
-	return wire.Field{Name: name,
-		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, v.Bytes()) },
-		Read: func(r *cbg.CborReader) error {
-			b, err := cbg.ReadByteArray(r, 64)
-			*v = address.Undef
-			if err != nil || len(b) == 0 {
-				return err
-			}
-			*v, err = address.NewFromBytes(b)
-			return err
-		}}
-}
-
-func bytesField(name string, v *[]byte) wire.Field {
-	return wire.Field{Name: name,
-		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, *v) },
-		Read: func(r *cbg.CborReader) error {
-			b, err := cbg.ReadByteArray(r, 1024)
-			*v = b
-			return err
-		}}
 }
 
 // Head is where the chain is.

@@ -95,9 +95,10 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 			grown, err = m.bind(ctx, p, info, deal, v, expected, covers)
 		}
 	}
-	if err != nil || grown.IsZero() {
+	if err != nil {
 		return grown, err
 	}
+	// Also for a replay: the first call may still be flushing it.
 	return grown, m.ds.Sync(ctx, datastore.NewKey("/"))
 }
 
@@ -248,9 +249,8 @@ func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
 	if err != nil {
 		return err
 	}
-	by := info.From
-	if m.wallet.Has(info.To) {
-		by = info.To
+	by := m.party(info)
+	if by == info.To {
 		if err := m.Redeem(ctx, ch); err != nil {
 			return err
 		}
@@ -302,11 +302,15 @@ func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
 	if err != nil || info.Collected {
 		return err
 	}
-	by := info.From
+	return m.do(ctx, Op{Kind: OpCollect, From: m.party(info), Channel: ch})
+}
+
+// party is the address of ours in a channel, the payee's if both are.
+func (m *Manager) party(info *ChannelInfo) address.Address {
 	if m.wallet.Has(info.To) {
-		by = info.To
+		return info.To
 	}
-	return m.do(ctx, Op{Kind: OpCollect, From: by, Channel: ch})
+	return info.From
 }
 
 func (m *Manager) do(ctx context.Context, op Op) error {
@@ -319,8 +323,5 @@ func (m *Manager) do(ctx context.Context, op Op) error {
 	if err != nil {
 		return err
 	}
-	if r.ExitCode != 0 {
-		return fmt.Errorf("message %s failed with exit code %d: %s", msg, r.ExitCode, r.Message)
-	}
-	return nil
+	return r.failure(msg)
 }

@@ -30,7 +30,6 @@ type Channel struct {
 	id      dt.ChannelID // immutable: the record is replaced with each event
 	work    []work
 	busy    bool
-	idle    chan struct{}
 	dirty   int
 	flushed time.Time
 	timer   *time.Timer
@@ -59,7 +58,6 @@ type work struct {
 	log     *logLine
 	logAt   uint64
 	persist bool
-	static  bool
 	cleanup bool
 }
 
@@ -86,9 +84,24 @@ func (c *Channel) Do(f func(r *Record, credit *Credit)) {
 
 // Apply applies an event. An event that has no transition in the present state is dropped and returned as an error.
 func (c *Channel) Apply(event dt.EventCode, args ...any) error {
+	if err := c.stopped(); err != nil {
+		return err
+	}
+	return c.applyNow(event, args...)
+}
+
+func (c *Channel) applyNow(event dt.EventCode, args ...any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.apply(event, args...)
+}
+
+// stopped refuses events after the end of the set: nobody would store them.
+func (c *Channel) stopped() error {
+	if c.set.group.Closed() {
+		return fmt.Errorf("channel %s: data transfer is stopped", c.id)
+	}
+	return nil
 }
 
 // Voucher records a voucher.
@@ -98,6 +111,9 @@ func (c *Channel) Voucher(e Encoded) error { return c.applyItem(dt.NewVoucher, "
 func (c *Channel) Result(e Encoded) error { return c.applyItem(dt.NewVoucherResult, "r", e) }
 
 func (c *Channel) applyItem(event dt.EventCode, part string, e Encoded) error {
+	if err := c.stopped(); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.apply(event); err != nil {
@@ -120,6 +136,9 @@ func (c *Channel) applyItem(event dt.EventCode, part string, e Encoded) error {
 // Block counts a block of one kind at most once (R-42, section 3.5) and reports whether it was new, with the bytes
 // counted so far.
 func (c *Channel) Block(kind dt.EventCode, progress dt.EventCode, size uint64, index int64, unique bool) (fresh bool, total uint64, err error) {
+	if err := c.stopped(); err != nil {
+		return false, 0, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if index < 0 {
@@ -185,19 +204,15 @@ func (c *Channel) push(w work) {
 		c.work = append(c.work, w)
 	}
 	if !c.busy {
-		c.busy, c.idle = true, make(chan struct{})
-		c.set.wg.Add(1)
-		go c.drain()
+		c.busy = c.set.group.Go(c.drain)
 	}
 }
 
 func (c *Channel) drain() {
-	defer c.set.wg.Done()
 	for {
 		c.mu.Lock()
 		if len(c.work) == 0 {
 			c.busy, c.work = false, nil
-			close(c.idle)
 			c.mu.Unlock()
 			return
 		}
@@ -209,7 +224,7 @@ func (c *Channel) drain() {
 		if w.cleanup && !c.cleaned {
 			c.cleaned = true
 			c.set.cleanup(c)
-			_ = c.Apply(dt.CleanupComplete)
+			_ = c.applyNow(dt.CleanupComplete)
 		}
 		if w.event == dt.CleanupComplete {
 			c.set.evict(c)
@@ -225,7 +240,7 @@ func (c *Channel) store(w work) {
 		return
 	}
 	if err := c.write(w); err != nil && !IsChannelCleaningUp(w.state.rec.Status) && !IsChannelTerminated(w.state.rec.Status) {
-		_ = c.Apply(dt.Error, fmt.Sprintf("store channel: %s", err))
+		_ = c.applyNow(dt.Error, fmt.Sprintf("store channel: %s", err))
 	}
 }
 
@@ -255,14 +270,14 @@ func (c *Channel) write(w work) error {
 func (c *Channel) arm() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.timer != nil || c.set.closed.Load() {
+	if c.timer != nil || c.set.group.Closed() {
 		return
 	}
 	c.timer = time.AfterFunc(flushEvery, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.timer = nil
-		if c.set.closed.Load() {
+		if c.set.group.Closed() {
 			return
 		}
 		c.push(work{event: flushOnly, persist: true, state: c.snapshot()})

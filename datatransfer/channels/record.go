@@ -7,7 +7,6 @@
 package channels
 
 import (
-	"bytes"
 	"fmt"
 	"unicode/utf8"
 
@@ -72,16 +71,6 @@ func (h *Hot) fields() []wire.Field {
 		wire.Text("Message", &h.Message), wire.Uint("Vouchers", &h.Vouchers), wire.Uint("Results", &h.Results), wire.Uint("Logs", &h.Logs),
 		wire.Bool("WasPaused", &h.WasPaused),
 	}
-}
-
-func encodeFields(fields []wire.Field) ([]byte, error) {
-	var b bytes.Buffer
-	err := wire.WriteTuple(&b, fields)
-	return b.Bytes(), err
-}
-
-func decodeFields(data []byte, name string, fields []wire.Field) error {
-	return wire.ReadTuple(bytes.NewReader(data), name, fields)
 }
 
 // NewStatic makes the static part of a channel.

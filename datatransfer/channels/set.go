@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/ipfs/go-datastore"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Notifier is told each applied event, in order for one channel.
@@ -22,10 +22,9 @@ type Set struct {
 	notifier  Notifier
 	onCleanup func(*Channel)
 
-	mu     sync.Mutex
-	live   map[dt.ChannelID]*Channel
-	closed atomic.Bool
-	wg     sync.WaitGroup
+	mu    sync.Mutex
+	live  map[dt.ChannelID]*Channel
+	group shared.Group
 }
 
 // New makes a set over ds. onCleanup frees everything that belongs to a channel that ends.
@@ -45,23 +44,15 @@ func (s *Set) Start(ctx context.Context) error { return s.store.checkVersion(ctx
 
 // Close flushes the counters of all channels and waits for work in progress, bounded by ctx.
 func (s *Set) Close(ctx context.Context) error {
-	s.closed.Store(true)
+	if err := s.group.Close(ctx); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	live := make([]*Channel, 0, len(s.live))
 	for _, c := range s.live {
 		live = append(live, c)
 	}
 	s.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		s.wg.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	var first error
 	for _, c := range live {
 		c.mu.Lock()
@@ -81,7 +72,7 @@ func (s *Set) Close(ctx context.Context) error {
 func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed.Load() {
+	if s.group.Closed() {
 		return nil, fmt.Errorf("channel %s: data transfer is stopped", st.ChannelID)
 	}
 	if _, dup := s.live[st.ChannelID]; dup {
@@ -158,7 +149,7 @@ func (s *Set) All(ctx context.Context) (map[dt.ChannelID]dt.ChannelState, error)
 	return out, nil
 }
 
-// Live returns the resident channels with a peer (any when p is empty).
+// Live returns the resident channels, those that have not ended.
 func (s *Set) Live() []*Channel {
 	s.mu.Lock()
 	defer s.mu.Unlock()

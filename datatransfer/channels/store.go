@@ -62,7 +62,7 @@ func (s *store) checkVersion(ctx context.Context) error {
 }
 
 func (s *store) putStatic(b datastore.Write, st *Static) error {
-	data, err := encodeFields(st.fields())
+	data, err := wire.EncodeTuple(st.fields())
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *store) putStatic(b datastore.Write, st *Static) error {
 }
 
 func (s *store) putHot(b datastore.Write, r *Record) error {
-	data, err := encodeFields(r.Hot.fields())
+	data, err := wire.EncodeTuple(r.Hot.fields())
 	if err != nil {
 		return err
 	}
@@ -78,17 +78,11 @@ func (s *store) putHot(b datastore.Write, r *Record) error {
 }
 
 func (e *Encoded) fields() []wire.Field {
-	return []wire.Field{wire.Text("Type", &e.Type), {Name: "Data",
-		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, e.Data) },
-		Read: func(r *cbg.CborReader) error {
-			data, err := cbg.ReadByteArray(r, 1<<20)
-			e.Data = data
-			return err
-		}}}
+	return []wire.Field{wire.Text("Type", &e.Type), wire.Bytes("Data", &e.Data, 1<<20)}
 }
 
 func (s *store) putItem(b datastore.Write, part string, chid dt.ChannelID, i uint64, e Encoded) error {
-	data, err := encodeFields(e.fields())
+	data, err := wire.EncodeTuple(e.fields())
 	if err != nil {
 		return err
 	}
@@ -101,7 +95,7 @@ func (s *store) readItem(part string, chid dt.ChannelID, i uint64) (Encoded, err
 	if err != nil {
 		return e, err
 	}
-	return e, decodeFields(data, "voucher", e.fields())
+	return e, wire.DecodeTuple(data, "voucher", e.fields())
 }
 
 func (s *store) readList(chid dt.ChannelID, part string, n uint64) []Encoded {
@@ -124,7 +118,7 @@ func (l *logLine) fields() []wire.Field {
 }
 
 func (s *store) putLog(b datastore.Write, chid dt.ChannelID, i uint64, l logLine) error {
-	data, err := encodeFields(l.fields())
+	data, err := wire.EncodeTuple(l.fields())
 	if err != nil {
 		return err
 	}
@@ -143,7 +137,7 @@ func (s *store) readStages(chid dt.ChannelID, n uint64) *dt.ChannelStages {
 			continue
 		}
 		var l logLine
-		if decodeFields(data, "log", l.fields()) == nil {
+		if wire.DecodeTuple(data, "log", l.fields()) == nil {
 			addLine(out, l)
 		}
 	}
@@ -171,14 +165,14 @@ func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := decodeFields(data, "channel", r.Static.fields()); err != nil {
+	if err := wire.DecodeTuple(data, "channel", r.Static.fields()); err != nil {
 		return r, err
 	}
 	data, err = s.ds.Get(ctx, key("h", chid))
 	if err != nil {
 		return r, fmt.Errorf("state of channel %s: %w", chid, err)
 	}
-	return r, decodeFields(data, "channel state", r.Hot.fields())
+	return r, wire.DecodeTuple(data, "channel state", r.Hot.fields())
 }
 
 func (s *store) ids(ctx context.Context) ([]dt.ChannelID, error) {
@@ -193,7 +187,7 @@ func (s *store) ids(ctx context.Context) ([]dt.ChannelID, error) {
 			return nil, e.Error
 		}
 		var st Static
-		if err := decodeFields(e.Value, "channel", st.fields()); err != nil {
+		if err := wire.DecodeTuple(e.Value, "channel", st.fields()); err != nil {
 			return nil, fmt.Errorf("channel %s: %w", e.Key, err)
 		}
 		out = append(out, st.ChannelID)

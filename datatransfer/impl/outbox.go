@@ -9,6 +9,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/network"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // outbox sends messages of a channel in order, off the threads of the transport, and tries again while the
@@ -20,8 +21,7 @@ type outbox struct {
 
 	mu     sync.Mutex
 	queues map[dt.ChannelID][]letter
-	wg     sync.WaitGroup
-	closed bool
+	group  shared.Group
 }
 
 type letter struct {
@@ -38,19 +38,17 @@ func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(d
 func (o *outbox) send(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed || len(o.queues[chid]) >= 1024 {
+	if len(o.queues[chid]) >= 1024 {
 		return
 	}
 	_, running := o.queues[chid]
 	o.queues[chid] = append(o.queues[chid], letter{to, msg, time.Now().Add(worth)})
-	if !running {
-		o.wg.Add(1)
-		go o.run(chid)
+	if !running && !o.group.Go(func() { o.run(chid) }) {
+		delete(o.queues, chid)
 	}
 }
 
 func (o *outbox) run(chid dt.ChannelID) {
-	defer o.wg.Done()
 	for {
 		o.mu.Lock()
 		q := o.queues[chid]
@@ -86,19 +84,4 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 }
 
 // wait ends when all goroutines have; the context of the outbox must be over.
-func (o *outbox) wait(ctx context.Context) error {
-	o.mu.Lock()
-	o.closed = true
-	o.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		o.wg.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func (o *outbox) wait(ctx context.Context) error { return o.group.Close(ctx) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/filecoin-project/go-address"
 	cbg "github.com/whyrusleeping/cbor-gen"
 )
 
@@ -131,4 +132,49 @@ func Tuple(name string, fields []Field) Field {
 	return Field{Name: name,
 		Write: func(w *cbg.CborWriter) error { return WriteTuple(w, fields) },
 		Read:  func(r *cbg.CborReader) error { return ReadTuple(r, name, fields) }}
+}
+
+// EncodeTuple returns the fields as an array: the form of stored records.
+func EncodeTuple(fields []Field) ([]byte, error) {
+	var b bytes.Buffer
+	err := WriteTuple(&b, fields)
+	return b.Bytes(), err
+}
+
+// DecodeTuple reads an array of exactly the fields and refuses trailing bytes; name is for the error.
+func DecodeTuple(data []byte, name string, fields []Field) error {
+	r := bytes.NewReader(data)
+	if err := ReadTuple(r, name, fields); err != nil {
+		return err
+	}
+	if r.Len() > 0 {
+		return fmt.Errorf("%s: %d bytes after its end", name, r.Len())
+	}
+	return nil
+}
+
+// Bytes is a byte string of at most limit bytes.
+func Bytes(name string, v *[]byte, limit uint64) Field {
+	return Field{Name: name,
+		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, *v) },
+		Read: func(r *cbg.CborReader) error {
+			b, err := cbg.ReadByteArray(r, limit)
+			*v = b
+			return err
+		}}
+}
+
+// OptAddress is an address whose undefined value is written as no bytes.
+func OptAddress(name string, v *address.Address) Field {
+	return Field{Name: name,
+		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, v.Bytes()) },
+		Read: func(r *cbg.CborReader) error {
+			b, err := cbg.ReadByteArray(r, address.MaxAddressStringLength)
+			*v = address.Undef
+			if err != nil || len(b) == 0 {
+				return err
+			}
+			*v, err = address.NewFromBytes(b)
+			return err
+		}}
 }

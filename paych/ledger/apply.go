@@ -43,16 +43,13 @@ func fail(code exitcode.ExitCode, err error) error { return &failure{code, err} 
 func (l *Ledger) change(v *view, m *meta, t *Tx, epoch uint64) (address.Address, error) {
 	switch t.Kind {
 	case KindTransfer:
-		to, err := v.account(t.To, true, m)
-		if err != nil {
-			return address.Undef, fail(exitArgument, err)
-		}
 		if err := debit(v, t.From, t.Value, m); err != nil {
 			return address.Undef, err
 		}
-		to, err = v.account(t.To, true, m)
+		// Loaded after the debit: both may be one account.
+		to, err := v.account(t.To, true, m)
 		if err != nil {
-			return address.Undef, err
+			return address.Undef, fail(exitArgument, err)
 		}
 		to.Balance = big.Add(to.Balance, t.Value)
 		return address.Undef, v.putAccount(to)

@@ -51,7 +51,7 @@ type network struct {
 }
 
 func (n *network) fields() []wire.Field {
-	return []wire.Field{byteField("id", &n.ID, 32), wire.Uint("schema", &n.Schema), wire.Uint("genesis", &n.Genesis), wire.Uint("epoch", &n.Epoch),
+	return []wire.Field{wire.Bytes("id", &n.ID, 32), wire.Uint("schema", &n.Schema), wire.Uint("genesis", &n.Genesis), wire.Uint("epoch", &n.Epoch),
 		wire.Uint("settleDelay", &n.SettleDelay), wire.Address("operator", &n.Operator), wire.Bool("dev", &n.Dev)}
 }
 
@@ -129,7 +129,7 @@ func Open(ctx context.Context, home string) (*Ledger, error) {
 		err = fmt.Errorf("%s: %w", home, ErrNotLedger)
 	}
 	if err == nil {
-		err = decode(b, "network", l.net.fields())
+		err = wire.DecodeTuple(b, "network", l.net.fields())
 	}
 	if err == nil && l.net.Schema > schema {
 		err = fmt.Errorf("ledger has schema %d, this program knows %d", l.net.Schema, schema)
@@ -273,7 +273,8 @@ func (l *Ledger) one(v *view, s *submission) error {
 	var f *failure
 	switch {
 	case err == nil:
-		v.changed, *m, r.Channel = work.changed, wm, ch
+		work.merge()
+		*m, r.Channel = wm, ch
 	case errors.As(err, &f):
 		r.ExitCode, r.Message = uint64(f.code), f.Error()
 	default:

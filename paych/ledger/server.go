@@ -16,6 +16,8 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/internal/wire"
 )
 
 // Info is what a client must know to sign for this ledger.
@@ -132,7 +134,7 @@ func (s service) Channel(_ context.Context, addr address.Address) (*ChannelInfo,
 	prefix := []byte(keyLane + string(addr.Bytes()))
 	err = s.l.kv.Scan(prefix, func(key, value []byte) bool {
 		var ln lane
-		if decode(value, "lane", ln.fields()) != nil {
+		if wire.DecodeTuple(value, "lane", ln.fields()) != nil {
 			return false
 		}
 		out.Lanes = append(out.Lanes, LaneInfo{be64(key[len(prefix):]), ln.Redeemed, ln.Nonce})
@@ -188,7 +190,7 @@ func (l *Ledger) Audit() (*AuditInfo, error) {
 	var bad error
 	err = l.kv.Scan([]byte(keyAccount), func(_, value []byte) bool {
 		var acc account
-		if bad = decode(value, "account", acc.fields()); bad == nil {
+		if bad = wire.DecodeTuple(value, "account", acc.fields()); bad == nil {
 			a.Accounts = big.Add(a.Accounts, acc.Balance)
 		}
 		return bad == nil
@@ -198,7 +200,7 @@ func (l *Ledger) Audit() (*AuditInfo, error) {
 	}
 	err = l.kv.Scan([]byte(keyChannel), func(_, value []byte) bool {
 		var c channel
-		if bad = decode(value, "channel", c.fields()); bad == nil {
+		if bad = wire.DecodeTuple(value, "channel", c.fields()); bad == nil {
 			a.Channels = big.Add(a.Channels, c.Balance)
 		}
 		return bad == nil

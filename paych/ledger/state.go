@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -39,27 +40,31 @@ type meta struct {
 }
 
 func (m *meta) fields() []wire.Field {
-	return []wire.Field{wire.Uint("nextID", &m.NextID), wire.Uint("position", &m.Position), byteField("hash", &m.Hash, 32),
+	return []wire.Field{wire.Uint("nextID", &m.NextID), wire.Uint("position", &m.Position), wire.Bytes("hash", &m.Hash, 32),
 		wire.Uint("epoch", &m.Epoch), wire.Amount("minted", &m.Minted)}
 }
 
-// view is a batch of changes over the store: what was written in it is read back from it.
+// view is a batch of changes over the store, or over the view below it: what was written in it is read back from it.
 type view struct {
 	kv      *store.KV
+	below   *view
 	changed map[string][]byte
 }
 
-func newView(kv *store.KV) *view { return &view{kv, map[string][]byte{}} }
+func newView(kv *store.KV) *view { return &view{kv: kv, changed: map[string][]byte{}} }
 
 func (v *view) get(key string) ([]byte, error) {
 	if b, ok := v.changed[key]; ok {
 		return b, nil
 	}
+	if v.below != nil {
+		return v.below.get(key)
+	}
 	return v.kv.Get([]byte(key))
 }
 
 func (v *view) put(key string, fields []wire.Field) error {
-	b, err := encode(fields)
+	b, err := wire.EncodeTuple(fields)
 	if err != nil {
 		return err
 	}
@@ -70,11 +75,12 @@ func (v *view) put(key string, fields []wire.Field) error {
 // child starts a view whose changes are kept only when it is merged.
 func (v *view) child() *view {
 	c := newView(v.kv)
-	for k, b := range v.changed {
-		c.changed[k] = b
-	}
+	c.below = v
 	return c
 }
+
+// merge moves the changes into the view below.
+func (v *view) merge() { maps.Copy(v.below.changed, v.changed) }
 
 func (v *view) commit() error {
 	b := v.kv.NewBatch()
@@ -92,7 +98,7 @@ func (v *view) meta() (*meta, error) {
 	if err != nil || b == nil {
 		return m, err
 	}
-	return m, decode(b, "meta", m.fields())
+	return m, wire.DecodeTuple(b, "meta", m.fields())
 }
 
 // account returns the account of a key address, which is made when make is set.
@@ -122,7 +128,7 @@ func (v *view) accountByID(id uint64) (*account, error) {
 		return nil, errors.Join(err, fmt.Errorf("account %d is missing", id))
 	}
 	a := &account{}
-	return a, decode(b, "account", a.fields())
+	return a, wire.DecodeTuple(b, "account", a.fields())
 }
 
 func (v *view) putAccount(a *account) error { return v.put(keyAccount+u64(a.ID), a.fields()) }
@@ -133,7 +139,7 @@ func (v *view) channel(addr address.Address) (*channel, error) {
 		return nil, err
 	}
 	c := &channel{}
-	return c, decode(b, "channel", c.fields())
+	return c, wire.DecodeTuple(b, "channel", c.fields())
 }
 
 func (v *view) putChannel(c *channel) error {
@@ -146,7 +152,7 @@ func (v *view) lane(ch address.Address, n uint64) (*lane, error) {
 		return nil, err
 	}
 	l := &lane{}
-	return l, decode(b, "lane", l.fields())
+	return l, wire.DecodeTuple(b, "lane", l.fields())
 }
 
 func (v *view) putLane(ch address.Address, n uint64, l *lane) error {
@@ -159,7 +165,7 @@ func (v *view) receipt(c string) (*receipt, error) {
 		return nil, err
 	}
 	r := &receipt{}
-	return r, decode(b, "receipt", r.fields())
+	return r, wire.DecodeTuple(b, "receipt", r.fields())
 }
 
 // append adds a log entry: its hash covers the one before it (I11).

@@ -54,37 +54,6 @@ type Tx struct {
 	Signature  *crypto.Signature
 }
 
-func byteField(name string, v *[]byte, limit uint64) wire.Field {
-	return wire.Field{Name: name,
-		Write: func(w *cbg.CborWriter) error { return cbg.WriteByteArray(w, *v) },
-		Read: func(r *cbg.CborReader) error {
-			b, err := cbg.ReadByteArray(r, limit)
-			*v = b
-			return err
-		}}
-}
-
-func optAddress(name string, v *address.Address) wire.Field {
-	f := wire.Address(name, v)
-	write := f.Write
-	f.Write = func(w *cbg.CborWriter) error {
-		if v.Empty() {
-			return cbg.WriteByteArray(w, nil)
-		}
-		return write(w)
-	}
-	f.Read = func(r *cbg.CborReader) error {
-		b, err := cbg.ReadByteArray(r, 64)
-		if err != nil || len(b) == 0 {
-			*v = address.Undef
-			return err
-		}
-		*v, err = address.NewFromBytes(b)
-		return err
-	}
-	return f
-}
-
 func (t *Tx) fields(signed bool) []wire.Field {
 	d := domain
 	dom := wire.Text("domain", &d)
@@ -99,9 +68,9 @@ func (t *Tx) fields(signed bool) []wire.Field {
 		return nil
 	}
 	f := []wire.Field{
-		dom, byteField("network", &t.Network, 32), wire.Address("from", &t.From), wire.Uint("seq", &t.Seq),
-		wire.Uint("validUntil", &t.ValidUntil), wire.Uint("kind", &t.Kind), optAddress("to", &t.To), wire.Amount("value", &t.Value),
-		byteField("params", &t.Params, maxTx), byteField("intent", &t.Intent, 16),
+		dom, wire.Bytes("network", &t.Network, 32), wire.Address("from", &t.From), wire.Uint("seq", &t.Seq),
+		wire.Uint("validUntil", &t.ValidUntil), wire.Uint("kind", &t.Kind), wire.OptAddress("to", &t.To), wire.Amount("value", &t.Value),
+		wire.Bytes("params", &t.Params, maxTx), wire.Bytes("intent", &t.Intent, 16),
 	}
 	if signed {
 		f = append(f, wire.Nullable("signature", &t.Signature, func(s *crypto.Signature) wire.Field { return wire.Object("signature", s) }))
@@ -111,7 +80,7 @@ func (t *Tx) fields(signed bool) []wire.Field {
 
 // Sign signs the transaction.
 func (t *Tx) Sign(key *pay.Key) error {
-	msg, err := encode(t.fields(false))
+	msg, err := wire.EncodeTuple(t.fields(false))
 	if err != nil {
 		return err
 	}
@@ -124,7 +93,7 @@ func (t *Tx) verify() error {
 	if t.Signature == nil {
 		return pay.ErrNoSignature
 	}
-	msg, err := encode(t.fields(false))
+	msg, err := wire.EncodeTuple(t.fields(false))
 	if err != nil {
 		return err
 	}
@@ -132,7 +101,7 @@ func (t *Tx) verify() error {
 }
 
 // Encode returns the signed bytes.
-func (t *Tx) Encode() ([]byte, error) { return encode(t.fields(true)) }
+func (t *Tx) Encode() ([]byte, error) { return wire.EncodeTuple(t.fields(true)) }
 
 // DecodeTx reads a transaction strictly.
 func DecodeTx(data []byte) (*Tx, error) {
@@ -140,7 +109,7 @@ func DecodeTx(data []byte) (*Tx, error) {
 		return nil, fmt.Errorf("transaction of %d bytes is above the limit of %d", len(data), maxTx)
 	}
 	var t Tx
-	if err := decode(data, "transaction", t.fields(true)); err != nil {
+	if err := wire.DecodeTuple(data, "transaction", t.fields(true)); err != nil {
 		return nil, err
 	}
 	again, err := t.Encode()
@@ -152,23 +121,6 @@ func DecodeTx(data []byte) (*Tx, error) {
 
 func txCid(data []byte) (cid.Cid, error) {
 	return cid.V1Builder{Codec: cid.DagCBOR, MhType: mh.BLAKE2B_MIN + 31}.Sum(data)
-}
-
-func encode(fields []wire.Field) ([]byte, error) {
-	var b bytes.Buffer
-	err := wire.WriteTuple(&b, fields)
-	return b.Bytes(), err
-}
-
-func decode(data []byte, name string, fields []wire.Field) error {
-	r := bytes.NewReader(data)
-	if err := wire.ReadTuple(r, name, fields); err != nil {
-		return err
-	}
-	if r.Len() > 0 {
-		return fmt.Errorf("%s: %d bytes after its end", name, r.Len())
-	}
-	return nil
 }
 
 // account is keyed by its actor id, and found by its key address.
@@ -226,7 +178,7 @@ type receipt struct {
 func (r *receipt) fields() []wire.Field {
 	return []wire.Field{
 		wire.Uint("exitCode", &r.ExitCode), wire.Text("message", &r.Message), wire.Uint("epoch", &r.Epoch), wire.Uint("position", &r.Position),
-		optAddress("channel", &r.Channel),
+		wire.OptAddress("channel", &r.Channel),
 	}
 }
 

@@ -38,18 +38,11 @@ func (t *Transport) CloseChannel(ctx context.Context, chid datatransfer.ChannelI
 
 // background runs f on a goroutine that Shutdown waits for.
 func (t *Transport) background(f func(ctx context.Context)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return
-	}
-	t.wg.Add(1)
-	go func() {
-		defer t.wg.Done()
+	t.group.Go(func() {
 		ctx, cancel := context.WithTimeout(t.ctx, time.Minute)
 		defer cancel()
 		f(ctx)
-	}()
+	})
 }
 
 // CleanupChannel implements datatransfer.Transport: a running request is cancelled, everything is freed.
@@ -105,15 +98,5 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 		_ = t.gs.UnregisterPersistenceOption(s)
 	}
 	t.cancel()
-	done := make(chan struct{})
-	go func() {
-		t.wg.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return t.group.Close(ctx)
 }

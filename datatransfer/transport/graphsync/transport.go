@@ -20,6 +20,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 var (
@@ -63,7 +64,7 @@ type Transport struct {
 	unregister     []graphsync.UnregisterHookFunc
 	ctx            context.Context
 	cancel         context.CancelFunc
-	wg             sync.WaitGroup
+	group          shared.Group
 
 	mu       sync.Mutex
 	closed   bool
@@ -214,13 +215,15 @@ func (t *Transport) OpenChannel(ctx context.Context, dataSender peer.ID, chid da
 	ctx, cancel := context.WithCancel(context.WithValue(ctx, graphsync.RequestIDContextKey{}, id))
 	stop := context.AfterFunc(t.ctx, cancel)
 	responses, errs := t.gs.Request(ctx, dataSender, root, stor, exts...)
-	t.wg.Add(1)
-	go func() {
-		defer t.wg.Done()
+	drain := func() {
 		defer cancel()
 		defer stop()
 		t.drain(id, responses, errs)
-	}()
+	}
+	if !t.group.Go(drain) { // shut down since: the request is cancelled already
+		cancel()
+		drain()
+	}
 	return nil
 }
 

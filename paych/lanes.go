@@ -1,0 +1,150 @@
+package paych
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/ipfs/go-cid"
+)
+
+// AllocateLane returns a lane that was never used.
+func (m *Manager) AllocateLane(ctx context.Context, ch address.Address) (uint64, error) {
+	p, err := m.outbound(ch)
+	if err != nil {
+		return 0, err
+	}
+	lane := &laneRecord{Channel: ch, Amount: big.Zero()}
+	granted := false
+	err = m.change(ctx, p, func() (*laneRecord, error) {
+		lane.Lane, lane.Reserved = p.rec.NextLane, p.free()
+		if granted = len(p.reserved) > 0; granted {
+			lane.Reserved, p.reserved = p.reserved[0], p.reserved[1:]
+		}
+		p.rec.NextLane++
+		p.rec.Reserved = big.Add(p.rec.Reserved, lane.Reserved)
+		return lane, nil
+	})
+	if err != nil && granted {
+		p.mu.Lock()
+		p.reserved = append(p.reserved, lane.Reserved)
+		p.mu.Unlock()
+	}
+	return lane.Lane, err
+}
+
+// CreateVoucher signs the total amount of a lane for a deal. The voucher, the deal it belongs to and the bytes it covers
+// are one synced commit; the same amount again returns the same voucher (D8).
+func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Address, lane uint64, amount abi.TokenAmount, covers uint64) (*paych.SignedVoucher, bool, error) {
+	p, err := m.outbound(ch)
+	if err != nil {
+		return nil, false, err
+	}
+	var v *paych.SignedVoucher
+	replayed := false
+	err = m.change(ctx, p, func() (*laneRecord, error) {
+		l := p.lanes[lane]
+		if l != nil && l.Deal == deal && l.Voucher != nil && l.Amount.Equals(amount) {
+			v, replayed = l.Voucher, true // the first call may still be flushing it
+			return nil, nil
+		}
+		next, err := m.sign(p, l, deal, lane, amount, covers)
+		if err == nil {
+			v = next.Voucher
+		}
+		return next, err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return v, replayed, nil
+}
+
+// sign makes the next voucher of a lane; p.mu is held.
+func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount abi.TokenAmount, covers uint64) (*laneRecord, error) {
+	switch {
+	case l == nil:
+		return nil, fmt.Errorf("lane %d of %s was not allocated", n, p.rec.Address)
+	case l.Deal != "" && l.Deal != deal:
+		return nil, fmt.Errorf("%w: lane %d belongs to %s", ErrLaneBound, n, l.Deal)
+	case amount.LessThanEqual(l.Amount):
+		return nil, fmt.Errorf("%w: lane %d promised %s, asked for %s", ErrAmountNotIncreasing, n, l.Amount, amount)
+	case p.rec.Settling:
+		return nil, fmt.Errorf("%w: %s", ErrChannelSettling, p.rec.Address)
+	}
+	promised := big.Add(p.rec.Promised, big.Sub(amount, l.Amount))
+	if promised.GreaterThan(p.rec.Amount) {
+		return nil, &ShortfallError{big.Sub(promised, p.rec.Amount)}
+	}
+	v := &paych.SignedVoucher{ChannelAddr: p.rec.Address, Lane: n, Nonce: l.Nonce + 1, Amount: amount, Merges: []paych.Merge{}}
+	key, err := m.wallet.Key(p.rec.From)
+	if err != nil {
+		return nil, err
+	}
+	if err := SignVoucher(key, v); err != nil {
+		return nil, err
+	}
+	next := *l
+	next.Deal, next.Nonce, next.Amount, next.Bytes, next.Voucher = deal, v.Nonce, amount, covers, v
+	p.rec.Promised = promised
+	return &next, nil
+}
+
+// Funds describes the money of an outbound channel.
+type Funds struct {
+	Confirmed, Pending, Queued, Promised abi.TokenAmount
+	Wait                                 *cid.Cid
+}
+
+// Available reports the money of an outbound channel.
+func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, error) {
+	p, err := m.outbound(ch)
+	if err != nil {
+		return Funds{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Funds{p.rec.Amount, p.rec.Pending, big.Zero(), p.rec.Promised, p.rec.Msg}, nil
+}
+
+// ReleaseDeal gives back what a deal that has ended reserved and did not spend. It may be called again.
+func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
+	var ref dealRef
+	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
+	if err != nil || !found {
+		return err
+	}
+	p, err := m.outbound(ref.Channel)
+	if err != nil {
+		return err
+	}
+	return m.change(ctx, p, func() (*laneRecord, error) {
+		l := p.lanes[ref.Lane]
+		if l == nil || l.Closed {
+			return nil, nil
+		}
+		next := *l
+		next.Closed, next.Reserved = true, l.Amount
+		p.rec.Reserved = big.Add(big.Sub(p.rec.Reserved, l.Reserved), l.Amount)
+		return &next, nil
+	})
+}
+
+// Free is what a new deal between two addresses can have without a deposit.
+func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
+	m.mu.Lock()
+	p := m.pairs[pairOf(from, to)]
+	m.mu.Unlock()
+	if p == nil {
+		return big.Zero()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rec.Address.Empty() || p.rec.Settling {
+		return big.Zero()
+	}
+	return p.free()
+}
