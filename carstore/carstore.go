@@ -348,8 +348,8 @@ func (s *Store) Payload() *io.SectionReader {
 // Close closes the file.
 func (s *Store) Close() error { return s.f.Close() }
 
-// openReadOnly opens a complete file whose root is the one in its header.
-func openReadOnly(path string) (*Store, error) {
+// OpenRead opens a complete file for reading; its root is the one in its header.
+func OpenRead(path string) (*Store, error) {
 	f, err := blob.OS{}.Open(path)
 	if err != nil {
 		return nil, err

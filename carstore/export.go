@@ -22,9 +22,6 @@ import (
 // ErrExists means that something is at the place where the export should go.
 var ErrExists = errors.New("already exists")
 
-// OpenRead opens a complete CARv2 for reading.
-func OpenRead(path string) (*Store, error) { return openReadOnly(path) }
-
 // maxDepth bounds folders in folders.
 const maxDepth = 4096
 

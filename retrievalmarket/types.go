@@ -25,6 +25,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 const (
@@ -104,6 +105,18 @@ type Params struct {
 // SelectorSpecified tells whether the proposal has a selector of its own.
 func (p Params) SelectorSpecified() bool {
 	return p.Selector != nil && !bytes.Equal(p.Selector.Raw, cbg.CborNull) && len(p.Selector.Raw) > 0
+}
+
+// SelectorNode is the selector of the proposal; without one of its own it selects everything.
+func (p Params) SelectorNode() (ipld.Node, error) {
+	if !p.SelectorSpecified() {
+		return shared.AllSelector(), nil
+	}
+	n, err := DecodeNode(p.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector is invalid: %w", err)
+	}
+	return n, nil
 }
 
 // NewParamsV0 makes terms without selector, piece and unseal price.

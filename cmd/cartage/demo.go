@@ -117,7 +117,7 @@ func (c *cli) demo(ctx context.Context, f demoFlags) (err error) {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
-	d.judge()
+	d.judge(ctx)
 	if err := d.print(); err != nil {
 		return err
 	}

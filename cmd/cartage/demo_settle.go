@@ -49,9 +49,9 @@ func (d *demo) collect(ctx context.Context, ch string) error {
 	}
 }
 
-func (d *demo) judge() {
+func (d *demo) judge(ctx context.Context) {
 	r := &d.result
-	if a, err := d.ledger.API.Audit(context.Background()); err == nil {
+	if a, err := d.ledger.API.Audit(ctx); err == nil {
 		r.LedgerConserved = a.Conserved
 	}
 	for _, p := range d.procs {

@@ -103,7 +103,7 @@ func (c *cli) daemon(ctx context.Context, o node.Options) error {
 	if err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
-	if err := c.announce(n, "http://"+ln.Addr().String()+"/rpc/v1"); err != nil {
+	if err := c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1"); err != nil {
 		return err
 	}
 	err = n.Serve(ctx, h, ln)
@@ -112,8 +112,8 @@ func (c *cli) daemon(ctx context.Context, o node.Options) error {
 	return errors.Join(err, n.Close(cctx))
 }
 
-func (c *cli) announce(n *node.Opened, url string) error {
-	info, err := n.API().Info(context.Background())
+func (c *cli) announce(ctx context.Context, n *node.Opened, url string) error {
+	info, err := n.API().Info(ctx)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Config says when a channel is restarted and when it is given up. A zero duration is off.
@@ -79,7 +80,7 @@ func NewMonitor(mgr Manager, cfg *Config) *Monitor {
 			panic(err)
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := shared.Lifetime()
 	return &Monitor{mgr: mgr, cfg: cfg, ctx: ctx, cancel: cancel, channels: map[dt.ChannelID]*monitored{}}
 }
 
@@ -165,9 +166,7 @@ func (m *Monitor) Observe(e dt.Event, s dt.ChannelState) {
 		stop(mc.accept)
 	case dt.DataSent, dt.DataReceived:
 		stop(mc.accept)
-		if e.Code == dt.DataReceived || e.Code == dt.DataSent {
-			mc.failures = 0
-		}
+		mc.failures = 0
 	case dt.FinishTransfer:
 		if mc.complete == nil {
 			mc.complete = m.timer(chid, m.cfg.CompleteTimeout, "Complete")

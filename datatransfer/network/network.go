@@ -18,6 +18,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Bounds of an inbound stream.
@@ -79,6 +80,8 @@ type libp2pNetwork struct {
 	minWait, maxWait         time.Duration
 	attempts, factor         float64
 	notifee                  *network.NotifyBundle
+	ctx                      context.Context // of what is being received
+	cancel                   context.CancelFunc
 }
 
 // NewFromLibp2pHost returns the network over a host.
@@ -105,6 +108,9 @@ func (n *libp2pNetwork) Unprotect(id peer.ID, tag string) bool {
 // SetDelegate starts to handle streams; nil stops it.
 func (n *libp2pNetwork) SetDelegate(r Receiver) {
 	if r == nil {
+		if n.cancel != nil {
+			n.cancel()
+		}
 		for _, p := range n.protocols {
 			n.host.RemoveStreamHandler(p)
 		}
@@ -114,6 +120,7 @@ func (n *libp2pNetwork) SetDelegate(r Receiver) {
 		return
 	}
 	n.receiver = r
+	n.ctx, n.cancel = shared.Lifetime()
 	for _, p := range n.protocols {
 		n.host.SetStreamHandler(p, n.handleNewStream)
 	}
@@ -224,7 +231,7 @@ func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 }
 
 func (n *libp2pNetwork) dispatch(p peer.ID, msg datatransfer.Message) {
-	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	ctx, cancel := context.WithTimeout(n.ctx, readDeadline)
 	defer cancel()
 	switch m := msg.(type) {
 	case datatransfer.Request:

@@ -2,7 +2,10 @@ package apicheck
 
 import (
 	"encoding/json"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,6 +92,24 @@ func allowed(from string, who []string) bool {
 		}
 	}
 	return false
+}
+
+// TestRootContexts: below main and tests every context descends from a caller's, with one exception.
+func TestRootContexts(t *testing.T) {
+	require.NoError(t, filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		switch rel, _ := filepath.Rel("../..", path); rel {
+		case "shared/lifetime.go", "cmd/cartage/main.go":
+		default:
+			if strings.Contains(string(src), "context.Background()") || strings.Contains(string(src), "context.TODO()") {
+				t.Errorf("%s makes a context of its own", rel)
+			}
+		}
+		return err
+	}))
 }
 
 // TestNoCgo: the product builds without a C compiler.

@@ -82,7 +82,7 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 			return
 		}
 		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
-		if final(d.Status) {
+		if clientstates.IsFinal(d.Status) {
 			select {
 			case ended <- d:
 			default:
@@ -90,7 +90,7 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 		}
 	})
 	defer unsub()
-	if d, err := n.Client.GetDeal(id); err != nil || final(d.Status) {
+	if d, err := n.Client.GetDeal(id); err != nil || clientstates.IsFinal(d.Status) {
 		return d
 	}
 	select {

@@ -35,7 +35,6 @@ const (
 type run struct {
 	mu    sync.Mutex
 	view  api.Retrieval
-	deal  rm.DealID
 	begun time.Time
 	done  chan struct{}
 }
@@ -195,20 +194,12 @@ func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
 
 // active returns the deal in progress for a root.
 func (n *Node) active(root cid.Cid) (rm.ClientDealState, bool) {
-	list, err := n.Client.ListDeals()
-	if err != nil {
-		return rm.ClientDealState{}, false
-	}
-	for _, d := range list {
-		if d.PayloadCID.Equals(root) && !final(d.Status) {
+	for _, d := range n.Client.ActiveDeals() {
+		if d.PayloadCID.Equals(root) {
 			return d, true
 		}
 	}
 	return rm.ClientDealState{}, false
-}
-
-func final(s rm.DealStatus) bool {
-	return s == rm.DealStatusErrored || s == rm.DealStatusCompleted || s == rm.DealStatusCancelled || s == rm.DealStatusRejected || s == rm.DealStatusDealNotFound
 }
 
 // begin follows the deal that is in progress, or makes one.

@@ -203,7 +203,7 @@ func (s Service) Deals(ctx context.Context) ([]api.Deal, error) {
 	out := []api.Deal{}
 	for _, d := range mine {
 		v := api.Deal{ID: "c" + d.ID.String(), Role: "client", Peer: d.Sender.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
-			Message: d.Message, Final: final(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalReceived,
+			Message: d.Message, Final: clientstates.IsFinal(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalReceived,
 			Owed: clientstates.Terms(&d).Due(d.TotalReceived).String(), Vouchered: d.FundsSpent.String()}
 		if d.PaymentInfo != nil {
 			v.PayCh, v.Lane = d.PaymentInfo.PayCh.String(), d.PaymentInfo.Lane
@@ -213,9 +213,9 @@ func (s Service) Deals(ctx context.Context) ([]api.Deal, error) {
 	if s.n.Provider != nil {
 		for id, d := range s.n.Provider.ListDeals() {
 			v := api.Deal{ID: "p" + id.String(), Role: "provider", Peer: d.Receiver.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
-				Message: d.Message, Final: final(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalSent,
+				Message: d.Message, Final: clientstates.IsFinal(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalSent,
 				Owed: providerstates.Terms(&d).Due(d.TotalSent).String(), Vouchered: d.FundsReceived.String()}
-			out = append(out, s.book(ctx, v, true, "p"+id.String()))
+			out = append(out, s.book(ctx, v, true, providerstates.DealKey(id)))
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })

@@ -18,7 +18,6 @@ import (
 	"github.com/cartage-dev/cartage/internal/blob"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // targets keeps the CARs that are being retrieved: one file for a root and a selector, one writer for a file.
@@ -46,9 +45,6 @@ type dealTarget struct {
 
 // Base implements retrievalimpl.Target.
 func (d dealTarget) Base() uint64 { return d.base }
-
-// Flush implements retrievalimpl.Target.
-func (d dealTarget) Flush() error { return nil }
 
 func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batching) (*targets, error) {
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
@@ -109,16 +105,9 @@ func (t *targets) close() error {
 	return errors.Join(errs...)
 }
 
-func selectorOf(d rm.ClientDealState) (ipld.Node, error) {
-	if !d.SelectorSpecified() {
-		return shared.AllSelector(), nil
-	}
-	return rm.DecodeNode(d.Selector)
-}
-
 // Open implements retrievalimpl.Targets. What the file held when the deal began is remembered: the deal does not owe for it.
 func (t *targets) Open(ctx context.Context, deal rm.ClientDealState) (retrievalimpl.Target, error) {
-	sel, err := selectorOf(deal)
+	sel, err := deal.SelectorNode()
 	if err != nil {
 		return nil, err
 	}

@@ -34,8 +34,6 @@ type Target interface {
 	Locate(selector ipld.Node) (carstore.Position, error)
 	// Base is what the target held when the deal began: bytes that are not owed for.
 	Base() uint64
-	// Flush makes what was written durable enough to pay for it.
-	Flush() error
 }
 
 // Targets opens the targets of deals. Open is called again after a restart of the process.
@@ -78,8 +76,9 @@ type Client struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
-	deals map[rm.DealID]*clientDeal
+	mu     sync.Mutex
+	deals  map[rm.DealID]*clientDeal
+	byChan map[dt.ChannelID]*clientDeal
 }
 
 var _ rm.RetrievalClient = (*Client)(nil)
@@ -88,6 +87,7 @@ var _ rm.RetrievalClient = (*Client)(nil)
 type clientDeal struct {
 	id      rm.DealID
 	machine *fsm.Machine[rm.ClientDealState]
+	stored  bool // taken up from the store: a channel may have been opened for it before
 
 	mu        sync.Mutex
 	chid      dt.ChannelID
@@ -111,7 +111,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 		cfg.Log = slog.Default()
 	}
 	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store},
-		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}}
+		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}}
 	cfg.Hub.client = c
 	return c, nil
 }
@@ -167,7 +167,7 @@ func (c *Client) Stop(ctx context.Context) error {
 }
 
 func (c *Client) track(d rm.ClientDealState) *clientDeal {
-	cd := &clientDeal{id: d.ID, chid: d.ChannelID, received: d.TotalReceived}
+	cd := &clientDeal{id: d.ID, received: d.TotalReceived}
 	cd.machine = fsm.NewMachine(c.ctx, c.table, d, c, fsm.Hooks[rm.ClientDealState]{
 		Persist: func(e fsm.EventName, rec rm.ClientDealState) error {
 			durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status)
@@ -184,7 +184,20 @@ func (c *Client) track(d rm.ClientDealState) *clientDeal {
 	c.mu.Lock()
 	c.deals[d.ID] = cd
 	c.mu.Unlock()
+	if d.ChannelID != (dt.ChannelID{}) {
+		c.bind(cd, d.ChannelID)
+	}
 	return cd
+}
+
+// bind makes the events of a channel those of a deal.
+func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
+	cd.mu.Lock()
+	cd.chid = chid
+	cd.mu.Unlock()
+	c.mu.Lock()
+	c.byChan[chid] = cd
+	c.mu.Unlock()
 }
 
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
@@ -214,6 +227,7 @@ func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
 	}
 	c.mu.Lock()
 	delete(c.deals, rec.ID)
+	delete(c.byChan, rec.ChannelID)
 	c.mu.Unlock()
 	if c.cfg.Targets != nil {
 		c.cfg.Targets.Done(rec)
@@ -322,6 +336,9 @@ func (c *Client) refuseSecond(d rm.ClientDealState) error {
 	defer c.mu.Unlock()
 	for _, o := range c.deals {
 		s, _ := o.machine.State()
+		if c.table.Final(s.Status) {
+			continue
+		}
 		if s.Sender == d.Sender && s.PayloadCID.Equals(d.PayloadCID) {
 			return fmt.Errorf("there is an active retrieval deal with peer %s for payload CID %s (retrieval deal ID %d, state %s) - existing deal must be cancelled before starting a new retrieval deal",
 				d.Sender, d.PayloadCID, s.ID, s.Status)
@@ -370,6 +387,19 @@ func (c *Client) GetDeal(id rm.DealID) (rm.ClientDealState, error) {
 		return s, nil
 	}
 	return c.store.get(c.ctx, id.String())
+}
+
+// ActiveDeals returns the deals that have not ended. Its cost does not depend on how many have.
+func (c *Client) ActiveDeals() []rm.ClientDealState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]rm.ClientDealState, 0, len(c.deals))
+	for _, d := range c.deals {
+		if s, _ := d.machine.State(); !c.table.Final(s.Status) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // ListDeals implements retrievalmarket.RetrievalClient.

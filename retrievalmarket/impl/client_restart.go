@@ -27,7 +27,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 		}
 	}
 	cd := c.track(d)
-	cd.inFull = true
+	cd.inFull, cd.stored = true, true
 	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return cd.machine.Reenter()
 	}
@@ -73,10 +73,8 @@ func (c *Client) tryResume(chid dt.ChannelID) error {
 	case dt.Failed, dt.Cancelled, dt.Failing, dt.Cancelling:
 		return fmt.Errorf("%w: %s", errChannelOver, dt.Statuses[s.Status()])
 	case dt.Completed, dt.Completing:
-		if cd := c.dealOf(chid, s); cd != nil {
-			_ = cd.machine.Send(rm.ClientEventBlocksReceived, s.Received())
-			_ = cd.machine.Send(rm.ClientEventAllBlocksReceived)
-			c.complete(cd)
+		if cd := c.dealOf(s); cd != nil {
+			c.allHere(cd, s)
 		}
 		return nil
 	}
@@ -91,7 +89,14 @@ func (c *Client) tryResume(chid dt.ChannelID) error {
 	return c.cfg.Hub.dt.RestartDataTransferChannel(ctx, chid)
 }
 
-func (c *Client) dealOf(chid dt.ChannelID, s dt.ChannelState) *clientDeal {
+// dealOf finds the deal of a channel; one that is being opened is known from its voucher only.
+func (c *Client) dealOf(s dt.ChannelState) *clientDeal {
+	c.mu.Lock()
+	cd := c.byChan[s.ChannelID()]
+	c.mu.Unlock()
+	if cd != nil {
+		return cd
+	}
 	if p, ok := s.Voucher().(*rm.DealProposal); ok {
 		if cd := c.deal(p.ID); cd != nil {
 			return cd
@@ -107,7 +112,7 @@ func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
 	if err != nil {
 		return err
 	}
-	cd := c.dealOf(chid, s)
+	cd := c.dealOf(s)
 	if cd == nil {
 		return nil
 	}

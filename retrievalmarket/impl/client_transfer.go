@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -12,11 +13,8 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"io"
-
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Limits of a resumed transfer.
@@ -30,20 +28,9 @@ const (
 // Node implements clientstates.ClientDealEnvironment.
 func (c *Client) Node() rm.RetrievalClientNode { return c.cfg.Node }
 
-func selectorOf(p *rm.DealProposal) (ipld.Node, error) {
-	if !p.SelectorSpecified() {
-		return shared.AllSelector(), nil
-	}
-	n, err := rm.DecodeNode(p.Selector)
-	if err != nil {
-		return nil, fmt.Errorf("selector is invalid: %w", err)
-	}
-	return n, nil
-}
-
 // OpenDataTransfer implements clientstates.ClientDealEnvironment.
 func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealProposal, _ bool) (dt.ChannelID, error) {
-	sel, err := selectorOf(p)
+	sel, err := p.SelectorNode()
 	if err != nil {
 		return dt.ChannelID{}, err
 	}
@@ -51,8 +38,10 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	if cd == nil {
 		return dt.ChannelID{}, fmt.Errorf("deal %s: %w", p.ID, rm.ErrNotFound)
 	}
-	if chid, ok := c.adopt(ctx, cd, p.ID, to); ok {
-		return chid, nil
+	if cd.stored {
+		if chid, ok := c.adopt(ctx, cd, p.ID, to); ok {
+			return chid, nil
+		}
 	}
 	if err := c.openTarget(ctx, cd); err != nil {
 		return dt.ChannelID{}, err
@@ -69,9 +58,7 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	if err != nil {
 		return dt.ChannelID{}, err
 	}
-	cd.mu.Lock()
-	cd.chid = chid
-	cd.mu.Unlock()
+	c.bind(cd, chid)
 	return chid, nil
 }
 
@@ -86,9 +73,7 @@ func (c *Client) adopt(ctx context.Context, cd *clientDeal, id rm.DealID, to pee
 		if !ok || p.ID != id || chid.Responder != to || chid.Initiator != c.cfg.Hub.self || s.Status() > dt.Ongoing && s.Status() < dt.InitiatorPaused {
 			continue
 		}
-		cd.mu.Lock()
-		cd.chid = chid
-		cd.mu.Unlock()
+		c.bind(cd, chid)
 		c.resume(cd, chid)
 		return chid, true
 	}
@@ -151,55 +136,45 @@ func (c *Client) CloseDataTransfer(ctx context.Context, chid dt.ChannelID) error
 	return c.cfg.Hub.dt.CloseDataTransferChannel(ctx, chid)
 }
 
-// Received implements clientstates.Progress.
-func (c *Client) Received(id rm.DealID) uint64 {
+// with runs f on a deal in progress, under its lock.
+func (c *Client) with(id rm.DealID, f func(cd *clientDeal)) {
 	if cd := c.deal(id); cd != nil {
 		cd.mu.Lock()
 		defer cd.mu.Unlock()
-		return cd.received
+		f(cd)
 	}
-	return 0
+}
+
+// Received implements clientstates.Progress.
+func (c *Client) Received(id rm.DealID) (n uint64) {
+	c.with(id, func(cd *clientDeal) { n = cd.received })
+	return n
 }
 
 // PaysInFull implements clientstates.Progress.
-func (c *Client) PaysInFull(id rm.DealID) bool {
-	if cd := c.deal(id); cd != nil {
-		cd.mu.Lock()
-		defer cd.mu.Unlock()
-		return cd.inFull
-	}
-	return false
+func (c *Client) PaysInFull(id rm.DealID) (yes bool) {
+	c.with(id, func(cd *clientDeal) { yes = cd.inFull })
+	return yes
 }
 
 // Resends implements clientstates.Progress.
-func (c *Client) Resends(id rm.DealID) bool {
-	cd := c.deal(id)
-	if cd == nil {
-		return false
-	}
-	cd.mu.Lock()
-	defer cd.mu.Unlock()
-	cd.resends++
-	return cd.resends <= maxResends
+func (c *Client) Resends(id rm.DealID) (yes bool) {
+	c.with(id, func(cd *clientDeal) {
+		cd.resends++
+		yes = cd.resends <= maxResends
+	})
+	return yes
 }
 
 // Completed implements clientstates.Progress.
-func (c *Client) Completed(id rm.DealID) bool {
-	if cd := c.deal(id); cd != nil {
-		cd.mu.Lock()
-		defer cd.mu.Unlock()
-		return cd.completed
-	}
-	return false
+func (c *Client) Completed(id rm.DealID) (yes bool) {
+	c.with(id, func(cd *clientDeal) { yes = cd.completed })
+	return yes
 }
 
 // transferEvent maps what happens on a channel of ours to the deal (3.4).
 func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
-	p, ok := s.Voucher().(*rm.DealProposal)
-	if !ok {
-		return
-	}
-	cd := c.deal(p.ID)
+	cd := c.dealOf(s)
 	if cd == nil {
 		return
 	}
@@ -227,9 +202,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		}
 	case dt.CleanupComplete:
 		if s.Status() == dt.Completed { // both sides have ended: whatever event was missed, all blocks are here
-			send(rm.ClientEventBlocksReceived, s.Received())
-			send(rm.ClientEventAllBlocksReceived)
-			c.complete(cd)
+			c.allHere(cd, s)
 		}
 	case dt.Restart:
 		cd.mu.Lock()
@@ -254,6 +227,12 @@ func (cd *clientDeal) report() bool {
 	}
 	cd.reported = now
 	return true
+}
+
+func (c *Client) allHere(cd *clientDeal, s dt.ChannelState) {
+	_ = cd.machine.Send(rm.ClientEventBlocksReceived, s.Received())
+	_ = cd.machine.Send(rm.ClientEventAllBlocksReceived)
+	c.complete(cd)
 }
 
 func (c *Client) complete(cd *clientDeal) {

@@ -13,7 +13,6 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
-	"github.com/ipld/go-ipld-prime"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
@@ -40,7 +39,6 @@ type Found struct {
 // Reader reads the blocks of a piece until it is closed.
 type Reader interface {
 	Get(cid.Cid) ([]byte, error)
-	LinkSystem() ipld.LinkSystem
 	Close() error
 }
 
@@ -139,7 +137,7 @@ func (p *Provider) Start(ctx context.Context) error {
 // load takes up a stored deal (4.8): what the voucher book says is raised into it and into the transfer.
 func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	if b, ok := p.cfg.Node.(rm.ProviderBook); ok {
-		best, err := b.BestForDeal(ctx, dealKey(d.Identifier()))
+		best, err := b.BestForDeal(ctx, providerstates.DealKey(d.Identifier()))
 		if err != nil {
 			return err
 		}
@@ -155,12 +153,8 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	pd.unsealed = d.Status != rm.DealStatusNew && d.Status != rm.DealStatusFundsNeededUnseal && d.Status != rm.DealStatusUnsealing
 	if d.ChannelID != (dt.ChannelID{}) {
 		p.byChan[d.ChannelID] = pd
-		if r, ok := p.cfg.Hub.dt.(interface {
-			RaiseQueued(context.Context, dt.ChannelID, uint64) error
-		}); ok && paidBytes > 0 {
-			if err := r.RaiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
-				return err
-			}
+		if err := p.raiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
+			return err
 		}
 	}
 	if d.Status == rm.DealStatusFundsNeededUnseal && d.FundsReceived.GreaterThanEqual(d.UnsealPrice) {
@@ -168,9 +162,6 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	}
 	return pd.machine.Reenter()
 }
-
-// dealKey is the key of a provider's deal in the voucher book.
-func dealKey(id rm.ProviderDealIdentifier) string { return "p" + id.String() }
 
 func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
 	pd := &providerDeal{id: d.Identifier(), paid: d.FundsReceived, pieces: p.cfg.Pieces}
@@ -314,15 +305,8 @@ func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
 
 // transferEvent maps what happens on a channel to its deal (4.4).
 func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
-	prop, ok := s.Voucher().(*rm.DealProposal)
-	if !ok {
-		return
-	}
-	p.mu.Lock()
-	pd := p.deals[rm.ProviderDealIdentifier{Receiver: s.Recipient(), DealID: prop.ID}]
-	bound := pd != nil && p.byChan[s.ChannelID()] == pd
-	p.mu.Unlock()
-	if pd == nil || !bound {
+	pd := p.of(s.ChannelID())
+	if pd == nil {
 		return
 	}
 	switch e.Code {

@@ -51,7 +51,7 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 	if prop.Selector != nil && len(prop.Selector.Raw) > maxSelector {
 		return nil, fmt.Errorf("selector of %d bytes is above the limit of %d", len(prop.Selector.Raw), maxSelector)
 	}
-	want, err := selectorOf(prop)
+	want, err := prop.SelectorNode()
 	if err != nil || !datamodel.DeepEqual(want, sel) {
 		return nil, errors.New("incorrect selector for this proposal")
 	}
@@ -219,7 +219,7 @@ func partial(pd *providerDeal, paid abi.TokenAmount) error {
 // save puts a voucher into the node's book and returns the total that is credited to the deal.
 func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (abi.TokenAmount, error) {
 	if b, ok := p.cfg.Node.(rm.ProviderBook); ok {
-		total, _, err := b.SaveDealVoucher(ctx, dealKey(pd.id), pay.PaymentChannel, pay.PaymentVoucher, covers)
+		total, _, err := b.SaveDealVoucher(ctx, providerstates.DealKey(pd.id), pay.PaymentChannel, pay.PaymentVoucher, covers)
 		return total, err
 	}
 	tok, _, err := p.cfg.Node.GetChainHead(ctx)
@@ -238,12 +238,22 @@ func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayme
 
 // raise lifts what counts as sent to what was paid for: after a crash the payer may know better.
 func (p *Provider) raise(ctx context.Context, chid dt.ChannelID, paidBytes uint64) uint64 {
-	if r, ok := p.cfg.Hub.dt.(interface {
-		RaiseQueued(context.Context, dt.ChannelID, uint64) error
-	}); ok && paidBytes > 0 {
-		_ = r.RaiseQueued(ctx, chid, paidBytes)
+	if err := p.raiseQueued(ctx, chid, paidBytes); err != nil {
+		p.cfg.Log.Warn("raise what counts as sent", "channel", chid, "error", err)
 	}
 	return p.sent(ctx, chid)
+}
+
+// queueRaiser is optional on a data-transfer manager: a lower bound of what counts as sent.
+type queueRaiser interface {
+	RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error
+}
+
+func (p *Provider) raiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
+	if r, ok := p.cfg.Hub.dt.(queueRaiser); ok && bytes > 0 {
+		return r.RaiseQueued(ctx, chid, bytes)
+	}
+	return nil
 }
 
 func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {

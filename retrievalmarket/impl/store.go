@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-datastore"
@@ -94,12 +95,13 @@ func (s deals[T, P]) each(ctx context.Context, f func(T) error) error {
 // subscribe and unsubscribe inside its callback (6.3).
 type subscribers[E, S any] struct {
 	mu    sync.Mutex
-	subs  map[uint64]func(E, S)
-	next  uint64
+	subs  []*subscription[E, S] // in the order of their subscription; never changed in place
 	queue []note[E, S]
 	busy  bool
 	wg    sync.WaitGroup
 }
+
+type subscription[E, S any] struct{ f func(E, S) }
 
 type note[E, S any] struct {
 	event E
@@ -109,16 +111,12 @@ type note[E, S any] struct {
 func (p *subscribers[E, S]) subscribe(f func(E, S)) func() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.subs == nil {
-		p.subs = map[uint64]func(E, S){}
-	}
-	id := p.next
-	p.next++
-	p.subs[id] = f
+	sub := &subscription[E, S]{f}
+	p.subs = append(slices.Clip(p.subs), sub)
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.subs, id)
+		p.subs = slices.DeleteFunc(slices.Clone(p.subs), func(s *subscription[E, S]) bool { return s == sub })
 	}
 }
 
@@ -147,17 +145,12 @@ func (p *subscribers[E, S]) run() {
 		}
 		n := p.queue[0]
 		p.queue = p.queue[1:]
-		subs := make([]func(E, S), 0, len(p.subs))
-		for id := range p.next {
-			if f := p.subs[id]; f != nil {
-				subs = append(subs, f)
-			}
-		}
+		subs := p.subs
 		p.mu.Unlock()
-		for _, f := range subs {
+		for _, s := range subs {
 			func() {
 				defer func() { _ = recover() }() // a listener that panics must not end the dispatcher
-				f(n.event, n.state)
+				s.f(n.event, n.state)
 			}()
 		}
 	}

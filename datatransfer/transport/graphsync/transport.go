@@ -90,7 +90,7 @@ type channel struct {
 
 // NewTransport makes a transport over a graphsync exchange.
 func NewTransport(peerID peer.ID, gs graphsync.GraphExchange, options ...Option) *Transport {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := shared.Lifetime()
 	t := &Transport{
 		gs: gs, self: peerID, supported: defaultExtensions, ctx: ctx, cancel: cancel,
 		channels: map[datatransfer.ChannelID]*channel{}, requests: map[graphsync.RequestID]*channel{}, stores: map[datatransfer.ChannelID]string{},

@@ -2,7 +2,6 @@
 package askstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Bounds of an ask: larger terms overflow somewhere or make no sense.
@@ -32,7 +32,8 @@ type AskStore struct {
 // NewAskStore opens the ask under key; without one it stores the default.
 func NewAskStore(ds datastore.Batching, key datastore.Key) (*AskStore, error) {
 	s := &AskStore{ds: ds, key: key}
-	ctx := context.Background()
+	ctx, cancel := shared.Lifetime()
+	defer cancel()
 	data, err := ds.Get(ctx, key)
 	if errors.Is(err, datastore.ErrNotFound) {
 		err = s.SetAsk(&rm.Ask{
@@ -69,7 +70,8 @@ func (s *AskStore) SetAsk(ask *rm.Ask) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx := context.Background()
+	ctx, cancel := shared.Lifetime()
+	defer cancel()
 	if err := s.ds.Put(ctx, s.key, data); err != nil {
 		return err
 	}

@@ -89,14 +89,18 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 
 // WaitPaymentChannelReady waits for the message on the ledger.
 func WaitPaymentChannelReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	if deal.WaitMsgCID == nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, errors.New("nothing to wait for"))
-	}
-	ch, err := env.Node().WaitForPaymentChannelReady(ctx.Context(), *deal.WaitMsgCID)
+	ch, err := waitReady(ctx, env, deal)
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	}
 	return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
+}
+
+func waitReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) (address.Address, error) {
+	if deal.WaitMsgCID == nil {
+		return address.Undef, errors.New("nothing to wait for")
+	}
+	return env.Node().WaitForPaymentChannelReady(ctx.Context(), *deal.WaitMsgCID)
 }
 
 // AllocateLane takes a lane for the deal.
@@ -110,10 +114,7 @@ func AllocateLane(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDeal
 
 // WaitForPaymentChannelCreate is the name of 0.5 for waiting for a new channel and taking a lane on it.
 func WaitForPaymentChannelCreate(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	if deal.WaitMsgCID == nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, errors.New("nothing to wait for"))
-	}
-	ch, err := env.Node().WaitForPaymentChannelReady(ctx.Context(), *deal.WaitMsgCID)
+	ch, err := waitReady(ctx, env, deal)
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	}

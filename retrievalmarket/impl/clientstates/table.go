@@ -7,6 +7,7 @@ package clientstates
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -27,6 +28,9 @@ const PaymentNotSent rm.ClientEvent = 36
 var ClientFinalityStates = []fsm.StateKey{
 	rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled, rm.DealStatusRejected, rm.DealStatusDealNotFound,
 }
+
+// IsFinal tells whether nothing happens any more in a state.
+func IsFinal(s rm.DealStatus) bool { return slices.Contains(ClientFinalityStates, fsm.StateKey(s)) }
 
 // Terms are the terms of a deal for the meter.
 func Terms(d *rm.ClientDealState) meter.Terms {

@@ -27,6 +27,9 @@ func Terms(d *rm.ProviderDealState) meter.Terms {
 	return meter.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
 }
 
+// DealKey is the key of a deal in the voucher book.
+func DealKey(id rm.ProviderDealIdentifier) string { return "p" + id.String() }
+
 func sent(d *rm.ProviderDealState, total uint64) error {
 	d.TotalSent = max(d.TotalSent, total)
 	return nil
