@@ -2,14 +2,9 @@ package ledger
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net"
-	"net/http"
-	"strings"
-	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-jsonrpc"
@@ -17,6 +12,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/internal/rpc"
 	"github.com/cartage-dev/cartage/internal/wire"
 )
 
@@ -211,39 +207,7 @@ func (l *Ledger) Audit() (*AuditInfo, error) {
 
 // Serve answers RPC on a loopback listener until ctx ends. Every call needs the bearer token.
 func (l *Ledger) Serve(ctx context.Context, ln net.Listener, token string) error {
-	if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-		return fmt.Errorf("refusing to serve the ledger on %s: without TLS only loopback addresses are allowed", a)
-	}
-	rpc := jsonrpc.NewServer(jsonrpc.WithMaxRequestSize(64 << 10))
-	rpc.Register("Ledger", service{l})
-	srv := &http.Server{
-		Handler:           authorised(token, rpc),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-	}
-	drained := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		drained <- errors.Join(srv.Shutdown(sctx), srv.Close())
-	})
-	err := srv.Serve(ln)
-	if stop() || !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	// Serve returns when the shutdown begins; calls in progress end before the ledger may be closed.
-	if err := <-drained; err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return nil
-}
-
-func authorised(token string, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if subtle.ConstantTimeCompare([]byte(got), []byte(token)) != 1 {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
+	srv := jsonrpc.NewServer(jsonrpc.WithMaxRequestSize(64 << 10))
+	srv.Register("Ledger", service{l})
+	return rpc.Serve(ctx, ln, token, srv)
 }
