@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -9,9 +11,14 @@ type KV struct{ db *pebble.DB }
 
 // OpenKV opens or creates raw keys in dir.
 func OpenKV(dir string) (*KV, error) {
-	db, err := pebble.Open(dir, options())
+	o, unlock, err := lockedOptions(dir)
 	if err != nil {
-		return nil, openError(dir, err)
+		return nil, err
+	}
+	defer unlock()
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return &KV{db}, nil
 }

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -21,14 +23,32 @@ var ErrLocked = errors.New("store is in use by another process")
 // Open opens or creates a record store in dir. Writes are not synced by themselves: a fact that must survive a
 // power loss is written with Commit.
 func Open(dir string) (datastore.Batching, error) {
-	ds, err := pebbleds.NewDatastore(dir,
-		pebbleds.WithPebbleOpts(options()),
-		pebbleds.WithPebbleWriteOptions(pebble.NoSync),
-	)
+	o, unlock, err := lockedOptions(dir)
 	if err != nil {
-		return nil, openError(dir, err)
+		return nil, err
+	}
+	defer unlock()
+	ds, err := pebbleds.NewDatastore(dir, pebbleds.WithPebbleOpts(o), pebbleds.WithPebbleWriteOptions(pebble.NoSync))
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return ds, nil
+}
+
+// lockedOptions takes the lock of a folder first: an open that fails on it would leave the engine's goroutines behind.
+// unlock gives up this function's share of the lock; the opened store keeps its own until it is closed.
+func lockedOptions(dir string) (o *pebble.Options, unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	o = options()
+	if o.Lock, err = pebble.LockDirectory(dir, vfs.Default); err != nil {
+		if errors.Is(err, syscall.EAGAIN) || strings.Contains(err.Error(), "lock held") {
+			err = ErrLocked
+		}
+		return nil, nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return o, func() { _ = o.Lock.Close() }, nil
 }
 
 func options() *pebble.Options {
@@ -38,13 +58,6 @@ func options() *pebble.Options {
 		MaxOpenFiles:       256,
 		FormatMajorVersion: pebble.FormatNewest,
 	}
-}
-
-func openError(dir string, err error) error {
-	if strings.Contains(err.Error(), "lock") || strings.Contains(err.Error(), "resource temporarily unavailable") {
-		return fmt.Errorf("open %s: %w", dir, ErrLocked)
-	}
-	return fmt.Errorf("open store %s: %w", dir, err)
 }
 
 // Commit writes a batch atomically and returns when it is on stable storage. Commits of several goroutines

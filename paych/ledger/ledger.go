@@ -114,7 +114,7 @@ func Init(home string, o Options) error {
 	if err := v.put(keyNetwork, n.fields()); err != nil {
 		return err
 	}
-	return v.commit()
+	return v.commit(true)
 }
 
 // Open opens a ledger and starts its writer.
@@ -219,12 +219,19 @@ func (l *Ledger) write(ctx context.Context) {
 
 func (l *Ledger) apply(batch []*submission) {
 	v := newView(l.kv)
+	m, err := v.meta()
+	epoch := uint64(0)
+	if err == nil {
+		epoch = l.epoch(m)
+	}
 	errs := make([]error, len(batch))
 	for i, s := range batch {
-		errs[i] = l.one(v, s)
+		if errs[i] = err; err == nil {
+			errs[i] = l.one(v, s, epoch)
+		}
 	}
 	if len(v.changed) > 0 {
-		if err := v.commit(); err != nil {
+		if err := v.commit(true); err != nil {
 			for i := range errs {
 				errs[i] = fmt.Errorf("ledger cannot write: %w", err)
 			}
@@ -236,7 +243,7 @@ func (l *Ledger) apply(batch []*submission) {
 }
 
 // one applies one transaction to the view: a refused one changes nothing, a failed one leaves seq and receipt.
-func (l *Ledger) one(v *view, s *submission) error {
+func (l *Ledger) one(v *view, s *submission, epoch uint64) error {
 	m, err := v.meta()
 	if err != nil {
 		return err
@@ -249,7 +256,6 @@ func (l *Ledger) one(v *view, s *submission) error {
 	if prev, err := v.get(ikey); err != nil || prev != nil {
 		return errors.Join(err, ErrIntentReused)
 	}
-	epoch := l.epoch(m)
 	if s.tx.ValidUntil < epoch || s.tx.ValidUntil > epoch+maxAhead {
 		return fmt.Errorf("%w: valid until %d, now is %d", ErrRefused, s.tx.ValidUntil, epoch)
 	}
@@ -283,9 +289,7 @@ func (l *Ledger) one(v *view, s *submission) error {
 	m.Epoch = epoch
 	v.changed[keyTx+key] = s.data
 	v.changed[ikey] = s.cid.Bytes()
-	if err := v.append(m, s.cid.Bytes(), epoch); err != nil {
-		return err
-	}
+	v.append(m, s.cid.Bytes(), epoch)
 	if err := v.put(keyReceipt+key, r.fields()); err != nil {
 		return err
 	}

@@ -82,12 +82,12 @@ func (v *view) child() *view {
 // merge moves the changes into the view below.
 func (v *view) merge() { maps.Copy(v.below.changed, v.changed) }
 
-func (v *view) commit() error {
+func (v *view) commit(sync bool) error {
 	b := v.kv.NewBatch()
 	for k, val := range v.changed {
 		b.Set([]byte(k), val)
 	}
-	return b.Commit(true)
+	return b.Commit(sync)
 }
 
 func u64(n uint64) string { return string(binary.BigEndian.AppendUint64(nil, n)) }
@@ -169,11 +169,13 @@ func (v *view) receipt(c string) (*receipt, error) {
 }
 
 // append adds a log entry: its hash covers the one before it (I11).
-func (v *view) append(m *meta, cid []byte, epoch uint64) error {
-	h := blake2b.Sum256(append(append(append([]byte(nil), m.Hash...), cid...), u64(epoch)...))
-	m.Hash = h[:]
-	entry := append(append([]byte(u64(epoch)), h[:]...), cid...)
-	v.changed[keyLog+u64(m.Position)] = entry
+func (v *view) append(m *meta, cid []byte, epoch uint64) {
+	m.Hash = linkHash(m.Hash, cid, epoch)
+	v.changed[keyLog+u64(m.Position)] = append(append([]byte(u64(epoch)), m.Hash...), cid...)
 	m.Position++
-	return nil
+}
+
+func linkHash(prev, cid []byte, epoch uint64) []byte {
+	h := blake2b.Sum256(append(append(append([]byte(nil), prev...), cid...), u64(epoch)...))
+	return h[:]
 }
