@@ -107,7 +107,11 @@ func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Funds{p.rec.Amount, p.rec.Pending, big.Zero(), p.rec.Promised, p.rec.Msg}, nil
+	queued := big.Zero()
+	for _, r := range p.queue {
+		queued = big.Add(queued, r.amount)
+	}
+	return Funds{p.rec.Amount, p.rec.Pending, queued, p.rec.Promised, p.rec.Msg}, nil
 }
 
 // ReleaseDeal gives back what a deal that has ended reserved and did not spend. It may be called again.

@@ -10,6 +10,8 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/google/uuid"
 	"github.com/ipfs/go-datastore"
+
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Manager keeps the payment channels of a node, those it pays into and those it is paid from. All methods are safe for
@@ -19,16 +21,43 @@ type Manager struct {
 	chain  Chain
 	wallet Signer
 
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  shared.Group
+
 	mu      sync.Mutex
 	pairs   map[string]*payer
 	byAddr  map[address.Address]*payer
 	inbound map[address.Address]*payee
 }
 
-// Open returns a manager over ds, which is namespaced by the caller.
+// Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages
+// that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
 	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}}
-	err := each(ctx, ds, "/o/pair", func(c *outChannel) error {
+	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := m.load(ctx); err != nil {
+		m.cancel()
+		return nil, err
+	}
+	for _, p := range m.pairs {
+		if p.inFlight() {
+			if err := m.enqueue(p, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m, nil
+}
+
+// Close ends all waiting for the chain, bounded by ctx.
+func (m *Manager) Close(ctx context.Context) error {
+	m.cancel()
+	return m.group.Close(ctx)
+}
+
+func (m *Manager) load(ctx context.Context) error {
+	err := each(ctx, m.ds, "/o/pair", func(c *outChannel) error {
 		p := &payer{rec: *c, lanes: map[uint64]*laneRecord{}}
 		if !c.Settling {
 			m.pairs[pairOf(c.From, c.To)] = p
@@ -39,9 +68,9 @@ func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = each(ctx, ds, "/o/lane", func(l *laneRecord) error {
+	err = each(ctx, m.ds, "/o/lane", func(l *laneRecord) error {
 		p := m.byAddr[l.Channel]
 		if p == nil {
 			return fmt.Errorf("lane %d belongs to unknown channel %s", l.Lane, l.Channel)
@@ -50,15 +79,15 @@ func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return m, m.loadInbound(ctx)
+	return m.loadInbound(ctx)
 }
 
 func pairOf(from, to address.Address) string { return string(from.Bytes()) + string(to.Bytes()) }
 
 // pair returns the owner of the channel from one address to another.
-func (m *Manager) pair(_ context.Context, from, to address.Address) (*payer, error) {
+func (m *Manager) pair(from, to address.Address) (*payer, error) {
 	if !m.wallet.Has(from) {
 		return nil, fmt.Errorf("%w: %s", ErrNoKey, from)
 	}

@@ -264,11 +264,7 @@ func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
 	p := m.byAddr[ch]
 	m.mu.Unlock()
 	if p != nil {
-		p.mu.Lock()
-		rec := p.rec
-		p.mu.Unlock()
-		rec.Settling = true
-		return m.save(ctx, p, rec)
+		return m.save(ctx, p, func(r *outChannel) { r.Settling = true })
 	}
 	return nil
 }

@@ -2,13 +2,11 @@ package paych
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 
@@ -44,11 +42,13 @@ func (c *outChannel) fields() []wire.Field {
 // payer is the owner of one outbound channel.
 type payer struct {
 	mu       sync.Mutex // short: never held across chain calls or disk flushes
-	work     sync.Mutex // one message in flight for a pair
 	rec      outChannel
 	lanes    map[uint64]*laneRecord
 	reserved []abi.TokenAmount // granted, not on a lane yet
-	asked    abi.TokenAmount   // granted when the message in flight succeeds
+	queue    []*request
+	working  bool    // a goroutine serves the queue
+	flight   *flight // the message in flight, if this process sent it
+	trouble  error   // why the result of the message in flight is not known yet
 }
 
 // free is what a new deal can have without a further deposit; mu is held.
@@ -71,139 +71,10 @@ type Ready struct {
 	Wait    cid.Cid
 }
 
-// GetOrCreate makes amount more available for one deal between two addresses: from what is free on the open channel,
-// else by a deposit. Requests of one pair that arrive together share one message.
-func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
-	from, err := m.chain.ResolveKey(ctx, from)
-	if err != nil {
-		return Ready{}, err
-	}
-	if to, err = m.chain.ResolveKey(ctx, to); err != nil {
-		return Ready{}, err
-	}
-	p, err := m.pair(ctx, from, to)
-	if err != nil {
-		return Ready{}, err
-	}
-	if ch, ok := p.take(amount); ok {
-		return Ready{Channel: ch}, nil
-	}
-	p.work.Lock()
-	defer p.work.Unlock()
-	if err := m.finish(ctx, p); err != nil {
-		return Ready{}, err
-	}
-	if ch, ok := p.take(amount); ok {
-		return Ready{Channel: ch}, nil
-	}
-	return m.deposit(ctx, p, amount)
-}
-
-// take reserves amount if it is free on a ready channel.
-func (p *payer) take(amount abi.TokenAmount) (address.Address, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.rec.Address.Empty() || p.rec.Settling || p.free().LessThan(amount) {
-		return address.Undef, false
-	}
-	p.reserved = append(p.reserved, amount)
-	return p.rec.Address, true
-}
-
-// deposit sends one message for what is missing: a new channel, or funds for the open one. work is held.
-func (m *Manager) deposit(ctx context.Context, p *payer, amount abi.TokenAmount) (Ready, error) {
-	p.mu.Lock()
-	rec := p.rec
-	missing := big.Sub(amount, p.free())
-	p.mu.Unlock()
-	op := Op{Kind: OpCreate, From: rec.From, To: rec.To, Value: missing, Intent: uuid.New()}
-	if !rec.Address.Empty() {
-		op.Kind, op.Channel = OpAddFunds, rec.Address
-	}
-	balance, err := m.chain.Balance(ctx, rec.From)
-	if err != nil {
-		return Ready{}, err
-	}
-	if balance.LessThan(missing) {
-		return Ready{}, fmt.Errorf("%w: %s has %s, the deal needs %s more", ErrWalletFunds, rec.From, balance, missing)
-	}
-	rec.Intent, rec.Pending = op.Intent[:], missing
-	if err := m.save(ctx, p, rec); err != nil {
-		return Ready{}, err
-	}
-	msg, err := m.chain.Submit(ctx, op)
-	if err != nil {
-		return Ready{}, err
-	}
-	rec.Msg = &msg
-	if err := m.save(ctx, p, rec); err != nil {
-		return Ready{}, err
-	}
-	p.mu.Lock()
-	p.asked = amount
-	p.mu.Unlock()
-	return Ready{Channel: rec.Address, Wait: msg}, nil
-}
-
-// finish waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
-// is looked up by its intent. work is held.
-func (m *Manager) finish(ctx context.Context, p *payer) error {
-	p.mu.Lock()
-	rec := p.rec
-	p.mu.Unlock()
-	if len(rec.Intent) == 0 {
-		return nil
-	}
-	if rec.Msg == nil {
-		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
-		if err != nil {
-			return err
-		}
-		if !msg.Defined() {
-			rec.Intent, rec.Pending = nil, big.Zero()
-			return m.save(ctx, p, rec)
-		}
-		rec.Msg = &msg
-	}
-	r, err := m.chain.Wait(ctx, *rec.Msg)
-	if err != nil {
-		return err
-	}
-	msg := *rec.Msg
-	if r.ExitCode == 0 {
-		rec.Amount = big.Add(rec.Amount, rec.Pending)
-		rec.Address = r.Channel
-	}
-	rec.Intent, rec.Msg, rec.Pending = nil, nil, big.Zero()
-	if err := m.save(ctx, p, rec); err != nil {
-		return err
-	}
-	p.grant(r.ExitCode == 0)
-	if err := r.failure(msg); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	m.byAddr[rec.Address] = p
-	m.mu.Unlock()
-	return nil
-}
-
-// grant turns what the message in flight was for into a reservation, or forgets it.
-func (p *payer) grant(ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if ok && !p.asked.Nil() {
-		p.reserved = append(p.reserved, p.asked)
-	}
-	p.asked = abi.TokenAmount{}
-}
-
-// save stores what the chain said of a channel.
-func (m *Manager) save(ctx context.Context, p *payer, rec outChannel) error {
+// save changes what the chain said of a channel, and nothing else.
+func (m *Manager) save(ctx context.Context, p *payer, f func(rec *outChannel)) error {
 	return m.change(ctx, p, func() (*laneRecord, error) {
-		// Sums may have moved while the chain was asked.
-		rec.Promised, rec.Reserved, rec.NextLane = p.rec.Promised, p.rec.Reserved, p.rec.NextLane
-		p.rec = rec
+		f(&p.rec)
 		return nil, nil
 	})
 }
@@ -241,26 +112,4 @@ func (m *Manager) change(ctx context.Context, p *payer, f func() (*laneRecord, e
 		return err
 	}
 	return m.ds.Sync(ctx, datastore.NewKey("/"))
-}
-
-// WaitReady waits for a message of GetOrCreate; it may be called again, also after a restart.
-func (m *Manager) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, error) {
-	r, err := m.chain.Wait(ctx, msg)
-	if err != nil {
-		return address.Undef, err
-	}
-	if err := r.failure(msg); err != nil {
-		return address.Undef, err
-	}
-	info, err := m.chain.Channel(ctx, r.Channel)
-	if err != nil {
-		return address.Undef, err
-	}
-	p, err := m.pair(ctx, info.From, info.To)
-	if err != nil {
-		return address.Undef, err
-	}
-	p.work.Lock()
-	defer p.work.Unlock()
-	return r.Channel, m.finish(ctx, p)
 }

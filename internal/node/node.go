@@ -237,6 +237,9 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.stopExchange != nil {
 		n.stopExchange() // after the manager: it has requests to cancel, which graphsync would keep waiting otherwise
 	}
+	if n.Payments != nil {
+		errs = append(errs, n.Payments.Close(ctx))
+	}
 	n.wg.Wait()
 	if n.targets != nil {
 		errs = append(errs, n.targets.close())

@@ -1,0 +1,367 @@
+package paych
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+)
+
+// retryWait bounds the pause between two attempts to hear of a message in flight.
+const (
+	minRetryWait = 100 * time.Millisecond
+	maxRetryWait = 30 * time.Second
+)
+
+// request is one call of GetOrCreate that waits for funds.
+type request struct {
+	amount abi.TokenAmount
+	answer chan answer
+}
+
+type answer struct {
+	ready Ready
+	err   error
+}
+
+// flight is a message that the chain has not answered yet.
+type flight struct {
+	msg    cid.Cid
+	grants []abi.TokenAmount // what it is for
+	done   chan struct{}     // closed when its result is stored
+}
+
+// GetOrCreate makes amount more available for one deal between two addresses: from what is free on the open channel,
+// else by a deposit. There is one message in flight for a pair; requests that arrive meanwhile share the next one
+// (docs/protocol/payments.md 3.3). A caller whose ctx ends leaves the queue.
+func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
+	from, err := m.chain.ResolveKey(ctx, from)
+	if err != nil {
+		return Ready{}, err
+	}
+	if to, err = m.chain.ResolveKey(ctx, to); err != nil {
+		return Ready{}, err
+	}
+	p, err := m.pair(from, to)
+	if err != nil {
+		return Ready{}, err
+	}
+	r := &request{amount, make(chan answer, 1)}
+	if err := m.enqueue(p, r); err != nil {
+		return Ready{}, err
+	}
+	select {
+	case a := <-r.answer:
+		return a.ready, a.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	p.queue = slices.DeleteFunc(p.queue, func(q *request) bool { return q == r })
+	p.mu.Unlock()
+	select {
+	case a := <-r.answer: // it was served at the last moment: what it was granted stays free for the next
+		p.giveBack(a, amount)
+	default:
+	}
+	return Ready{}, ctx.Err()
+}
+
+// giveBack frees what nobody waits for any more.
+func (p *payer) giveBack(a answer, amount abi.TokenAmount) {
+	if a.err != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	drop := func(list []abi.TokenAmount) []abi.TokenAmount {
+		if i := slices.IndexFunc(list, amount.Equals); i >= 0 {
+			return slices.Delete(list, i, i+1)
+		}
+		return list
+	}
+	if !a.ready.Wait.Defined() {
+		p.reserved = drop(p.reserved)
+	} else if p.flight != nil {
+		p.flight.grants = drop(p.flight.grants)
+	} else {
+		p.reserved = drop(p.reserved)
+	}
+}
+
+// enqueue adds a request and sees to it that somebody works on the queue. A nil request only wakes the worker.
+func (m *Manager) enqueue(p *payer, r *request) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r != nil {
+		p.queue = append(p.queue, r)
+	}
+	if p.working {
+		return nil
+	}
+	if p.working = m.group.Go(func() { m.work(p) }); !p.working {
+		p.queue = nil
+		return ErrClosed
+	}
+	return nil
+}
+
+// work serves the queue of a pair until nothing waits and no message is in flight.
+func (m *Manager) work(p *payer) {
+	for wait := minRetryWait; ; {
+		err := m.finish(m.ctx, p)
+		p.mu.Lock()
+		batch := p.queue
+		p.queue, p.trouble = nil, err
+		if err != nil && p.inFlight() { // the chain is away: nobody is kept waiting for it, but the message stays ours
+			p.mu.Unlock()
+			fail(batch, err)
+			if !m.sleep(wait) {
+				p.abandon()
+				return
+			}
+			wait = min(2*wait, maxRetryWait)
+			continue
+		}
+		if len(batch) == 0 {
+			p.working = false
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		wait = minRetryWait
+		m.serve(p, batch)
+		if m.ctx.Err() != nil {
+			p.abandon()
+			return
+		}
+	}
+}
+
+// abandon ends the work on a queue when the manager is closed.
+func (p *payer) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fail(p.queue, ErrClosed)
+	p.queue, p.working = nil, false
+}
+
+func (m *Manager) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-m.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func fail(batch []*request, err error) {
+	for _, r := range batch {
+		r.answer <- answer{err: err}
+	}
+}
+
+// serve gives what is free to the smallest requests first and makes one deposit for all others.
+func (m *Manager) serve(p *payer, batch []*request) {
+	slices.SortStableFunc(batch, func(a, b *request) int { return big.Cmp(a.amount, b.amount) })
+	for len(batch) > 0 {
+		ch, ok := p.take(batch[0].amount)
+		if !ok {
+			break
+		}
+		batch[0].answer <- answer{ready: Ready{Channel: ch}}
+		batch = batch[1:]
+	}
+	if len(batch) == 0 {
+		return
+	}
+	ready, err := m.deposit(m.ctx, p, batch)
+	for _, r := range batch {
+		r.answer <- answer{ready, err}
+	}
+}
+
+// take reserves amount if it is free on a ready channel.
+func (p *payer) take(amount abi.TokenAmount) (address.Address, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rec.Address.Empty() || p.rec.Settling || p.free().LessThan(amount) {
+		return address.Undef, false
+	}
+	p.reserved = append(p.reserved, amount)
+	return p.rec.Address, true
+}
+
+// deposit sends one message for what a batch lacks: a new channel, or funds for the open one.
+func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (Ready, error) {
+	f := &flight{done: make(chan struct{})}
+	total := big.Zero()
+	for _, r := range batch {
+		f.grants = append(f.grants, r.amount)
+		total = big.Add(total, r.amount)
+	}
+	p.mu.Lock()
+	rec := p.rec
+	missing := big.Sub(total, p.free())
+	p.mu.Unlock()
+	op := Op{Kind: OpCreate, From: rec.From, To: rec.To, Value: missing, Intent: uuid.New()}
+	if !rec.Address.Empty() {
+		op.Kind, op.Channel = OpAddFunds, rec.Address
+	}
+	balance, err := m.chain.Balance(ctx, rec.From)
+	if err != nil {
+		return Ready{}, err
+	}
+	if balance.LessThan(missing) {
+		return Ready{}, fmt.Errorf("%w: %s has %s, the deal needs %s more", ErrWalletFunds, rec.From, balance, missing)
+	}
+	if err := m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = op.Intent[:], missing }); err != nil {
+		return Ready{}, err
+	}
+	msg, err := m.chain.Submit(ctx, op)
+	if err != nil {
+		return Ready{}, err
+	}
+	if err := m.save(ctx, p, func(r *outChannel) { r.Msg = &msg }); err != nil {
+		return Ready{}, err
+	}
+	f.msg = msg
+	p.mu.Lock()
+	p.flight = f
+	p.mu.Unlock()
+	return Ready{Channel: rec.Address, Wait: msg}, nil
+}
+
+// inFlight tells whether a message is on its way; p.mu is held.
+func (p *payer) inFlight() bool { return len(p.rec.Intent) > 0 }
+
+// finish waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
+// is looked up by its intent.
+func (m *Manager) finish(ctx context.Context, p *payer) error {
+	p.mu.Lock()
+	rec := p.rec
+	p.mu.Unlock()
+	if len(rec.Intent) == 0 {
+		return nil
+	}
+	if rec.Msg == nil {
+		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
+		if err != nil {
+			return err
+		}
+		if !msg.Defined() {
+			return m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = nil, big.Zero() })
+		}
+		rec.Msg = &msg
+	}
+	r, err := m.chain.Wait(ctx, *rec.Msg)
+	if err != nil {
+		return err
+	}
+	ok := r.ExitCode == 0
+	err = m.save(ctx, p, func(rec *outChannel) {
+		if ok {
+			rec.Amount, rec.Address = big.Add(rec.Amount, rec.Pending), r.Channel
+		}
+		rec.Intent, rec.Msg, rec.Pending = nil, nil, big.Zero()
+	})
+	if err != nil {
+		return err
+	}
+	if ok {
+		m.mu.Lock()
+		m.byAddr[r.Channel] = p
+		m.mu.Unlock()
+	}
+	p.land(ok)
+	return nil
+}
+
+// land turns what a message was for into reservations, or forgets it, and wakes who waits for it.
+func (p *payer) land(ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.flight
+	if f == nil {
+		return
+	}
+	if ok {
+		p.reserved = append(p.reserved, f.grants...)
+	}
+	p.flight = nil
+	close(f.done)
+}
+
+// WaitReady waits for a message of GetOrCreate; it may be called again, also after a restart.
+func (m *Manager) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, error) {
+	r, err := m.chain.Wait(ctx, msg)
+	if err != nil {
+		return address.Undef, err
+	}
+	if err := r.failure(msg); err != nil {
+		return address.Undef, err
+	}
+	p, err := m.outbound(r.Channel)
+	if err != nil { // not stored yet
+		info, err := m.chain.Channel(ctx, r.Channel)
+		if err != nil {
+			return address.Undef, err
+		}
+		if p, err = m.pair(info.From, info.To); err != nil {
+			return address.Undef, err
+		}
+	}
+	for {
+		f, landed, err := m.landed(p, r.Channel, msg)
+		if err != nil || landed {
+			return r.Channel, err
+		}
+		if err := m.enqueue(p, nil); err != nil {
+			return address.Undef, err
+		}
+		if err := waitFor(ctx, f); err != nil {
+			return address.Undef, err
+		}
+	}
+}
+
+// landed tells whether the result of a message is stored, or why it is not.
+func (m *Manager) landed(p *payer, ch address.Address, msg cid.Cid) (*flight, bool, error) {
+	m.mu.Lock()
+	known := m.byAddr[ch] == p
+	m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known && (p.rec.Msg == nil || *p.rec.Msg != msg) && (p.flight == nil || p.flight.msg != msg) {
+		return nil, true, nil
+	}
+	return p.flight, false, p.trouble
+}
+
+// waitFor waits until a message has landed; one that was found at the start of the process has no flight to wait for.
+func waitFor(ctx context.Context, f *flight) error {
+	var done chan struct{}
+	if f != nil {
+		done = f.done
+	}
+	t := time.NewTimer(minRetryWait)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// ErrClosed means that the manager has been closed.
+var ErrClosed = errors.New("payment channel manager is closed")
