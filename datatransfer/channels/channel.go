@@ -198,14 +198,36 @@ func (c *Channel) log(w *work, from dt.Status, event dt.EventCode, args []any) {
 
 // push queues work; mu is held.
 func (c *Channel) push(w work) {
-	if n := len(c.work); n > 1024 && !w.persist && c.work[n-1].event == w.event && c.work[n-1].log == nil && w.log == nil {
-		c.work[n-1] = w // a slow subscriber sees the newest progress only
-	} else {
+	if !c.coalesce(w) {
 		c.work = append(c.work, w)
 	}
 	if !c.busy {
 		c.busy = c.set.group.Go(c.drain)
 	}
+}
+
+// maxBacklog is how much waits for a slow listener before it is told of the newest progress only.
+const maxBacklog = 1024
+
+// coalesce puts progress in the place of older progress that nobody was told of yet. A block makes two events in turn, so
+// the last two places are looked at.
+func (c *Channel) coalesce(w work) bool {
+	n := len(c.work)
+	if n <= maxBacklog || w.persist || w.log != nil {
+		return false
+	}
+	for i := n - 1; i >= n-2; i-- {
+		old := &c.work[i]
+		if old.persist || old.log != nil {
+			return false
+		}
+		if old.event == w.event {
+			*old = w
+			c.work[n-1].state = w.state // what comes later never shows less
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Channel) drain() {
