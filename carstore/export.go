@@ -1,6 +1,7 @@
 package carstore
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
+
+	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // ErrExists means that something is at the place where the export should go.
@@ -27,30 +30,45 @@ const maxDepth = 4096
 
 // Export writes the UnixFS file or folder below root to dest, aside and then renamed; an existing dest is replaced only with
 // force. The bytes of every block are checked again on the way.
-func (s *Store) Export(ctx context.Context, dest string, force bool) error {
-	if err := CheckDest(dest, force); err != nil {
-		return err
-	}
-	tmp := dest + ".partial"
-	if err := os.RemoveAll(tmp); err != nil {
-		return err
-	}
+func (s *Store) Export(ctx context.Context, fsys blob.FS, dest string, force bool) error {
 	ls := s.LinkSystem()
-	err := exportNode(ctx, &ls, s.root, tmp, 0)
+	return aside(fsys, dest, force, func(tmp string) error { return exportNode(ctx, fsys, &ls, s.root, tmp, 0) })
+}
+
+// ExportCAR writes the CARv1 of everything in the file to dest, as Export does.
+func (s *Store) ExportCAR(fsys blob.FS, dest string, force bool) error {
+	return aside(fsys, dest, force, func(tmp string) error {
+		return writeFile(fsys, tmp, func(w io.Writer) error {
+			_, err := io.Copy(w, s.Payload())
+			return err
+		})
+	})
+}
+
+// aside lets f write next to dest and renames the complete result into place.
+func aside(fsys blob.FS, dest string, force bool, f func(tmp string) error) error {
+	if err := CheckDest(fsys, dest, force); err != nil {
+		return err
+	}
+	tmp := beside(dest, "partial")
+	if err := fsys.RemoveAll(tmp); err != nil {
+		return err
+	}
+	err := f(tmp)
 	if err == nil && force {
-		err = os.RemoveAll(dest)
+		err = fsys.RemoveAll(dest)
 	}
 	if err == nil {
-		err = os.Rename(tmp, dest)
+		err = blob.Publish(fsys, tmp, dest)
 	}
 	if err != nil {
-		_ = os.RemoveAll(tmp)
+		return errors.Join(err, fsys.RemoveAll(tmp))
 	}
-	return err
+	return nil
 }
 
 // CheckDest tells before anything is spent whether an export could go there.
-func CheckDest(dest string, force bool) error {
+func CheckDest(fsys blob.FS, dest string, force bool) error {
 	if _, err := os.Lstat(dest); err == nil && !force {
 		return fmt.Errorf("%s %w: use --force to replace it", dest, ErrExists)
 	}
@@ -62,41 +80,40 @@ func CheckDest(dest string, force bool) error {
 	if !st.IsDir() {
 		return fmt.Errorf("cannot write to %s: %s is not a folder", dest, dir)
 	}
-	probe, err := os.CreateTemp(dir, ".cartage-*")
+	name := beside(dest, "probe")
+	if err := fsys.RemoveAll(name); err != nil { // of a run that was killed
+		return fmt.Errorf("cannot write to %s: %w", dest, err)
+	}
+	probe, err := fsys.Create(name, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot write to %s: %w", dest, err)
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	return errors.Join(probe.Close(), fsys.Remove(name))
 }
 
-// ExportCAR writes the CARv1 of everything in the file.
-func (s *Store) ExportCAR(dest string, force bool) error {
-	if err := CheckDest(dest, force); err != nil {
-		return err
-	}
-	return writeAside(dest, func(w io.Writer) error {
-		_, err := io.Copy(w, s.Payload())
-		return err
-	})
+// beside is the name of something of ours next to dest.
+func beside(dest, what string) string {
+	return filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest)+".cartage-"+what)
 }
 
-func writeAside(dest string, f func(io.Writer) error) error {
-	tmp := dest + ".partial"
-	out, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+// writeFile makes a new file with what f writes, synced.
+func writeFile(fsys blob.FS, name string, f func(io.Writer) error) error {
+	out, err := fsys.Create(name, 0o644)
 	if err != nil {
 		return err
 	}
-	err = f(out)
+	w := bufio.NewWriterSize(&blob.Appender{F: out}, 1<<20)
+	err = f(w)
+	if err == nil {
+		err = w.Flush()
+	}
 	if err == nil {
 		err = out.Sync()
 	}
-	if err = errors.Join(err, out.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return os.Rename(tmp, dest)
+	return errors.Join(err, out.Close())
 }
 
-// WriteTo writes the UnixFS file below root to w.
+// WriteFileTo writes the UnixFS file below root to w.
 func (s *Store) WriteFileTo(ctx context.Context, w io.Writer) error {
 	ls := s.LinkSystem()
 	node, err := load(ctx, &ls, s.root)
@@ -127,7 +144,7 @@ func copyFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, w i
 	return err
 }
 
-func exportNode(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid, dest string, depth int) error {
+func exportNode(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, c cid.Cid, dest string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("folders are nested deeper than %d", maxDepth)
 	}
@@ -150,13 +167,9 @@ func exportNode(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid, dest string
 	}
 	switch kind {
 	case data.Data_File, data.Data_Raw:
-		out, err := os.OpenFile(dest, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		return errors.Join(copyFile(ctx, ls, node, out), out.Close())
+		return writeFile(fsys, dest, func(w io.Writer) error { return copyFile(ctx, ls, node, w) })
 	case data.Data_Directory, data.Data_HAMTShard:
-		return exportFolder(ctx, ls, node, dest, depth)
+		return exportFolder(ctx, fsys, ls, node, dest, depth)
 	}
 	return fmt.Errorf("%s has UnixFS type %d, which cannot be exported: retrieve it with --car", c, kind)
 }
@@ -168,8 +181,8 @@ func unixfsData(pb dagpb.PBNode) (data.UnixFSData, error) {
 	return data.DecodeUnixFSData(pb.FieldData().Must().Bytes())
 }
 
-func exportFolder(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, dest string, depth int) error {
-	if err := os.Mkdir(dest, 0o755); err != nil {
+func exportFolder(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, node datamodel.Node, dest string, depth int) error {
+	if err := fsys.MkdirAll(dest, 0o755); err != nil {
 		return err
 	}
 	dir, err := ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, node, ls)
@@ -192,7 +205,7 @@ func exportFolder(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node,
 		if err != nil {
 			return err
 		}
-		if err := exportNode(ctx, ls, l.(cidlink.Link).Cid, filepath.Join(dest, name), depth+1); err != nil {
+		if err := exportNode(ctx, fsys, ls, l.(cidlink.Link).Cid, filepath.Join(dest, name), depth+1); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/internal/ui"
 )
@@ -70,7 +71,7 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	if f.out, err = filepath.Abs(f.out); err != nil {
 		return req, err
 	}
-	if err := carstore.CheckDest(f.out, f.force); err != nil {
+	if err := carstore.CheckDest(blob.OS{}, f.out, f.force); err != nil {
 		return req, api.Errorf(api.CodeOther, "", "%w", err)
 	}
 	return req, nil
@@ -181,10 +182,10 @@ func (f *retrieveFlags) write(ctx context.Context, car string) error {
 		err = s.WriteFileTo(ctx, os.Stdout)
 	case f.car:
 		out, aerr := filepath.Abs(f.out)
-		err = errors.Join(aerr, s.ExportCAR(out, f.force))
+		err = errors.Join(aerr, s.ExportCAR(blob.OS{}, out, f.force))
 	default:
 		out, aerr := filepath.Abs(f.out)
-		err = errors.Join(aerr, s.Export(ctx, out, f.force))
+		err = errors.Join(aerr, s.Export(ctx, blob.OS{}, out, f.force))
 	}
 	if errors.Is(err, carstore.ErrBadHash) {
 		return api.Errorf(api.CodeVerification, "", "%w", err)

@@ -32,6 +32,8 @@ type FS interface {
 	OpenRW(name string) (File, error)
 	Rename(from, to string) error
 	Remove(name string) error
+	// RemoveAll removes a file or a folder with everything in it; nothing there is success.
+	RemoveAll(name string) error
 	MkdirAll(dir string, mode fs.FileMode) error
 	// SyncDir makes created, renamed and removed names of a folder durable.
 	SyncDir(dir string) error
@@ -74,6 +76,9 @@ func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 
 // Remove implements FS.
 func (OS) Remove(name string) error { return os.Remove(name) }
+
+// RemoveAll implements FS.
+func (OS) RemoveAll(name string) error { return os.RemoveAll(name) }
 
 // MkdirAll implements FS.
 func (OS) MkdirAll(dir string, mode fs.FileMode) error { return os.MkdirAll(dir, mode) }

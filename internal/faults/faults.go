@@ -184,6 +184,14 @@ func (f FS) Rename(from, to string) error {
 	return f.FS.Rename(from, to)
 }
 
+// RemoveAll counts as one write.
+func (f FS) RemoveAll(name string) error {
+	if err := f.Switch.Step(); err != nil {
+		return err
+	}
+	return f.FS.RemoveAll(name)
+}
+
 // Remove counts as one write.
 func (f FS) Remove(name string) error {
 	if err := f.Switch.Step(); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/testnet"
 )
@@ -89,7 +90,7 @@ func (w *world) check(t *testing.T, r *api.Retrieval, price, unseal int64) {
 	require.NoError(t, err)
 	defer s.Close()
 	out := filepath.Join(t.TempDir(), "out")
-	require.NoError(t, s.Export(w.ctx, out, false))
+	require.NoError(t, s.Export(w.ctx, blob.OS{}, out, false))
 	want, err := os.ReadFile(w.file)
 	require.NoError(t, err)
 	got, err := os.ReadFile(out)
