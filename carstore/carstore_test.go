@@ -301,4 +301,3 @@ func FuzzInspect(f *testing.F) {
 		})
 	})
 }
-

@@ -7,6 +7,7 @@ import (
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
@@ -26,6 +27,7 @@ type laneRecord struct {
 	Reserved abi.TokenAmount
 	Closed   bool
 	Voucher  *paych.SignedVoucher
+	Base     abi.TokenAmount // what the lane had before its deal: no credit for it
 }
 
 func (l *laneRecord) fields() []wire.Field {
@@ -33,6 +35,7 @@ func (l *laneRecord) fields() []wire.Field {
 		wire.Address("channel", &l.Channel), wire.Uint("lane", &l.Lane), wire.Text("deal", &l.Deal), wire.Uint("nonce", &l.Nonce),
 		wire.Amount("amount", &l.Amount), wire.Uint("bytes", &l.Bytes), wire.Amount("reserved", &l.Reserved), wire.Bool("closed", &l.Closed),
 		wire.Nullable("voucher", &l.Voucher, func(v *paych.SignedVoucher) wire.Field { return wire.Object("voucher", v) }),
+		wire.Amount("base", &l.Base),
 	}
 }
 
@@ -105,19 +108,20 @@ func (d *dealRef) fields() []wire.Field {
 	return []wire.Field{wire.Address("channel", &d.Channel), wire.Uint("lane", &d.Lane)}
 }
 
-// Entry is an entry of a voucher book.
+// Entry is an entry of a voucher book: the best voucher of a deal's lane.
 type Entry struct {
 	Deal    string
 	Channel address.Address
 	Lane    uint64
 	Nonce   uint64
-	Amount  abi.TokenAmount
+	Amount  abi.TokenAmount // of the voucher, cumulative for the lane
+	Credit  abi.TokenAmount // of it, what the deal itself has paid
 	Bytes   uint64
 	Voucher *paych.SignedVoucher
 }
 
 func (l *laneRecord) entry() Entry {
-	return Entry{l.Deal, l.Channel, l.Lane, l.Nonce, l.Amount, l.Bytes, l.Voucher}
+	return Entry{l.Deal, l.Channel, l.Lane, l.Nonce, l.Amount, big.Sub(l.Amount, l.Base), l.Bytes, l.Voucher}
 }
 
 // ShortfallError says how much a payment channel lacks for a voucher.

@@ -17,7 +17,7 @@ func (m *Manager) AllocateLane(ctx context.Context, ch address.Address) (uint64,
 	if err != nil {
 		return 0, err
 	}
-	lane := &laneRecord{Channel: ch, Amount: big.Zero()}
+	lane := &laneRecord{Channel: ch, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
 	err = m.change(ctx, p, func() (*laneRecord, error) {
 		lane.Lane, lane.Reserved = p.rec.NextLane, p.free()

@@ -29,12 +29,13 @@ type Manager struct {
 	pairs   map[string]*payer
 	byAddr  map[address.Address]*payer
 	inbound map[address.Address]*payee
+	bound   map[string]dealRef // the lane that pays for an inbound deal
 }
 
 // Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages
 // that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
-	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}}
+	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.load(ctx); err != nil {
 		m.cancel()

@@ -34,6 +34,9 @@ func (m *Manager) loadInbound(ctx context.Context) error {
 		p := m.payee(l.Channel)
 		p.lanes[l.Lane] = l
 		p.promised = big.Add(p.promised, l.Amount)
+		if l.Deal != "" {
+			m.bound[l.Deal] = dealRef{l.Channel, l.Lane}
+		}
 		return nil
 	})
 }
@@ -135,14 +138,14 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 	defer p.mu.Unlock()
 	zero := big.Zero()
 	l := p.lanes[v.Lane]
-	best := laneRecord{Channel: p.addr, Lane: v.Lane, Amount: zero, Reserved: zero}
+	best := laneRecord{Channel: p.addr, Lane: v.Lane, Amount: zero, Reserved: zero, Base: zero}
 	if l != nil {
 		best = *l
 	} else if c, ok := info.Lanes[v.Lane]; ok {
-		best.Amount, best.Nonce = c.Redeemed, c.Nonce
+		best.Amount, best.Nonce, best.Base = c.Redeemed, c.Nonce, c.Redeemed
 	}
 	switch {
-	case best.Deal != "" && best.Deal != deal:
+	case l != nil && best.Deal != deal:
 		return zero, fmt.Errorf("%w: lane %d pays for %s", ErrLaneBound, v.Lane, best.Deal)
 	case l != nil && SameVoucher(v, l.Voucher):
 		return zero, nil
@@ -160,16 +163,42 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 	if grown.LessThan(expected) {
 		return grown, fmt.Errorf("%w: %s, expected %s", ErrTooSmall, grown, expected)
 	}
+	undo, err := m.reserve(deal, dealRef{p.addr, v.Lane})
+	if err != nil {
+		return zero, err
+	}
 	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes = deal, v.Nonce, v.Amount, v, covers
 	err = errors.Join(put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}))
 	if err == nil {
 		err = b.Commit(ctx)
 	}
 	if err != nil {
+		undo()
 		return zero, err
 	}
 	p.lanes[v.Lane], p.promised = &best, promised
 	return grown, nil
+}
+
+// reserve binds a deal to a lane, unless it is bound to another; undo takes it back when nothing was stored.
+func (m *Manager) reserve(deal string, ref dealRef) (undo func(), err error) {
+	if deal == "" {
+		return func() {}, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if has, ok := m.bound[deal]; ok {
+		if has != ref {
+			return nil, fmt.Errorf("%w: the deal is paid on lane %d of %s", ErrLaneBound, has.Lane, has.Channel)
+		}
+		return func() {}, nil
+	}
+	m.bound[deal] = ref
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.bound, deal)
+	}, nil
 }
 
 // Best returns the book's entry for a deal, or nil. inbound chooses the book of what we are paid.

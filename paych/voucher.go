@@ -53,6 +53,20 @@ var (
 	ErrNoKey               = errors.New("wallet has no key for the address")
 )
 
+// IsVoucherFault tells whether an error is the payer's: another voucher is needed. Everything else may pass.
+func IsVoucherFault(err error) bool {
+	for _, f := range []error{
+		ErrDecode, ErrNoSignature, ErrBadSignature, ErrChannelSettled, ErrChannelSettling, ErrWrongChannel, ErrAmount, ErrLaneLimit, ErrStaleNonce,
+		ErrMergesUnsupported, ErrInsufficientChannel, ErrLocked, ErrUnknownChannel, ErrUnconfirmed, ErrWrongPayee, ErrAmountNotIncreasing, ErrTooSmall,
+		ErrLaneBound,
+	} {
+		if errors.Is(err, f) {
+			return true
+		}
+	}
+	return false
+}
+
 // MaxLane is the highest lane of a channel.
 const MaxLane = 1<<63 - 1
 

@@ -127,7 +127,15 @@ func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, inde
 		})
 	}
 	var result dt.VoucherResult
-	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) { return r.OnPullDataSent(chid, additional) }, &result)
+	known := false
+	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) {
+		h, res, err := r.OnPullDataSent(chid, additional)
+		known = known || h
+		return h, res, err
+	}, &result)
+	if !known && credit.Limited && m.pauseAt(c, total) {
+		rerr = dt.ErrPause // there is a limit, and nobody who could raise it
+	}
 	if rerr == nil && result == nil {
 		return nil, nil
 	}

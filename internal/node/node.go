@@ -166,7 +166,7 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	n.Client, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Client{Manager: n.Payments}, Resolver: discovery.Static(nil),
 		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead,
-		Deadlines: clientstates.Deadlines(accept, idle, idle, 5*time.Minute), Log: n.log,
+		Deadlines: clientstates.Deadlines(accept, idle, idle, 30*time.Minute), Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -233,6 +233,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.manager != nil {
 		errs = append(errs, n.manager.Stop(ctx))
+	}
+	if n.hub != nil {
+		n.hub.Close()
 	}
 	if n.stopExchange != nil {
 		n.stopExchange() // after the manager: it has requests to cancel, which graphsync would keep waiting otherwise

@@ -114,7 +114,7 @@ func best(ctx context.Context, m *paych.Manager, inbound bool, deal string) (*rm
 	if err != nil || e == nil || e.Voucher == nil {
 		return nil, err
 	}
-	return &rm.DealVoucher{Deal: e.Deal, Amount: e.Amount, Bytes: e.Bytes, Voucher: e.Voucher}, nil
+	return &rm.DealVoucher{Deal: e.Deal, Amount: e.Credit, Bytes: e.Bytes, Voucher: e.Voucher}, nil
 }
 
 // BestForDeal implements retrievalmarket.ClientBook.
@@ -201,7 +201,7 @@ func (p Provider) SaveDealVoucher(ctx context.Context, deal string, ch address.A
 	if err != nil || b == nil {
 		return big.Zero(), outcome, err
 	}
-	return b.Amount, outcome, nil
+	return b.Credit, outcome, nil
 }
 
 // BestForDeal implements retrievalmarket.ProviderBook.

@@ -74,7 +74,9 @@ type Client struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	group  shared.Group
+
+	creating sync.Mutex // one new deal at a time: a second one for a payload is looked for first
 
 	mu     sync.Mutex
 	deals  map[rm.DealID]*clientDeal
@@ -161,7 +163,7 @@ func (c *Client) Stop(ctx context.Context) error {
 	for _, d := range list {
 		errs = append(errs, d.machine.Stop(ctx))
 	}
-	c.wg.Wait()
+	errs = append(errs, c.group.Close(ctx))
 	c.subs.wg.Wait()
 	return errors.Join(errs...)
 }
@@ -308,10 +310,14 @@ func (c *Client) RetrieveWithID(ctx context.Context, id rm.DealID, payload cid.C
 		ClientWallet: clientWallet, MinerWallet: minerWallet, Status: rm.DealStatusNew, Sender: p.ID, CurrentInterval: params.PaymentInterval,
 		PaymentRequested: big.Zero(), FundsSpent: big.Zero(), UnsealFundsPaid: big.Zero(), VoucherShortfall: big.Zero(),
 	}
-	if err := c.refuseSecond(d); err != nil {
+	c.creating.Lock()
+	err := c.refuseSecond(d)
+	if err != nil {
+		c.creating.Unlock()
 		return 0, err
 	}
 	cd := c.track(d)
+	c.creating.Unlock()
 	return id, cd.machine.Send(rm.ClientEventOpen)
 }
 
@@ -345,77 +351,4 @@ func (c *Client) refuseSecond(d rm.ClientDealState) error {
 		}
 	}
 	return nil
-}
-
-// SubscribeToEvents implements retrievalmarket.RetrievalClient.
-func (c *Client) SubscribeToEvents(f rm.ClientSubscriber) rm.Unsubscribe {
-	return c.subs.subscribe(f)
-}
-
-// TryRestartInsufficientFunds implements retrievalmarket.RetrievalClient.
-func (c *Client) TryRestartInsufficientFunds(ch address.Address) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var errs []error
-	for _, d := range c.deals {
-		if s, _ := d.machine.State(); s.Status == rm.DealStatusInsufficientFunds && s.PaymentInfo != nil && s.PaymentInfo.PayCh == ch {
-			errs = append(errs, d.machine.Send(rm.ClientEventRecheckFunds))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// CancelDeal implements retrievalmarket.RetrievalClient.
-func (c *Client) CancelDeal(id rm.DealID) error {
-	if d := c.deal(id); d != nil {
-		return d.machine.Send(rm.ClientEventCancel)
-	}
-	s, err := c.store.get(c.ctx, id.String())
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("deal %s has ended already: %s", id, s.Status)
-}
-
-// GetDeal implements retrievalmarket.RetrievalClient.
-func (c *Client) GetDeal(id rm.DealID) (rm.ClientDealState, error) {
-	if err := c.ready.Ready(); err != nil {
-		return rm.ClientDealState{}, err
-	}
-	if d := c.deal(id); d != nil {
-		s, _ := d.machine.State()
-		return s, nil
-	}
-	return c.store.get(c.ctx, id.String())
-}
-
-// ActiveDeals returns the deals that have not ended. Its cost does not depend on how many have.
-func (c *Client) ActiveDeals() []rm.ClientDealState {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := make([]rm.ClientDealState, 0, len(c.deals))
-	for _, d := range c.deals {
-		if s, _ := d.machine.State(); !c.table.Final(s.Status) {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// ListDeals implements retrievalmarket.RetrievalClient.
-func (c *Client) ListDeals() (map[rm.DealID]rm.ClientDealState, error) {
-	if err := c.ready.Ready(); err != nil {
-		return nil, err
-	}
-	out := map[rm.DealID]rm.ClientDealState{}
-	err := c.store.each(c.ctx, func(d rm.ClientDealState) error {
-		out[d.ID] = d
-		return nil
-	})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, d := range c.deals {
-		out[id], _ = d.machine.State()
-	}
-	return out, err
 }

@@ -37,9 +37,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 
 // resume restarts the channel of a deal, as often as it takes within limits.
 func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
-	c.wg.Add(1)
-	go func() {
-		defer c.wg.Done()
+	c.group.Go(func() {
 		var err error
 		for i, wait := 0, 100*time.Millisecond; i < resumeAttempts && c.ctx.Err() == nil; i, wait = i+1, min(2*wait, 10*time.Second) {
 			if err = c.tryResume(chid); err == nil {
@@ -57,7 +55,7 @@ func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
 		if c.ctx.Err() == nil {
 			_ = cd.machine.Send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer could not be restarted: %w", err))
 		}
-	}()
+	})
 }
 
 var errChannelOver = errors.New("the transfer has ended")
@@ -205,6 +203,24 @@ func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID
 		return ctx.Err()
 	}
 	return nil
+}
+
+// resend sends the best voucher of a deal once more after a restart: a provider of another kind may never have got it, and
+// waits for it without asking again. The same voucher twice is paid once.
+func (c *Client) resend(cd *clientDeal, chid dt.ChannelID) {
+	deal, _ := cd.machine.State()
+	if deal.PaymentInfo == nil || deal.FundsSpent.Sign() <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	voucher, err := clientstates.CreateVoucher(ctx, c.cfg.Node, deal, deal.FundsSpent)
+	if err == nil {
+		err = c.cfg.Hub.dt.SendVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher})
+	}
+	if err != nil {
+		c.cfg.Log.Warn("send the last voucher again", "deal", deal.ID, "error", err)
+	}
 }
 
 func boundedBy(ctx context.Context, d time.Duration) context.Context {

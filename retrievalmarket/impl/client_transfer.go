@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/linking"
@@ -101,10 +102,16 @@ func (c *Client) openTarget(ctx context.Context, cd *clientDeal) error {
 // linkSystem is the store of a deal's channel; nil means the transport's own.
 func (c *Client) linkSystem(id rm.DealID) *ipld.LinkSystem {
 	cd := c.deal(id)
-	if cd == nil || cd.target == nil {
+	if cd == nil {
 		return nil
 	}
-	ls := cd.target.LinkSystem()
+	cd.mu.Lock()
+	target := cd.target
+	cd.mu.Unlock()
+	if target == nil {
+		return nil
+	}
+	ls := target.LinkSystem()
 	read := ls.StorageReadOpener
 	ls.StorageReadOpener = func(lc linking.LinkContext, l ipld.Link) (io.Reader, error) {
 		if cl, ok := l.(cidlink.Link); ok && cd.hidden(cl.Cid) {
@@ -205,9 +212,13 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			c.allHere(cd, s)
 		}
 	case dt.Restart:
+		ahead := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
 		cd.mu.Lock()
-		cd.inFull = c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
+		cd.inFull = ahead
 		cd.mu.Unlock()
+		if !ahead {
+			c.group.Go(func() { c.resend(cd, s.ChannelID()) })
+		}
 	case dt.Error:
 		if s.Message() == dt.ErrRejected.Error() {
 			send(rm.ClientEventDealRejected, "rejected for unknown reasons")
@@ -255,8 +266,16 @@ func (c *Client) response(cd *clientDeal, s dt.ChannelState, r *rm.DealResponse)
 	case rm.DealStatusAccepted:
 		send(rm.ClientEventDealAccepted)
 	case rm.DealStatusFundsNeededUnseal:
+		st, _ := cd.machine.State()
+		if left := big.Sub(st.UnsealPrice, st.UnsealFundsPaid); r.PaymentOwed.GreaterThan(left) {
+			// No byte can be on its way that would make it right.
+			send(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
+			return
+		}
 		send(rm.ClientEventUnsealPaymentRequested, r.PaymentOwed)
-		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
+		if st.Status != rm.DealStatusNew && st.Status != rm.DealStatusWaitForAcceptance {
+			send(rm.ClientEventPaymentRequested, r.PaymentOwed)
+		}
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
 		if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance {
 			send(rm.ClientEventDealAccepted) // the acceptance was lost in a crash

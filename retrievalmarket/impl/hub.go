@@ -3,6 +3,7 @@ package retrievalimpl
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -10,6 +11,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // AheadProtocol is listed by Cartage peers: they take vouchers for verified bytes without having asked.
@@ -23,6 +25,8 @@ type Hub struct {
 	client   *Client
 	provider *Provider
 	unsub    dt.Unsubscribe
+	ctx      context.Context
+	cancel   context.CancelFunc
 }
 
 // storeUser is a transport on which a channel can have a store of its own.
@@ -33,6 +37,7 @@ type storeUser interface {
 // NewHub registers the market with a manager. Sides are added before the manager starts.
 func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
 	h := &Hub{dt: manager, self: self}
+	h.ctx, h.cancel = shared.Lifetime()
 	err := errors.Join(
 		manager.RegisterVoucherType(&rm.DealProposal{}, h),
 		manager.RegisterRevalidator(&rm.DealPayment{}, h),
@@ -72,6 +77,28 @@ func (h *Hub) event(e dt.Event, s dt.ChannelState) {
 
 var errNoProvider = errors.New("this node does not provide")
 
+// startWait bounds how long a message waits for a provider that takes up its stored deals.
+const startWait = 10 * time.Second
+
+// awaitProvider lets messages that come while the provider starts wait for its deals instead of meeting none.
+func (h *Hub) awaitProvider() error {
+	if h.provider == nil {
+		return errNoProvider
+	}
+	if h.provider.ready.Ready() == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, startWait)
+	defer cancel()
+	return h.provider.ready.AwaitReady(ctx)
+}
+
+// Close ends the subscription to the manager's events and what waits for a start.
+func (h *Hub) Close() {
+	h.cancel()
+	h.unsub()
+}
+
 // ValidatePush implements datatransfer.RequestValidator.
 func (h *Hub) ValidatePush(bool, dt.ChannelID, peer.ID, dt.Voucher, cid.Cid, ipld.Node) (dt.VoucherResult, error) {
 	return nil, errors.New("No pushes accepted")
@@ -79,8 +106,8 @@ func (h *Hub) ValidatePush(bool, dt.ChannelID, peer.ID, dt.Voucher, cid.Cid, ipl
 
 // ValidatePull implements datatransfer.RequestValidator.
 func (h *Hub) ValidatePull(restart bool, chid dt.ChannelID, receiver peer.ID, v dt.Voucher, base cid.Cid, sel ipld.Node) (dt.VoucherResult, error) {
-	if h.provider == nil {
-		return nil, errNoProvider
+	if err := h.awaitProvider(); err != nil {
+		return nil, err
 	}
 	r, err := h.provider.validate(h.provider.ctx, restart, chid, receiver, v, base, sel)
 	if r == nil {
@@ -91,7 +118,7 @@ func (h *Hub) ValidatePull(restart bool, chid dt.ChannelID, receiver peer.ID, v 
 
 // Limit implements datatransfer.Limiter.
 func (h *Hub) Limit(chid dt.ChannelID) (uint64, bool) {
-	if h.provider == nil {
+	if h.awaitProvider() != nil {
 		return 0, true
 	}
 	return h.provider.limit(chid), true
@@ -99,8 +126,8 @@ func (h *Hub) Limit(chid dt.ChannelID) (uint64, bool) {
 
 // Revalidate implements datatransfer.Revalidator.
 func (h *Hub) Revalidate(chid dt.ChannelID, v dt.Voucher) (dt.VoucherResult, error) {
-	if h.provider == nil {
-		return nil, errNoProvider
+	if err := h.awaitProvider(); err != nil {
+		return nil, err
 	}
 	r, err := h.provider.revalidate(h.provider.ctx, chid, v)
 	if r == nil {
@@ -111,7 +138,7 @@ func (h *Hub) Revalidate(chid dt.ChannelID, v dt.Voucher) (dt.VoucherResult, err
 
 // OnPullDataSent implements datatransfer.Revalidator.
 func (h *Hub) OnPullDataSent(chid dt.ChannelID, _ uint64) (bool, dt.VoucherResult, error) {
-	if h.provider == nil {
+	if h.awaitProvider() != nil {
 		return false, nil, nil
 	}
 	return h.provider.limitReached(chid)
@@ -124,7 +151,7 @@ func (h *Hub) OnPushDataReceived(dt.ChannelID, uint64) (bool, dt.VoucherResult, 
 
 // OnComplete implements datatransfer.Revalidator.
 func (h *Hub) OnComplete(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
-	if h.provider == nil {
+	if h.awaitProvider() != nil {
 		return false, nil, nil
 	}
 	return h.provider.allSent(chid)

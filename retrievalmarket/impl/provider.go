@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -70,6 +71,8 @@ type Provider struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	creating sync.Mutex // one new deal at a time: its record is looked for and then stored
+
 	mu     sync.Mutex
 	deals  map[rm.ProviderDealIdentifier]*providerDeal
 	byChan map[dt.ChannelID]*providerDeal
@@ -84,10 +87,12 @@ type providerDeal struct {
 	machine *fsm.Machine[rm.ProviderDealState]
 	pieces  PieceSource
 
+	paying   sync.Mutex // payments of a deal are taken one after the other
 	mu       sync.Mutex
 	paid     abi.TokenAmount
 	unsealed bool
 	sentAll  bool
+	stored   bool // taken up from the store: the count of what was sent may be behind
 	bad      int
 	reader   Reader
 	released bool
@@ -150,9 +155,16 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	d.TotalSent = max(d.TotalSent, paidBytes)
 	d.CurrentInterval = t.CurrentInterval(paidBytes)
 	pd := p.track(d)
+	pd.stored = true
 	pd.unsealed = d.Status != rm.DealStatusNew && d.Status != rm.DealStatusFundsNeededUnseal && d.Status != rm.DealStatusUnsealing
+	pd.sentAll = d.Status == rm.DealStatusBlocksComplete || d.Status == rm.DealStatusFundsNeededLastPayment || d.Status == rm.DealStatusFinalizing
 	if d.ChannelID != (dt.ChannelID{}) {
+		p.mu.Lock()
 		p.byChan[d.ChannelID] = pd
+		p.mu.Unlock()
+		if over := p.channelOver(ctx, pd, d.ChannelID); over {
+			return pd.machine.Reenter()
+		}
 		if err := p.raiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
 			return err
 		}
@@ -161,6 +173,25 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		return pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
 	}
 	return pd.machine.Reenter()
+}
+
+// channelOver tells a deal how its transfer ended while the deal was not there to hear it.
+func (p *Provider) channelOver(ctx context.Context, pd *providerDeal, chid dt.ChannelID) bool {
+	s, err := p.cfg.Hub.dt.ChannelState(ctx, chid)
+	if err != nil {
+		return false
+	}
+	switch s.Status() {
+	case dt.Completed:
+		_ = pd.machine.Send(rm.ProviderEventComplete)
+	case dt.Failed:
+		_ = pd.machine.Send(rm.ProviderEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
+	case dt.Cancelled:
+		_ = pd.machine.Send(rm.ProviderEventClientCancelled)
+	default:
+		return false
+	}
+	return true
 }
 
 func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
@@ -263,8 +294,7 @@ func (p *Provider) CancelDeal(id rm.ProviderDealIdentifier) error {
 	if d == nil {
 		return fmt.Errorf("deal %s is not running: %w", id, rm.ErrNotFound)
 	}
-	s, _ := d.machine.State()
-	return p.cfg.Hub.dt.CloseDataTransferChannel(p.ctx, s.ChannelID)
+	return d.machine.Send(providerstates.ProviderCancelled)
 }
 
 // HandleQueryStream answers one query; it always answers (M-18) and touches no piece.
@@ -274,8 +304,13 @@ func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
 	if err != nil {
 		return
 	}
-	_ = s.WriteQueryResponse(p.answer(p.ctx, q))
+	ctx, cancel := context.WithTimeout(p.ctx, queryWork)
+	defer cancel()
+	_ = s.WriteQueryResponse(p.answer(ctx, q))
 }
+
+// queryWork bounds what one query may ask of the node.
+const queryWork = 5 * time.Second
 
 func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
 	ask := p.GetAsk()
@@ -284,7 +319,15 @@ func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
 		MinPricePerByte: ask.PricePerByte, MaxPaymentInterval: ask.PaymentInterval, MaxPaymentIntervalIncrease: ask.PaymentIntervalIncrease,
 		UnsealPrice: ask.UnsealPrice,
 	}
-	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, nil)
+	tok, _, err := p.cfg.Node.GetChainHead(ctx)
+	if err != nil {
+		r.Status, r.Message = rm.QueryResponseError, "failed to get the chain head: "+err.Error()
+		return r
+	}
+	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, tok)
+	if err == nil && worker.Empty() {
+		worker = p.cfg.Address
+	}
 	if err != nil {
 		r.Status, r.Message = rm.QueryResponseError, "failed to look up payment address: "+err.Error()
 		return r
@@ -313,7 +356,9 @@ func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
 	case dt.Accept:
 		_ = pd.machine.Send(rm.ProviderEventDealAccepted, s.ChannelID())
 	case dt.DataQueuedProgress:
-		if st, _ := pd.machine.State(); st.Status == rm.DealStatusUnsealed || st.Status == rm.DealStatusFundsNeeded {
+		// The progress of the block that reached the limit comes after the request for payment: it is no news.
+		st, _ := pd.machine.State()
+		if st.Status == rm.DealStatusUnsealed || st.Status == rm.DealStatusFundsNeeded && s.Queued() > st.TotalSent {
 			_ = pd.machine.Send(rm.ProviderEventBlockSent, s.Queued())
 		}
 	case dt.Error:

@@ -19,7 +19,7 @@ import (
 func (p *Provider) limitReached(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 	pd := p.of(chid)
 	if pd == nil {
-		return true, nil, fmt.Errorf("channel %s has no deal: %w", chid, rm.ErrNotFound)
+		return false, nil, nil // not ours to say; the credit of the channel is zero
 	}
 	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
@@ -13,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -59,7 +63,9 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 		return p.validateRestart(ctx, chid, receiver, prop)
 	}
 	resp := &rm.DealResponse{ID: prop.ID, PaymentOwed: big.Zero(), Status: rm.DealStatusAccepted}
-	if err := p.begin(ctx, chid, receiver, *prop); err != nil {
+	if err := p.begin(ctx, chid, receiver, *prop); errors.Is(err, errDuplicate) {
+		return nil, err
+	} else if err != nil {
 		var r *refusal
 		if !errors.As(err, &r) {
 			r = &refusal{rm.DealStatusErrored, err.Error()}
@@ -84,21 +90,20 @@ func (p *Provider) validateRestart(ctx context.Context, chid dt.ChannelID, recei
 	}
 	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)
+	owed := p.stillOwed(ctx, pd, chid, nil)
 	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	resp := &rm.DealResponse{ID: prop.ID, Status: rm.DealStatusAccepted, PaymentOwed: big.Zero()}
+	accepted := &rm.DealResponse{ID: prop.ID, Status: rm.DealStatusAccepted, PaymentOwed: big.Zero()}
 	switch {
-	case pd.paid.LessThan(prop.UnsealPrice):
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(prop.UnsealPrice, pd.paid)
-		return resp, dt.ErrPause
+	case owed.Status == rm.DealStatusFundsNeededUnseal:
+		return owed, dt.ErrPause
 	case !pd.unsealed:
-		return resp, dt.ErrPause
-	case sent >= t.Limit(pd.paid):
-		// Whether anything may go out is for the credit of the channel to say.
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeeded, t.Owed(sent, pd.paid)
+		return accepted, dt.ErrPause
+	case pd.sentAll && owed.PaymentOwed.Sign() > 0, sent >= t.Limit(pd.paid):
+		return owed, nil // whether anything may go out is for the credit of the channel to say
 	}
-	return resp, nil
+	return accepted, nil
 }
 
 func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
@@ -149,20 +154,34 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 		return err
 	}
 	state.PieceInfo = &found.Info
+	pd, err := p.create(ctx, chid, state)
+	if err != nil {
+		return err
+	}
+	if prop.UnsealPrice.IsZero() {
+		return pd.machine.Send(rm.ProviderEventOpen)
+	}
+	return pd.machine.Send(rm.ProviderEventPaymentRequested, uint64(0))
+}
+
+// errDuplicate is a proposal whose deal exists: it is answered with no result, so that nothing happens to that deal.
+var errDuplicate = errors.New("cannot initiate a state that already exists")
+
+// create stores a new deal; of two proposals with one identifier exactly one makes a deal.
+func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState) (*providerDeal, error) {
+	p.creating.Lock()
+	defer p.creating.Unlock()
 	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
-		return fmt.Errorf("Begin: cannot initiate a state for identifier %s: it already exists", state.Identifier())
+		return nil, fmt.Errorf("deal %s: %w", state.Identifier(), errDuplicate)
 	}
 	if err := p.store.put(ctx, state.Identifier().String(), state, true); err != nil {
-		return err
+		return nil, err
 	}
 	pd := p.track(state)
 	p.mu.Lock()
 	p.byChan[chid] = pd
 	p.mu.Unlock()
-	if prop.UnsealPrice.IsZero() {
-		return pd.machine.Send(rm.ProviderEventOpen)
-	}
-	return pd.machine.Send(rm.ProviderEventPaymentRequested, uint64(0))
+	return pd, nil
 }
 
 // revalidate takes a payment (4.7). The deal is locked for the arithmetic only, never across the book.
@@ -175,56 +194,102 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	if pd == nil {
 		return nil, fmt.Errorf("deal %s: %w", pay.ID, rm.ErrNotFound)
 	}
-	state, _ := pd.machine.State()
+	pd.paying.Lock()
+	defer pd.paying.Unlock()
 	if pay.ID != pd.id.DealID {
-		return p.badVoucher(pd, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
+		return p.badVoucher(ctx, pd, chid, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
 	}
-	t := providerstates.Terms(&state)
-	if pay.PaymentVoucher == nil {
-		return p.badVoucher(pd, errors.New("payment has no voucher"))
+	if err := paych.CheckStateless(pay.PaymentVoucher, pay.PaymentChannel); err != nil {
+		return p.badVoucher(ctx, pd, chid, err)
 	}
-	total, err := p.save(ctx, pd, pay, t.PaidBytes(pay.PaymentVoucher.Amount))
+	state, _ := pd.machine.State()
+	total, err := p.save(ctx, pd, pay, providerstates.Terms(&state).PaidBytes(pay.PaymentVoucher.Amount))
+	if errors.Is(err, errNodeAway) {
+		return p.stillOwed(ctx, pd, chid, err), dt.ErrPause
+	}
 	if err != nil {
-		return p.badVoucher(pd, err)
+		return p.badVoucher(ctx, pd, chid, err)
 	}
-	sent := p.raise(ctx, chid, t.PaidBytes(total))
+	return p.credited(ctx, pd, chid, total)
+}
+
+// credited answers a payment that is in the book: whether it is enough to go on.
+func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.ChannelID, total abi.TokenAmount) (*rm.DealResponse, error) {
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.raise(ctx, pd, chid, t.PaidBytes(total), t)
 	pd.mu.Lock()
 	pd.paid = big.Max(pd.paid, total)
 	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
 	pd.mu.Unlock()
-	resp := &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero()}
 	switch {
-	case paid.LessThan(state.UnsealPrice):
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(state.UnsealPrice, paid)
-		return resp, partial(pd, paid)
+	case paid.LessThan(state.UnsealPrice), sentAll && t.Owed(sent, paid).Sign() > 0, unsealed && !sentAll && sent >= t.Limit(paid):
+		return p.stillOwed(ctx, pd, chid, nil), partial(pd, paid)
 	case !unsealed:
 		return nil, pd.machine.Send(rm.ProviderEventPaymentReceived, paid)
-	case sentAll && t.Owed(sent, paid).Sign() == 0:
-		resp.Status = rm.DealStatusCompleted
-		return resp, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
 	case sentAll:
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededLastPayment, t.Owed(sent, paid)
-		return resp, partial(pd, paid)
-	case sent >= t.Limit(paid):
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeeded, t.Owed(sent, paid)
-		return resp, partial(pd, paid)
+		resp := &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero(), Status: rm.DealStatusCompleted}
+		return resp, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
 	}
 	return nil, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
+}
+
+// stillOwed is the request for payment that fits the phase of a deal.
+func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.ChannelID, why error) *rm.DealResponse {
+	state, _ := pd.machine.State()
+	t := providerstates.Terms(&state)
+	sent := p.sent(ctx, chid)
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(max(sent, t.PaidBytes(pd.paid)), pd.paid)}
+	if why != nil {
+		resp.Message = why.Error()
+	}
+	switch {
+	case pd.paid.LessThan(state.UnsealPrice):
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(state.UnsealPrice, pd.paid)
+	case pd.sentAll:
+		resp.Status = rm.DealStatusFundsNeededLastPayment
+	}
+	return resp
 }
 
 func partial(pd *providerDeal, paid abi.TokenAmount) error {
 	return errors.Join(pd.machine.Send(rm.ProviderEventPartialPaymentReceived, paid), dt.ErrPause)
 }
 
+// errNodeAway means that the node could not look at a voucher now: that is not the payer's fault.
+var errNodeAway = errors.New("the provider cannot check payments at the moment")
+
+// nodeRetries is how often the node is asked again, with growing pauses, before the payer is told to send once more.
+const nodeRetries = 4
+
 // save puts a voucher into the node's book and returns the total that is credited to the deal.
-func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (abi.TokenAmount, error) {
+func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (total abi.TokenAmount, err error) {
+	for i, wait := 0, 100*time.Millisecond; ; i, wait = i+1, 2*wait {
+		total, err = p.saveOnce(ctx, pd, pay, covers)
+		if err == nil || paych.IsVoucherFault(err) || !errors.Is(err, errNodeAway) || i == nodeRetries {
+			return total, err
+		}
+		select {
+		case <-ctx.Done():
+			return total, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (p *Provider) saveOnce(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (abi.TokenAmount, error) {
 	if b, ok := p.cfg.Node.(rm.ProviderBook); ok {
 		total, _, err := b.SaveDealVoucher(ctx, providerstates.DealKey(pd.id), pay.PaymentChannel, pay.PaymentVoucher, covers)
+		if err != nil && !paych.IsVoucherFault(err) {
+			err = fmt.Errorf("%w: %w", errNodeAway, err)
+		}
 		return total, err
 	}
 	tok, _, err := p.cfg.Node.GetChainHead(ctx)
 	if err != nil {
-		return big.Zero(), err
+		return big.Zero(), fmt.Errorf("%w: %w", errNodeAway, err)
 	}
 	pd.mu.Lock()
 	paid := pd.paid
@@ -236,9 +301,15 @@ func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayme
 	return big.Add(paid, big.Min(grown, big.Max(big.Zero(), big.Sub(pay.PaymentVoucher.Amount, paid)))), nil
 }
 
-// raise lifts what counts as sent to what was paid for: after a crash the payer may know better.
-func (p *Provider) raise(ctx context.Context, chid dt.ChannelID, paidBytes uint64) uint64 {
-	if err := p.raiseQueued(ctx, chid, paidBytes); err != nil {
+// raise lifts what counts as sent to what was paid for, for a deal that a crash may have made forget: never beyond what was
+// sent plus one exposure. What is paid above that stays credit.
+func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelID, paidBytes uint64, t meter.Terms) uint64 {
+	sent := p.sent(ctx, chid)
+	if !pd.stored || paidBytes <= sent {
+		return sent
+	}
+	exposure := t.CurrentInterval(sent)
+	if err := p.raiseQueued(ctx, chid, min(paidBytes, sent+min(exposure, math.MaxUint64-sent))); err != nil {
 		p.cfg.Log.Warn("raise what counts as sent", "channel", chid, "error", err)
 	}
 	return p.sent(ctx, chid)
@@ -265,21 +336,16 @@ func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {
 }
 
 // badVoucher answers what is wrong; the third one ends the deal. Nothing is credited and nothing is lost.
-func (p *Provider) badVoucher(pd *providerDeal, cause error) (*rm.DealResponse, error) {
+func (p *Provider) badVoucher(ctx context.Context, pd *providerDeal, chid dt.ChannelID, cause error) (*rm.DealResponse, error) {
 	pd.mu.Lock()
 	pd.bad++
 	over := pd.bad >= maxBadVouchers
 	pd.mu.Unlock()
-	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusErrored, PaymentOwed: big.Zero(), Message: cause.Error()}
+	resp := p.stillOwed(ctx, pd, chid, cause)
 	if !over {
-		state, _ := pd.machine.State()
-		t := providerstates.Terms(&state)
-		pd.mu.Lock()
-		owed := t.Owed(max(state.TotalSent, t.PaidBytes(pd.paid)), pd.paid)
-		pd.mu.Unlock()
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeeded, owed
 		return resp, dt.ErrPause
 	}
+	resp.Status, resp.PaymentOwed = rm.DealStatusErrored, big.Zero()
 	_ = pd.machine.Send(rm.ProviderEventSaveVoucherFailed, cause)
 	return resp, cause
 }

@@ -189,6 +189,8 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 		return nil // the bytes that are asked for are on their way
 	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
 		return ctx.Trigger(rm.ClientEventSendFunds)
+	case deal.PaymentRequested.IsZero(): // nothing is due: do not wait for what nobody asks
+		return ctx.Trigger(PaymentNotSent)
 	}
 	return nil // the bytes that are asked for are on their way
 }
@@ -197,6 +199,14 @@ func resends(env ClientDealEnvironment, deal rm.ClientDealState) bool {
 	p, ok := env.(Progress)
 	return ok && !deal.FundsSpent.IsZero() && p.Resends(deal.ID)
 }
+
+// rechecks bounds how often a shortfall that the node does not see is tried again.
+func rechecks(env ClientDealEnvironment, deal rm.ClientDealState) bool {
+	p, ok := env.(Progress)
+	return ok && p.Resends(deal.ID)
+}
+
+var errNoChannel = errors.New("the deal has no payment channel")
 
 // unsealTooDear tells whether more is asked before the first byte than was agreed: no bytes can be in flight then.
 func unsealTooDear(d *rm.ClientDealState) bool {
@@ -219,7 +229,7 @@ func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSta
 		return ctx.Trigger(rm.ClientEventFundsExpended, big.Sub(v, deal.TotalFunds))
 	}
 	if deal.PaymentInfo == nil {
-		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, errors.New("the deal has no payment channel"))
+		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, errNoChannel)
 	}
 	voucher, err := CreateVoucher(ctx.Context(), env.Node(), deal, v)
 	if short, ok := shortfall(err); ok {
@@ -266,6 +276,9 @@ func shortfall(err error) (abi.TokenAmount, bool) {
 
 // CheckFunds looks whether money is coming.
 func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	if deal.PaymentInfo == nil {
+		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, errNoChannel)
+	}
 	if deal.WaitMsgCID != nil {
 		return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *deal.WaitMsgCID, deal.PaymentInfo.PayCh)
 	}
@@ -273,8 +286,15 @@ func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSt
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	}
-	short := big.Sub(deal.PaymentRequested, big.Sub(f.ConfirmedAmt, f.VoucherReedeemedAmt))
-	if short.LessThanEqual(big.Zero()) {
+	_, inFull := progress(env, deal)
+	needed := big.Max(deal.PaymentRequested, big.Sub(amount(&deal, inFull), deal.FundsSpent))
+	short := big.Sub(needed, big.Sub(f.ConfirmedAmt, f.VoucherReedeemedAmt))
+	switch {
+	case short.GreaterThan(big.Zero()):
+	case deal.VoucherShortfall.GreaterThan(big.Zero()) && !rechecks(env, deal):
+		// The node says that there is enough and signs nothing: asking on and on would not change that (M-36).
+		return ctx.Trigger(rm.ClientEventFundsExpended, deal.VoucherShortfall)
+	default:
 		return ctx.Trigger(rm.ClientEventPaymentChannelReady, deal.PaymentInfo.PayCh)
 	}
 	inflight := big.Add(f.PendingAmt, f.QueuedAmt)

@@ -8,6 +8,7 @@ package clientstates
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -44,12 +45,30 @@ func message(format string) func(*rm.ClientDealState, error) error {
 	}
 }
 
-// keepMessage keeps the first cause of a failure and appends later ones.
+// keepMessage keeps the first cause of a failure and appends later ones; what comes after a cancel says nothing new.
 func keepMessage(d *rm.ClientDealState, msg string) {
-	if d.Status == rm.DealStatusFailing && d.Message != "" {
+	switch {
+	case d.Status == rm.DealStatusCancelling:
+		return
+	case d.Status == rm.DealStatusFailing && strings.Contains(d.Message, msg):
+		return
+	case d.Status == rm.DealStatusFailing && d.Message != "":
 		msg = d.Message + "; " + msg
 	}
-	d.Message = msg[:min(len(msg), 2048)]
+	d.Message = msg[:min(len(msg), maxMessage)]
+}
+
+// maxMessage bounds the stored message of a deal.
+const maxMessage = 2048
+
+// refused keeps the provider's reason; the bare refusal of the transfer that follows an error adds nothing to it.
+func refused(what string) func(*rm.ClientDealState, string) error {
+	return func(d *rm.ClientDealState, reason string) error {
+		if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling {
+			d.Message = (what + reason)[:min(len(what)+len(reason), maxMessage)]
+		}
+		return nil
+	}
 }
 
 // request sets what is asked for: a level, not a sum; zero asks to look again. One that comes while a payment is under way
@@ -109,29 +128,21 @@ func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
 // ClientEvents is the transition table.
 var ClientEvents = fsm.Events{
 	fsm.Event(rm.ClientEventOpen).From(rm.DealStatusNew).ToNoChange(),
-	fsm.Event(rm.ClientEventWriteDealProposalErrored).FromAny().To(rm.DealStatusFailing).Action(message("proposing deal: %s")),
+	fsm.Event(rm.ClientEventWriteDealProposalErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("proposing deal: %s")),
 	fsm.Event(rm.ClientEventDealProposed).From(rm.DealStatusNew).To(rm.DealStatusWaitForAcceptance).
-		From(rm.DealStatusCancelling).ToNoChange().FromAny().ToJustRecord().
+		FromMany(rm.DealStatusCancelling, rm.DealStatusFailing).ToNoChange().FromAny().ToJustRecord().
 		Action(func(d *rm.ClientDealState, chid datatransfer.ChannelID) error {
-			d.ChannelID, d.Message = chid, ""
+			d.ChannelID = chid
 			return nil
 		}),
 	fsm.Event(rm.ClientEventDealRejected).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusRejected).
-		FromAny().To(rm.DealStatusFailing).
-		Action(func(d *rm.ClientDealState, msg string) error {
-			d.Message = "deal rejected: " + msg
-			return nil
-		}),
+		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal rejected: ")),
 	fsm.Event(rm.ClientEventDealNotFound).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusDealNotFound).
-		FromAny().To(rm.DealStatusFailing).
-		Action(func(d *rm.ClientDealState, msg string) error {
-			d.Message = "deal not found: " + msg
-			return nil
-		}),
+		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal not found: ")),
 	fsm.Event(rm.ClientEventDealAccepted).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusAccepted).FromAny().ToJustRecord(),
 	fsm.Event(rm.ClientEventUnsealPaymentRequested).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusAccepted).
 		FromAny().ToJustRecord().Action(request),
-	fsm.Event(rm.ClientEventUnknownResponseReceived).FromAny().To(rm.DealStatusFailing).
+	fsm.Event(rm.ClientEventUnknownResponseReceived).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, status rm.DealStatus, msg string) error {
 			text := "Unexpected deal response status: " + status.String()
 			if msg != "" {
@@ -203,10 +214,9 @@ var ClientEvents = fsm.Events{
 		}),
 	fsm.Event(rm.ClientEventSendFunds).From(rm.DealStatusFundsNeeded).To(rm.DealStatusSendFunds).
 		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment),
-	fsm.Event(rm.ClientEventBadPaymentRequested).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusFundsNeeded,
-		rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusFailing).
+	fsm.Event(rm.ClientEventBadPaymentRequested).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, msg string) error {
-			d.Message = msg
+			keepMessage(d, msg)
 			return nil
 		}),
 	fsm.Event(rm.ClientEventCreateVoucherFailed).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFailing).
@@ -216,12 +226,13 @@ var ClientEvents = fsm.Events{
 			d.VoucherShortfall = short
 			return nil
 		}),
-	fsm.Event(rm.ClientEventWriteDealPaymentErrored).FromAny().To(rm.DealStatusFailing).Action(message("writing deal payment: %s")),
+	fsm.Event(rm.ClientEventWriteDealPaymentErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("writing deal payment: %s")),
 	fsm.Event(rm.ClientEventPaymentSent).From(rm.DealStatusSendFunds).To(rm.DealStatusOngoing).
 		From(rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFinalizing).
 		FromMany(rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment, rm.DealStatusCheckComplete).ToNoChange().
 		FromAny().ToJustRecord().Action(paid),
-	fsm.Event(PaymentNotSent).From(rm.DealStatusSendFunds).To(rm.DealStatusOngoing).From(rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFinalizing).
+	fsm.Event(PaymentNotSent).FromMany(rm.DealStatusSendFunds, rm.DealStatusFundsNeeded).To(rm.DealStatusOngoing).
+		FromMany(rm.DealStatusSendFundsLastPayment, rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusFinalizing).
 		FromAny().ToJustRecord().
 		Action(func(d *rm.ClientDealState) error {
 			d.PaymentRequested = big.Zero()
@@ -251,6 +262,13 @@ var ClientEvents = fsm.Events{
 		Action(message("error generated by data transfer: %s")),
 }
 
+// flightWait is how long bytes that are asked for may be on their way; completeWait how long blocks may come after the
+// provider said that it is done (3.6).
+const (
+	flightWait   = 5 * time.Minute
+	completeWait = 30 * time.Second
+)
+
 // Deadlines bound the time in each state without any event. A zero duration switches one off.
 func Deadlines(accept, chain, idle, last time.Duration) map[fsm.StateKey]fsm.Deadline {
 	out := map[fsm.StateKey]fsm.Deadline{}
@@ -262,10 +280,10 @@ func Deadlines(accept, chain, idle, last time.Duration) map[fsm.StateKey]fsm.Dea
 	set(accept, rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusAccepted)
 	set(chain, rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds,
 		rm.DealStatusPaymentChannelAllocatingLane, rm.DealStatusCheckFunds)
-	set(idle, rm.DealStatusOngoing, rm.DealStatusFundsNeeded, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment,
-		rm.DealStatusFundsNeededLastPayment, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
+	set(idle, rm.DealStatusOngoing, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
+	set(min(idle, flightWait), rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment)
 	set(last, rm.DealStatusClientWaitingForLastBlocks)
-	out[rm.DealStatusCheckComplete] = fsm.Deadline{After: last, Event: rm.ClientEventEarlyTermination}
+	out[rm.DealStatusCheckComplete] = fsm.Deadline{After: min(last, completeWait), Event: rm.ClientEventEarlyTermination}
 	out[rm.DealStatusFailing] = fsm.Deadline{After: time.Minute, Event: rm.ClientEventCancelComplete}
 	out[rm.DealStatusCancelling] = fsm.Deadline{After: time.Minute, Event: rm.ClientEventCancelComplete}
 	out[rm.DealStatusInsufficientFunds] = fsm.Never("the user has to add funds; the provider ends the deal after its own payment wait")

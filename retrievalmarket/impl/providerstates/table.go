@@ -19,6 +19,10 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
+// ProviderCancelled says that the provider itself ends the deal. It is beyond the published events and never leaves the
+// node.
+const ProviderCancelled rm.ProviderEvent = 64
+
 // ProviderFinalityStates are the states in which nothing happens any more.
 var ProviderFinalityStates = []fsm.StateKey{rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled}
 
@@ -85,6 +89,12 @@ var ProviderEvents = fsm.Events{
 			if d.Message == "" {
 				d.Message = "Client cancelled retrieval"
 			}
+			return nil
+		}),
+	fsm.Event(ProviderCancelled).FromMany(rm.DealStatusFailing, rm.DealStatusCancelling, rm.DealStatusCompleting).ToJustRecord().
+		FromAny().To(rm.DealStatusCancelling).
+		Action(func(d *rm.ProviderDealState) error {
+			d.Message = "Provider cancelled retrieval"
 			return nil
 		}),
 	fsm.Event(rm.ProviderEventCancelComplete).From(rm.DealStatusCancelling).To(rm.DealStatusCancelled).From(rm.DealStatusFailing).To(rm.DealStatusErrored),
@@ -168,7 +178,7 @@ func Deadlines(accept, unseal, payment, idle time.Duration) map[fsm.StateKey]fsm
 			out[s] = fsm.Deadline{After: d, Event: rm.ProviderEventDataTransferError, Args: []any{fmt.Errorf("nothing happened in %s for %s", s, d)}}
 		}
 	}
-	set(accept, rm.DealStatusNew)
+	out[rm.DealStatusNew] = fsm.Deadline{After: accept, Event: rm.ProviderEventClientCancelled}
 	set(unseal, rm.DealStatusUnsealing)
 	set(payment, rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededUnseal, rm.DealStatusFundsNeededLastPayment)
 	set(idle, rm.DealStatusUnsealed, rm.DealStatusOngoing, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
@@ -185,8 +195,13 @@ func Spec(deadlines map[fsm.StateKey]fsm.Deadline) fsm.Spec[rm.ProviderDealState
 		Name: "provider deal", Events: ProviderEvents, Entry: ProviderStateEntryFuncs, Final: ProviderFinalityStates, Deadlines: deadlines,
 		State:      func(d *rm.ProviderDealState) fsm.StateKey { return d.Status },
 		SetState:   func(d *rm.ProviderDealState, s fsm.StateKey) { d.Status = s.(rm.DealStatus) },
-		Interrupts: []fsm.EventName{rm.ProviderEventClientCancelled},
+		Interrupts: []fsm.EventName{rm.ProviderEventClientCancelled, ProviderCancelled},
 		StateName:  func(s fsm.StateKey) string { return s.(rm.DealStatus).String() },
-		EventName:  func(e fsm.EventName) string { return e.(rm.ProviderEvent).String() },
+		EventName: func(e fsm.EventName) string {
+			if e == ProviderCancelled {
+				return "ProviderEventCancelled"
+			}
+			return e.(rm.ProviderEvent).String()
+		},
 	}
 }

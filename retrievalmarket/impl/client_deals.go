@@ -1,0 +1,86 @@
+package retrievalimpl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-address"
+
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+)
+
+// SubscribeToEvents implements retrievalmarket.RetrievalClient.
+func (c *Client) SubscribeToEvents(f rm.ClientSubscriber) rm.Unsubscribe {
+	return c.subs.subscribe(f)
+}
+
+// TryRestartInsufficientFunds implements retrievalmarket.RetrievalClient.
+func (c *Client) TryRestartInsufficientFunds(ch address.Address) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, d := range c.deals {
+		if s, _ := d.machine.State(); s.Status == rm.DealStatusInsufficientFunds && s.PaymentInfo != nil && s.PaymentInfo.PayCh == ch {
+			errs = append(errs, d.machine.Send(rm.ClientEventRecheckFunds))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CancelDeal implements retrievalmarket.RetrievalClient.
+func (c *Client) CancelDeal(id rm.DealID) error {
+	if err := c.ready.Ready(); err != nil {
+		return err
+	}
+	if d := c.deal(id); d != nil {
+		return d.machine.Send(rm.ClientEventCancel)
+	}
+	s, err := c.store.get(c.ctx, id.String())
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("deal %s has ended already: %s", id, s.Status)
+}
+
+// GetDeal implements retrievalmarket.RetrievalClient.
+func (c *Client) GetDeal(id rm.DealID) (rm.ClientDealState, error) {
+	if err := c.ready.Ready(); err != nil {
+		return rm.ClientDealState{}, err
+	}
+	if d := c.deal(id); d != nil {
+		s, _ := d.machine.State()
+		return s, nil
+	}
+	return c.store.get(c.ctx, id.String())
+}
+
+// ActiveDeals returns the deals that have not ended. Its cost does not depend on how many have.
+func (c *Client) ActiveDeals() []rm.ClientDealState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]rm.ClientDealState, 0, len(c.deals))
+	for _, d := range c.deals {
+		if s, _ := d.machine.State(); !c.table.Final(s.Status) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// ListDeals implements retrievalmarket.RetrievalClient.
+func (c *Client) ListDeals() (map[rm.DealID]rm.ClientDealState, error) {
+	if err := c.ready.Ready(); err != nil {
+		return nil, err
+	}
+	out := map[rm.DealID]rm.ClientDealState{}
+	err := c.store.each(c.ctx, func(d rm.ClientDealState) error {
+		out[d.ID] = d
+		return nil
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, d := range c.deals {
+		out[id], _ = d.machine.State()
+	}
+	return out, err
+}
