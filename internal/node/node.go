@@ -56,6 +56,17 @@ type Parts struct {
 	Provide bool
 	Listen  []string
 	Log     *slog.Logger
+	// WrapPieces is a seam for faults, as State and FS are; nil leaves the piece store as it is.
+	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
+}
+
+// pieces is what the market serves from.
+func (n *Node) pieces() retrievalimpl.PieceSource {
+	p := retrievalimpl.PieceSource(pieceSource{n.Pieces})
+	if n.parts.WrapPieces != nil {
+		p = n.parts.WrapPieces(p)
+	}
+	return p
 }
 
 // Node is a running node. It is safe for concurrent use.
@@ -138,10 +149,11 @@ func (n *Node) openTransfer(ctx context.Context) error {
 	cfg := n.parts.Config.Transfer
 	gctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stopExchange = stop
-	gs := gsimpl.New(gctx, gsnet.NewFromLibp2pHost(n.Host), emptyLinks(),
+	checked := gstransport.NewCheckedNetwork(gsnet.NewFromLibp2pHost(n.Host))
+	gs := gsimpl.New(gctx, checked, emptyLinks(),
 		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
 		gsimpl.RejectAllRequestsByDefault())
-	n.transport = gstransport.NewTransport(n.Host.ID(), gs)
+	n.transport = gstransport.NewTransport(n.Host.ID(), gs, gstransport.Checked(checked))
 	net := dtnet.NewFromLibp2pHost(n.Host, dtnet.RetryParameters(100*time.Millisecond, 5*time.Second, 3, 3))
 	m, err := dtimpl.NewDataTransfer(n.space("/datatransfer"), net, n.transport, dtimpl.ChannelRestartConfig(channelmonitor.Config{
 		RestartDebounce: time.Duration(cfg.RestartDebounce), RestartBackoff: time.Second, MaxConsecutiveRestarts: max(1, cfg.MaxRestarts),
@@ -209,7 +221,7 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
-		Pieces: pieceSource{n.Pieces}, Asks: n.asks, Store: n.space("/retrievals/provider"),
+		Pieces: n.pieces(), Asks: n.asks, Store: n.space("/retrievals/provider"),
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

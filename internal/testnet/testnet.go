@@ -23,6 +23,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 )
 
 // Net is a ledger that its peers share.
@@ -74,7 +75,10 @@ type Peer struct {
 	Wallet  *paych.Wallet
 	state   datastore.Batching
 	port    int
-	cfg     config.Config
+	// Config counts from the next Start on.
+	Config config.Config
+	// WrapPieces changes what a provider serves; it counts from the next Start on.
+	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
 
 	*node.Node
 	hangup func()
@@ -103,7 +107,7 @@ func (n *Net) Peer(ctx context.Context, name string, provide bool) (*Peer, error
 	}
 	cfg := config.Default()
 	cfg.Transfer.RestartDebounce = config.Duration(5 * time.Millisecond)
-	return &Peer{net: n, name: name, provide: provide, home: h, key: key, Wallet: w, state: dssync.MutexWrap(datastore.NewMapDatastore()), cfg: cfg}, nil
+	return &Peer{net: n, name: name, provide: provide, home: h, key: key, Wallet: w, state: dssync.MutexWrap(datastore.NewMapDatastore()), Config: cfg}, nil
 }
 
 // Start builds the node over what is stored. sw may be nil.
@@ -116,9 +120,9 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 		return err
 	}
 	n, err := node.Build(ctx, node.Parts{
-		Home: p.home, Config: p.cfg, Key: p.key, Wallet: p.Wallet, Chain: chain, Provide: p.provide,
+		Home: p.home, Config: p.Config, Key: p.key, Wallet: p.Wallet, Chain: chain, Provide: p.provide,
 		State: faults.Store{Batching: p.state, Switch: sw}, FS: faults.FS{FS: blob.OS{}, Switch: sw},
-		Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
+		WrapPieces: p.WrapPieces, Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
 	})
 	if err != nil {
 		hangup()

@@ -329,7 +329,7 @@ func (t *Transport) responseCompleted(p peer.ID, request graphsync.RequestData, 
 	if status == graphsync.RequestCancelled {
 		return
 	}
-	chid, current := t.finish(request.ID())
+	chid, _, current := t.finish(request.ID())
 	if !current {
 		return
 	}

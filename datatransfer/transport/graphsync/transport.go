@@ -77,7 +77,8 @@ type Transport struct {
 type channel struct {
 	id       datatransfer.ChannelID
 	current  graphsync.RequestID
-	live     bool // current is running
+	live     bool  // current is running
+	wrong    error // what was wrong with the data that came
 	sending  bool
 	previous []graphsync.RequestID
 	away     bool // the requester paused or went away
@@ -177,20 +178,21 @@ func (t *Transport) of(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
 }
 
 // finish marks the current request as ended and reports whether it was current.
-func (t *Transport) finish(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
+// finish forgets a request that has ended, and tells what was wrong with its data.
+func (t *Transport) finish(id graphsync.RequestID) (chid datatransfer.ChannelID, wrong error, current bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.requests[id]
 	if c == nil {
-		return datatransfer.ChannelID{}, false
+		return datatransfer.ChannelID{}, nil, false
 	}
 	delete(t.requests, id)
 	if c.current != id {
-		return c.id, false
+		return c.id, nil, false
 	}
 	c.live = false
 	close(c.done)
-	return c.id, true
+	return c.id, c.wrong, true
 }
 
 // OpenChannel implements datatransfer.Transport. ctx bounds the request.
@@ -268,15 +270,20 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 			}
 		}
 	}
-	chid, current := t.finish(id)
+	chid, wrong, current := t.finish(id)
 	if !current {
 		return
+	}
+	if wrong != nil {
+		cause = fmt.Errorf("%w: %w", errVerification, wrong)
 	}
 	if t.onRequestDone != nil {
 		t.onRequestDone(chid)
 	}
 	t.report(chid, cause, missing)
 }
+
+var errVerification = errors.New("data failed verification")
 
 func (t *Transport) report(chid datatransfer.ChannelID, cause error, missing int) {
 	var err error
@@ -287,7 +294,9 @@ func (t *Transport) report(chid datatransfer.ChannelID, cause error, missing int
 	case errors.As(cause, new(graphsync.RequestCancelledErr)):
 		return
 	case errors.As(cause, new(graphsync.RemoteIncorrectResponseError)):
-		err = fmt.Errorf("data failed verification: %w", cause)
+		err = fmt.Errorf("%w: %w", errVerification, cause)
+	case errors.Is(cause, errVerification):
+		err = cause
 	case cause != nil:
 		err = fmt.Errorf("graphsync request failed to complete: %w", cause)
 	case missing > 0:

@@ -1,0 +1,95 @@
+package graphsync
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-graphsync"
+	gsmsg "github.com/ipfs/go-graphsync/message"
+	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+)
+
+// CheckedNetwork looks at each graphsync message before the exchange does. Graphsync computes the CID of every block that
+// comes, drops blocks that nobody asked for, and then waits for the right ones: with a sender that has stopped to be paid,
+// for ever. A block that no response of its message names is therefore reported to the transport, which ends the channel.
+// An honest sender names every block that it sends.
+type CheckedNetwork struct {
+	gsnet.GraphSyncNetwork
+	wrong func(p peer.ID, requests []graphsync.RequestID, block cid.Cid)
+}
+
+// NewCheckedNetwork wraps the network of an exchange; the transport over that exchange gets it with Checked.
+func NewCheckedNetwork(net gsnet.GraphSyncNetwork) *CheckedNetwork {
+	return &CheckedNetwork{GraphSyncNetwork: net, wrong: func(peer.ID, []graphsync.RequestID, cid.Cid) {}}
+}
+
+// Checked makes a transport end channels whose sender sends wrong blocks. It must be given before the exchange gets its first
+// message.
+func Checked(n *CheckedNetwork) Option {
+	return func(t *Transport) { n.wrong = t.wrongBlock }
+}
+
+// SetDelegate implements the network of graphsync.
+func (n *CheckedNetwork) SetDelegate(r gsnet.Receiver) {
+	n.GraphSyncNetwork.SetDelegate(checkedReceiver{r, n})
+}
+
+type checkedReceiver struct {
+	gsnet.Receiver
+	net *CheckedNetwork
+}
+
+// ReceiveMessage implements the receiver of graphsync.
+func (r checkedReceiver) ReceiveMessage(ctx context.Context, sender peer.ID, incoming gsmsg.GraphSyncMessage) {
+	if requests, bad := unnamedBlock(incoming); bad.Defined() {
+		r.net.wrong(sender, requests, bad)
+	}
+	r.Receiver.ReceiveMessage(ctx, sender, incoming)
+}
+
+// unnamedBlock returns a block of a message that no response in it names, with the requests of those responses.
+func unnamedBlock(m gsmsg.GraphSyncMessage) (requests []graphsync.RequestID, bad cid.Cid) {
+	blocks := m.Blocks()
+	if len(blocks) == 0 {
+		return nil, cid.Undef
+	}
+	named := make(map[cid.Cid]struct{}, len(blocks))
+	for _, r := range m.Responses() {
+		requests = append(requests, r.RequestID())
+		r.Metadata().Iterate(func(c cid.Cid, _ graphsync.LinkAction) { named[c] = struct{}{} })
+	}
+	for _, b := range blocks {
+		if _, ok := named[b.Cid()]; !ok {
+			return requests, b.Cid()
+		}
+	}
+	return nil, cid.Undef
+}
+
+// wrongBlock ends the requests of a sender that sent a block which is not what it claims to be.
+func (t *Transport) wrongBlock(p peer.ID, requests []graphsync.RequestID, block cid.Cid) {
+	for _, id := range requests {
+		chid, ok := t.blame(p, id, fmt.Errorf("the sender sent block %s, which is none of those that it announced", block))
+		if ok {
+			t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
+		}
+	}
+}
+
+// blame notes why a request is about to be cancelled, if it is the current one of a channel with that peer.
+func (t *Transport) blame(p peer.ID, id graphsync.RequestID, why error) (datatransfer.ChannelID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.requests[id]
+	if c == nil || c.current != id || c.sending || c.id.OtherParty(t.self) != p {
+		return datatransfer.ChannelID{}, false
+	}
+	if c.wrong == nil {
+		c.wrong = why
+	}
+	return c.id, true
+}
