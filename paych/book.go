@@ -28,6 +28,8 @@ type laneRecord struct {
 	Closed   bool
 	Voucher  *paych.SignedVoucher
 	Base     abi.TokenAmount // what the lane had before its deal: no credit for it
+
+	chainOnly bool // known from the chain and not in the book
 }
 
 func (l *laneRecord) fields() []wire.Field {

@@ -92,6 +92,15 @@ func (k *Key) scalar() (*big.Int, error) {
 	return s, nil
 }
 
+// String is the address: a key never prints its secret.
+func (k *Key) String() string { return k.Address.String() }
+
+// GoString is the address too.
+func (k *Key) GoString() string { return k.Address.String() }
+
+// MarshalJSON writes the address only.
+func (k *Key) MarshalJSON() ([]byte, error) { return json.Marshal(k.Address.String()) }
+
 // Export is the hex form that a Lotus wallet imports.
 func (k *Key) Export() string {
 	data, _ := json.Marshal(struct {

@@ -25,23 +25,26 @@ type Manager struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
+	unfinished []*payer // with a message that was in flight when the process ended
+
 	mu      sync.Mutex
 	pairs   map[string]*payer
 	byAddr  map[address.Address]*payer
 	inbound map[address.Address]*payee
-	bound   map[string]dealRef // the lane that pays for an inbound deal
+	bound   map[string]dealRef       // the lane that pays for an inbound deal
+	over    map[address.Address]bool // collected: nothing can happen any more
 }
 
 // Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages
 // that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
-	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}}
+	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{}}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.load(ctx); err != nil {
 		m.cancel()
 		return nil, err
 	}
-	for _, p := range m.pairs {
+	for _, p := range m.unfinished {
 		if p.inFlight() {
 			if err := m.enqueue(p, nil); err != nil {
 				return nil, err
@@ -60,6 +63,9 @@ func (m *Manager) Close(ctx context.Context) error {
 func (m *Manager) load(ctx context.Context) error {
 	err := each(ctx, m.ds, "/o/pair", func(c *outChannel) error {
 		p := &payer{rec: *c, lanes: map[uint64]*laneRecord{}}
+		if p.inFlight() {
+			m.unfinished = append(m.unfinished, p)
+		}
 		if !c.Settling {
 			m.pairs[pairOf(c.From, c.To)] = p
 		}

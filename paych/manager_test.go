@@ -360,7 +360,7 @@ func getOrCreateTogether(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, chain.sent(cpaych.OpCreate))
-	require.Equal(t, 1, chain.sent(cpaych.OpAddFunds), "requests share messages")
+	require.LessOrEqual(t, chain.sent(cpaych.OpAddFunds), 1, "requests share messages")
 	sum := big.Zero()
 	for range n {
 		_, err := payer.AllocateLane(t.Context(), ch)

@@ -11,7 +11,6 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-datastore"
 )
 
@@ -20,6 +19,7 @@ const stateTTL = 30 * time.Second
 
 // payee is the owner of one inbound channel.
 type payee struct {
+	cash     sync.Mutex // one message that moves money at a time
 	mu       sync.Mutex
 	addr     address.Address
 	info     *ChannelInfo
@@ -69,8 +69,28 @@ func (m *Manager) state(ctx context.Context, p *payee) (*ChannelInfo, error) {
 	}
 	p.mu.Lock()
 	p.info, p.read = next, time.Now()
+	p.learn(next)
 	p.mu.Unlock()
 	return next, nil
+}
+
+// learn raises the lanes to what the chain has redeemed: the book may be older, or lost. mu is held.
+func (p *payee) learn(info *ChannelInfo) {
+	for n, c := range info.Lanes {
+		l := p.lanes[n]
+		if l == nil {
+			p.lanes[n] = &laneRecord{Channel: p.addr, Lane: n, Nonce: c.Nonce, Amount: c.Redeemed, Base: c.Redeemed, Reserved: big.Zero(), chainOnly: true}
+			p.promised = big.Add(p.promised, c.Redeemed)
+			continue
+		}
+		if c.Nonce <= l.Nonce && c.Redeemed.LessThanEqual(l.Amount) {
+			continue
+		}
+		next := *l
+		next.Nonce, next.Amount = max(c.Nonce, l.Nonce), big.Max(c.Redeemed, l.Amount)
+		p.promised = big.Add(p.promised, big.Sub(next.Amount, l.Amount))
+		p.lanes[n] = &next
+	}
 }
 
 // AcceptVoucher checks a voucher strictly, binds its lane to the deal, stores it in one synced commit, and returns by how
@@ -141,13 +161,11 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 	best := laneRecord{Channel: p.addr, Lane: v.Lane, Amount: zero, Reserved: zero, Base: zero}
 	if l != nil {
 		best = *l
-	} else if c, ok := info.Lanes[v.Lane]; ok {
-		best.Amount, best.Nonce, best.Base = c.Redeemed, c.Nonce, c.Redeemed
 	}
 	switch {
-	case l != nil && best.Deal != deal:
+	case l != nil && !l.chainOnly && best.Deal != deal:
 		return zero, fmt.Errorf("%w: lane %d pays for %s", ErrLaneBound, v.Lane, best.Deal)
-	case l != nil && SameVoucher(v, l.Voucher):
+	case l != nil && l.Voucher != nil && SameVoucher(v, l.Voucher):
 		return zero, nil
 	case v.Nonce <= best.Nonce:
 		return zero, fmt.Errorf("%w: lane %d has nonce %d, voucher %d", ErrStaleNonce, v.Lane, best.Nonce, v.Nonce)
@@ -167,7 +185,7 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 	if err != nil {
 		return zero, err
 	}
-	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes = deal, v.Nonce, v.Amount, v, covers
+	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes, best.chainOnly = deal, v.Nonce, v.Amount, v, covers, false
 	err = errors.Join(put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}))
 	if err == nil {
 		err = b.Commit(ctx)
@@ -231,6 +249,7 @@ type Summary struct {
 	SettlingAt abi.ChainEpoch
 	Collected  bool
 	Lanes      []Entry
+	Trouble    error // why the chain says nothing of it
 }
 
 // List returns all payment channels of the node.
@@ -252,7 +271,9 @@ func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 		p.mu.Lock()
 		s.Vouchered = p.promised
 		for _, l := range p.lanes {
-			s.Lanes = append(s.Lanes, l.entry())
+			if !l.chainOnly {
+				s.Lanes = append(s.Lanes, l.entry())
+			}
 		}
 		p.mu.Unlock()
 		if len(s.Lanes) > 0 {
@@ -261,92 +282,15 @@ func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 	}
 	m.mu.Unlock()
 	for i := range out {
-		info, err := m.chain.Channel(ctx, out[i].Channel)
-		if err != nil {
-			return nil, err
-		}
 		s := &out[i]
+		info, err := m.chain.Channel(ctx, s.Channel)
+		if err != nil {
+			// One channel that cannot be read does not hide the others.
+			s.From, s.To, s.Deposit, s.Redeemed, s.Trouble = address.Undef, address.Undef, big.Zero(), big.Zero(), err
+			continue
+		}
 		s.From, s.To, s.Deposit, s.Redeemed = info.From, info.To, info.Balance, info.ToSend
 		s.SettlingAt, s.Collected = info.SettlingAt, info.Collected
 	}
 	return out, nil
-}
-
-// Settle starts to close a channel. A payee redeems its best vouchers first.
-func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
-	info, err := m.chain.Channel(ctx, ch)
-	if err != nil {
-		return err
-	}
-	by := m.party(info)
-	if by == info.To {
-		if err := m.Redeem(ctx, ch); err != nil {
-			return err
-		}
-	}
-	if info.SettlingAt == 0 {
-		if err := m.do(ctx, Op{Kind: OpSettle, From: by, Channel: ch}); err != nil {
-			return err
-		}
-	}
-	m.mu.Lock()
-	p := m.byAddr[ch]
-	m.mu.Unlock()
-	if p != nil {
-		return m.save(ctx, p, func(r *outChannel) { r.Settling = true })
-	}
-	return nil
-}
-
-// Redeem puts the best voucher of every lane into the channel, if it adds something.
-func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
-	info, err := m.chain.Channel(ctx, ch)
-	if err != nil {
-		return err
-	}
-	p := m.payee(ch)
-	p.mu.Lock()
-	var best []*paych.SignedVoucher
-	for n, l := range p.lanes {
-		if c, ok := info.Lanes[n]; !ok || c.Redeemed.LessThan(l.Amount) {
-			best = append(best, l.Voucher)
-		}
-	}
-	p.mu.Unlock()
-	for _, v := range best {
-		if err := m.do(ctx, Op{Kind: OpRedeem, From: info.To, Channel: ch, Voucher: v}); err != nil {
-			return fmt.Errorf("redeem lane %d of %s: %w", v.Lane, ch, err)
-		}
-	}
-	return nil
-}
-
-// Collect ends a settled channel: everybody gets what is theirs. On a collected one it does nothing.
-func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
-	info, err := m.chain.Channel(ctx, ch)
-	if err != nil || info.Collected {
-		return err
-	}
-	return m.do(ctx, Op{Kind: OpCollect, From: m.party(info), Channel: ch})
-}
-
-// party is the address of ours in a channel, the payee's if both are.
-func (m *Manager) party(info *ChannelInfo) address.Address {
-	if m.wallet.Has(info.To) {
-		return info.To
-	}
-	return info.From
-}
-
-func (m *Manager) do(ctx context.Context, op Op) error {
-	op.Intent = uuid.New()
-	msg, err := m.chain.Submit(ctx, op)
-	if err != nil {
-		return err
-	}
-	r, err := m.chain.Wait(ctx, msg)
-	if err != nil {
-		return err
-	}
-	return r.failure(msg)
 }

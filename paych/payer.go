@@ -3,6 +3,7 @@ package paych
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -46,9 +47,10 @@ type payer struct {
 	lanes    map[uint64]*laneRecord
 	reserved []abi.TokenAmount // granted, not on a lane yet
 	queue    []*request
-	working  bool    // a goroutine serves the queue
-	flight   *flight // the message in flight, if this process sent it
-	trouble  error   // why the result of the message in flight is not known yet
+	working  bool      // a goroutine serves the queue
+	flight   *flight   // the message in flight, if this process sent it
+	seen     time.Time // when the chain was last asked about the channel
+	trouble  error     // why the result of the message in flight is not known yet
 }
 
 // free is what a new deal can have without a further deposit; mu is held.

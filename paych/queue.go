@@ -49,9 +49,17 @@ func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amo
 	if to, err = m.chain.ResolveKey(ctx, to); err != nil {
 		return Ready{}, err
 	}
-	p, err := m.pair(from, to)
+	if amount.Nil() || amount.LessThan(big.Zero()) {
+		return Ready{}, fmt.Errorf("%w: %s asked for", ErrAmount, amount)
+	}
+	p, err := m.usable(ctx, from, to)
 	if err != nil {
 		return Ready{}, err
+	}
+	if amount.IsZero() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return Ready{Channel: p.rec.Address}, nil
 	}
 	r := &request{amount, make(chan answer, 1)}
 	if err := m.enqueue(p, r); err != nil {
@@ -71,6 +79,35 @@ func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amo
 	default:
 	}
 	return Ready{}, ctx.Err()
+}
+
+// usable returns the owner of the open channel of a pair. One that the other side is closing is given up, and the next
+// deal gets a new one; while the chain is away, what was last known counts.
+func (m *Manager) usable(ctx context.Context, from, to address.Address) (*payer, error) {
+	p, err := m.pair(from, to)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	ch, fresh := p.rec.Address, time.Since(p.seen) < stateTTL
+	p.mu.Unlock()
+	if ch.Empty() || fresh {
+		return p, nil
+	}
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return p, nil
+	}
+	p.mu.Lock()
+	p.seen = time.Now()
+	p.mu.Unlock()
+	if info.SettlingAt == 0 && !info.Collected {
+		return p, nil
+	}
+	if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
+		return nil, err
+	}
+	return m.pair(from, to)
 }
 
 // giveBack frees what nobody waits for any more.
@@ -212,10 +249,9 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (Read
 	rec := p.rec
 	missing := big.Sub(total, p.free())
 	p.mu.Unlock()
-	op := Op{Kind: OpCreate, From: rec.From, To: rec.To, Value: missing, Intent: uuid.New()}
-	if !rec.Address.Empty() {
-		op.Kind, op.Channel = OpAddFunds, rec.Address
-	}
+	id := uuid.New()
+	rec.Intent, rec.Pending = id[:], missing
+	op := rec.pending()
 	balance, err := m.chain.Balance(ctx, rec.From)
 	if err != nil {
 		return Ready{}, err
@@ -226,7 +262,7 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (Read
 	if err := m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = op.Intent[:], missing }); err != nil {
 		return Ready{}, err
 	}
-	msg, err := m.chain.Submit(ctx, op)
+	msg, err := m.submit(ctx, p, op)
 	if err != nil {
 		return Ready{}, err
 	}
@@ -238,6 +274,25 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (Read
 	p.flight = f
 	p.mu.Unlock()
 	return Ready{Channel: rec.Address, Wait: msg}, nil
+}
+
+// submit sends a message whose intent is stored. Only a refusal ends the intent: after any other error the message may be
+// on its way, and the same intent is submitted again until it is there.
+func (m *Manager) submit(ctx context.Context, p *payer, op Op) (cid.Cid, error) {
+	msg, err := m.chain.Submit(ctx, op)
+	if errors.Is(err, ErrRefused) {
+		err = errors.Join(err, m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = nil, big.Zero() }))
+	}
+	return msg, err
+}
+
+// pending is the message of the stored intent.
+func (c *outChannel) pending() Op {
+	op := Op{Kind: OpCreate, From: c.From, To: c.To, Value: c.Pending, Intent: uuid.UUID(c.Intent)}
+	if !c.Address.Empty() {
+		op.Kind, op.Channel = OpAddFunds, c.Address
+	}
+	return op
 }
 
 // inFlight tells whether a message is on its way; p.mu is held.
@@ -254,11 +309,11 @@ func (m *Manager) finish(ctx context.Context, p *payer) error {
 	}
 	if rec.Msg == nil {
 		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
+		if err == nil && !msg.Defined() {
+			msg, err = m.submit(ctx, p, rec.pending())
+		}
 		if err != nil {
 			return err
-		}
-		if !msg.Defined() {
-			return m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = nil, big.Zero() })
 		}
 		rec.Msg = &msg
 	}

@@ -50,6 +50,8 @@ var (
 	ErrTooSmall            = errors.New("voucher adds less than expected")
 	ErrLaneBound           = errors.New("lane is bound to another deal")
 	ErrWalletFunds         = errors.New("not enough funds in wallet")
+	ErrRefused             = errors.New("message refused by the chain")
+	ErrOverReservation     = errors.New("more than the deal has reserved")
 	ErrNoKey               = errors.New("wallet has no key for the address")
 )
 

@@ -212,14 +212,21 @@ func checkVoucher(c *channel, sv *paych.SignedVoucher, secret []byte, signer add
 		return fail(exitArgument, pay.ErrExpired)
 	case sv.Amount.Nil() || sv.Amount.LessThan(big.Zero()):
 		return fail(exitArgument, pay.ErrNegativeAmount)
+	}
+	if len(sv.SecretHash) > 0 {
+		if h := blake2b.Sum256(secret); !bytes.Equal(h[:], sv.SecretHash) {
+			return fail(exitArgument, pay.ErrBadSecret)
+		}
+	}
+	switch {
 	case sv.Extra != nil:
 		return fail(exitArgument, pay.ErrExtraUnsupported)
 	case sv.Lane > pay.MaxLane:
 		return fail(exitArgument, pay.ErrLaneLimit)
 	}
-	if len(sv.SecretHash) > 0 {
-		if h := blake2b.Sum256(secret); !bytes.Equal(h[:], sv.SecretHash) {
-			return fail(exitArgument, pay.ErrBadSecret)
+	for _, mg := range sv.Merges {
+		if mg.Lane > pay.MaxLane {
+			return fail(exitArgument, pay.ErrLaneLimit)
 		}
 	}
 	return nil
@@ -231,9 +238,6 @@ func merge(v *view, c *channel, sv *paych.SignedVoucher) (abi.TokenAmount, error
 	for _, mg := range sv.Merges {
 		if mg.Lane == sv.Lane {
 			return deduct, fail(exitArgument, pay.ErrMergeSelf)
-		}
-		if mg.Lane > pay.MaxLane {
-			return deduct, fail(exitArgument, pay.ErrLaneLimit)
 		}
 		other, err := v.lane(c.Address, mg.Lane)
 		if err != nil {

@@ -125,8 +125,16 @@ func (c *Client) Channel(ctx context.Context, ch address.Address) (*pay.ChannelI
 		Address: i.Address, From: i.From, To: i.To, Balance: i.Balance, ToSend: i.ToSend, SettlingAt: abi.ChainEpoch(i.SettlingAt),
 		MinSettleHeight: abi.ChainEpoch(i.MinSettleHeight), OpenedAt: abi.ChainEpoch(i.OpenedAt), Collected: i.Collected, Lanes: map[uint64]pay.LaneInfo{},
 	}
-	for _, l := range i.Lanes {
-		out.Lanes[l.Lane] = pay.LaneInfo{Redeemed: l.Redeemed, Nonce: l.Nonce}
+	for page := i.Lanes; len(page) > 0; {
+		for _, l := range page {
+			out.Lanes[l.Lane] = pay.LaneInfo{Redeemed: l.Redeemed, Nonce: l.Nonce}
+		}
+		if len(page) < lanePage {
+			break
+		}
+		if page, err = c.API.Lanes(ctx, ch, page[len(page)-1].Lane+1); err != nil {
+			return nil, c.unavailable(err)
+		}
 	}
 	return out, nil
 }
@@ -165,7 +173,15 @@ func (c *Client) Submit(ctx context.Context, op pay.Op) (cid.Cid, error) {
 	}
 	for try := 0; ; try++ {
 		id, err := c.send(ctx, t, key)
-		if err == nil || try == 4 || !strings.Contains(err.Error(), "wrong seq") {
+		switch {
+		case err == nil:
+			return id, nil
+		case strings.Contains(err.Error(), ErrIntentReused.Error()): // by an attempt whose answer was lost
+			return c.Lookup(ctx, op.From, op.Intent)
+		case strings.Contains(err.Error(), "wrong seq") && try < 4:
+		case strings.Contains(err.Error(), ErrRefused.Error()) && !strings.Contains(err.Error(), ErrQueueFull.Error()):
+			return id, fmt.Errorf("%w: %w", pay.ErrRefused, err)
+		default:
 			return id, c.unavailable(err)
 		}
 	}

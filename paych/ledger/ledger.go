@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -26,6 +27,7 @@ var (
 	ErrRefused      = errors.New("transaction refused")
 	ErrWrongSeq     = fmt.Errorf("%w: wrong seq", ErrRefused)
 	ErrIntentReused = fmt.Errorf("%w: intent was used for something else", ErrRefused)
+	ErrQueueFull    = fmt.Errorf("%w: the queue is full", ErrRefused)
 	ErrFaucet       = errors.New("faucet refused")
 	ErrNotLedger    = errors.New("no ledger here: run cartage ledger init")
 )
@@ -68,6 +70,7 @@ type Ledger struct {
 	net      network
 	operator *pay.Key
 	now      func() time.Time
+	high     atomic.Uint64 // the highest epoch that was ever told
 
 	queue chan *submission
 	done  chan struct{}
@@ -158,11 +161,19 @@ func (l *Ledger) Close() error {
 
 // epoch is the clock: it never goes back (I7).
 func (l *Ledger) epoch(m *meta) uint64 {
-	e := uint64(0)
+	e := m.Epoch
 	if d := l.now().UnixNano() - int64(l.net.Genesis); d > 0 {
-		e = uint64(d) / l.net.Epoch
+		e = max(e, uint64(d)/l.net.Epoch)
 	}
-	return max(e, m.Epoch)
+	for {
+		high := l.high.Load()
+		if e <= high {
+			return high
+		}
+		if l.high.CompareAndSwap(high, e) {
+			return e
+		}
+	}
 }
 
 // Submit applies a signed transaction and returns after it is durable. The same bytes again answer the same.
@@ -188,7 +199,7 @@ func (l *Ledger) Submit(ctx context.Context, data []byte) (cid.Cid, error) {
 	select {
 	case l.queue <- s:
 	default:
-		return cid.Undef, fmt.Errorf("%w: the queue is full", ErrRefused)
+		return cid.Undef, ErrQueueFull
 	}
 	select {
 	case err := <-s.done:
@@ -225,25 +236,45 @@ func (l *Ledger) apply(batch []*submission) {
 		epoch = l.epoch(m)
 	}
 	errs := make([]error, len(batch))
-	for i, s := range batch {
-		if errs[i] = err; err == nil {
-			errs[i] = l.one(v, s, epoch)
-		}
+	if err == nil {
+		err = l.all(v, batch, epoch, errs)
 	}
-	if len(v.changed) > 0 {
-		if err := v.commit(true); err != nil {
-			for i := range errs {
-				errs[i] = fmt.Errorf("ledger cannot write: %w", err)
-			}
-		}
+	if err == nil && len(v.changed) > 0 {
+		err = v.commit(true)
 	}
 	for i, s := range batch {
+		if err != nil {
+			errs[i] = fmt.Errorf("ledger cannot write: %w", err)
+		}
 		s.done <- errs[i]
 	}
 }
 
+// all applies the transactions of a batch one after the other. An error of its own means that nothing may be written.
+func (l *Ledger) all(v *view, batch []*submission, epoch uint64, errs []error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a transaction broke the ledger: %v", p)
+		}
+	}()
+	for i, s := range batch {
+		errs[i] = l.one(v, s, epoch)
+	}
+	return nil
+}
+
 // one applies one transaction to the view: a refused one changes nothing, a failed one leaves seq and receipt.
-func (l *Ledger) one(v *view, s *submission, epoch uint64) error {
+func (l *Ledger) one(base *view, s *submission, epoch uint64) error {
+	v := base.child()
+	if err := l.record(v, s, epoch); err != nil {
+		return err
+	}
+	v.merge()
+	return nil
+}
+
+// record applies one transaction to a view that is thrown away when it is refused.
+func (l *Ledger) record(v *view, s *submission, epoch uint64) error {
 	m, err := v.meta()
 	if err != nil {
 		return err

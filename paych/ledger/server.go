@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -82,6 +83,7 @@ type API struct {
 	Head    func(ctx context.Context) (*HeadInfo, error)
 	Account func(ctx context.Context, addr address.Address) (*AccountInfo, error)
 	Channel func(ctx context.Context, addr address.Address) (*ChannelInfo, error)
+	Lanes   func(ctx context.Context, addr address.Address, from uint64) ([]LaneInfo, error)
 	Submit  func(ctx context.Context, tx []byte) (cid.Cid, error)
 	Receipt func(ctx context.Context, c cid.Cid) (*ReceiptInfo, error)
 	Lookup  func(ctx context.Context, from address.Address, intent []byte) (string, error)
@@ -121,22 +123,33 @@ func (s service) Account(_ context.Context, addr address.Address) (*AccountInfo,
 }
 
 // Channel answers Ledger.Channel, or nil when there is none.
-func (s service) Channel(_ context.Context, addr address.Address) (*ChannelInfo, error) {
+func (s service) Channel(ctx context.Context, addr address.Address) (*ChannelInfo, error) {
 	c, err := newView(s.l.kv).channel(addr)
 	if err != nil || c == nil {
 		return nil, err
 	}
 	out := &ChannelInfo{c.Address, c.From, c.To, c.Balance, c.ToSend, c.SettlingAt, c.MinSettleHeight, c.OpenedAt, c.Collected, nil}
+	out.Lanes, err = s.Lanes(ctx, addr, 0)
+	return out, err
+}
+
+// lanePage is how many lanes one answer holds.
+const lanePage = 1000
+
+// Lanes answers Ledger.Lanes: a page of the redeemed lanes of a channel, from a number on.
+func (s service) Lanes(_ context.Context, addr address.Address, from uint64) ([]LaneInfo, error) {
 	prefix := []byte(keyLane + string(addr.Bytes()))
-	err = s.l.kv.Scan(prefix, func(key, value []byte) bool {
+	var out []LaneInfo
+	var bad error
+	err := s.l.kv.ScanFrom(prefix, append(bytes.Clone(prefix), u64(from)...), func(key, value []byte) bool {
 		var ln lane
-		if wire.DecodeTuple(value, "lane", ln.fields()) != nil {
+		if bad = wire.DecodeTuple(value, "lane", ln.fields()); bad != nil {
 			return false
 		}
-		out.Lanes = append(out.Lanes, LaneInfo{be64(key[len(prefix):]), ln.Redeemed, ln.Nonce})
-		return len(out.Lanes) < 1000
+		out = append(out, LaneInfo{be64(key[len(prefix):]), ln.Redeemed, ln.Nonce})
+		return len(out) < lanePage
 	})
-	return out, err
+	return out, errors.Join(err, bad)
 }
 
 func be64(b []byte) (n uint64) {

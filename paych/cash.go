@@ -1,0 +1,192 @@
+package paych
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/google/uuid"
+)
+
+// Settle starts to close a channel. A payee redeems its best vouchers first, and takes none after.
+func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	p := m.byAddr[ch]
+	m.mu.Unlock()
+	if p != nil { // before the message: no voucher may be signed that could come too late
+		if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
+			return err
+		}
+	}
+	by := m.party(info)
+	if by == info.To {
+		if err := m.Redeem(ctx, ch); err != nil {
+			return err
+		}
+	}
+	if info.SettlingAt != 0 {
+		return nil
+	}
+	defer m.payee(ch).forget()
+	return m.do(ctx, Op{Kind: OpSettle, From: by, Channel: ch})
+}
+
+// forget drops what is known of the chain, so that it is read again before the next voucher.
+func (p *payee) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.read = time.Time{}
+}
+
+// Redeem puts the best voucher of every lane into the channel, if it adds something, the largest gain first. A lane that
+// fails does not keep the others back.
+func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
+	p := m.payee(ch)
+	p.cash.Lock()
+	defer p.cash.Unlock()
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, g := range p.gains(info) {
+		if err := m.do(ctx, Op{Kind: OpRedeem, From: info.To, Channel: ch, Voucher: g.voucher}); err != nil {
+			errs = append(errs, fmt.Errorf("redeem lane %d of %s: %w", g.voucher.Lane, ch, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// gain is what redeeming a voucher would add.
+type gain struct {
+	voucher *paych.SignedVoucher
+	amount  abi.TokenAmount
+}
+
+// gains lists the vouchers that are worth redeeming in a state of the chain.
+func (p *payee) gains(info *ChannelInfo) []gain {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []gain
+	for n, l := range p.lanes {
+		if l.Voucher == nil {
+			continue
+		}
+		c, ok := info.Lanes[n]
+		switch {
+		case !ok:
+			out = append(out, gain{l.Voucher, l.Voucher.Amount})
+		case c.Nonce < l.Voucher.Nonce && c.Redeemed.LessThan(l.Voucher.Amount):
+			out = append(out, gain{l.Voucher, big.Sub(l.Voucher.Amount, c.Redeemed)})
+		}
+	}
+	slices.SortFunc(out, func(a, b gain) int { return big.Cmp(b.amount, a.amount) })
+	return out
+}
+
+// Collect ends a settled channel: everybody gets what is theirs. On a collected one it does nothing.
+func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
+	p := m.payee(ch)
+	p.cash.Lock()
+	defer p.cash.Unlock()
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil || info.Collected {
+		return err
+	}
+	return m.do(ctx, Op{Kind: OpCollect, From: m.party(info), Channel: ch})
+}
+
+// party is the address of ours in a channel, the payee's if both are.
+func (m *Manager) party(info *ChannelInfo) address.Address {
+	if m.wallet.Has(info.To) {
+		return info.To
+	}
+	return info.From
+}
+
+func (m *Manager) do(ctx context.Context, op Op) error {
+	op.Intent = uuid.New()
+	msg, err := m.chain.Submit(ctx, op)
+	if err != nil {
+		return err
+	}
+	r, err := m.chain.Wait(ctx, msg)
+	if err != nil {
+		return err
+	}
+	return r.failure(msg)
+}
+
+// Tend looks once at every channel that is not closed and does what is due (3.5): vouchers of a channel that somebody
+// settles are redeemed before it is too late, and a settled channel is collected. The caller repeats it at least every 60
+// epochs; every step may be repeated. The error joins what could not be done for single channels.
+func (m *Manager) Tend(ctx context.Context) error {
+	_, epoch, err := m.chain.Head(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, ch := range m.open() {
+		if err := m.tend(ctx, ch, epoch); err != nil {
+			errs = append(errs, fmt.Errorf("payment channel %s: %w", ch, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// open lists the channels that were not seen collected.
+func (m *Manager) open() []address.Address {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]address.Address, 0, len(m.byAddr)+len(m.inbound))
+	for ch := range m.byAddr {
+		if !m.over[ch] {
+			out = append(out, ch)
+		}
+	}
+	for ch := range m.inbound {
+		if m.byAddr[ch] == nil && !m.over[ch] {
+			out = append(out, ch)
+		}
+	}
+	return out
+}
+
+func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainEpoch) error {
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.Collected:
+		m.mu.Lock()
+		m.over[ch] = true
+		m.mu.Unlock()
+		return nil
+	case info.SettlingAt == 0:
+		return nil
+	}
+	m.payee(ch).forget()
+	if p, err := m.outbound(ch); err == nil && !p.retired() {
+		if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
+			return err
+		}
+	}
+	if epoch >= info.SettlingAt {
+		return m.Collect(ctx, ch)
+	}
+	if m.wallet.Has(info.To) {
+		return m.Redeem(ctx, ch)
+	}
+	return nil
+}
