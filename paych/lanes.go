@@ -3,6 +3,7 @@ package paych
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -11,18 +12,22 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// AllocateLane returns a lane that was never used.
-func (m *Manager) AllocateLane(ctx context.Context, ch address.Address) (uint64, error) {
+// AllocateLane returns a lane that was never used, for a deal whose funds were made available with GetOrCreate under the
+// same key. A deal that has none, because the process was started again since, reserves amount as far as it is free.
+func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error) {
 	p, err := m.outbound(ch)
 	if err != nil {
 		return 0, err
 	}
-	lane := &laneRecord{Channel: ch, Amount: big.Zero(), Base: big.Zero()}
+	lane := &laneRecord{Channel: ch, Deal: deal, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
 	err = m.change(ctx, p, func() (*laneRecord, error) {
-		lane.Lane, lane.Reserved = p.rec.NextLane, p.free()
-		if granted = len(p.reserved) > 0; granted {
-			lane.Reserved, p.reserved = p.reserved[0], p.reserved[1:]
+		if p.rec.NextLane > MaxLane {
+			return nil, fmt.Errorf("%w: all lanes of %s are used", ErrLaneLimit, ch)
+		}
+		lane.Lane = p.rec.NextLane
+		if lane.Reserved, granted = p.drop(p.grantFor(deal)); !granted {
+			lane.Reserved = big.Min(amount, p.free())
 		}
 		p.rec.NextLane++
 		p.rec.Reserved = big.Add(p.rec.Reserved, lane.Reserved)
@@ -30,10 +35,29 @@ func (m *Manager) AllocateLane(ctx context.Context, ch address.Address) (uint64,
 	})
 	if err != nil && granted {
 		p.mu.Lock()
-		p.reserved = append(p.reserved, lane.Reserved)
+		if p.lanes[lane.Lane] != lane { // the record was not written; else only its flush failed
+			p.hold(deal, lane.Reserved)
+		}
 		p.mu.Unlock()
 	}
 	return lane.Lane, err
+}
+
+// Unnamed is the start of the keys of requests that belong to no deal by name: their grants go to whoever allocates a lane
+// without one.
+const Unnamed = "?"
+
+// grantFor is the key of the grant that a deal may use; mu is held.
+func (p *payer) grantFor(deal string) string {
+	if deal != "" {
+		return deal
+	}
+	for k := range p.reserved {
+		if strings.HasPrefix(k, Unnamed) {
+			return k
+		}
+	}
+	return deal
 }
 
 // CreateVoucher signs the total amount of a lane for a deal. The voucher, the deal it belongs to and the bytes it covers
@@ -74,6 +98,12 @@ func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount ab
 		return nil, fmt.Errorf("%w: lane %d promised %s, asked for %s", ErrAmountNotIncreasing, n, l.Amount, amount)
 	case p.rec.Settling:
 		return nil, fmt.Errorf("%w: %s", ErrChannelSettling, p.rec.Address)
+	}
+	if amount.GreaterThan(l.Reserved) && l.Reserved.GreaterThan(big.Zero()) {
+		// More than the deal was given: only what no other deal has reserved may be added.
+		if over := big.Sub(amount, l.Reserved); over.GreaterThan(p.free()) {
+			return nil, &ShortfallError{big.Sub(over, p.free())}
+		}
 	}
 	promised := big.Add(p.rec.Promised, big.Sub(amount, l.Amount))
 	if promised.GreaterThan(p.rec.Amount) {
@@ -116,6 +146,13 @@ func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, err
 
 // ReleaseDeal gives back what a deal that has ended reserved and did not spend. It may be called again.
 func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
+	m.mu.Lock()
+	for _, p := range m.pairs {
+		p.mu.Lock()
+		p.drop(deal)
+		p.mu.Unlock()
+	}
+	m.mu.Unlock()
 	var ref dealRef
 	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
 	if err != nil || !found {

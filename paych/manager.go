@@ -62,7 +62,7 @@ func (m *Manager) Close(ctx context.Context) error {
 
 func (m *Manager) load(ctx context.Context) error {
 	err := each(ctx, m.ds, "/o/pair", func(c *outChannel) error {
-		p := &payer{rec: *c, lanes: map[uint64]*laneRecord{}}
+		p := newPayer(*c)
 		if p.inFlight() {
 			m.unfinished = append(m.unfinished, p)
 		}
@@ -103,9 +103,7 @@ func (m *Manager) pair(from, to address.Address) (*payer, error) {
 	k := pairOf(from, to)
 	p := m.pairs[k]
 	if p == nil || p.retired() {
-		p = &payer{lanes: map[uint64]*laneRecord{}, rec: outChannel{
-			ID: uuid.NewString(), From: from, To: to, Amount: big.Zero(), Promised: big.Zero(), Reserved: big.Zero(), Pending: big.Zero(),
-		}}
+		p = newPayer(outChannel{ID: uuid.NewString(), From: from, To: to, Amount: big.Zero(), Promised: big.Zero(), Reserved: big.Zero(), Pending: big.Zero()})
 		m.pairs[k] = p
 	}
 	return p, nil

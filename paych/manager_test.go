@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/filecoin-project/go-address"
-	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
-	"github.com/filecoin-project/go-state-types/exitcode"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/stretchr/testify/require"
@@ -58,17 +55,17 @@ func (s *side) reopen() {
 }
 
 // fund makes amount available and returns the channel and a lane.
-func (s *side) fund(to address.Address, amount int64) (address.Address, uint64) {
+func (s *side) fund(deal string, to address.Address, amount int64) (address.Address, uint64) {
 	s.t.Helper()
-	ch := s.channel(to, amount)
-	lane, err := s.AllocateLane(s.t.Context(), ch)
+	ch := s.channel(deal, to, amount)
+	lane, err := s.AllocateLane(s.t.Context(), deal, ch, big.NewInt(amount))
 	require.NoError(s.t, err)
 	return ch, lane
 }
 
-func (s *side) channel(to address.Address, amount int64) address.Address {
+func (s *side) channel(deal string, to address.Address, amount int64) address.Address {
 	s.t.Helper()
-	r, err := s.GetOrCreate(s.t.Context(), s.addr, to, big.NewInt(amount))
+	r, err := s.GetOrCreate(s.t.Context(), deal, s.addr, to, big.NewInt(amount))
 	require.NoError(s.t, err)
 	if !r.Wait.Defined() {
 		return r.Channel
@@ -137,7 +134,7 @@ func TestAcceptance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, payer, payee := two(t)
-			ch, lane := payer.fund(payee.addr, 1000)
+			ch, lane := payer.fund("d", payee.addr, 1000)
 			payee.mustTake("d", payer.pay("d", ch, lane, 50), 50)
 			payee.mustTake("d", payer.pay("d", ch, lane, 100), 50)
 			v := &paych.SignedVoucher{ChannelAddr: ch, Lane: lane, Nonce: 3, Amount: big.NewInt(150), Merges: []paych.Merge{}}
@@ -152,7 +149,7 @@ func TestAcceptance(t *testing.T) {
 	for name, addr := range map[string]address.Address{"20 other channel": other, "20 id form": byID} {
 		t.Run(name, func(t *testing.T) {
 			_, payer, payee := two(t)
-			ch, lane := payer.fund(payee.addr, 1000)
+			ch, lane := payer.fund("d", payee.addr, 1000)
 			v := payer.pay("d", ch, lane, 50)
 			_, err := payee.AcceptVoucher(t.Context(), "d", addr, v, big.Zero(), 0)
 			require.ErrorIs(t, err, cpaych.ErrWrongChannel)
@@ -163,7 +160,7 @@ func TestAcceptance(t *testing.T) {
 // TestFlippedBits: scenario 1: a bit flipped anywhere in a voucher is refused, and nothing is stored.
 func TestFlippedBits(t *testing.T) {
 	_, payer, payee := two(t)
-	ch, lane := payer.fund(payee.addr, 1000)
+	ch, lane := payer.fund("d", payee.addr, 1000)
 	v := payer.pay("d", ch, lane, 50)
 	data, err := cpaych.EncodeVoucher(v)
 	require.NoError(t, err)
@@ -188,7 +185,7 @@ func TestFlippedBits(t *testing.T) {
 func TestWhoSigns(t *testing.T) {
 	chain, payer, payee := two(t)
 	third := newSide(t, chain)
-	ch, lane := payer.fund(payee.addr, 1000)
+	ch, lane := payer.fund("d", payee.addr, 1000)
 	v := payer.pay("d", ch, lane, 50)
 	_, err := payee.take("d", third.resign(*v))
 	require.ErrorIs(t, err, cpaych.ErrBadSignature)
@@ -204,7 +201,7 @@ func TestWhoSigns(t *testing.T) {
 // TestOneCredit: scenarios 6 to 9: whoever sends a voucher again, it is credited once, to the deal that had it first.
 func TestOneCredit(t *testing.T) {
 	_, payer, payee := two(t)
-	ch, lane := payer.fund(payee.addr, 1000)
+	ch, lane := payer.fund("d", payee.addr, 1000)
 	v := payer.pay("d", ch, lane, 50)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -228,7 +225,7 @@ func TestOneCredit(t *testing.T) {
 func TestChainRules(t *testing.T) {
 	chain, payer, payee := two(t)
 	chain.depth = 5
-	ch, lane := payer.fund(payee.addr, 1000)
+	ch, lane := payer.fund("d", payee.addr, 1000)
 	v := payer.pay("d", ch, lane, 50)
 	_, err := payee.take("d", v)
 	require.ErrorIs(t, err, cpaych.ErrUnconfirmed)
@@ -244,7 +241,7 @@ func TestChainRules(t *testing.T) {
 	info, err := chain.Channel(t.Context(), ch)
 	require.NoError(t, err)
 	require.EqualValues(t, 50, info.ToSend.Int64())
-	next := payer.channel(payee.addr, 10)
+	next := payer.channel("d", payee.addr, 10)
 	require.NotEqual(t, ch, next, "a new deal gets a new channel")
 }
 
@@ -256,7 +253,7 @@ func TestSumOfLanes(t *testing.T) {
 	var ch address.Address
 	ids := make([]uint64, lanes)
 	for i := range ids {
-		c, lane := payer.fund(payee.addr, deposit/lanes)
+		c, lane := payer.fund(fmt.Sprint(i), payee.addr, deposit/lanes)
 		ch, ids[i] = c, lane
 	}
 	require.ElementsMatch(t, []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, ids)
@@ -291,7 +288,7 @@ func TestSumOfLanes(t *testing.T) {
 // TestPayeeCounts: scenario 25: the payee adds up all lanes too, and says what is missing.
 func TestPayeeCounts(t *testing.T) {
 	_, payer, payee := two(t)
-	ch, lane := payer.fund(payee.addr, 100)
+	ch, lane := payer.fund("a", payee.addr, 100)
 	payee.mustTake("a", payer.pay("a", ch, lane, 60), 60)
 	over := payer.resign(paych.SignedVoucher{ChannelAddr: ch, Lane: lane + 1, Nonce: 1, Amount: big.NewInt(41), Merges: []paych.Merge{}})
 	_, err := payee.take("b", over)
@@ -304,7 +301,7 @@ func TestPayeeCounts(t *testing.T) {
 // TestSameAmountAgain: scenario 40 and D8: asking again for what was signed is the same voucher.
 func TestSameAmountAgain(t *testing.T) {
 	_, payer, payee := two(t)
-	ch, lane := payer.fund(payee.addr, 1000)
+	ch, lane := payer.fund("d", payee.addr, 1000)
 	v := payer.pay("d", ch, lane, 50)
 	again, replayed, err := payer.CreateVoucher(t.Context(), "d", ch, lane, big.NewInt(50), 0)
 	require.NoError(t, err)
@@ -324,198 +321,11 @@ func TestSameAmountAgain(t *testing.T) {
 	payee.mustTake("d", again, 0)
 }
 
-// TestGetOrCreateTogether: scenario 55: requests that arrive together share messages, and each gets what it asked for.
-func TestGetOrCreateTogether(t *testing.T) {
-	synctest.Test(t, getOrCreateTogether)
-}
-
-func getOrCreateTogether(t *testing.T) {
-	chain, payer, payee := two(t)
-	gate := make(chan struct{})
-	chain.set(func() { chain.gate = gate })
-	const n = 100
-	var wg sync.WaitGroup
-	ready := make(chan cpaych.Ready, n)
-	for i := range n {
-		wg.Go(func() {
-			r, err := payer.GetOrCreate(t.Context(), payer.addr, payee.addr, big.NewInt(int64(i+1)))
-			if err != nil {
-				t.Error(err)
-			}
-			ready <- r
-		})
+// TestKeysDoNotPrint: no format shows a secret.
+func TestKeysDoNotPrint(t *testing.T) {
+	keys, addr := newKeyring(t)
+	k := keys[addr]
+	for _, f := range []string{"%v", "%+v", "%#v", "%s"} {
+		require.Equal(t, addr.String(), fmt.Sprintf(f, k), f)
 	}
-	first := <-ready
-	require.True(t, first.Wait.Defined())
-	synctest.Wait() // all others are in the queue
-	close(gate)
-	wg.Wait()
-	close(ready)
-	ch, err := payer.WaitReady(t.Context(), first.Wait)
-	require.NoError(t, err)
-	for r := range ready {
-		if r.Wait.Defined() {
-			_, err := payer.WaitReady(t.Context(), r.Wait)
-			require.NoError(t, err)
-		}
-	}
-	require.Equal(t, 1, chain.sent(cpaych.OpCreate))
-	require.LessOrEqual(t, chain.sent(cpaych.OpAddFunds), 1, "requests share messages")
-	sum := big.Zero()
-	for range n {
-		_, err := payer.AllocateLane(t.Context(), ch)
-		require.NoError(t, err)
-	}
-	f, err := payer.Available(t.Context(), ch)
-	require.NoError(t, err)
-	require.EqualValues(t, n*(n+1)/2, f.Confirmed.Int64())
-	require.True(t, payer.Free(payer.addr, payee.addr).Equals(sum))
-}
-
-// TestCancelledRequests: scenario 57: who does not wait any more has no reservation.
-func TestCancelledRequests(t *testing.T) {
-	chain, payer, payee := two(t)
-	gate := make(chan struct{})
-	chain.set(func() { chain.gate = gate })
-	first, err := payer.GetOrCreate(t.Context(), payer.addr, payee.addr, big.NewInt(100))
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	for range 10 {
-		wg.Go(func() {
-			_, err := payer.GetOrCreate(ctx, payer.addr, payee.addr, big.NewInt(1000))
-			if !errors.Is(err, context.Canceled) {
-				t.Errorf("a cancelled request answered %v", err)
-			}
-		})
-	}
-	cancel()
-	wg.Wait()
-	close(gate)
-	ch, err := payer.WaitReady(t.Context(), first.Wait)
-	require.NoError(t, err)
-	require.Zero(t, chain.sent(cpaych.OpAddFunds))
-	f, err := payer.Available(t.Context(), ch)
-	require.NoError(t, err)
-	require.EqualValues(t, 100, f.Confirmed.Int64())
-	require.True(t, f.Queued.IsZero())
-}
-
-// TestFailedDeposit: a message that fails leaves no reservation and no channel, and the next request sends a new one.
-func TestFailedDeposit(t *testing.T) {
-	chain, payer, payee := two(t)
-	chain.code = func(cpaych.Op) exitcode.ExitCode { return exitcode.SysErrOutOfGas }
-	r, err := payer.GetOrCreate(t.Context(), payer.addr, payee.addr, big.NewInt(100))
-	require.NoError(t, err)
-	_, err = payer.WaitReady(t.Context(), r.Wait)
-	require.ErrorContains(t, err, "exit code 7")
-	chain.set(func() { chain.code = nil })
-	ch, lane := payer.fund(payee.addr, 100)
-	require.NotNil(t, payer.pay("d", ch, lane, 100))
-	_, err = payer.GetOrCreate(t.Context(), payer.addr, payee.addr, big.NewInt(1<<40))
-	require.ErrorIs(t, err, cpaych.ErrWalletFunds)
-}
-
-// TestLostAnswer: scenario 47: the answer to a message gets lost, or the process dies in between: it is found by its intent and
-// never sent twice.
-func TestLostAnswer(t *testing.T) {
-	chain, payer, payee := two(t)
-	lost := errors.New("connection lost")
-	chain.lose = func(cpaych.Op) error { return lost }
-	_, err := payer.GetOrCreate(t.Context(), payer.addr, payee.addr, big.NewInt(100))
-	require.ErrorIs(t, err, lost)
-	chain.set(func() { chain.lose = nil })
-	payer.reopen()
-	ch := payer.channel(payee.addr, 100)
-	require.Equal(t, 1, chain.sent(cpaych.OpCreate))
-	require.Zero(t, chain.sent(cpaych.OpAddFunds))
-	require.Contains(t, chain.channels, ch)
-}
-
-// TestRelease: what a deal reserved and did not spend is free for the next one; what it spent is not.
-func TestRelease(t *testing.T) {
-	chain, payer, payee := two(t)
-	ch, lane := payer.fund(payee.addr, 100)
-	payer.pay("d", ch, lane, 30)
-	for range 2 {
-		require.NoError(t, payer.ReleaseDeal(t.Context(), "d"))
-	}
-	require.EqualValues(t, 70, payer.Free(payer.addr, payee.addr).Int64())
-	payer.reopen()
-	require.EqualValues(t, 70, payer.Free(payer.addr, payee.addr).Int64())
-	ch2, lane2 := payer.fund(payee.addr, 70)
-	require.Equal(t, ch, ch2)
-	require.Zero(t, chain.sent(cpaych.OpAddFunds))
-	payer.pay("e", ch2, lane2, 70)
-}
-
-// TestCrashCountUp: scenarios 45 to 47: both sides are killed at every write of a payment in three steps, opened again, and
-// the steps are repeated until they work: no nonce is used for two amounts, the payee's book ends exact, and exactly one
-// message of each kind is on the chain.
-func TestCrashCountUp(t *testing.T) {
-	for _, who := range []string{"payer", "payee"} {
-		for n := 1; ; n++ {
-			sw := &faults.Switch{At: n}
-			crashRun(t, who, sw)
-			if !sw.Crashed() {
-				require.Greater(t, n, 6, who)
-				break
-			}
-		}
-	}
-}
-
-func crashRun(t *testing.T, who string, sw *faults.Switch) {
-	chain, payer, payee := two(t)
-	victim := map[string]*side{"payer": payer, "payee": payee}[who]
-	victim.close()
-	victim.open(sw)
-	seen := map[uint64]abi.TokenAmount{} // nonce -> amount
-	again := func(f func() error) {
-		for {
-			err := f()
-			if err == nil {
-				return
-			}
-			require.True(t, sw.Crashed(), "%s: %v", who, err)
-			victim.reopen()
-		}
-	}
-	var ch address.Address
-	var lane uint64
-	again(func() error {
-		r, err := payer.GetOrCreate(t.Context(), payer.addr, payee.addr, big.NewInt(100))
-		if err != nil {
-			return err
-		}
-		if ch = r.Channel; r.Wait.Defined() {
-			ch, err = payer.WaitReady(t.Context(), r.Wait)
-		}
-		return err
-	})
-	again(func() (err error) {
-		lane, err = payer.AllocateLane(t.Context(), ch)
-		return err
-	})
-	for _, amount := range []int64{10, 40, 100} {
-		again(func() error {
-			v, _, err := payer.CreateVoucher(t.Context(), "d", ch, lane, big.NewInt(amount), 0)
-			if err != nil {
-				return err
-			}
-			if old, dup := seen[v.Nonce]; dup {
-				require.True(t, old.Equals(v.Amount), "nonce %d for %s and %s", v.Nonce, old, v.Amount)
-			}
-			seen[v.Nonce] = v.Amount
-			_, err = payee.AcceptVoucher(t.Context(), "d", ch, v, big.Zero(), 0)
-			return err
-		})
-	}
-	again(func() error { return payee.Redeem(t.Context(), ch) })
-	require.Equal(t, 1, chain.sent(cpaych.OpCreate))
-	require.Equal(t, 1, chain.sent(cpaych.OpRedeem))
-	best, err := payee.Best(t.Context(), true, "d")
-	require.NoError(t, err)
-	require.EqualValues(t, 100, best.Amount.Int64())
-	require.EqualValues(t, 100, chain.channels[ch].ToSend.Int64())
 }

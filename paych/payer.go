@@ -45,7 +45,8 @@ type payer struct {
 	mu       sync.Mutex // short: never held across chain calls or disk flushes
 	rec      outChannel
 	lanes    map[uint64]*laneRecord
-	reserved []abi.TokenAmount // granted, not on a lane yet
+	reserved map[string]abi.TokenAmount // granted to a deal, not on a lane yet
+	held     abi.TokenAmount            // their sum
 	queue    []*request
 	working  bool      // a goroutine serves the queue
 	flight   *flight   // the message in flight, if this process sent it
@@ -55,14 +56,35 @@ type payer struct {
 
 // free is what a new deal can have without a further deposit; mu is held.
 func (p *payer) free() abi.TokenAmount {
-	f := big.Sub(p.rec.Amount, p.rec.Reserved)
-	for _, r := range p.reserved {
-		f = big.Sub(f, r)
-	}
+	f := big.Sub(big.Sub(p.rec.Amount, p.rec.Reserved), p.held)
 	if f.LessThan(big.Zero()) {
 		return big.Zero()
 	}
 	return f
+}
+
+func newPayer(rec outChannel) *payer {
+	return &payer{rec: rec, lanes: map[uint64]*laneRecord{}, reserved: map[string]abi.TokenAmount{}, held: big.Zero()}
+}
+
+// hold grants amount to a deal; mu is held.
+func (p *payer) hold(deal string, amount abi.TokenAmount) {
+	if old, ok := p.reserved[deal]; ok {
+		amount = big.Add(amount, old)
+		p.held = big.Sub(p.held, old)
+	}
+	p.reserved[deal] = amount
+	p.held = big.Add(p.held, amount)
+}
+
+// drop takes a grant back and returns it; mu is held.
+func (p *payer) drop(deal string) (abi.TokenAmount, bool) {
+	amount, ok := p.reserved[deal]
+	if ok {
+		delete(p.reserved, deal)
+		p.held = big.Sub(p.held, amount)
+	}
+	return amount, ok
 }
 
 func (c *outChannel) key() datastore.Key { return datastore.NewKey("/o/pair/" + c.ID) }

@@ -22,8 +22,10 @@ const (
 
 // request is one call of GetOrCreate that waits for funds.
 type request struct {
+	deal   string
 	amount abi.TokenAmount
 	answer chan answer
+	left   bool // the caller is gone; payer.mu guards it
 }
 
 type answer struct {
@@ -34,14 +36,14 @@ type answer struct {
 // flight is a message that the chain has not answered yet.
 type flight struct {
 	msg    cid.Cid
-	grants []abi.TokenAmount // what it is for
-	done   chan struct{}     // closed when its result is stored
+	grants map[string]abi.TokenAmount // what it is for, by deal
+	done   chan struct{}              // closed when its result is stored
 }
 
 // GetOrCreate makes amount more available for one deal between two addresses: from what is free on the open channel,
 // else by a deposit. There is one message in flight for a pair; requests that arrive meanwhile share the next one
 // (docs/protocol/payments.md 3.3). A caller whose ctx ends leaves the queue.
-func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
+func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
 	from, err := m.chain.ResolveKey(ctx, from)
 	if err != nil {
 		return Ready{}, err
@@ -61,7 +63,7 @@ func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amo
 		defer p.mu.Unlock()
 		return Ready{Channel: p.rec.Address}, nil
 	}
-	r := &request{amount, make(chan answer, 1)}
+	r := &request{deal: deal, amount: amount, answer: make(chan answer, 1)}
 	if err := m.enqueue(p, r); err != nil {
 		return Ready{}, err
 	}
@@ -73,12 +75,19 @@ func (m *Manager) GetOrCreate(ctx context.Context, from, to address.Address, amo
 	p.mu.Lock()
 	p.queue = slices.DeleteFunc(p.queue, func(q *request) bool { return q == r })
 	p.mu.Unlock()
-	select {
-	case a := <-r.answer: // it was served at the last moment: what it was granted stays free for the next
-		p.giveBack(a, amount)
-	default:
-	}
+	r.leave(p)
 	return Ready{}, ctx.Err()
+}
+
+// leave takes back what a request was granted although nobody waits for it any more: at once, or when it is.
+func (r *request) leave(p *payer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.left = true
+	p.drop(r.deal)
+	if p.flight != nil {
+		delete(p.flight.grants, r.deal)
+	}
 }
 
 // usable returns the owner of the open channel of a pair. One that the other side is closing is given up, and the next
@@ -108,28 +117,6 @@ func (m *Manager) usable(ctx context.Context, from, to address.Address) (*payer,
 		return nil, err
 	}
 	return m.pair(from, to)
-}
-
-// giveBack frees what nobody waits for any more.
-func (p *payer) giveBack(a answer, amount abi.TokenAmount) {
-	if a.err != nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	drop := func(list []abi.TokenAmount) []abi.TokenAmount {
-		if i := slices.IndexFunc(list, amount.Equals); i >= 0 {
-			return slices.Delete(list, i, i+1)
-		}
-		return list
-	}
-	if !a.ready.Wait.Defined() {
-		p.reserved = drop(p.reserved)
-	} else if p.flight != nil {
-		p.flight.grants = drop(p.flight.grants)
-	} else {
-		p.reserved = drop(p.reserved)
-	}
 }
 
 // enqueue adds a request and sees to it that somebody works on the queue. A nil request only wakes the worker.
@@ -210,7 +197,7 @@ func fail(batch []*request, err error) {
 func (m *Manager) serve(p *payer, batch []*request) {
 	slices.SortStableFunc(batch, func(a, b *request) int { return big.Cmp(a.amount, b.amount) })
 	for len(batch) > 0 {
-		ch, ok := p.take(batch[0].amount)
+		ch, ok := p.take(batch[0])
 		if !ok {
 			break
 		}
@@ -220,35 +207,68 @@ func (m *Manager) serve(p *payer, batch []*request) {
 	if len(batch) == 0 {
 		return
 	}
-	ready, err := m.deposit(m.ctx, p, batch)
+	ready, enough, err := m.deposit(m.ctx, p, batch)
+	if enough {
+		m.serve(p, batch) // something was given back meanwhile
+		return
+	}
 	for _, r := range batch {
 		r.answer <- answer{ready, err}
 	}
 }
 
-// take reserves amount if it is free on a ready channel.
-func (p *payer) take(amount abi.TokenAmount) (address.Address, bool) {
+// take grants a request if what it asks for is free on a ready channel.
+func (p *payer) take(r *request) (address.Address, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.rec.Address.Empty() || p.rec.Settling || p.free().LessThan(amount) {
+	if p.rec.Address.Empty() || p.rec.Settling || p.free().LessThan(r.amount) {
 		return address.Undef, false
 	}
-	p.reserved = append(p.reserved, amount)
+	if !r.left {
+		p.hold(r.deal, r.amount)
+	}
 	return p.rec.Address, true
 }
 
 // deposit sends one message for what a batch lacks: a new channel, or funds for the open one.
-func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (Ready, error) {
-	f := &flight{done: make(chan struct{})}
+func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (ready Ready, enough bool, err error) {
+	f := &flight{done: make(chan struct{}), grants: map[string]abi.TokenAmount{}}
 	total := big.Zero()
+	p.mu.Lock()
 	for _, r := range batch {
-		f.grants = append(f.grants, r.amount)
+		if r.left {
+			continue
+		}
+		sum := r.amount
+		if old, ok := f.grants[r.deal]; ok {
+			sum = big.Add(sum, old)
+		}
+		f.grants[r.deal] = sum
 		total = big.Add(total, r.amount)
 	}
-	p.mu.Lock()
 	rec := p.rec
 	missing := big.Sub(total, p.free())
+	if enough = missing.LessThanEqual(big.Zero()) && !rec.Address.Empty(); !enough {
+		p.flight = f
+	}
 	p.mu.Unlock()
+	if enough {
+		return Ready{}, true, nil
+	}
+	ready, err = m.depositFor(ctx, p, f, rec, missing)
+	if err != nil {
+		p.mu.Lock()
+		p.flight = nil
+		p.mu.Unlock()
+		close(f.done)
+	}
+	return ready, false, err
+}
+
+func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outChannel, missing abi.TokenAmount) (Ready, error) {
+	if missing.LessThanEqual(big.Zero()) { // all who wanted it are gone
+		return Ready{}, context.Canceled
+	}
 	id := uuid.New()
 	rec.Intent, rec.Pending = id[:], missing
 	op := rec.pending()
@@ -269,9 +289,8 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (Read
 	if err := m.save(ctx, p, func(r *outChannel) { r.Msg = &msg }); err != nil {
 		return Ready{}, err
 	}
-	f.msg = msg
 	p.mu.Lock()
-	p.flight = f
+	f.msg = msg
 	p.mu.Unlock()
 	return Ready{Channel: rec.Address, Wait: msg}, nil
 }
@@ -349,7 +368,9 @@ func (p *payer) land(ok bool) {
 		return
 	}
 	if ok {
-		p.reserved = append(p.reserved, f.grants...)
+		for deal, amount := range f.grants {
+			p.hold(deal, amount)
+		}
 	}
 	p.flight = nil
 	close(f.done)

@@ -134,6 +134,15 @@ type ClientBook interface {
 	ReleaseDeal(ctx context.Context, deal string) error
 }
 
+// ClientReserver is optional on a RetrievalClientNode: funds are made available to one deal by name, so that another
+// cannot take them, and are given back with ReleaseDeal also before the first voucher. Semantics are those of the methods
+// of RetrievalClientNode.
+type ClientReserver interface {
+	GetOrCreateForDeal(ctx context.Context, deal string, from, to address.Address, amount abi.TokenAmount) (address.Address, cid.Cid, error)
+	// AllocateDealLane takes a lane; amount is what the deal may spend.
+	AllocateDealLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error)
+}
+
 // ProviderBook is optional on a RetrievalProviderNode.
 type ProviderBook interface {
 	// SaveDealVoucher checks and stores; the amount is the total credited to the deal.

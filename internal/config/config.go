@@ -33,6 +33,8 @@ type Network struct {
 type Ledger struct {
 	URL       string `toml:"url" comment:"for example http://127.0.0.1:4000; empty: no ledger"`
 	TokenFile string `toml:"token_file" comment:"file with the bearer token of the ledger"`
+	// Watch is how often payment channels are looked after.
+	Watch Duration `toml:"watch" comment:"how often channels are looked at: settling ones are redeemed, settled ones collected; at most 60 epochs"`
 }
 
 // Retrieval has the limits of a client.
@@ -67,6 +69,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 func Default() Config {
 	return Config{
 		Network:   Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
+		Ledger:    Ledger{Watch: Duration(10 * time.Second)},
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20},
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),

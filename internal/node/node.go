@@ -140,9 +140,30 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		if n.Payments, err = paych.Open(ctx, n.space("/paych"), n.parts.Chain, n.parts.Wallet); err != nil {
 			return err
 		}
+		n.wg.Go(n.tendPayments)
 	}
 	n.targets, err = openTargets(ctx, n.parts.FS, n.parts.Home.Path("retrievals"), n.space("/retrievals/targets"))
 	return err
+}
+
+// tendPayments looks after the payment channels for as long as the node runs.
+func (n *Node) tendPayments() {
+	every := time.Duration(n.parts.Config.Ledger.Watch)
+	if every <= 0 {
+		every = time.Duration(config.Default().Ledger.Watch)
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := n.Payments.Tend(n.ctx); err != nil && n.ctx.Err() == nil {
+			n.log.Warn("look after payment channels", "error", err)
+		}
+	}
 }
 
 func (n *Node) openTransfer(ctx context.Context) error {

@@ -169,7 +169,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			m.wall += rapid.Int64Range(-2, 4).Draw(t, "epochs")
 			m.epoch = max(m.epoch, m.wall)
 		},
-		"":            m.check,
+		"": m.check,
 	}
 }
 

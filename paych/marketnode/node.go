@@ -10,6 +10,7 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	spaych "github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -34,6 +35,7 @@ type Provider struct {
 var (
 	_ rm.RetrievalClientNode   = Client{}
 	_ rm.ClientBook            = Client{}
+	_ rm.ClientReserver        = Client{}
 	_ rm.RetrievalProviderNode = Provider{}
 	_ rm.ProviderBook          = Provider{}
 )
@@ -59,8 +61,24 @@ func (c Client) GetOrCreatePaymentChannel(ctx context.Context, from, to address.
 	if c.Manager == nil {
 		return address.Undef, cid.Undef, ErrNoLedger
 	}
-	r, err := c.Manager.GetOrCreate(ctx, from, to, amount)
+	return c.GetOrCreateForDeal(ctx, paych.Unnamed+uuid.NewString(), from, to, amount)
+}
+
+// GetOrCreateForDeal implements retrievalmarket.ClientReserver.
+func (c Client) GetOrCreateForDeal(ctx context.Context, deal string, from, to address.Address, amount abi.TokenAmount) (address.Address, cid.Cid, error) {
+	if c.Manager == nil {
+		return address.Undef, cid.Undef, ErrNoLedger
+	}
+	r, err := c.Manager.GetOrCreate(ctx, deal, from, to, amount)
 	return r.Channel, r.Wait, err
+}
+
+// AllocateDealLane implements retrievalmarket.ClientReserver.
+func (c Client) AllocateDealLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error) {
+	if c.Manager == nil {
+		return 0, ErrNoLedger
+	}
+	return c.Manager.AllocateLane(ctx, deal, ch, amount)
 }
 
 // CheckAvailableFunds implements retrievalmarket.RetrievalClientNode.
@@ -77,7 +95,7 @@ func (c Client) AllocateLane(ctx context.Context, ch address.Address) (uint64, e
 	if c.Manager == nil {
 		return 0, ErrNoLedger
 	}
-	return c.Manager.AllocateLane(ctx, ch)
+	return c.Manager.AllocateLane(ctx, "", ch, big.Zero())
 }
 
 // CreatePaymentVoucher implements retrievalmarket.RetrievalClientNode for callers without a deal.

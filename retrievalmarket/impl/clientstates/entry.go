@@ -9,6 +9,7 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -71,11 +72,7 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 	if deal.TotalFunds.IsZero() || Terms(&deal).Free() {
 		return ctx.Trigger(rm.ClientEventPaymentChannelSkip)
 	}
-	tok, _, err := env.Node().GetChainHead(ctx.Context())
-	if err != nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
-	}
-	ch, msg, err := env.Node().GetOrCreatePaymentChannel(ctx.Context(), deal.ClientWallet, deal.MinerWallet, deal.TotalFunds, tok)
+	ch, msg, err := makeAvailable(ctx.Context(), env.Node(), deal)
 	switch {
 	case err != nil:
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
@@ -85,6 +82,24 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 		return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
 	}
 	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, msg, ch)
+}
+
+func makeAvailable(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState) (address.Address, cid.Cid, error) {
+	if r, ok := node.(rm.ClientReserver); ok {
+		return r.GetOrCreateForDeal(ctx, DealKey(deal.ID), deal.ClientWallet, deal.MinerWallet, deal.TotalFunds)
+	}
+	tok, _, err := node.GetChainHead(ctx)
+	if err != nil {
+		return address.Undef, cid.Undef, err
+	}
+	return node.GetOrCreatePaymentChannel(ctx, deal.ClientWallet, deal.MinerWallet, deal.TotalFunds, tok)
+}
+
+func allocateLane(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState, ch address.Address) (uint64, error) {
+	if r, ok := node.(rm.ClientReserver); ok {
+		return r.AllocateDealLane(ctx, DealKey(deal.ID), ch, deal.TotalFunds)
+	}
+	return node.AllocateLane(ctx, ch)
 }
 
 // WaitPaymentChannelReady waits for the message on the ledger.
@@ -105,7 +120,7 @@ func waitReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSta
 
 // AllocateLane takes a lane for the deal.
 func AllocateLane(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	lane, err := env.Node().AllocateLane(ctx.Context(), deal.PaymentInfo.PayCh)
+	lane, err := allocateLane(ctx.Context(), env.Node(), deal, deal.PaymentInfo.PayCh)
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventAllocateLaneErrored, err)
 	}
@@ -118,7 +133,7 @@ func WaitForPaymentChannelCreate(ctx fsm.Context, env ClientDealEnvironment, dea
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	}
-	lane, err := env.Node().AllocateLane(ctx.Context(), ch)
+	lane, err := allocateLane(ctx.Context(), env.Node(), deal, ch)
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventAllocateLaneErrored, err)
 	}

@@ -1,0 +1,84 @@
+package paych_test
+
+import (
+	"testing"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/internal/faults"
+	cpaych "github.com/cartage-dev/cartage/paych"
+)
+
+// TestCrashCountUp: scenarios 45 to 47: both sides are killed at every write of a payment in three steps, opened again, and
+// the steps are repeated until they work: no nonce is used for two amounts, the payee's book ends exact, and exactly one
+// message of each kind is on the chain.
+func TestCrashCountUp(t *testing.T) {
+	for _, who := range []string{"payer", "payee"} {
+		for n := 1; ; n++ {
+			sw := &faults.Switch{At: n}
+			crashRun(t, who, sw)
+			if !sw.Crashed() {
+				require.Greater(t, n, 6, who)
+				break
+			}
+		}
+	}
+}
+
+func crashRun(t *testing.T, who string, sw *faults.Switch) {
+	chain, payer, payee := two(t)
+	victim := map[string]*side{"payer": payer, "payee": payee}[who]
+	victim.close()
+	victim.open(sw)
+	seen := map[uint64]abi.TokenAmount{} // nonce -> amount
+	again := func(f func() error) {
+		for {
+			err := f()
+			if err == nil {
+				return
+			}
+			require.True(t, sw.Crashed(), "%s: %v", who, err)
+			victim.reopen()
+		}
+	}
+	var ch address.Address
+	var lane uint64
+	again(func() error {
+		r, err := payer.GetOrCreate(t.Context(), "d", payer.addr, payee.addr, big.NewInt(100))
+		if err != nil {
+			return err
+		}
+		if ch = r.Channel; r.Wait.Defined() {
+			ch, err = payer.WaitReady(t.Context(), r.Wait)
+		}
+		return err
+	})
+	again(func() (err error) {
+		lane, err = payer.AllocateLane(t.Context(), "d", ch, big.NewInt(100))
+		return err
+	})
+	for _, amount := range []int64{10, 40, 100} {
+		again(func() error {
+			v, _, err := payer.CreateVoucher(t.Context(), "d", ch, lane, big.NewInt(amount), 0)
+			if err != nil {
+				return err
+			}
+			if old, dup := seen[v.Nonce]; dup {
+				require.True(t, old.Equals(v.Amount), "nonce %d for %s and %s", v.Nonce, old, v.Amount)
+			}
+			seen[v.Nonce] = v.Amount
+			_, err = payee.AcceptVoucher(t.Context(), "d", ch, v, big.Zero(), 0)
+			return err
+		})
+	}
+	again(func() error { return payee.Redeem(t.Context(), ch) })
+	require.Equal(t, 1, chain.sent(cpaych.OpCreate))
+	require.Equal(t, 1, chain.sent(cpaych.OpRedeem))
+	best, err := payee.Best(t.Context(), true, "d")
+	require.NoError(t, err)
+	require.EqualValues(t, 100, best.Amount.Int64())
+	require.EqualValues(t, 100, chain.channels[ch].ToSend.Int64())
+}
