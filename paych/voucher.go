@@ -14,6 +14,8 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+
+	"github.com/cartage-dev/cartage/internal/wire"
 )
 
 // Errors of vouchers and channels, named as in the rules of the payment channel actor (docs/protocol/payments.md).
@@ -75,6 +77,9 @@ const MaxLane = 1<<63 - 1
 // DecodeVoucher reads a voucher strictly: nothing may follow it, and it must be in its only canonical form.
 func DecodeVoucher(data []byte) (*paych.SignedVoucher, error) {
 	var v paych.SignedVoucher
+	if err := wire.CheckClaims(data); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDecode, err)
+	}
 	r := bytes.NewReader(data)
 	if err := v.UnmarshalCBOR(r); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDecode, err)

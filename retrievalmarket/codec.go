@@ -8,6 +8,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/wire"
 	"github.com/cartage-dev/cartage/multistore"
+	pay "github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/piecestore"
 )
 
@@ -58,7 +59,7 @@ func (p *DealResponse) fields() []wire.Field {
 func (p *DealPayment) fields() []wire.Field {
 	return []wire.Field{
 		wire.Uint("ID", &p.ID), wire.Address("PaymentChannel", &p.PaymentChannel),
-		wire.Nullable("PaymentVoucher", &p.PaymentVoucher, func(v *paych.SignedVoucher) wire.Field { return wire.Object("PaymentVoucher", v) }),
+		wire.Nullable("PaymentVoucher", &p.PaymentVoucher, voucherField),
 	}
 }
 
@@ -113,4 +114,22 @@ func (s *ProviderDealState) fields() []wire.Field {
 		wire.Amount("FundsReceived", &s.FundsReceived), wire.Text("Message", &s.Message),
 		wire.Uint("CurrentInterval", &s.CurrentInterval), wire.Bool("LegacyProtocol", &s.LegacyProtocol),
 	}
+}
+
+// voucherField is a voucher, read strictly: bytes and form are checked before anything is made of them.
+func voucherField(v *paych.SignedVoucher) wire.Field {
+	return wire.Field{Name: "PaymentVoucher",
+		Write: func(w *cbg.CborWriter) error { return v.MarshalCBOR(w) },
+		Read: func(r *cbg.CborReader) error {
+			raw, err := wire.ReadRaw(r, wire.MaxItem, wire.MaxDepth)
+			if err != nil {
+				return err
+			}
+			got, err := pay.DecodeVoucher(raw)
+			if err != nil {
+				return err
+			}
+			*v = *got
+			return nil
+		}}
 }

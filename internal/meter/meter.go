@@ -87,6 +87,16 @@ func (t Terms) Payments(bytes uint64) uint64 {
 	return n.Uint64()
 }
 
+// Vouchers is how many payments bytes take, the last one included, and how long the last interval is: the smallest n with
+// B(n) >= bytes, and P + (n-1) I.
+func (t Terms) Vouchers(bytes uint64) (n, last uint64) {
+	if bytes == 0 || t.Interval == 0 {
+		return 0, 0
+	}
+	n = add(t.Payments(bytes-1), 1)
+	return n, add(t.Interval, mul(n-1, t.Increase))
+}
+
 // CurrentInterval is the interval after bytes were paid for: P + k I.
 func (t Terms) CurrentInterval(paid uint64) uint64 {
 	return add(t.Interval, mul(t.Payments(paid), t.Increase))

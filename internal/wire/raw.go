@@ -178,3 +178,39 @@ func OptAddress(name string, v *address.Address) Field {
 			return err
 		}}
 }
+
+// CheckClaims reads only the headers of the CBOR item at the start of data, and refuses a length or a count that cannot be
+// kept by the bytes behind it. After it a decoder that believes its input allocates at most what was sent.
+func CheckClaims(data []byte) error {
+	at := uint64(0)
+	end := uint64(len(data))
+	for open := uint64(1); open > 0; open-- {
+		r := bytes.NewReader(data[at:])
+		maj, n, err := cbg.NewCborReader(r).ReadHeader()
+		if err != nil {
+			return eof(err)
+		}
+		at = end - uint64(r.Len())
+		left := end - at
+		switch maj {
+		case cbg.MajByteString, cbg.MajTextString:
+			if n > left {
+				return fmt.Errorf("a string of %d bytes is announced and %d follow", n, left)
+			}
+			at += n
+		case cbg.MajMap:
+			if n > left/2 {
+				return fmt.Errorf("a map of %d keys is announced and %d bytes follow", n, left)
+			}
+			open += 2 * n
+		case cbg.MajArray:
+			if n > left {
+				return fmt.Errorf("a list of %d items is announced and %d bytes follow", n, left)
+			}
+			open += n
+		case cbg.MajTag:
+			open++
+		}
+	}
+	return nil
+}

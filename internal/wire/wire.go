@@ -232,12 +232,21 @@ func Amount(name string, v *abi.TokenAmount) Field {
 	return Field{Name: name,
 		Write: func(w *cbg.CborWriter) error { return v.MarshalCBOR(w) },
 		Read: func(r *cbg.CborReader) error {
-			if err := v.UnmarshalCBOR(r); err != nil {
+			b, err := cbg.ReadByteArray(r, big.BigIntMaxSerializedLen)
+			if err != nil {
 				return err
 			}
-			if v.LessThan(big.Zero()) {
-				return fmt.Errorf("amount %s is negative", v)
+			a, err := big.FromBytes(b)
+			if err != nil {
+				return fmt.Errorf("amount is malformed: %w", err)
 			}
+			if a.LessThan(big.Zero()) {
+				return fmt.Errorf("amount %s is negative", a)
+			}
+			if again, err := a.Bytes(); err != nil || !bytes.Equal(again, b) {
+				return fmt.Errorf("amount is malformed: %x is not the only form of %s", b, a)
+			}
+			*v = a
 			return nil
 		}}
 }

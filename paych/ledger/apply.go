@@ -12,6 +12,7 @@ import (
 	"github.com/filecoin-project/go-state-types/exitcode"
 	"golang.org/x/crypto/blake2b"
 
+	"github.com/cartage-dev/cartage/internal/wire"
 	pay "github.com/cartage-dev/cartage/paych"
 )
 
@@ -136,8 +137,8 @@ func create(v *view, m *meta, t *Tx, epoch uint64, network []byte) (address.Addr
 
 // redeem applies the rules of the payment channel actor in their order (1.5).
 func redeem(v *view, c *channel, t *Tx, epoch uint64) error {
-	var p paych.UpdateChannelStateParams
-	if err := p.UnmarshalCBOR(bytes.NewReader(t.Params)); err != nil {
+	p, err := decodeRedeem(t.Params)
+	if err != nil {
 		return fail(exitArgument, fmt.Errorf("%w: %w", pay.ErrDecode, err))
 	}
 	sv := &p.Sv
@@ -188,6 +189,20 @@ func redeem(v *view, c *channel, t *Tx, epoch uint64) error {
 		return err
 	}
 	return v.putChannel(c)
+}
+
+// decodeRedeem reads the parameters strictly: nothing behind them, and only in their canonical form.
+func decodeRedeem(data []byte) (p paych.UpdateChannelStateParams, err error) {
+	if err := wire.CheckClaims(data); err != nil {
+		return p, err
+	}
+	if err := wire.Decode(data, &p); err != nil {
+		return p, err
+	}
+	if again, err := wire.Encode(&p); err != nil || !bytes.Equal(again, data) {
+		return p, errors.New("not in canonical form")
+	}
+	return p, nil
 }
 
 func checkVoucher(c *channel, sv *paych.SignedVoucher, secret []byte, signer address.Address, epoch uint64) error {
