@@ -79,13 +79,16 @@ func (p *PieceBlockLocation) fields() []wire.Field {
 
 func (c *CIDInfo) fields() []wire.Field {
 	return []wire.Field{wire.Cid("CID", &c.CID), wire.List("PieceBlockLocations", &c.PieceBlockLocations,
-		func(p *PieceBlockLocation) wire.Field { return wire.Object("", p) })}
+		func(p *PieceBlockLocation) wire.Field { return wire.Map("PieceBlockLocation", p.fields()) })}
 }
 
 func (p *PieceInfo) fields() []wire.Field {
 	return []wire.Field{wire.Cid("PieceCID", &p.PieceCID), wire.List("Deals", &p.Deals,
-		func(d *DealInfo) wire.Field { return wire.Object("", d) })}
+		func(d *DealInfo) wire.Field { return wire.Map("DealInfo", d.fields()) })}
 }
+
+// Field is a piece inside another record.
+func (p *PieceInfo) Field() wire.Field { return wire.Map("PieceInfo", p.fields()) }
 
 // MarshalCBOR writes the map form.
 func (d *DealInfo) MarshalCBOR(w io.Writer) error { return wire.WriteMap(w, d.fields()) }
@@ -99,6 +102,26 @@ func (p *PieceBlockLocation) MarshalCBOR(w io.Writer) error { return wire.WriteM
 // UnmarshalCBOR reads the map form.
 func (p *PieceBlockLocation) UnmarshalCBOR(r io.Reader) error {
 	return wire.ReadMap(r, "PieceBlockLocation", p.fields())
+}
+
+// MarshalTuple writes the form of the releases before the maps.
+func (p *PieceInfo) MarshalTuple(w io.Writer) error {
+	return wire.WriteTuple(w, wire.AsTuple(p.fields()))
+}
+
+// UnmarshalTuple reads the form of the releases before the maps.
+func (p *PieceInfo) UnmarshalTuple(r io.Reader) error {
+	return wire.ReadTuple(r, "PieceInfo", wire.AsTuple(p.fields()))
+}
+
+// MarshalTuple writes the form of the releases before the maps.
+func (c *CIDInfo) MarshalTuple(w io.Writer) error {
+	return wire.WriteTuple(w, wire.AsTuple(c.fields()))
+}
+
+// UnmarshalTuple reads the form of the releases before the maps.
+func (c *CIDInfo) UnmarshalTuple(r io.Reader) error {
+	return wire.ReadTuple(r, "CIDInfo", wire.AsTuple(c.fields()))
 }
 
 // MarshalCBOR writes the map form.

@@ -71,6 +71,9 @@ func (p *RetrievalPeer) fields() []wire.Field {
 	return []wire.Field{wire.Address("Address", &p.Address), wire.Peer("ID", &p.ID), optCid("PieceCID", &p.PieceCID)}
 }
 
+// Field is a peer inside another record.
+func (p *RetrievalPeer) Field() wire.Field { return wire.Map("RetrievalPeer", p.fields()) }
+
 // channelID writes the tuple and also reads the null of later releases.
 func channelID(name string, c *datatransfer.ChannelID) wire.Field {
 	f := wire.Object(name, c)
@@ -97,7 +100,7 @@ func (s *ClientDealState) fields() []wire.Field {
 		channelID("ChannelID", &s.ChannelID), wire.Bool("LastPaymentRequested", &s.LastPaymentRequested),
 		wire.Bool("AllBlocksReceived", &s.AllBlocksReceived), wire.Amount("TotalFunds", &s.TotalFunds),
 		wire.Address("ClientWallet", &s.ClientWallet), wire.Address("MinerWallet", &s.MinerWallet),
-		wire.Nullable("PaymentInfo", &s.PaymentInfo, func(p *PaymentInfo) wire.Field { return wire.Object("PaymentInfo", p) }),
+		wire.Nullable("PaymentInfo", &s.PaymentInfo, func(p *PaymentInfo) wire.Field { return wire.Map("PaymentInfo", p.fields()) }),
 		wire.Uint("Status", &s.Status), wire.Peer("Sender", &s.Sender), wire.Uint("TotalReceived", &s.TotalReceived),
 		wire.Text("Message", &s.Message), wire.Uint("BytesPaidFor", &s.BytesPaidFor), wire.Uint("CurrentInterval", &s.CurrentInterval),
 		wire.Amount("PaymentRequested", &s.PaymentRequested), wire.Amount("FundsSpent", &s.FundsSpent),
@@ -109,7 +112,7 @@ func (s *ClientDealState) fields() []wire.Field {
 func (s *ProviderDealState) fields() []wire.Field {
 	return []wire.Field{
 		wire.Map("DealProposal", s.DealProposal.fields()), wire.Uint("StoreID", &s.StoreID), channelID("ChannelID", &s.ChannelID),
-		wire.Nullable("PieceInfo", &s.PieceInfo, func(p *piecestore.PieceInfo) wire.Field { return wire.Object("PieceInfo", p) }),
+		wire.Nullable("PieceInfo", &s.PieceInfo, (*piecestore.PieceInfo).Field),
 		wire.Uint("Status", &s.Status), wire.Peer("Receiver", &s.Receiver), wire.Uint("TotalSent", &s.TotalSent),
 		wire.Amount("FundsReceived", &s.FundsReceived), wire.Text("Message", &s.Message),
 		wire.Uint("CurrentInterval", &s.CurrentInterval), wire.Bool("LegacyProtocol", &s.LegacyProtocol),

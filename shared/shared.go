@@ -2,12 +2,14 @@
 package shared
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
 	"time"
 
 	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/ipld/go-ipld-prime/traversal/selector"
 	"github.com/ipld/go-ipld-prime/traversal/selector/builder"
@@ -29,6 +31,20 @@ var ErrNotReady = errors.New("not ready: migrations have not run")
 func AllSelector() ipld.Node {
 	b := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
 	return b.ExploreRecursive(selector.RecursionLimitNone(), b.ExploreAll(b.ExploreRecursiveEdge())).Node()
+}
+
+// SameNode tells whether two nodes are the same data. Unlike datamodel.DeepEqual it does not look at the order of the keys of
+// a map: encoders of several ages write one selector in several orders (M-42).
+func SameNode(a, b ipld.Node) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	x, err := ipld.Encode(a, dagcbor.Encode)
+	if err != nil {
+		return false
+	}
+	y, err := ipld.Encode(b, dagcbor.Encode)
+	return err == nil && bytes.Equal(x, y)
 }
 
 // ReadyManager tells listeners when a module has started. A listener that comes late is called at once.

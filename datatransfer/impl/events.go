@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/ipld/go-ipld-prime"
-	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -15,6 +14,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/encoding"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/registry"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 var _ dt.EventsHandler = (*Manager)(nil)
@@ -325,7 +325,7 @@ func (m *Manager) CheckRequest(chid dt.ChannelID, root ipld.Link, selector ipld.
 	if s.IsPull() {
 		return errors.New("the other side asks for data of a channel on which it sends")
 	}
-	if l, ok := root.(cidlink.Link); !ok || !l.Cid.Equals(s.BaseCID()) || !datamodel.DeepEqual(selector, s.Selector()) {
+	if l, ok := root.(cidlink.Link); !ok || !l.Cid.Equals(s.BaseCID()) || !shared.SameNode(selector, s.Selector()) {
 		return errors.New("graphsync root or selector is not that of the channel")
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/encoding"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // RestartDataTransferChannel implements datatransfer.Manager (section 4.10).
@@ -152,7 +152,7 @@ func (m *Manager) checkRestart(s dt.ChannelState, req dt.Request) error {
 		return errors.New("direction does not match")
 	}
 	sel, err := req.Selector()
-	if err != nil || !datamodel.DeepEqual(sel, s.Selector()) {
+	if err != nil || !shared.SameNode(sel, s.Selector()) {
 		return errors.New("selector does not match")
 	}
 	v := s.Voucher()
@@ -175,7 +175,7 @@ func (m *Manager) checkRestart(s dt.ChannelState, req dt.Request) error {
 	if err != nil {
 		return err
 	}
-	if !datamodel.DeepEqual(want, got) {
+	if !shared.SameNode(want, got) {
 		return errors.New("channel and request vouchers do not match")
 	}
 	return nil

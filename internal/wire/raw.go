@@ -88,6 +88,13 @@ func Deferred(name string, v **cbg.Deferred) Field {
 
 // List is an array of items.
 func List[T any](name string, v *[]T, item func(*T) Field) Field {
+	f := list(name, v, item)
+	t := list(name, v, func(x *T) Field { return item(x).asTuple() })
+	f.tuple = &t
+	return f
+}
+
+func list[T any](name string, v *[]T, item func(*T) Field) Field {
 	return Field{Name: name,
 		Write: func(w *cbg.CborWriter) error {
 			if err := w.WriteMajorTypeHeader(cbg.MajArray, uint64(len(*v))); err != nil {
@@ -122,7 +129,8 @@ func List[T any](name string, v *[]T, item func(*T) Field) Field {
 
 // Map is a nested map of fields.
 func Map(name string, fields []Field) Field {
-	return Field{Name: name,
+	t := Tuple(name, AsTuple(fields))
+	return Field{Name: name, tuple: &t,
 		Write: func(w *cbg.CborWriter) error { return WriteMap(w, fields) },
 		Read:  func(r *cbg.CborReader) error { return ReadMap(r, name, fields) }}
 }

@@ -33,6 +33,24 @@ type Field struct {
 	Write    func(w *cbg.CborWriter) error
 	Read     func(r *cbg.CborReader) error
 	Optional bool // may be missing in the map form; keeps its present value
+
+	tuple *Field // how it stands inside a tuple, where that differs
+}
+
+// AsTuple gives the fields the form of the tuple generation: maps in them become arrays too.
+func AsTuple(fields []Field) []Field {
+	out := make([]Field, len(fields))
+	for i, f := range fields {
+		out[i] = f.asTuple()
+	}
+	return out
+}
+
+func (f Field) asTuple() Field {
+	if f.tuple != nil {
+		return *f.tuple
+	}
+	return f
 }
 
 // WriteMap writes the fields as a map in their order.
@@ -286,6 +304,13 @@ func Object(name string, v interface {
 
 // Nullable makes null stand for a nil pointer.
 func Nullable[T any](name string, v **T, inner func(*T) Field) Field {
+	f := nullable(name, v, inner)
+	t := nullable(name, v, func(x *T) Field { return inner(x).asTuple() })
+	f.tuple = &t
+	return f
+}
+
+func nullable[T any](name string, v **T, inner func(*T) Field) Field {
 	return Field{Name: name,
 		Write: func(w *cbg.CborWriter) error {
 			if *v == nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
-	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -20,6 +19,7 @@ import (
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // maxBadVouchers ends a deal (4.7, rule 8).
@@ -56,7 +56,7 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 		return nil, fmt.Errorf("selector of %d bytes is above the limit of %d", len(prop.Selector.Raw), maxSelector)
 	}
 	want, err := prop.SelectorNode()
-	if err != nil || !datamodel.DeepEqual(want, sel) {
+	if err != nil || !shared.SameNode(want, sel) {
 		return nil, errors.New("incorrect selector for this proposal")
 	}
 	if restart {

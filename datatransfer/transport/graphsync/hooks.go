@@ -13,6 +13,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 func (t *Transport) registerHooks() {
@@ -169,7 +170,7 @@ func checkRequest(request graphsync.RequestData, m datatransfer.Request) error {
 	if err != nil {
 		return err
 	}
-	if !datamodel.DeepEqual(sel, request.Selector()) {
+	if !shared.SameNode(sel, request.Selector()) {
 		return errors.New("graphsync selector is not the selector of the request")
 	}
 	return nil
@@ -221,7 +222,7 @@ func (t *Transport) messages(response graphsync.ResponseData) []datatransfer.Mes
 		}
 		dup := false
 		for _, s := range seen {
-			dup = dup || datamodel.DeepEqual(s, n)
+			dup = dup || shared.SameNode(s, n)
 		}
 		if dup {
 			continue

@@ -1,0 +1,159 @@
+// Package piecestoreimpl stores which deals hold a piece and where payloads lie in pieces.
+package piecestoreimpl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+	cbg "github.com/whyrusleeping/cbor-gen"
+
+	"github.com/cartage-dev/cartage/internal/wire"
+	"github.com/cartage-dev/cartage/piecestore"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Prefixes of the records.
+const (
+	pieces = "/pieces/1/"
+	cids   = "/cid-infos/1/"
+)
+
+// Store implements piecestore.PieceStore. It is safe for concurrent use.
+type Store struct {
+	ds    datastore.Batching
+	ready *shared.ReadyManager
+	mu    sync.Mutex
+}
+
+var _ piecestore.PieceStore = (*Store)(nil)
+
+// NewPieceStore returns a store over ds, which is namespaced by the caller.
+func NewPieceStore(ds datastore.Batching) (piecestore.PieceStore, error) {
+	return &Store{ds: ds, ready: shared.NewReadyManager()}, nil
+}
+
+// Start implements piecestore.PieceStore.
+func (s *Store) Start(context.Context) error {
+	s.ready.FireReady(nil)
+	return nil
+}
+
+// OnReady implements piecestore.PieceStore.
+func (s *Store) OnReady(f shared.ReadyFunc) { s.ready.OnReady(f) }
+
+func (s *Store) get(prefix, what string, c cid.Cid, v cbg.CBORUnmarshaler) error {
+	ctx, cancel := shared.Lifetime()
+	defer cancel()
+	data, err := s.ds.Get(ctx, datastore.NewKey(prefix+c.String()))
+	if errors.Is(err, datastore.ErrNotFound) {
+		return fmt.Errorf("%s CID %s: %w", what, c, rm.ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	if err := wire.Decode(data, v); err != nil {
+		return fmt.Errorf("%s CID %s: %w", what, c, err)
+	}
+	return nil
+}
+
+func (s *Store) put(ctx context.Context, w datastore.Write, prefix string, c cid.Cid, v cbg.CBORMarshaler) error {
+	data, err := wire.Encode(v)
+	if err != nil {
+		return err
+	}
+	return w.Put(ctx, datastore.NewKey(prefix+c.String()), data)
+}
+
+// AddDealForPiece implements piecestore.PieceStore.
+func (s *Store) AddDealForPiece(piece cid.Cid, deal piecestore.DealInfo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info, err := s.GetPieceInfo(piece)
+	if errors.Is(err, rm.ErrNotFound) {
+		info, err = piecestore.PieceInfo{PieceCID: piece}, nil
+	}
+	if err != nil || slices.Contains(info.Deals, deal) {
+		return err
+	}
+	info.Deals = append(info.Deals, deal)
+	ctx, cancel := shared.Lifetime()
+	defer cancel()
+	return s.put(ctx, s.ds, pieces, piece, &info)
+}
+
+// AddPieceBlockLocations implements piecestore.PieceStore: all locations or none.
+func (s *Store) AddPieceBlockLocations(piece cid.Cid, locations map[cid.Cid]piecestore.BlockLocation) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := shared.Lifetime()
+	defer cancel()
+	b, err := s.ds.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	for c, l := range locations {
+		info, err := s.GetCIDInfo(c)
+		if errors.Is(err, rm.ErrNotFound) {
+			info, err = piecestore.CIDInfo{CID: c}, nil
+		}
+		if err != nil {
+			return err
+		}
+		at := piecestore.PieceBlockLocation{BlockLocation: l, PieceCID: piece}
+		if slices.Contains(info.PieceBlockLocations, at) {
+			continue
+		}
+		info.PieceBlockLocations = append(info.PieceBlockLocations, at)
+		if err := s.put(ctx, b, cids, c, &info); err != nil {
+			return err
+		}
+	}
+	return b.Commit(ctx)
+}
+
+// GetPieceInfo implements piecestore.PieceStore.
+func (s *Store) GetPieceInfo(piece cid.Cid) (info piecestore.PieceInfo, err error) {
+	return info, s.get(pieces, "piece with", piece, &info)
+}
+
+// GetCIDInfo implements piecestore.PieceStore.
+func (s *Store) GetCIDInfo(payload cid.Cid) (info piecestore.CIDInfo, err error) {
+	return info, s.get(cids, "payload", payload, &info)
+}
+
+// ListCidInfoKeys implements piecestore.PieceStore.
+func (s *Store) ListCidInfoKeys() ([]cid.Cid, error) { return s.keys(cids) }
+
+// ListPieceInfoKeys implements piecestore.PieceStore.
+func (s *Store) ListPieceInfoKeys() ([]cid.Cid, error) { return s.keys(pieces) }
+
+func (s *Store) keys(prefix string) ([]cid.Cid, error) {
+	ctx, cancel := shared.Lifetime()
+	defer cancel()
+	res, err := s.ds.Query(ctx, query.Query{Prefix: strings.TrimSuffix(prefix, "/"), KeysOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer res.Close()
+	out := []cid.Cid{}
+	for e := range res.Next() {
+		if e.Error != nil {
+			return nil, e.Error
+		}
+		c, err := cid.Decode(strings.TrimPrefix(e.Key, prefix))
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", e.Key, err)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
