@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"sync"
-	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -45,16 +44,18 @@ type Reader interface {
 
 // ProviderConfig is what a provider is made of.
 type ProviderConfig struct {
-	Hub       *Hub
-	Network   network.RetrievalMarketNetwork
-	Node      rm.RetrievalProviderNode
-	Address   address.Address // of the provider; its worker is quoted as payment address
-	Pieces    PieceSource
-	Asks      rm.AskStore
-	Store     datastore.Batching
-	Decide    DealDecider
-	Deadlines map[fsm.StateKey]fsm.Deadline
-	Log       *slog.Logger
+	Hub     *Hub
+	Network network.RetrievalMarketNetwork
+	Node    rm.RetrievalProviderNode
+	Address address.Address // of the provider; its worker is quoted as payment address
+	Pieces  PieceSource
+	Asks    rm.AskStore
+	Store   datastore.Batching
+	Decide  DealDecider
+	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.
+	MaxDealsPerPeer, MaxDeals int
+	Deadlines                 map[fsm.StateKey]fsm.Deadline
+	Log                       *slog.Logger
 }
 
 // DealDecider says whether a proposal is accepted, and why not.
@@ -109,6 +110,12 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 	}
 	p := &Provider{cfg: cfg, table: t, store: deals[rm.ProviderDealState, *rm.ProviderDealState]{cfg.Store}, ready: shared.NewReadyManager(),
 		deals: map[rm.ProviderDealIdentifier]*providerDeal{}, byChan: map[dt.ChannelID]*providerDeal{}}
+	if p.cfg.MaxDealsPerPeer == 0 {
+		p.cfg.MaxDealsPerPeer = 1024
+	}
+	if p.cfg.MaxDeals == 0 {
+		p.cfg.MaxDeals = 10_000
+	}
 	cfg.Hub.provider = p
 	return p, nil
 }
@@ -295,55 +302,6 @@ func (p *Provider) CancelDeal(id rm.ProviderDealIdentifier) error {
 		return fmt.Errorf("deal %s is not running: %w", id, rm.ErrNotFound)
 	}
 	return d.machine.Send(providerstates.ProviderCancelled)
-}
-
-// HandleQueryStream answers one query; it always answers (M-18) and touches no piece.
-func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
-	defer s.Close()
-	q, err := s.ReadQuery()
-	if err != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, queryWork)
-	defer cancel()
-	_ = s.WriteQueryResponse(p.answer(ctx, q))
-}
-
-// queryWork bounds what one query may ask of the node.
-const queryWork = 5 * time.Second
-
-func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
-	ask := p.GetAsk()
-	r := rm.QueryResponse{
-		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: p.cfg.Address,
-		MinPricePerByte: ask.PricePerByte, MaxPaymentInterval: ask.PaymentInterval, MaxPaymentIntervalIncrease: ask.PaymentIntervalIncrease,
-		UnsealPrice: ask.UnsealPrice,
-	}
-	tok, _, err := p.cfg.Node.GetChainHead(ctx)
-	if err != nil {
-		r.Status, r.Message = rm.QueryResponseError, "failed to get the chain head: "+err.Error()
-		return r
-	}
-	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, tok)
-	if err == nil && worker.Empty() {
-		worker = p.cfg.Address
-	}
-	if err != nil {
-		r.Status, r.Message = rm.QueryResponseError, "failed to look up payment address: "+err.Error()
-		return r
-	}
-	r.PaymentAddress = worker
-	f, err := p.cfg.Pieces.Find(ctx, q.PayloadCID, q.PieceCID)
-	switch {
-	case errors.Is(err, rm.ErrNotFound):
-		r.MinPricePerByte, r.UnsealPrice = big.Zero(), big.Zero()
-		r.Message = "piece info for cid not found (deal has not been added to a piece yet)"
-	case err != nil:
-		r.Status, r.Message = rm.QueryResponseError, "failed to fetch piece to retrieve from: "+err.Error()
-	default:
-		r.Status, r.PieceCIDFound, r.Size = rm.QueryResponseAvailable, rm.QueryItemAvailable, f.Size
-	}
-	return r
 }
 
 // transferEvent maps what happens on a channel to its deal (4.4).

@@ -109,7 +109,7 @@ func (p *Provider) validateRestart(ctx context.Context, chid dt.ChannelID, recei
 func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
 	if askstore.Check(&rm.Ask{PricePerByte: prop.PricePerByte, UnsealPrice: prop.UnsealPrice, PaymentInterval: prop.PaymentInterval,
 		PaymentIntervalIncrease: prop.PaymentIntervalIncrease}) != nil {
-		if prop.PricePerByte.Sign() > 0 && prop.PaymentInterval == 0 {
+		if !prop.PricePerByte.Nil() && prop.PricePerByte.Sign() > 0 && prop.PaymentInterval == 0 {
 			return refuse(rm.DealStatusRejected, "Payment interval too small")
 		}
 		return refuse(rm.DealStatusRejected, "invalid deal parameters")
@@ -171,6 +171,9 @@ var errDuplicate = errors.New("cannot initiate a state that already exists")
 func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState) (*providerDeal, error) {
 	p.creating.Lock()
 	defer p.creating.Unlock()
+	if err := p.room(state.Receiver); err != nil {
+		return nil, err
+	}
 	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
 		return nil, fmt.Errorf("deal %s: %w", state.Identifier(), errDuplicate)
 	}
@@ -182,6 +185,25 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 	p.byChan[chid] = pd
 	p.mu.Unlock()
 	return pd, nil
+}
+
+// room refuses a deal that would be one too many.
+func (p *Provider) room(receiver peer.ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.deals) >= p.cfg.MaxDeals {
+		return refuse(rm.DealStatusRejected, "the provider has %d deals in progress: try again later", len(p.deals))
+	}
+	mine := 0
+	for id := range p.deals {
+		if id.Receiver == receiver {
+			mine++
+		}
+	}
+	if mine >= p.cfg.MaxDealsPerPeer {
+		return refuse(rm.DealStatusRejected, "you have %d deals in progress: end one first", mine)
+	}
+	return nil
 }
 
 // revalidate takes a payment (4.7). The deal is locked for the arithmetic only, never across the book.

@@ -1,0 +1,61 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/big"
+
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/network"
+)
+
+// HandleQueryStream answers one query; it always answers (M-18) and touches no piece.
+func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
+	defer s.Close()
+	q, err := s.ReadQuery()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, queryWork)
+	defer cancel()
+	_ = s.WriteQueryResponse(p.answer(ctx, q))
+}
+
+// queryWork bounds what one query may ask of the node.
+const queryWork = 5 * time.Second
+
+func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
+	ask := p.GetAsk()
+	r := rm.QueryResponse{
+		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: p.cfg.Address,
+		MinPricePerByte: ask.PricePerByte, MaxPaymentInterval: ask.PaymentInterval, MaxPaymentIntervalIncrease: ask.PaymentIntervalIncrease,
+		UnsealPrice: ask.UnsealPrice,
+	}
+	tok, _, err := p.cfg.Node.GetChainHead(ctx)
+	if err != nil {
+		r.Status, r.Message = rm.QueryResponseError, "failed to get the chain head: "+err.Error()
+		return r
+	}
+	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, tok)
+	if err == nil && worker.Empty() {
+		worker = p.cfg.Address
+	}
+	if err != nil {
+		r.Status, r.Message = rm.QueryResponseError, "failed to look up payment address: "+err.Error()
+		return r
+	}
+	r.PaymentAddress = worker
+	f, err := p.cfg.Pieces.Find(ctx, q.PayloadCID, q.PieceCID)
+	switch {
+	case errors.Is(err, rm.ErrNotFound):
+		r.MinPricePerByte, r.UnsealPrice = big.Zero(), big.Zero()
+		r.Message = "piece info for cid not found (deal has not been added to a piece yet)"
+	case err != nil:
+		r.Status, r.Message = rm.QueryResponseError, "failed to fetch piece to retrieve from: "+err.Error()
+	default:
+		r.Status, r.PieceCIDFound, r.Size = rm.QueryResponseAvailable, rm.QueryItemAvailable, f.Size
+	}
+	return r
+}

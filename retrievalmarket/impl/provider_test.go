@@ -1,0 +1,219 @@
+package retrievalimpl_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+	"github.com/stretchr/testify/require"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	pay "github.com/cartage-dev/cartage/paych"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// TestValidation: the rows of 4.6, in their order, with their words.
+func TestValidation(t *testing.T) {
+	piece, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum([]byte("other"))
+	require.NoError(t, err)
+	for name, tc := range map[string]struct {
+		change func(*rm.DealProposal)
+		status rm.DealStatus
+		says   string
+	}{
+		"M-01 no price":            {func(p *rm.DealProposal) { p.PricePerByte = abi.TokenAmount{} }, rm.DealStatusRejected, "invalid deal parameters"},
+		"M-01 negative unseal":     {func(p *rm.DealProposal) { p.UnsealPrice = big.NewInt(-1) }, rm.DealStatusRejected, "invalid deal parameters"},
+		"M-03 no interval":         {func(p *rm.DealProposal) { p.PaymentInterval = 0 }, rm.DealStatusRejected, "Payment interval too small"},
+		"M-03 tiny interval":       {func(p *rm.DealProposal) { p.PaymentInterval = 64<<10 - 1 }, rm.DealStatusRejected, "Payment interval too small"},
+		"M-03 huge interval":       {func(p *rm.DealProposal) { p.PaymentInterval = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
+		"price too low":            {func(p *rm.DealProposal) { p.PricePerByte = big.NewInt(1) }, rm.DealStatusRejected, "Price per byte too low"},
+		"interval too large":       {func(p *rm.DealProposal) { p.PaymentInterval = 1<<20 + 1 }, rm.DealStatusRejected, "Payment interval too large"},
+		"increase too large":       {func(p *rm.DealProposal) { p.PaymentIntervalIncrease = 1<<20 + 1 }, rm.DealStatusRejected, "Payment interval increase too large"},
+		"unseal price too small":   {func(p *rm.DealProposal) { p.UnsealPrice = big.NewInt(9) }, rm.DealStatusRejected, "Unseal price too small"},
+		"M-09 payload is not here": {func(p *rm.DealProposal) { p.PayloadCID = piece }, rm.DealStatusDealNotFound, "not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMarket(t)
+			res, err := m.propose(1, tc.change)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, dt.ErrPause)
+			require.Equal(t, tc.status, res.Status)
+			require.Contains(t, res.Message, tc.says)
+			require.Empty(t, m.ListDeals(), "nothing is kept of a refused proposal")
+		})
+	}
+	m := newMarket(t)
+	p := m.proposal(1)
+	_, err = m.hub.ValidatePull(false, channel(1), "client", p, piece, shared.AllSelector())
+	require.ErrorContains(t, err, "incorrect CID for this proposal")
+	_, err = m.hub.ValidatePull(false, channel(1), "client", p, m.payload, nil)
+	require.ErrorContains(t, err, "incorrect selector for this proposal")
+	_, err = m.hub.ValidatePush(false, channel(1), "client", p, m.payload, nil)
+	require.EqualError(t, err, "No pushes accepted")
+	_, err = m.hub.ValidatePull(true, channel(1), "client", p, m.payload, shared.AllSelector())
+	require.ErrorIs(t, err, rm.ErrNotFound, "a restart needs a deal")
+
+	res, err := m.propose(1)
+	require.ErrorIs(t, err, dt.ErrPause)
+	require.Equal(t, rm.DealStatusFundsNeededUnseal, res.Status)
+	require.Equal(t, big.NewInt(10), res.PaymentOwed)
+	res, err = m.propose(1)
+	require.ErrorContains(t, err, "already exists")
+	require.Nil(t, res, "a duplicate is answered with no result, so that it cannot touch the deal")
+}
+
+// TestDecider: its refusal and its failure have their words.
+func TestDecider(t *testing.T) {
+	for name, tc := range map[string]struct {
+		decide retrievalimpl.DealDecider
+		status rm.DealStatus
+		says   string
+	}{
+		"refused": {func(context.Context, rm.ProviderDealState) (bool, string, error) { return false, "not to you", nil }, rm.DealStatusRejected, "not to you"},
+		"failed": {func(context.Context, rm.ProviderDealState) (bool, string, error) {
+			return false, "", errors.New("decider down")
+		}, rm.DealStatusErrored, "decider down"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMarket(t, func(c *retrievalimpl.ProviderConfig) { c.Decide = tc.decide })
+			res, err := m.propose(1)
+			require.Error(t, err)
+			require.Equal(t, tc.status, res.Status)
+			require.Equal(t, tc.says, res.Message)
+		})
+	}
+}
+
+// TestM19Limits: a peer, and all peers together, have so many deals and no more.
+func TestM19Limits(t *testing.T) {
+	m := newMarket(t, func(c *retrievalimpl.ProviderConfig) { c.MaxDealsPerPeer = 2 })
+	for id := range uint64(2) {
+		_, err := m.propose(id)
+		require.ErrorIs(t, err, dt.ErrPause)
+	}
+	res, err := m.propose(2)
+	require.Error(t, err)
+	require.Equal(t, rm.DealStatusRejected, res.Status)
+	require.Contains(t, res.Message, "2 deals in progress")
+	require.NoError(t, m.CancelDeal(rm.ProviderDealIdentifier{Receiver: "client", DealID: 0}))
+	require.Eventually(t, func() bool { return m.deal(0).Status == rm.DealStatusCancelled }, waitFor, tick)
+	require.Equal(t, "Provider cancelled retrieval", m.deal(0).Message)
+	_, err = m.propose(2)
+	require.ErrorIs(t, err, dt.ErrPause)
+}
+
+// started is a deal whose unseal price is paid and whose data flows.
+func started(t *testing.T, m *market) {
+	t.Helper()
+	_, err := m.propose(1)
+	require.ErrorIs(t, err, dt.ErrPause)
+	_, err = m.pay(1, 10)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusUnsealed }, waitFor, tick)
+}
+
+// TestM33Credit: what is paid above what was sent stays credit, whatever the arithmetic of the payer; asked is never less
+// than nothing and never more than is due.
+func TestM33Credit(t *testing.T) {
+	m := newMarket(t)
+	started(t, m)
+	m.manager.queued = 1 << 20
+	_, res, err := m.hub.OnPullDataSent(channel(1), 1<<20)
+	require.ErrorIs(t, err, dt.ErrPause)
+	require.EqualValues(t, 2<<20, res.(*rm.DealResponse).PaymentOwed.Int64())
+	got, err := m.pay(1, 10+2*5<<20)
+	require.ErrorIs(t, err, dt.ErrResume)
+	require.Nil(t, got)
+	require.Zero(t, m.manager.raised, "the count of what was sent is what was sent")
+	limit, limited := m.hub.Limit(channel(1))
+	require.True(t, limited)
+	require.Greater(t, limit, uint64(5<<20))
+	m.manager.queued = 3 << 20
+	handled, last, err := m.hub.OnComplete(channel(1))
+	require.True(t, handled)
+	require.NoError(t, err, "nothing is owed at the end")
+	require.Equal(t, rm.DealStatusCompleted, last.(*rm.DealResponse).Status)
+}
+
+// TestM05PartialPayment: too little is kept and the rest is asked for.
+func TestM05PartialPayment(t *testing.T) {
+	m := newMarket(t)
+	started(t, m)
+	m.manager.queued = 1 << 20
+	res, err := m.pay(1, 10)
+	require.ErrorIs(t, err, dt.ErrPause, "nothing new: still the same is owed")
+	require.Equal(t, rm.DealStatusFundsNeeded, res.Status)
+	require.EqualValues(t, 2<<20, res.PaymentOwed.Int64())
+}
+
+// TestBadVouchers: rule 8 of 4.7: the third one ends the deal, nothing is credited, and each answer says what is wrong.
+func TestBadVouchers(t *testing.T) {
+	for name, bad := range map[string]func(*rm.DealPayment){
+		"none":          func(p *rm.DealPayment) { p.PaymentVoucher = nil },
+		"no signature":  func(p *rm.DealPayment) { p.PaymentVoucher.Signature = nil },
+		"other channel": func(p *rm.DealPayment) { p.PaymentVoucher.ChannelAddr, _ = address.NewActorAddress([]byte("x")) },
+		"other deal":    func(p *rm.DealPayment) { p.ID = 7 },
+		"time lock":     func(p *rm.DealPayment) { p.PaymentVoucher.TimeLockMin = 1 },
+		"merges":        func(p *rm.DealPayment) { p.PaymentVoucher.Merges = []paych.Merge{{Lane: 1}} },
+		"nothing":       func(p *rm.DealPayment) { p.PaymentVoucher.Amount = big.Zero() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMarket(t)
+			_, err := m.propose(1)
+			require.ErrorIs(t, err, dt.ErrPause)
+			for range 2 {
+				res, err := m.pay(1, 10, bad)
+				require.ErrorIs(t, err, dt.ErrPause)
+				require.Equal(t, rm.DealStatusFundsNeededUnseal, res.Status)
+				require.NotEmpty(t, res.Message)
+			}
+			res, err := m.pay(1, 10, bad)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, dt.ErrPause)
+			require.Equal(t, rm.DealStatusErrored, res.Status)
+			require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusErrored }, waitFor, tick)
+			require.Zero(t, m.deal(1).FundsReceived.Int64())
+		})
+	}
+}
+
+// TestNodeAway: a node that cannot look at a voucher is asked again, and is not the payer's fault.
+func TestNodeAway(t *testing.T) {
+	m := newMarket(t)
+	_, err := m.propose(1)
+	require.ErrorIs(t, err, dt.ErrPause)
+	m.node.head = errors.New("chain is syncing")
+	res, err := m.pay(1, 10)
+	require.ErrorIs(t, err, dt.ErrPause)
+	require.Equal(t, rm.DealStatusFundsNeededUnseal, res.Status)
+	require.Contains(t, res.Message, "chain is syncing")
+	m.node.head = nil
+	_, err = m.pay(1, 10)
+	require.NoError(t, err)
+	for range 3 { // voucher faults count
+		m.node.errs = []error{fmt.Errorf("%w: lane 1", pay.ErrStaleNonce)}
+		_, err = m.pay(1, 20)
+	}
+	require.ErrorIs(t, err, pay.ErrStaleNonce)
+}
+
+// TestM02UnknownChannel: a channel that no deal knows has no credit, and other users of the manager are left alone.
+func TestM02UnknownChannel(t *testing.T) {
+	m := newMarket(t)
+	limit, limited := m.hub.Limit(channel(9))
+	require.True(t, limited)
+	require.Zero(t, limit)
+	handled, _, _ := m.hub.OnPullDataSent(channel(9), 1)
+	require.False(t, handled)
+	_, err := m.pay(9, 1)
+	require.ErrorIs(t, err, rm.ErrNotFound)
+}
