@@ -170,7 +170,7 @@ func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Str
 			return s, nil
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, err)
+			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
 		}
 		if last = err; i == attempts-1 {
 			break
@@ -210,6 +210,12 @@ func (n *libp2pNetwork) SendMessage(ctx context.Context, to peer.ID, msg datatra
 func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 	defer s.Close()
 	p := s.Conn().RemotePeer()
+	defer func() { // nothing that a peer sends may end the node
+		if cause := recover(); cause != nil {
+			_ = s.Reset()
+			slog.Error("data-transfer message broke its handler", "peer", p, "panic", cause)
+		}
+	}()
 	if s.Protocol() != datatransfer.ProtocolDataTransfer1_2 {
 		_ = s.Reset()
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -49,10 +50,17 @@ type RetrievalMarketNetwork interface {
 	AddAddrs(peer.ID, []ma.Multiaddr)
 }
 
-type libp2pNetwork struct{ host host.Host }
+type libp2pNetwork struct {
+	host host.Host
+
+	mu   sync.Mutex
+	open map[peer.ID]int // inbound queries
+}
 
 // NewFromLibp2pHost returns the network over a host.
-func NewFromLibp2pHost(h host.Host) RetrievalMarketNetwork { return &libp2pNetwork{h} }
+func NewFromLibp2pHost(h host.Host) RetrievalMarketNetwork {
+	return &libp2pNetwork{host: h, open: map[peer.ID]int{}}
+}
 
 func (n *libp2pNetwork) ID() peer.ID { return n.host.ID() }
 
@@ -77,11 +85,43 @@ func (n *libp2pNetwork) NewQueryStream(ctx context.Context, p peer.ID) (Retrieva
 
 func (n *libp2pNetwork) SetDelegate(r RetrievalReceiver) error {
 	n.host.SetStreamHandler(rm.QueryProtocolID, func(s network.Stream) {
+		defer func() { // nothing that a peer sends may end the node
+			if cause := recover(); cause != nil {
+				_ = s.Reset()
+				slog.Error("retrieval query broke its handler", "peer", s.Conn().RemotePeer(), "panic", cause)
+			}
+		}()
+		if !n.enter(s.Conn().RemotePeer()) {
+			_ = s.Reset()
+			return
+		}
+		defer n.leave(s.Conn().RemotePeer())
 		_ = s.SetReadDeadline(time.Now().Add(readLimit))
 		_ = s.SetWriteDeadline(time.Now().Add(2 * readLimit))
 		r.HandleQueryStream(&queryStream{s})
 	})
 	return nil
+}
+
+// maxQueries is how many queries one peer may have open at once (M-17).
+const maxQueries = 16
+
+func (n *libp2pNetwork) enter(p peer.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open[p] >= maxQueries {
+		return false
+	}
+	n.open[p]++
+	return true
+}
+
+func (n *libp2pNetwork) leave(p peer.ID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open[p]--; n.open[p] == 0 {
+		delete(n.open, p)
+	}
 }
 
 func (n *libp2pNetwork) StopHandlingRequests() error {
