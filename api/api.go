@@ -121,6 +121,8 @@ type RetrieveRequest struct {
 	Budget      string `json:"budget"`       // empty: free only
 	MaxExposure uint64 `json:"max_exposure"` // bytes; 0: as configured
 	Transport   string `json:"transport"`
+	// Output is where the result will be written; the room there is checked before anything is paid. Empty: nowhere.
+	Output string `json:"output,omitempty"`
 }
 
 // Retrieval is how a retrieval stands.

@@ -74,6 +74,7 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	if err := carstore.CheckDest(blob.OS{}, f.out, f.force); err != nil {
 		return req, api.Errorf(api.CodeOther, "", "%w", err)
 	}
+	req.Output = f.out
 	return req, nil
 }
 

@@ -15,7 +15,12 @@ import (
 
 // follow waits for the end of a deal, and makes another one over the same file when the provider refuses to go on (D23).
 func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealID, fresh bool) {
-	defer close(r.done)
+	defer func() {
+		if err := n.targets.trim(n.ctx, n.parts.Config.Retrieval.CacheBytes, time.Now()); err != nil && n.ctx.Err() == nil {
+			n.log.Warn("keep the cache within its quota", "error", err)
+		}
+		close(r.done)
+	}()
 	for i := 1; ; i++ {
 		d := n.await(r, id)
 		if n.ctx.Err() != nil {

@@ -176,6 +176,9 @@ func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if err := n.targets.touch(n.ctx, c.path, time.Now()); err != nil {
+		return false, err
+	}
 	r.set(func(v *api.Retrieval) { v.CarPath, v.Bytes, v.Blocks = c.path, c.Bytes(), c.Len() })
 	if !pos.Complete {
 		return false, nil
@@ -243,6 +246,9 @@ func (n *Node) propose(ctx context.Context, r *run, root cid.Cid, req api.Retrie
 		return 0, api.Errorf(api.CodeNotFound, "", "the provider does not have %s: %s", root, q.Message)
 	case rm.QueryResponseError:
 		return 0, api.Errorf(api.CodeOther, "", "the provider cannot answer: %s", q.Message)
+	}
+	if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
+		return 0, err
 	}
 	terms := meter.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
 	funds, err := n.funds(ctx, r, terms, q, req)

@@ -1,0 +1,15 @@
+//go:build linux || darwin || freebsd
+
+package blob
+
+import "golang.org/x/sys/unix"
+
+// Free tells how many bytes an unprivileged user can still write into the file system of dir, and which file system that
+// is; ok is false where the host does not say.
+func Free(dir string) (bytes uint64, id [2]int32, ok bool) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, id, false
+	}
+	return uint64(s.Bavail) * uint64(s.Bsize), s.Fsid.Val, true
+}
