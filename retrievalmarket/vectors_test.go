@@ -242,3 +242,25 @@ func TestM01MissingFieldsAreRefused(t *testing.T) {
 	require.NoError(t, wire.WriteMap(&b, []wire.Field{wire.Uint("ID", new(uint64)), wire.Uint("ID", new(uint64))}))
 	require.ErrorContains(t, wire.Decode(b.Bytes(), new(retrievalmarket.DealResponse)), "twice")
 }
+
+// TestM42DeepSelector: a path of 80 segments is carried; what is nested deeper than any path is refused and costs nothing.
+func TestM42DeepSelector(t *testing.T) {
+	deep := func(levels int) *cbg.Deferred {
+		return &cbg.Deferred{Raw: append(bytes.Repeat([]byte{0x81}, levels), 0x01)}
+	}
+	p := &retrievalmarket.DealProposal{ID: 1, PayloadCID: payloadCid(t), Params: retrievalmarket.NewParamsV0(big.NewInt(1), 1<<20, 0)}
+	p.Selector = deep(480)
+	data, err := wire.Encode(p)
+	require.NoError(t, err)
+	require.NoError(t, wire.Decode(data, new(retrievalmarket.DealProposal)))
+	p.Selector = deep(5000)
+	data, err = wire.Encode(p)
+	require.NoError(t, err)
+	require.ErrorContains(t, wire.Decode(data, new(retrievalmarket.DealProposal)), "nested too deep")
+}
+
+func payloadCid(t *testing.T) cid.Cid {
+	c, err := cid.Decode("bafybeibom4e27dn747gvvozpofusjbeokj5ujbwdbrcqtmhevkaxdgdtgu")
+	require.NoError(t, err)
+	return c
+}

@@ -25,7 +25,7 @@ const (
 	maxPart      = 64 << 10
 	maxTypeName  = 256
 	maxPeerID    = 128
-	maxNodeDepth = 100
+	maxNodeDepth = wire.MaxDepth + 64
 )
 
 // FromNet reads one message and nothing behind it.

@@ -22,7 +22,7 @@ import (
 // Limits of one message.
 const (
 	MaxString = 8192
-	MaxDepth  = 32
+	MaxDepth  = 512 // a UnixFS path selector nests six levels a segment (D22)
 	MaxItem   = 64 << 10
 	MaxList   = 8192
 )
