@@ -134,7 +134,7 @@ func TestPanicInDelegate(t *testing.T) {
 	to.SetDelegate(in)
 	defer to.SetDelegate(nil)
 	for range 2 {
-		require.NoError(t, from.SendMessage(t.Context(), b.ID(), message.CancelResponse(1)))
+		_ = from.SendMessage(t.Context(), b.ID(), message.CancelResponse(1)) // the reset may come before its end
 		in.wait(t, 1)
 	}
 }

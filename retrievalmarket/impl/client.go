@@ -112,7 +112,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store},
+	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store, func(d *rm.ClientDealState) { d.LegacyProtocol = true }},
 		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}}
 	cfg.Hub.client = c
 	return c, nil

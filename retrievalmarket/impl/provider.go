@@ -108,7 +108,7 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	p := &Provider{cfg: cfg, table: t, store: deals[rm.ProviderDealState, *rm.ProviderDealState]{cfg.Store}, ready: shared.NewReadyManager(),
+	p := &Provider{cfg: cfg, table: t, store: deals[rm.ProviderDealState, *rm.ProviderDealState]{cfg.Store, func(d *rm.ProviderDealState) { d.LegacyProtocol = true }}, ready: shared.NewReadyManager(),
 		deals: map[rm.ProviderDealIdentifier]*providerDeal{}, byChan: map[dt.ChannelID]*providerDeal{}}
 	if p.cfg.MaxDealsPerPeer == 0 {
 		p.cfg.MaxDealsPerPeer = 1024

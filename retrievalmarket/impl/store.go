@@ -16,34 +16,20 @@ import (
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
-// dealVersion is the layout of deal records: the map form with a value-typed channel id.
-const dealVersion = "1"
-
-var versionKey = datastore.NewKey("/versions/current")
-
 // deals is the store of the records of one side.
 type deals[T any, P interface {
 	*T
 	cbg.CBORMarshaler
 	cbg.CBORUnmarshaler
+	rm.Tupled
 }] struct {
 	ds datastore.Batching
+	// legacy marks a record that was made with the old protocol.
+	legacy func(P)
 }
 
 func (s deals[T, P]) key(id string) datastore.Key {
 	return datastore.NewKey("/" + dealVersion + "/" + id)
-}
-
-// open makes an empty store ours and refuses a newer one untouched (2.8).
-func (s deals[T, P]) open(ctx context.Context) error {
-	v, err := s.ds.Get(ctx, versionKey)
-	if errors.Is(err, datastore.ErrNotFound) {
-		return s.ds.Put(ctx, versionKey, []byte(dealVersion))
-	}
-	if err == nil && string(v) != dealVersion {
-		return fmt.Errorf("deal store has version %q, this program reads version %s", v, dealVersion)
-	}
-	return err
 }
 
 // put stores a record; with durable it returns after the record is on stable storage.
