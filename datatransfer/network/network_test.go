@@ -111,9 +111,8 @@ func TestGarbage(t *testing.T) {
 	for _, bad := range []string{"not cbor at all", "\xa1\x63abc\x01", strings.Repeat("\x81", 5000), "\x5b\xff\xff\xff\xff\xff\xff\xff\xff"} {
 		s, err := a.NewStream(t.Context(), b.ID(), dt.ProtocolDataTransfer1_2)
 		require.NoError(t, err)
-		_, err = io.WriteString(s, bad)
-		require.NoError(t, err)
-		require.NoError(t, s.CloseWrite())
+		_, _ = io.WriteString(s, bad) // the reset may come before its end
+		_ = s.CloseWrite()
 		_, _ = io.ReadAll(s)
 		_ = s.Close()
 	}
