@@ -10,8 +10,8 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 
+	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 )
 
@@ -69,24 +69,13 @@ func each[T any, P interface {
 	*T
 	record
 }](ctx context.Context, ds datastore.Datastore, prefix string, f func(P) error) error {
-	res, err := ds.Query(ctx, query.Query{Prefix: prefix})
-	if err != nil {
-		return err
-	}
-	defer res.Close()
-	for e := range res.Next() {
-		if e.Error != nil {
-			return e.Error
-		}
+	return store.Each(ctx, ds, prefix, func(key string, value []byte) error {
 		r := P(new(T))
-		if err := wire.DecodeTuple(e.Value, "record "+e.Key, r.fields()); err != nil {
+		if err := wire.DecodeTuple(value, "record "+key, r.fields()); err != nil {
 			return err
 		}
-		if err := f(r); err != nil {
-			return err
-		}
-	}
-	return nil
+		return f(r)
+	})
 }
 
 // Keys. "o" is what we pay (outbound), "i" is what we are paid (inbound).

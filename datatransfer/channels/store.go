@@ -10,6 +10,7 @@ import (
 	cbg "github.com/whyrusleeping/cbor-gen"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	records "github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 )
 
@@ -176,23 +177,16 @@ func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
 }
 
 func (s *store) ids(ctx context.Context) ([]dt.ChannelID, error) {
-	res, err := s.ds.Query(ctx, query.Query{Prefix: "/" + Version + "/s"})
-	if err != nil {
-		return nil, err
-	}
-	defer res.Close()
 	var out []dt.ChannelID
-	for e := range res.Next() {
-		if e.Error != nil {
-			return nil, e.Error
-		}
+	err := records.Each(ctx, s.ds, "/"+Version+"/s", func(key string, value []byte) error {
 		var st Static
-		if err := wire.DecodeTuple(e.Value, "channel", st.fields()); err != nil {
-			return nil, fmt.Errorf("channel %s: %w", e.Key, err)
+		if err := wire.DecodeTuple(value, "channel", st.fields()); err != nil {
+			return fmt.Errorf("channel %s: %w", key, err)
 		}
 		out = append(out, st.ChannelID)
-	}
-	return out, nil
+		return nil
+	})
+	return out, err
 }
 
 // ErrNotFound says which channel does not exist.

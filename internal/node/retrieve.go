@@ -12,7 +12,6 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -95,21 +95,13 @@ func (n *Node) remember(ctx context.Context, p peer.AddrInfo) error {
 
 // recall makes the remembered addresses known.
 func (n *Node) recall(ctx context.Context) error {
-	res, err := n.space("/peers").Query(ctx, query.Query{})
-	if err != nil {
-		return err
-	}
-	defer res.Close()
-	for e := range res.Next() {
+	return store.Each(ctx, n.space("/peers"), "", func(_ string, value []byte) error {
 		var p peer.AddrInfo
-		if e.Error != nil {
-			return e.Error
-		}
-		if err := p.UnmarshalJSON(e.Value); err == nil {
+		if err := p.UnmarshalJSON(value); err == nil {
 			n.Host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid) (rm.QueryResponse, error) {

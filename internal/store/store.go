@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	pebbleds "github.com/ipfs/go-ds-pebble"
 )
 
@@ -67,6 +68,24 @@ func Commit(ctx context.Context, ds datastore.Batching, b datastore.Batch) error
 		return err
 	}
 	return ds.Sync(ctx, datastore.NewKey("/"))
+}
+
+// Each calls f with every record below a prefix, until f returns an error.
+func Each(ctx context.Context, ds datastore.Read, prefix string, f func(key string, value []byte) error) error {
+	res, err := ds.Query(ctx, query.Query{Prefix: prefix})
+	if err != nil {
+		return err
+	}
+	defer res.Close()
+	for e := range res.Next() {
+		if e.Error != nil {
+			return e.Error
+		}
+		if err := f(e.Key, e.Value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type silent struct{}

@@ -76,15 +76,7 @@ func (w *world) check(t *testing.T, r *api.Retrieval, price, unseal int64) {
 	require.True(t, r.OK, "%s %s", r.Status, r.Message)
 	due := big.Add(big.Mul(big.NewInt(price), big.NewIntUnsigned(w.bytes)), big.NewInt(unseal)).String()
 	for _, p := range []*testnet.Peer{w.client, w.provider} {
-		list, err := p.API().PayChannels(w.ctx)
-		require.NoError(t, err)
-		sum := big.Zero()
-		for _, c := range list {
-			n, err := big.FromString(c.Vouchered)
-			require.NoError(t, err)
-			sum = big.Add(sum, n)
-		}
-		require.Equal(t, due, sum.String(), "vouchered")
+		require.Equal(t, due, w.vouchered(t, p.API()).String(), "vouchered")
 	}
 	s, err := carstore.OpenRead(r.CarPath)
 	require.NoError(t, err)

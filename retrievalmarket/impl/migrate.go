@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
@@ -47,29 +46,22 @@ func (s deals[T, P]) migrate(ctx context.Context, prefix string, from int) error
 	if err != nil {
 		return err
 	}
-	res, err := s.ds.Query(ctx, query.Query{Prefix: strings.TrimSuffix(prefix, "/")})
-	if err != nil {
-		return err
-	}
-	defer res.Close()
-	for e := range res.Next() {
-		if e.Error != nil {
-			return e.Error
+	err = store.Each(ctx, s.ds, strings.TrimSuffix(prefix, "/"), func(key string, value []byte) error {
+		if from == versionUnmarked && notADeal(key) {
+			return nil
 		}
-		if from == versionUnmarked && notADeal(e.Key) {
-			continue
-		}
-		rec, err := s.decode(e.Value, from)
+		rec, err := s.decode(value, from)
 		if err != nil {
-			return fmt.Errorf("deal record %s of store version %d: %w", e.Key, from, err)
+			return fmt.Errorf("deal record %s of store version %d: %w", key, from, err)
 		}
 		data, err := wire.Encode(P(&rec))
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(b.Put(ctx, s.key(strings.TrimPrefix(e.Key, prefix)), data), b.Delete(ctx, datastore.NewKey(e.Key))); err != nil {
-			return err
-		}
+		return errors.Join(b.Put(ctx, s.key(strings.TrimPrefix(key, prefix)), data), b.Delete(ctx, datastore.NewKey(key)))
+	})
+	if err != nil {
+		return err
 	}
 	if err := b.Put(ctx, versionKey, []byte(dealVersion)); err != nil {
 		return err

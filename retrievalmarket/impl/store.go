@@ -9,9 +9,9 @@ import (
 	"sync"
 
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
+	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
@@ -57,24 +57,13 @@ func (s deals[T, P]) get(ctx context.Context, id string) (T, error) {
 }
 
 func (s deals[T, P]) each(ctx context.Context, f func(T) error) error {
-	res, err := s.ds.Query(ctx, query.Query{Prefix: "/" + dealVersion})
-	if err != nil {
-		return err
-	}
-	defer res.Close()
-	for e := range res.Next() {
-		if e.Error != nil {
-			return e.Error
-		}
+	return store.Each(ctx, s.ds, "/"+dealVersion, func(key string, value []byte) error {
 		var rec T
-		if err := wire.Decode(e.Value, P(&rec)); err != nil {
-			return fmt.Errorf("deal record %s: %w", e.Key, err)
+		if err := wire.Decode(value, P(&rec)); err != nil {
+			return fmt.Errorf("deal record %s: %w", key, err)
 		}
-		if err := f(rec); err != nil {
-			return err
-		}
-	}
-	return nil
+		return f(rec)
+	})
 }
 
 // subscribers tells listeners in the order of events. A listener runs on one dispatcher for the whole side and may
