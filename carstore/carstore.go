@@ -158,6 +158,9 @@ func (s *Store) scan() error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if err != nil && !errors.Is(err, errCut) {
+			return err // not the file: a disk that cannot be read now may be later, and what is there was paid
+		}
 		if err != nil || verify(sec.cid, sec.data) != nil {
 			if s.final {
 				return fmt.Errorf("section at %d: %w", r.off, errors.Join(err, ErrBadHash))

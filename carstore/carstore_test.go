@@ -3,6 +3,7 @@ package carstore_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -234,6 +235,55 @@ func TestLies(t *testing.T) {
 		require.Equal(t, 2, l.Version)
 		require.Equal(t, []cid.Cid{b[0].cid}, l.Roots)
 	})
+}
+
+// unreadable is a file system whose files cannot be read beyond a place.
+type unreadable struct {
+	blob.OS
+	from int64
+}
+
+type unreadableFile struct {
+	blob.File
+	from int64
+}
+
+func (u unreadable) OpenRW(name string) (blob.File, error) {
+	f, err := u.OS.OpenRW(name)
+	return unreadableFile{f, u.from}, err
+}
+
+func (f unreadableFile) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > f.from {
+		return 0, errors.New("input/output error")
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// TestUnreadableDisk: a disk that cannot be read is not a torn tail: what was paid for stays in the file.
+func TestUnreadableDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.car")
+	blocks := some(t, 5, 1000)
+	require.NoError(t, fill(t, blob.OS{}, path, blocks).Close())
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	_, err = carstore.Open(unreadable{from: 200}, path, blocks[0].cid)
+	require.ErrorContains(t, err, "input/output error")
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+// TestForceReplacesFiles: never a folder, never a device.
+func TestForceReplacesFiles(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "keep"), nil, 0o600))
+	s := fill(t, blob.OS{}, filepath.Join(t.TempDir(), "a.car"), some(t, 1, 100))
+	defer s.Close()
+	for _, dest := range []string{dir, os.DevNull} {
+		require.ErrorContains(t, s.Export(t.Context(), blob.OS{}, dest, true), "replaces files only")
+	}
+	require.FileExists(t, filepath.Join(dir, "keep"))
 }
 
 // TestLocate: the position is what is there in order, whatever else is.

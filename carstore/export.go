@@ -55,8 +55,8 @@ func aside(fsys blob.FS, dest string, force bool, f func(tmp string) error) erro
 		return err
 	}
 	err := f(tmp)
-	if err == nil && force {
-		err = fsys.RemoveAll(dest)
+	if st, serr := os.Stat(tmp); err == nil && serr == nil && st.IsDir() && force {
+		err = fsys.RemoveAll(dest) // a file, which a folder cannot be renamed over
 	}
 	if err == nil {
 		err = blob.Publish(fsys, tmp, dest)
@@ -69,8 +69,13 @@ func aside(fsys blob.FS, dest string, force bool, f func(tmp string) error) erro
 
 // CheckDest tells before anything is spent whether an export could go there.
 func CheckDest(fsys blob.FS, dest string, force bool) error {
-	if _, err := os.Lstat(dest); err == nil && !force {
-		return fmt.Errorf("%s %w: use --force to replace it", dest, ErrExists)
+	if st, err := os.Lstat(dest); err == nil {
+		if !force {
+			return fmt.Errorf("%s %w: use --force to replace it", dest, ErrExists)
+		}
+		if !st.Mode().IsRegular() {
+			return fmt.Errorf("%s %w and is not a regular file: --force replaces files only", dest, ErrExists)
+		}
 	}
 	dir := filepath.Dir(dest)
 	st, err := os.Stat(dir)
@@ -119,6 +124,11 @@ func (s *Store) WriteFileTo(ctx context.Context, w io.Writer) error {
 	node, err := load(ctx, &ls, s.root)
 	if err != nil {
 		return err
+	}
+	if pb, ok := node.(dagpb.PBNode); ok {
+		if d, err := unixfsData(pb); err == nil && (d.DataType.Int() == data.Data_Directory || d.DataType.Int() == data.Data_HAMTShard) {
+			return fmt.Errorf("%s is a folder: write it to a path, or take the archive with --car", s.root)
+		}
 	}
 	return copyFile(ctx, &ls, node, w)
 }

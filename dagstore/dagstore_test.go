@@ -208,6 +208,27 @@ func TestRefusedPieces(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+// TestMovedPiece: provided again from where it is now, a piece is served from there.
+func TestMovedPiece(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, blob.OS{}, dir)
+	defer s.Close()
+	old, now := filepath.Join(dir, "old.car"), filepath.Join(dir, "new.car")
+	cids, data := writeCAR(t, old, 1, 3)
+	first, err := s.Register(t.Context(), dagstore.Source{Path: old})
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(old, now))
+	again, err := s.Register(t.Context(), dagstore.Source{Path: now})
+	require.NoError(t, err)
+	require.Equal(t, first.Number, again.Number)
+	a, err := s.Acquire(t.Context(), first.Piece)
+	require.NoError(t, err)
+	defer a.Close()
+	got, err := a.Get(cids[1])
+	require.NoError(t, err)
+	require.Equal(t, data[1], got)
+}
+
 // TestChangedPiece: a piece that changed after it was registered is not served as what it was.
 func TestChangedPiece(t *testing.T) {
 	dir := t.TempDir()

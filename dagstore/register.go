@@ -44,9 +44,20 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	if err != nil {
 		return Shard{}, fmt.Errorf("%s: %w", src.Path, err)
 	}
-	if old, err := s.Info(sh.Piece); err == nil && (old.State == StateAvailable || old.State == StateServing) {
-		return old, nil
+	old, err := s.Info(sh.Piece)
+	switch {
+	case errors.Is(err, ErrShardUnknown):
+		return s.store(sh, rows)
+	case err != nil:
+		return sh, err
+	case old.State == StateAvailable || old.State == StateServing:
+		if old.Path == sh.Path && old.Offset == sh.Offset {
+			return old, nil
+		}
+		old.Path, old.Offset, old.State = sh.Path, sh.Offset, StateAvailable // the file was moved: it is served from where it is now
+		return old, s.put(old)
 	}
+	sh.Number = old.Number // what a crash interrupted is finished under its number
 	return s.store(sh, rows)
 }
 
@@ -114,11 +125,15 @@ func writeSection(w *commp.Writer, b carstore.Block) error {
 
 // store writes rows and shard; the shard is Available only with all of its rows (R-D8).
 func (s *Store) store(sh Shard, rows []rowEntry) (Shard, error) {
-	s.mu.Lock()
-	n, err := s.next()
-	s.mu.Unlock()
-	if err != nil {
-		return sh, err
+	n := sh.Number
+	if n == 0 {
+		var err error
+		s.mu.Lock()
+		n, err = s.next()
+		s.mu.Unlock()
+		if err != nil {
+			return sh, err
+		}
 	}
 	sh.Number, sh.State = n, StateInitializing
 	if err := s.put(sh); err != nil {

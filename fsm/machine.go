@@ -44,6 +44,8 @@ type Machine[S any] struct {
 	idle    chan struct{}      // closed when running ends
 	timer   *time.Timer
 	timerID uint64
+
+	unstored int // events in a row that could not be stored; the loop's own
 }
 
 type queued struct {
@@ -195,14 +197,33 @@ func (m *Machine[S]) persist(event EventName, rec S) bool {
 		return true
 	}
 	var err error
-	for try := 0; try < 3; try++ {
+	for wait := persistWait; ; wait *= 4 {
 		if err = m.hooks.Persist(event, rec); err == nil {
+			m.unstored = 0
 			return true
 		}
+		if wait > persistWait*16 {
+			break
+		}
+		select {
+		case <-m.ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
 	}
-	m.fail(rec, fmt.Errorf("store deal record: %w", err))
+	// The failure is an event too, and needs the same store: a store that stays broken is not asked for ever. The record stays
+	// as it was stored, and the next start goes on from there.
+	if m.unstored++; m.unstored <= maxUnstored {
+		m.fail(rec, fmt.Errorf("store deal record: %w", err))
+	}
 	return false
 }
+
+// A record that cannot be stored is tried again after growing pauses, for so many events in a row.
+const (
+	persistWait = 5 * time.Millisecond
+	maxUnstored = 3
+)
 
 func (m *Machine[S]) fail(rec S, err error) {
 	if m.hooks.Failed == nil {

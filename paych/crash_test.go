@@ -1,11 +1,13 @@
 package paych_test
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/internal/faults"
@@ -81,4 +83,41 @@ func crashRun(t *testing.T, who string, sw *faults.Switch) {
 	require.NoError(t, err)
 	require.EqualValues(t, 100, best.Amount.Int64())
 	require.EqualValues(t, 100, chain.channels[ch].ToSend.Int64())
+}
+
+// TestListWhileTaking: looking at the channels does not stand in the way of payments that arrive.
+func TestListWhileTaking(t *testing.T) {
+	_, payer, payee := two(t)
+	ch, lane := payer.fund("d", payee.addr, 100_000)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := payee.List(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	for i := int64(1); i < 500; i++ {
+		payee.mustTake("d", payer.pay("d", ch, lane, i), 1)
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestMadeUpChannels: vouchers for channels that do not exist leave nothing behind.
+func TestMadeUpChannels(t *testing.T) {
+	_, payer, payee := two(t)
+	for i := range 50 {
+		ch, err := address.NewActorAddress([]byte{byte(i)})
+		require.NoError(t, err)
+		_, err = payee.take("d", payer.resign(paych.SignedVoucher{ChannelAddr: ch, Nonce: 1, Amount: big.NewInt(1), Merges: []paych.Merge{}}))
+		require.ErrorIs(t, err, cpaych.ErrUnknownChannel)
+	}
+	require.NoError(t, payee.Tend(t.Context()), "nothing is looked after that is not there")
 }

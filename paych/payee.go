@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // stateTTL is how long the state of a channel on the chain is trusted.
-const stateTTL = 30 * time.Second
+const stateTTL = 5 * time.Second
 
 // payee is the owner of one inbound channel.
 type payee struct {
@@ -41,12 +42,26 @@ func (m *Manager) loadInbound(ctx context.Context) error {
 	})
 }
 
+// known returns the owner of a channel, or one that is not remembered.
+func (m *Manager) known(ch address.Address) *payee {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.inbound[ch]; p != nil {
+		return p
+	}
+	return newPayee(ch)
+}
+
+func newPayee(ch address.Address) *payee {
+	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero()}
+}
+
 func (m *Manager) payee(ch address.Address) *payee {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.inbound[ch]
 	if p == nil {
-		p = &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero()}
+		p = newPayee(ch)
 		m.inbound[ch] = p
 	}
 	return p
@@ -100,7 +115,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	if err := CheckStateless(v, ch); err != nil {
 		return zero, err
 	}
-	p := m.payee(ch)
+	p := m.known(ch)
 	info, err := m.state(ctx, p)
 	if err != nil {
 		return zero, err
@@ -109,6 +124,11 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 		return zero, err
 	}
 	if err := VerifyVoucher(v, info.From); err != nil {
+		return zero, err
+	}
+	// Only now is it remembered: addresses that somebody made up cost nothing.
+	p = m.payee(ch)
+	if _, err := m.state(ctx, p); err != nil {
 		return zero, err
 	}
 	grown, err := m.bind(ctx, p, info, deal, v, expected, covers)
@@ -255,8 +275,10 @@ type Summary struct {
 // List returns all payment channels of the node.
 func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 	m.mu.Lock()
+	payers, payees := maps.Clone(m.byAddr), maps.Clone(m.inbound)
+	m.mu.Unlock()
 	var out []Summary
-	for a, p := range m.byAddr {
+	for a, p := range payers {
 		s := Summary{Channel: a, Outbound: true}
 		p.mu.Lock()
 		s.Vouchered = p.rec.Promised
@@ -266,7 +288,7 @@ func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 		p.mu.Unlock()
 		out = append(out, s)
 	}
-	for a, p := range m.inbound {
+	for a, p := range payees {
 		s := Summary{Channel: a}
 		p.mu.Lock()
 		s.Vouchered = p.promised
@@ -280,7 +302,6 @@ func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 			out = append(out, s)
 		}
 	}
-	m.mu.Unlock()
 	for i := range out {
 		s := &out[i]
 		info, err := m.chain.Channel(ctx, s.Channel)

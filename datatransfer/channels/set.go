@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-datastore"
 
@@ -121,6 +122,11 @@ func (s *Set) Get(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 	}
 	if !IsChannelTerminated(rec.Status) {
 		s.live[chid] = c
+	}
+	if IsChannelCleaningUp(rec.Status) { // the process ended in the middle of it
+		c.mu.Lock()
+		c.push(work{event: flushOnly, at: time.Now(), persist: true, cleanup: true, state: c.snapshot()})
+		c.mu.Unlock()
 	}
 	return c, nil
 }

@@ -2,9 +2,11 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
@@ -32,6 +34,10 @@ func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealI
 			return
 		}
 		code := codeOf(d)
+		if d.Status == rm.DealStatusInsufficientFunds {
+			d.Message = fmt.Sprintf("the budget of %s attoFIL is used up: %s are needed for the next step; what was received is kept, run it again with a larger --budget",
+				d.TotalFunds, big.Add(d.TotalFunds, d.VoucherShortfall))
+		}
 		// A deal of an earlier call may be refused for any reason; one of this call only when the provider lost it.
 		if again := !fresh && code != api.CodeInterrupted || broken(d, code); again && i < maxDeals && req.Provider != "" {
 			if here, err := n.complete(r, root); err == nil && here {
@@ -63,6 +69,8 @@ func codeOf(d rm.ClientDealState) int {
 	switch {
 	case d.Status == rm.DealStatusRejected:
 		return api.CodeRejected
+	case d.Status == rm.DealStatusInsufficientFunds:
+		return api.CodeFunds
 	case d.Status == rm.DealStatusDealNotFound:
 		return api.CodeNotFound
 	case strings.HasPrefix(m, "Client cancelled"):
@@ -79,6 +87,11 @@ func codeOf(d rm.ClientDealState) int {
 	return api.CodeOther
 }
 
+// stopped tells whether nothing goes on by itself any more: the deal has ended, or its money is used up.
+func stopped(d rm.ClientDealState) bool {
+	return clientstates.IsFinal(d.Status) || d.Status == rm.DealStatusInsufficientFunds
+}
+
 // await shows the progress of a deal until it ends.
 func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 	ended := make(chan rm.ClientDealState, 1)
@@ -87,7 +100,7 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 			return
 		}
 		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
-		if clientstates.IsFinal(d.Status) {
+		if stopped(d) {
 			select {
 			case ended <- d:
 			default:
@@ -95,7 +108,7 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 		}
 	})
 	defer unsub()
-	if d, err := n.Client.GetDeal(id); err != nil || clientstates.IsFinal(d.Status) {
+	if d, err := n.Client.GetDeal(id); err != nil || stopped(d) {
 		return d
 	}
 	select {

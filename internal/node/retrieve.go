@@ -21,6 +21,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/meter"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -121,9 +122,6 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	if err != nil {
 		return nil, err
 	}
-	if err := n.wakeDeal(root); err != nil {
-		return nil, err
-	}
 	n.mu.Lock()
 	if r := n.runs[root.String()]; r != nil && !r.snapshot().Done {
 		n.mu.Unlock()
@@ -148,13 +146,45 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	return r.snapshot(), nil
 }
 
-// wakeDeal is a hook for deals that wait for funds: retrieving again looks again.
-func (n *Node) wakeDeal(root cid.Cid) error {
-	d, ok := n.active(root)
-	if !ok || d.Status != rm.DealStatusInsufficientFunds || d.PaymentInfo == nil {
-		return nil
+// endWait bounds how long a cancelled deal may take to end on this side.
+const endWait = 15 * time.Second
+
+// cancelDeal cancels a deal of the client and waits until it has ended, so that a home that is closed next has it stored.
+func (n *Node) cancelDeal(ctx context.Context, id rm.DealID) error {
+	if err := n.Client.CancelDeal(id); err != nil {
+		return err
 	}
-	return n.Client.TryRestartInsufficientFunds(d.PaymentInfo.PayCh)
+	return n.waitEnded(ctx, "c"+id.String(), func() bool {
+		d, err := n.Client.GetDeal(id)
+		return err == nil && clientstates.IsFinal(d.Status)
+	})
+}
+
+func (n *Node) waitEnded(ctx context.Context, id string, over func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	for !over() {
+		select {
+		case <-ctx.Done():
+			return api.Errorf(api.CodeTimeout, "", "deal %s has not ended within %s", id, endWait)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// replaceable tells whether a deal in progress stands in the way of what is asked now: its money is used up, or another
+// provider is named. What it has received stays, and the next deal pays for the rest only (D23).
+func replaceable(d rm.ClientDealState, provider string) bool {
+	if d.Status == rm.DealStatusInsufficientFunds {
+		return true
+	}
+	m, err := multiaddr.NewMultiaddr(provider)
+	if err != nil {
+		return false
+	}
+	info, err := peer.AddrInfoFromP2pAddr(m)
+	return err == nil && info.ID != d.Sender
 }
 
 // complete tells whether everything is in the file already: then nothing is asked for and nothing is paid.
@@ -200,8 +230,16 @@ func (n *Node) active(root cid.Cid) (rm.ClientDealState, bool) {
 // begin follows the deal that is in progress, or makes one.
 func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.RetrieveRequest) error {
 	id, fresh := rm.DealID(0), true
-	if d, ok := n.active(root); ok {
+	d, ok := n.active(root)
+	if ok && replaceable(d, req.Provider) {
+		if err := n.cancelDeal(ctx, d.ID); err != nil {
+			return err
+		}
+		ok = false
+	}
+	if ok {
 		id, fresh = d.ID, false
+		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
 		if req.Provider != "" {
 			_, _ = n.connect(ctx, req.Provider) // its address may be new
 		}

@@ -234,14 +234,14 @@ func (s Service) book(ctx context.Context, v api.Deal, inbound bool, key string)
 }
 
 // CancelDeal answers Cartage.CancelDeal.
-func (s Service) CancelDeal(_ context.Context, id string) error {
+func (s Service) CancelDeal(ctx context.Context, id string) error {
 	rest := strings.TrimLeft(id, "cp")
 	if strings.HasPrefix(id, "c") {
 		n, err := strconv.ParseUint(rest, 10, 64)
 		if err != nil {
 			return api.Errorf(api.CodeUsage, "Ids are listed by cartage deals.", "%q is not the id of a deal", id)
 		}
-		return coded(s.n.Client.CancelDeal(rm.DealID(n)))
+		return coded(s.n.cancelDeal(ctx, rm.DealID(n)))
 	}
 	p, num, ok := strings.Cut(strings.TrimPrefix(id, "p"), "/")
 	pid, err := peer.Decode(p)
@@ -249,7 +249,11 @@ func (s Service) CancelDeal(_ context.Context, id string) error {
 	if !ok || err != nil || nerr != nil || s.n.Provider == nil {
 		return api.Errorf(api.CodeUsage, "Ids are listed by cartage deals.", "%q is not the id of a deal", id)
 	}
-	return coded(s.n.Provider.CancelDeal(rm.ProviderDealIdentifier{Receiver: pid, DealID: rm.DealID(n)}))
+	key := rm.ProviderDealIdentifier{Receiver: pid, DealID: rm.DealID(n)}
+	if err := s.n.Provider.CancelDeal(key); err != nil {
+		return coded(err)
+	}
+	return s.n.waitEnded(ctx, id, func() bool { return clientstates.IsFinal(s.n.Provider.ListDeals()[key].Status) })
 }
 
 func (s Service) balance(ctx context.Context, a address.Address) (*api.Balance, error) {

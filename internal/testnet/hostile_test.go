@@ -133,6 +133,9 @@ func TestCancel(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, deals, 1)
 			require.NoError(t, side.CancelDeal(w.ctx, deals[0].ID))
+			deals, err = side.Deals(w.ctx)
+			require.NoError(t, err)
+			require.True(t, deals[0].Final, "a cancel that returned has happened")
 			for !r.Done {
 				r, err = a.Retrieval(w.ctx, r.Root)
 				require.NoError(t, err)

@@ -66,8 +66,10 @@ func newWorld(t *testing.T, size int, ask api.Ask) *world {
 	return w
 }
 
-func (w *world) request() api.RetrieveRequest {
-	return api.RetrieveRequest{CID: w.root, Provider: w.provider.Address(), Budget: "100000000000", MaxExposure: 1 << 30}
+func (w *world) request() api.RetrieveRequest { return w.requestFrom(w.provider.Address()) }
+
+func (w *world) requestFrom(provider string) api.RetrieveRequest {
+	return api.RetrieveRequest{CID: w.root, Provider: provider, Budget: "100000000000", MaxExposure: 1 << 30}
 }
 
 // check compares what was promised and accepted, and the file, with what is due.

@@ -34,6 +34,8 @@ type Target interface {
 	Locate(selector ipld.Node) (carstore.Position, error)
 	// Base is what the target held when the deal began: bytes that are not owed for.
 	Base() uint64
+	// Bytes is what it holds now: blocks that came twice are in it once.
+	Bytes() uint64
 }
 
 // Targets opens the targets of deals. Open is called again after a restart of the process.

@@ -72,7 +72,10 @@ func (c *Client) tryResume(chid dt.ChannelID) error {
 		return fmt.Errorf("%w: %s", errChannelOver, dt.Statuses[s.Status()])
 	case dt.Completed, dt.Completing:
 		if cd := c.dealOf(s); cd != nil {
-			c.allHere(cd, s)
+			cd.mu.Lock()
+			received := cd.verified(s.Received())
+			cd.mu.Unlock()
+			c.allHere(cd, received)
 		}
 		return nil
 	}

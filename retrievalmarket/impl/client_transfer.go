@@ -187,7 +187,8 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	}
 	cd.mu.Lock()
 	stale := cd.chid != (dt.ChannelID{}) && cd.chid != s.ChannelID()
-	cd.received = max(cd.received, s.Received())
+	received := cd.verified(s.Received())
+	cd.received = max(cd.received, received)
 	cd.mu.Unlock()
 	if stale {
 		return
@@ -196,20 +197,20 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	switch e.Code {
 	case dt.DataReceivedProgress:
 		if cd.report() {
-			send(rm.ClientEventBlocksReceived, s.Received())
+			send(rm.ClientEventBlocksReceived, received)
 		}
 	case dt.FinishTransfer:
-		send(rm.ClientEventBlocksReceived, s.Received())
+		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventAllBlocksReceived)
 	case dt.Cancel:
 		send(rm.ClientEventProviderCancelled)
 	case dt.NewVoucherResult:
 		if r, ok := s.LastVoucherResult().(*rm.DealResponse); ok {
-			c.response(cd, s, r)
+			c.response(cd, received, r)
 		}
 	case dt.CleanupComplete:
 		if s.Status() == dt.Completed { // both sides have ended: whatever event was missed, all blocks are here
-			c.allHere(cd, s)
+			c.allHere(cd, received)
 		}
 	case dt.Restart:
 		ahead := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
@@ -240,8 +241,18 @@ func (cd *clientDeal) report() bool {
 	return true
 }
 
-func (c *Client) allHere(cd *clientDeal, s dt.ChannelState) {
-	_ = cd.machine.Send(rm.ClientEventBlocksReceived, s.Received())
+// verified bounds what a transfer counted by what is really new in the target: a block that is sent again in a later message
+// is counted by the transfer and is not paid again. mu is held.
+func (cd *clientDeal) verified(counted uint64) uint64 {
+	if cd.target == nil {
+		return counted
+	}
+	held, base := cd.target.Bytes(), cd.target.Base()
+	return min(counted, held-min(held, base))
+}
+
+func (c *Client) allHere(cd *clientDeal, received uint64) {
+	_ = cd.machine.Send(rm.ClientEventBlocksReceived, received)
 	_ = cd.machine.Send(rm.ClientEventAllBlocksReceived)
 	c.complete(cd)
 }
@@ -253,7 +264,7 @@ func (c *Client) complete(cd *clientDeal) {
 	_ = cd.machine.Send(rm.ClientEventComplete)
 }
 
-func (c *Client) response(cd *clientDeal, s dt.ChannelState, r *rm.DealResponse) {
+func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 	if r.ID != cd.id {
 		return
 	}
@@ -280,10 +291,10 @@ func (c *Client) response(cd *clientDeal, s dt.ChannelState, r *rm.DealResponse)
 		if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance {
 			send(rm.ClientEventDealAccepted) // the acceptance was lost in a crash
 		}
-		send(rm.ClientEventBlocksReceived, s.Received())
+		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusFundsNeededLastPayment:
-		send(rm.ClientEventBlocksReceived, s.Received())
+		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventLastPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusCompleted:
 		c.complete(cd)

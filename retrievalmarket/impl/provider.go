@@ -54,8 +54,10 @@ type ProviderConfig struct {
 	Decide  DealDecider
 	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.
 	MaxDealsPerPeer, MaxDeals int
-	Deadlines                 map[fsm.StateKey]fsm.Deadline
-	Log                       *slog.Logger
+	// FreeOnly is for a node that cannot take money: it quotes no price and takes no deal that has one.
+	FreeOnly  bool
+	Deadlines map[fsm.StateKey]fsm.Deadline
+	Log       *slog.Logger
 }
 
 // DealDecider says whether a proposal is accepted, and why not.
@@ -175,6 +177,9 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		if err := p.raiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
 			return err
 		}
+	}
+	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {
+		return pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
 	}
 	if d.Status == rm.DealStatusFundsNeededUnseal && d.FundsReceived.GreaterThanEqual(d.UnsealPrice) {
 		return pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)

@@ -134,6 +134,9 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 	if err := checkTerms(&prop, p.GetAsk()); err != nil {
 		return err
 	}
+	if p.cfg.FreeOnly && priced(prop.PricePerByte, prop.UnsealPrice) {
+		return refuse(rm.DealStatusRejected, errFreeOnly)
+	}
 	state := rm.ProviderDealState{
 		DealProposal: prop, Status: rm.DealStatusNew, Receiver: receiver, FundsReceived: big.Zero(), CurrentInterval: prop.PaymentInterval,
 	}

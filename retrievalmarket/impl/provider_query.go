@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -23,6 +24,17 @@ func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
 	_ = s.WriteQueryResponse(p.answer(ctx, q))
 }
 
+const errFreeOnly = "this provider asks for money and has no ledger to take it: its operator has to set one"
+
+func priced(amounts ...abi.TokenAmount) bool {
+	for _, a := range amounts {
+		if a.Sign() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // queryWork bounds what one query may ask of the node.
 const queryWork = 5 * time.Second
 
@@ -36,6 +48,10 @@ func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
 	tok, _, err := p.cfg.Node.GetChainHead(ctx)
 	if err != nil {
 		r.Status, r.Message = rm.QueryResponseError, "failed to get the chain head: "+err.Error()
+		return r
+	}
+	if priced(ask.PricePerByte, ask.UnsealPrice) && p.cfg.FreeOnly {
+		r.Status, r.Message = rm.QueryResponseError, errFreeOnly
 		return r
 	}
 	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, tok)

@@ -93,6 +93,15 @@ func TestDecider(t *testing.T) {
 	}
 }
 
+// TestFreeOnly: a provider that cannot take money says so and takes free deals only.
+func TestFreeOnly(t *testing.T) {
+	m := newMarket(t, func(c *retrievalimpl.ProviderConfig) { c.FreeOnly = true })
+	res, err := m.propose(1)
+	require.Error(t, err)
+	require.Equal(t, rm.DealStatusRejected, res.Status)
+	require.Contains(t, res.Message, "has no ledger")
+}
+
 // TestM19Limits: a peer, and all peers together, have so many deals and no more.
 func TestM19Limits(t *testing.T) {
 	m := newMarket(t, func(c *retrievalimpl.ProviderConfig) { c.MaxDealsPerPeer = 2 })

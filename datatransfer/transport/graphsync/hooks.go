@@ -127,6 +127,9 @@ func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.Reque
 		}
 		return resp, err
 	case datatransfer.Response:
+		if !m.IsNew() && !m.IsRestart() {
+			return nil, errors.New("a graphsync request for a push answers its New or Restart request")
+		}
 		if c, ok := t.handler().(ChannelChecker); ok {
 			if err := c.CheckRequest(chid, root, request.Selector()); err != nil {
 				return nil, err
@@ -158,7 +161,8 @@ func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.
 // checkRequest compares what graphsync is asked for with what the voucher is about.
 func checkRequest(request graphsync.RequestData, m datatransfer.Request) error {
 	if !m.IsNew() && !m.IsRestart() {
-		return nil
+		// Anything else has no root and no selector to compare with: it would open the whole piece.
+		return errors.New("a graphsync request opens or restarts a channel: updates go to the running request")
 	}
 	if !m.IsPull() {
 		return errors.New("a push request cannot arrive as a graphsync request")

@@ -170,6 +170,9 @@ func CleanupDeal(ctx fsm.Context, env ProviderDealEnvironment, deal rm.ProviderD
 	return ctx.Trigger(rm.ProviderEventCleanupComplete)
 }
 
+// finalWait is how long a deal that is sent and paid waits for the client to hear of it.
+const finalWait = 10 * time.Minute
+
 // Deadlines bound the time in each state without any event.
 func Deadlines(accept, unseal, payment, idle time.Duration) map[fsm.StateKey]fsm.Deadline {
 	out := map[fsm.StateKey]fsm.Deadline{}
@@ -181,7 +184,9 @@ func Deadlines(accept, unseal, payment, idle time.Duration) map[fsm.StateKey]fsm
 	out[rm.DealStatusNew] = fsm.Deadline{After: accept, Event: rm.ProviderEventClientCancelled}
 	set(unseal, rm.DealStatusUnsealing)
 	set(payment, rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededUnseal, rm.DealStatusFundsNeededLastPayment)
-	set(idle, rm.DealStatusUnsealed, rm.DealStatusOngoing, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
+	set(idle, rm.DealStatusUnsealed, rm.DealStatusOngoing, rm.DealStatusBlocksComplete)
+	// Everything is sent and paid: a client that does not come back to hear it does not make the deal a failure.
+	out[rm.DealStatusFinalizing] = fsm.Deadline{After: min(idle, finalWait), Event: rm.ProviderEventComplete}
 	for _, s := range []rm.DealStatus{rm.DealStatusFailing, rm.DealStatusCancelling} {
 		out[s] = fsm.Deadline{After: time.Minute, Event: rm.ProviderEventCancelComplete}
 	}

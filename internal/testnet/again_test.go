@@ -1,0 +1,64 @@
+package testnet_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/api"
+)
+
+// TestBudgetUsedUp: a budget that is too small for the whole ends the run with the exit code of money and both numbers; the
+// same command with more goes on where it stopped, and nothing is paid twice.
+func TestBudgetUsedUp(t *testing.T) {
+	w := newWorld(t, 4<<20, paid)
+	require.NoError(t, w.client.Start(w.ctx, nil))
+	req := w.request()
+	req.Budget = big.NewInt(2 * (5 << 19)).String() // two intervals and a half
+	r, err := w.client.Retrieve(w.ctx, req)
+	require.NoError(t, err)
+	require.False(t, r.OK)
+	require.Equal(t, api.CodeFunds, r.Code, r.Message)
+	require.Contains(t, r.Message, req.Budget)
+	require.Contains(t, r.Message, "--budget")
+	spent := w.vouchered(t, w.client.API())
+	require.True(t, spent.LessThanEqual(big.NewInt(2*(5<<19))))
+
+	r, err = w.client.Retrieve(w.ctx, w.request())
+	require.NoError(t, err)
+	require.True(t, r.OK, "%s %s", r.Status, r.Message)
+	require.Less(t, r.Received, w.bytes, "what was there is not fetched again")
+	total := w.vouchered(t, w.client.API())
+	require.True(t, total.LessThanEqual(big.NewInt(int64(2*w.bytes))), "%s for %d bytes", total, w.bytes)
+}
+
+// TestAnotherProvider: a deal whose provider is gone does not stand in the way of one who has the data.
+func TestAnotherProvider(t *testing.T) {
+	w := newWorld(t, 8<<20, paid)
+	other, err := w.net.Peer(w.ctx, "other", true)
+	require.NoError(t, err)
+	require.NoError(t, other.Start(w.ctx, nil))
+	defer func() { require.NoError(t, other.Stop(context.WithoutCancel(w.ctx))) }()
+	p, err := other.API().Provide(w.ctx, w.file)
+	require.NoError(t, err)
+	require.Equal(t, w.root, p.Root)
+	_, err = other.API().SetAsk(w.ctx, paid)
+	require.NoError(t, err)
+
+	change, reached := half()
+	w.serving(t, change)
+	require.NoError(t, w.client.Start(w.ctx, nil))
+	_, err = w.client.API().Retrieve(w.ctx, w.request())
+	require.NoError(t, err)
+	<-reached
+	require.NoError(t, w.client.Stop(w.ctx))
+	require.NoError(t, w.provider.Stop(w.ctx))
+	require.NoError(t, w.client.Start(w.ctx, nil))
+	req := w.requestFrom(other.Address())
+	r, err := w.client.Retrieve(w.ctx, req)
+	require.NoError(t, err)
+	require.True(t, r.OK, "%s %s", r.Status, r.Message)
+	require.NoError(t, w.provider.Start(w.ctx, nil))
+}
