@@ -135,6 +135,9 @@ func (n *libp2pNetwork) SetDelegate(r Receiver) {
 }
 
 func (n *libp2pNetwork) ConnectTo(ctx context.Context, to peer.ID) error {
+	// Who restarts a channel spaces its attempts itself: the dialer's own pause after a failed one would only add to
+	// them, and outlast the return of a peer that was away for a moment.
+	ctx = network.WithForceDirectDial(ctx, "data transfer")
 	return n.host.Connect(ctx, peer.AddrInfo{ID: to})
 }
 
