@@ -158,7 +158,7 @@ func (s *Store) scan() error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil && !errors.Is(err, errCut) {
+		if err != nil && !errors.Is(err, ErrCut) {
 			return err // not the file: a disk that cannot be read now may be later, and what is there was paid
 		}
 		if err != nil || verify(sec.cid, sec.data) != nil {

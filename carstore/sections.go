@@ -45,7 +45,7 @@ func (s *sections) next() (section, error) {
 	}
 	lenSize := int64(varint.UvarintSize(n))
 	if n > MaxBlock+maxCid || s.off+lenSize+int64(n) > s.end {
-		return out, fmt.Errorf("section of %d bytes at offset %d does not fit: the file %w", n, s.off, errCut)
+		return out, fmt.Errorf("section of %d bytes at offset %d does not fit: the file %w", n, s.off, ErrCut)
 	}
 	if int(n) > cap(s.buf) {
 		s.buf = make([]byte, n)
@@ -56,22 +56,22 @@ func (s *sections) next() (section, error) {
 	}
 	cl, c, err := cid.CidFromBytes(buf)
 	if err != nil {
-		return out, fmt.Errorf("section at offset %d: the file %w: %w", s.off, errCut, err)
+		return out, fmt.Errorf("section at offset %d: the file %w: %w", s.off, ErrCut, err)
 	}
 	if cl > maxCid {
-		return out, fmt.Errorf("section at offset %d: CID of %d bytes is above the limit of %d: the file %w", s.off, cl, maxCid, errCut)
+		return out, fmt.Errorf("section at offset %d: CID of %d bytes is above the limit of %d: the file %w", s.off, cl, maxCid, ErrCut)
 	}
 	out = section{c, buf[cl:], s.off, s.off + lenSize + int64(cl)}
 	s.off += lenSize + int64(n)
 	return out, nil
 }
 
-// errCut is what the bytes themselves show; any other error is one of reading them, which may pass.
-var errCut = errors.New("is cut or lies")
+// ErrCut is what the bytes themselves show; any other error is one of reading them, which may pass.
+var ErrCut = errors.New("is cut or lies")
 
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, varint.ErrOverflow) || errors.Is(err, varint.ErrNotMinimal) {
-		return fmt.Errorf("the file %w: %w", errCut, io.ErrUnexpectedEOF)
+		return fmt.Errorf("the file %w: %w", ErrCut, io.ErrUnexpectedEOF)
 	}
 	return err
 }

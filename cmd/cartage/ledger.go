@@ -35,6 +35,9 @@ func (s *servedLedger) close() {
 
 // listenAgain takes the port of the last time if none is asked for, so that the URL stays the same.
 func listenAgain(h config.Home, listen string) (net.Listener, error) {
+	if host, _, err := net.SplitHostPort(listen); err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		return nil, api.Errorf(api.CodeUsage, "For example --listen 127.0.0.1:4000.", "%q is not a loopback address: without TLS the ledger is served on this machine only", listen)
+	}
 	file := h.Path("listen")
 	if data, err := os.ReadFile(file); err == nil && listen == anyPort {
 		if ln, err := net.Listen("tcp", strings.TrimSpace(string(data))); err == nil {
@@ -91,7 +94,7 @@ func serveLedger(ctx context.Context, h config.Home, listen string) (*servedLedg
 }
 
 func (c *cli) ledgerCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "ledger", Short: "The embedded ledger: a process and a home of its own"}
+	cmd := c.group(&cobra.Command{Use: "ledger", Short: "The embedded ledger: a process and a home of its own"})
 	o := ledger.Options{}
 	initCmd := &cobra.Command{
 		Use: "init", Short: "Make a ledger in the home", Args: c.args(cobra.NoArgs),
@@ -132,9 +135,14 @@ func (c *cli) ledgerCmd() *cobra.Command {
 				fmt.Println("token file", s.tokenFile)
 				fmt.Println("ready; stop with Ctrl-C")
 			}
-			<-cmd.Context().Done()
-			s.close()
-			return err
+			select {
+			case <-cmd.Context().Done():
+				s.close()
+				return err
+			case err := <-s.done: // it cannot serve, for example because somebody closed its socket
+				s.stop()
+				return errors.Join(err, s.l.Close())
+			}
 		},
 	}
 	serve.Flags().StringVar(&listen, "listen", anyPort, "loopback address and port")

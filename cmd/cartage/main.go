@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -34,8 +35,11 @@ func run() int {
 		return 0
 	}
 	code := api.CodeOf(err)
-	if c.usage || strings.HasPrefix(err.Error(), "unknown command") {
+	switch {
+	case c.usage, strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		code = api.CodeUsage
+	case code == api.CodeOther && errors.Is(err, fs.ErrPermission):
+		code = api.CodeUnauthorised
 	}
 	if ctx.Err() != nil && code == api.CodeOther {
 		code = api.CodeInterrupted
@@ -67,6 +71,19 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(),
 		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd())
 	return root
+}
+
+// group makes a command that only has others below it refuse what is none of them: a mistyped verb is not a success.
+func (c *cli) group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		if len(a) == 0 {
+			return cmd.Help()
+		}
+		c.usage = true
+		return fmt.Errorf("unknown command %q for %q: see %s --help", a[0], cmd.CommandPath(), cmd.CommandPath())
+	}
+	return cmd
 }
 
 // args is cobra's check of the number of arguments, as an error of usage.
@@ -102,7 +119,9 @@ func (c *cli) withNode(ctx context.Context, f func(ctx context.Context, n *api.N
 	if err != nil {
 		return err
 	}
-	if _, err := h.Load(); err != nil {
+	if _, err := h.Load(); errors.Is(err, fs.ErrPermission) {
+		return err
+	} else if err != nil {
 		return api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
 	}
 	remote, done, err := node.Dial(ctx, h)

@@ -80,7 +80,7 @@ func (c *cli) piecesCmd() *cobra.Command {
 }
 
 func (c *cli) askCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "ask", Short: "The price of what this node provides"}
+	cmd := c.group(&cobra.Command{Use: "ask", Short: "The price of what this node provides"})
 	show := func(a *api.Ask) error {
 		return c.show(a, [][2]string{{"price per byte", a.PricePerByte + " attoFIL"}, {"unseal price", a.UnsealPrice + " attoFIL"},
 			{"payment interval", size(a.PaymentInterval)}, {"interval increase", size(a.PaymentIntervalIncrease)}})
@@ -233,7 +233,7 @@ func (c *cli) walletCmd() *cobra.Command {
 		}
 		return table(c, l, header, row, "the wallet is empty: cartage wallet new")
 	}
-	cmd := &cobra.Command{Use: "wallet", Short: "The keys of this node"}
+	cmd := c.group(&cobra.Command{Use: "wallet", Short: "The keys of this node"})
 	cmd.AddCommand(
 		&cobra.Command{Use: "new", Short: "Make a key", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
 			b, err := n.WalletNew(ctx)
@@ -260,7 +260,7 @@ func (c *cli) faucetCmd() *cobra.Command {
 }
 
 func (c *cli) paychCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "paych", Short: "Payment channels"}
+	cmd := c.group(&cobra.Command{Use: "paych", Short: "Payment channels"})
 	header := []string{"CHANNEL", "DIRECTION", "DEPOSIT", "VOUCHERED", "REDEEMED", "STATE"}
 	state := func(p api.PayChannel) string {
 		switch {

@@ -341,7 +341,7 @@ func (n *Node) checkWallet(ctx context.Context, to address.Address, funds abi.To
 	}
 	balance, err := n.Payments.Chain().Balance(ctx, from)
 	if err != nil {
-		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
+		return coded(err)
 	}
 	free := n.Payments.Free(from, to)
 	if have := big.Add(balance, free); have.LessThan(funds) {

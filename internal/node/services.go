@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/paych"
@@ -50,6 +51,8 @@ func coded(err error) error {
 		return api.Errorf(api.CodeUnauthorised, "", "%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, paych.ErrUnknownChannel):
 		return api.Errorf(api.CodeNotFound, "", "%w", err)
+	case errors.Is(err, carstore.ErrBadHash), errors.Is(err, carstore.ErrCut):
+		return api.Errorf(api.CodeVerification, "", "%w", err)
 	case errors.Is(err, paych.ErrWalletFunds):
 		return api.Errorf(api.CodeFunds, "On a development ledger: cartage faucet.", "%w", err)
 	}

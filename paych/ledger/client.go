@@ -64,7 +64,7 @@ func (c *Client) unavailable(err error) error {
 	if errors.As(err, &conn) || strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "EOF") {
 		return fmt.Errorf("%w at %s: %w", ErrUnavailable, c.url, err)
 	}
-	if strings.Contains(err.Error(), "401") {
+	if strings.Contains(err.Error(), "http status 401") || strings.Contains(err.Error(), "401 Unauthorized") {
 		return fmt.Errorf("%w at %s", ErrUnauthorised, c.url)
 	}
 	return err
