@@ -1,0 +1,144 @@
+package paych
+
+import (
+	"context"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+)
+
+// flight is a message that the chain has not answered yet.
+type flight struct {
+	msg    cid.Cid
+	grants map[string]abi.TokenAmount // what it is for, by deal
+	done   chan struct{}              // closed when its result is stored
+}
+
+// inFlight tells whether a message is on its way; p.mu is held.
+func (p *payer) inFlight() bool { return len(p.rec.Intent) > 0 }
+
+// finish waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
+// is looked up by its intent.
+func (m *Manager) finish(ctx context.Context, p *payer) error {
+	p.mu.Lock()
+	rec := p.rec
+	p.mu.Unlock()
+	if len(rec.Intent) == 0 {
+		return nil
+	}
+	if rec.Msg == nil {
+		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
+		if err == nil && !msg.Defined() {
+			msg, err = m.submit(ctx, p, rec.pending())
+		}
+		if err != nil {
+			return err
+		}
+		rec.Msg = &msg
+	}
+	r, err := m.chain.Wait(ctx, *rec.Msg)
+	if err != nil {
+		return err
+	}
+	ok := r.ExitCode == 0
+	err = m.save(ctx, p, func(rec *outChannel) {
+		if ok {
+			rec.Amount, rec.Address = big.Add(rec.Amount, rec.Pending), r.Channel
+		}
+		rec.Intent, rec.Msg, rec.Pending = nil, nil, big.Zero()
+	})
+	if err != nil {
+		return err
+	}
+	if ok {
+		m.mu.Lock()
+		m.byAddr[r.Channel] = p
+		m.mu.Unlock()
+	}
+	p.land(ok)
+	return nil
+}
+
+// land turns what a message was for into reservations, or forgets it, and wakes who waits for it.
+func (p *payer) land(ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.flight
+	if f == nil {
+		return
+	}
+	if ok {
+		for deal, amount := range f.grants {
+			p.hold(deal, amount)
+		}
+	}
+	p.flight = nil
+	close(f.done)
+}
+
+// WaitReady waits for a message of GetOrCreate; it may be called again, also after a restart.
+func (m *Manager) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, error) {
+	r, err := m.chain.Wait(ctx, msg)
+	if err != nil {
+		return address.Undef, err
+	}
+	if err := r.failure(msg); err != nil {
+		return address.Undef, err
+	}
+	p, err := m.outbound(r.Channel)
+	if err != nil { // not stored yet
+		info, err := m.chain.Channel(ctx, r.Channel)
+		if err != nil {
+			return address.Undef, err
+		}
+		if p, err = m.pair(info.From, info.To); err != nil {
+			return address.Undef, err
+		}
+	}
+	for {
+		f, landed, err := m.landed(p, r.Channel, msg)
+		if err != nil || landed {
+			return r.Channel, err
+		}
+		if err := m.enqueue(p, nil); err != nil {
+			return address.Undef, err
+		}
+		if err := waitFor(ctx, f); err != nil {
+			return address.Undef, err
+		}
+	}
+}
+
+// landed tells whether the result of a message is stored, or why it is not.
+func (m *Manager) landed(p *payer, ch address.Address, msg cid.Cid) (*flight, bool, error) {
+	m.mu.Lock()
+	known := m.byAddr[ch] == p
+	m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known && (p.rec.Msg == nil || *p.rec.Msg != msg) && (p.flight == nil || p.flight.msg != msg) {
+		return nil, true, nil
+	}
+	return p.flight, false, p.trouble
+}
+
+// waitFor waits until a message has landed; one that was found at the start of the process has no flight to wait for.
+func waitFor(ctx context.Context, f *flight) error {
+	var done chan struct{}
+	if f != nil {
+		done = f.done
+	}
+	t := time.NewTimer(minRetryWait)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
