@@ -131,6 +131,7 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	n.runs[root.String()] = r
 	n.mu.Unlock()
 	here, err := n.complete(r, root)
+	err = coded(err)
 	if here {
 		close(r.done)
 	}
