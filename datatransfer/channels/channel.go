@@ -37,6 +37,10 @@ type Channel struct {
 
 	// Credit is the state of the one comparison of position and limit (see impl).
 	Credit Credit
+
+	vouchers, results pending
+	// Inbound serialises what the messages of the other side do to this channel: they come on several paths (W-23).
+	Inbound sync.Mutex
 }
 
 // Credit says how far the sender may go.
@@ -45,7 +49,36 @@ type Credit struct {
 	Limit   uint64
 	Paused  bool // a pause on account of the limit is in force
 	Asked   uint64
-	Has     uint64 // position of the recipient at its last restart
+	Has     uint64 // position that the recipient named with its last request
+	Held    bool   // the application of the responder paused, whatever the limit says
+	Resent  uint64 // bytes that went out again and were not counted
+	Restart int    // restarts so far
+}
+
+// pending are the newest vouchers or results: those that may not be in the store yet. Snapshots share the array.
+type pending struct {
+	from  uint64 // index of the first
+	items []Encoded
+}
+
+func (p *pending) stored(i uint64) {
+	if len(p.items) > 0 && i == p.from {
+		p.items, p.from = p.items[1:len(p.items):len(p.items)], i+1
+	}
+}
+
+func (p pending) get(i uint64) (Encoded, bool) {
+	if i < p.from || i-p.from >= uint64(len(p.items)) {
+		return Encoded{}, false
+	}
+	return p.items[i-p.from], true
+}
+
+func (p *pending) add(i uint64, e Encoded) {
+	if len(p.items) == 0 {
+		p.from = i
+	}
+	p.items = append(p.items, e)
 }
 
 type work struct {
@@ -72,7 +105,10 @@ func (c *Channel) State() dt.ChannelState {
 }
 
 func (c *Channel) snapshot() state {
-	return state{rec: c.rec, store: &c.set.store, first: c.first, last: c.last, lastResult: c.lastRes}
+	return state{
+		rec: c.rec, store: &c.set.store, first: c.first, last: c.last, lastResult: c.lastRes,
+		vouchers: c.vouchers, results: c.results,
+	}
 }
 
 // Do runs f under the channel's lock; f must not block.
@@ -123,11 +159,13 @@ func (c *Channel) applyItem(event dt.EventCode, part string, e Encoded) error {
 	w.part, w.item = part, e
 	if part == "v" {
 		w.index, c.last = c.rec.Vouchers-1, e
+		c.vouchers.add(w.index, e)
 		if w.index == 0 {
 			c.first = e
 		}
 	} else {
 		w.index, c.lastRes = c.rec.Results-1, e
+		c.results.add(w.index, e)
 	}
 	w.state = c.snapshot()
 	return nil
@@ -151,13 +189,20 @@ func (c *Channel) Block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 	case dt.DataSent:
 		highest, bytes = &c.rec.SentTotal, &c.rec.Sent
 	}
-	if unique && uint64(index) > *highest {
+	at := uint64(index)
+	if unique && (at > *highest || kind == dt.DataQueued && c.rec.Skipped.has(at)) {
 		fresh = true
+		if kind == dt.DataQueued {
+			c.rec.Skipped.sent(*highest, at, c.Credit.Has)
+		}
 		if err := c.apply(progress, size); err != nil {
 			return false, *bytes, err
 		}
 	}
-	err = c.apply(kind, uint64(index))
+	if kind == dt.DataQueued && unique && !fresh {
+		c.Credit.Resent += size
+	}
+	err = c.apply(kind, at)
 	return fresh, *bytes, err
 }
 
@@ -285,6 +330,15 @@ func (c *Channel) write(w work) error {
 		err = b.Commit(s.ctx)
 	}
 	c.dirty, c.flushed = 0, time.Now()
+	if err == nil && w.part != "" {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if w.part == "v" {
+			c.vouchers.stored(w.index)
+		} else {
+			c.results.stored(w.index)
+		}
+	}
 	return err
 }
 

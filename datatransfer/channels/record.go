@@ -49,6 +49,8 @@ type Hot struct {
 	Vouchers, Results, Logs               uint64 // counts of the lists
 	// WasPaused keeps the pause of the responder over FinishTransfer.
 	WasPaused bool
+	// Skipped is what a sender left out on the word of the recipient.
+	Skipped Skipped
 }
 
 // Encoded is a voucher or a result as it is stored.
@@ -69,7 +71,7 @@ func (h *Hot) fields() []wire.Field {
 		wire.Uint("Status", &h.Status), wire.Uint("Queued", &h.Queued), wire.Uint("Sent", &h.Sent), wire.Uint("Received", &h.Received),
 		wire.Uint("QueuedTotal", &h.QueuedTotal), wire.Uint("SentTotal", &h.SentTotal), wire.Uint("ReceivedTotal", &h.ReceivedTotal),
 		wire.Text("Message", &h.Message), wire.Uint("Vouchers", &h.Vouchers), wire.Uint("Results", &h.Results), wire.Uint("Logs", &h.Logs),
-		wire.Bool("WasPaused", &h.WasPaused),
+		wire.Bool("WasPaused", &h.WasPaused), skippedField("Skipped", &h.Skipped),
 	}
 }
 

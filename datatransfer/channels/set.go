@@ -2,6 +2,7 @@ package channels
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -23,9 +24,10 @@ type Set struct {
 	notifier  Notifier
 	onCleanup func(*Channel)
 
-	mu    sync.Mutex
-	live  map[dt.ChannelID]*Channel
-	group shared.Group
+	mu     sync.Mutex // never held across I/O
+	live   map[dt.ChannelID]*Channel
+	coming map[dt.ChannelID]bool // being created
+	group  shared.Group
 }
 
 // New makes a set over ds. onCleanup frees everything that belongs to a channel that ends.
@@ -36,7 +38,7 @@ func New(ctx context.Context, ds datastore.Batching, vouchers, results DecoderBy
 	}
 	return &Set{
 		store: store{ds: ds, vouchers: vouchers, results: results, ctx: context.WithoutCancel(ctx)},
-		table: t, notifier: notify, onCleanup: onCleanup, live: map[dt.ChannelID]*Channel{},
+		table: t, notifier: notify, onCleanup: onCleanup, live: map[dt.ChannelID]*Channel{}, coming: map[dt.ChannelID]bool{},
 	}, nil
 }
 
@@ -71,43 +73,95 @@ func (s *Set) Close(ctx context.Context) error {
 
 // Create stores a new channel with its opening voucher and announces Open.
 func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.group.Closed() {
-		return nil, fmt.Errorf("channel %s: data transfer is stopped", st.ChannelID)
-	}
-	if _, dup := s.live[st.ChannelID]; dup {
-		return nil, fmt.Errorf("channel %s exists already", st.ChannelID)
-	}
-	if has, err := s.store.ds.Has(s.store.ctx, key("s", st.ChannelID)); err != nil || has {
-		return nil, fmt.Errorf("channel %s exists already (%v)", st.ChannelID, err)
+	if err := s.reserve(st.ChannelID); err != nil {
+		return nil, err
 	}
 	c := &Channel{set: s, id: st.ChannelID, rec: Record{Static: st, Hot: Hot{Vouchers: 1}}, first: voucher, last: voucher}
-	b, err := s.store.ds.Batch(s.store.ctx)
+	err := s.writeNew(c, voucher)
+	s.mu.Lock()
+	delete(s.coming, st.ChannelID)
+	if err == nil {
+		s.live[st.ChannelID] = c
+	}
+	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	if err = s.store.putStatic(b, &st); err == nil {
-		if err = s.store.putItem(b, "v", st.ChannelID, 0, voucher); err == nil {
-			if err = s.store.putHot(b, &c.rec); err == nil {
-				err = b.Commit(s.store.ctx)
-			}
-		}
+	return c, c.Apply(dt.Open)
+}
+
+// reserve keeps an id from being created twice at once.
+func (s *Set) reserve(chid dt.ChannelID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.group.Closed() {
+		return fmt.Errorf("channel %s: data transfer is stopped", chid)
+	}
+	if s.live[chid] != nil || s.coming[chid] {
+		return fmt.Errorf("channel %s: %w", chid, ErrExists)
+	}
+	s.coming[chid] = true
+	return nil
+}
+
+// ErrExists says that the id of a new channel is taken.
+var ErrExists = errors.New("exists already")
+
+func (s *Set) writeNew(c *Channel, voucher Encoded) error {
+	has, err := s.store.ds.Has(s.store.ctx, key("s", c.id))
+	if err == nil && has {
+		return fmt.Errorf("channel %s: %w", c.id, ErrExists)
+	}
+	var b datastore.Batch
+	if err == nil {
+		b, err = s.store.ds.Batch(s.store.ctx)
+	}
+	if err == nil {
+		err = s.store.putStatic(b, &c.rec.Static)
+	}
+	if err == nil {
+		err = s.store.putItem(b, "v", c.id, 0, voucher)
+	}
+	if err == nil {
+		err = s.store.putHot(b, &c.rec)
+	}
+	if err == nil {
+		err = b.Commit(s.store.ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("store channel %s: %w", st.ChannelID, err)
+		return fmt.Errorf("store channel %s: %w", c.id, err)
 	}
-	s.live[st.ChannelID] = c
-	return c, c.Apply(dt.Open)
+	return nil
 }
 
 // Get returns a channel, resident or from the store.
 func (s *Set) Get(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.live[chid]; c != nil {
+	if c := s.Resident(chid); c != nil {
 		return c, nil
 	}
+	c, err := s.read(ctx, chid)
+	if err != nil {
+		return nil, err
+	}
+	if IsChannelTerminated(c.rec.Status) {
+		return c, nil
+	}
+	s.mu.Lock()
+	if first := s.live[chid]; first != nil { // somebody was faster
+		s.mu.Unlock()
+		return first, nil
+	}
+	s.live[chid] = c
+	s.mu.Unlock()
+	if IsChannelCleaningUp(c.rec.Status) { // the process ended in the middle of it
+		c.mu.Lock()
+		c.push(work{event: flushOnly, at: time.Now(), persist: true, cleanup: true, state: c.snapshot()})
+		c.mu.Unlock()
+	}
+	return c, nil
+}
+
+func (s *Set) read(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 	rec, err := s.store.load(ctx, chid)
 	if err != nil {
 		return nil, err
@@ -119,14 +173,6 @@ func (s *Set) Get(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 	}
 	if rec.Results > 0 {
 		c.lastRes, _ = s.store.readItem("r", chid, rec.Results-1)
-	}
-	if !IsChannelTerminated(rec.Status) {
-		s.live[chid] = c
-	}
-	if IsChannelCleaningUp(rec.Status) { // the process ended in the middle of it
-		c.mu.Lock()
-		c.push(work{event: flushOnly, at: time.Now(), persist: true, cleanup: true, state: c.snapshot()})
-		c.mu.Unlock()
 	}
 	return c, nil
 }

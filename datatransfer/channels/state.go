@@ -21,6 +21,8 @@ type state struct {
 	store       *store
 	first, last Encoded
 	lastResult  Encoded
+
+	vouchers, results pending
 }
 
 var _ dt.ChannelState = state{}
@@ -71,11 +73,11 @@ func (s state) LastVoucherResult() dt.VoucherResult {
 }
 
 func (s state) Vouchers() []dt.Voucher {
-	return list[dt.Voucher](s.store.readList(s.rec.Static.ChannelID, "v", s.rec.Vouchers), s.store.vouchers)
+	return list[dt.Voucher](s.store.readList(s.rec.Static.ChannelID, "v", s.rec.Vouchers, s.vouchers), s.store.vouchers)
 }
 
 func (s state) VoucherResults() []dt.VoucherResult {
-	return list[dt.VoucherResult](s.store.readList(s.rec.Static.ChannelID, "r", s.rec.Results), s.store.results)
+	return list[dt.VoucherResult](s.store.readList(s.rec.Static.ChannelID, "r", s.rec.Results, s.results), s.store.results)
 }
 
 func list[T comparable](in []Encoded, by DecoderByType) []T {

@@ -99,10 +99,12 @@ func (s *store) readItem(part string, chid dt.ChannelID, i uint64) (Encoded, err
 	return e, wire.DecodeTuple(data, "voucher", e.fields())
 }
 
-func (s *store) readList(chid dt.ChannelID, part string, n uint64) []Encoded {
-	out := make([]Encoded, 0, n)
+func (s *store) readList(chid dt.ChannelID, part string, n uint64, newest pending) []Encoded {
+	out := make([]Encoded, 0, min(n, 1024))
 	for i := range n {
-		if e, err := s.readItem(part, chid, i); err == nil {
+		if e, ok := newest.get(i); ok {
+			out = append(out, e)
+		} else if e, err := s.readItem(part, chid, i); err == nil {
 			out = append(out, e)
 		}
 	}

@@ -27,7 +27,16 @@ func (m *Manager) live(chid dt.ChannelID) (*channels.Channel, error) {
 }
 
 // OnChannelOpened implements datatransfer.EventsHandler.
-func (m *Manager) OnChannelOpened(chid dt.ChannelID) error { return m.apply(chid, dt.Opened) }
+func (m *Manager) OnChannelOpened(chid dt.ChannelID) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	if over(c) {
+		return fmt.Errorf("channel %s has ended", chid)
+	}
+	return c.Apply(dt.Opened)
+}
 
 func (m *Manager) apply(chid dt.ChannelID, event dt.EventCode, args ...any) error {
 	c, err := m.live(chid)
@@ -97,6 +106,9 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 	if rerr == nil && result == nil {
 		return nil
 	}
+	if errors.Is(rerr, dt.ErrPause) {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
+	}
 	msg, err := m.answer(c, rerr, result)
 	if err != nil {
 		return err
@@ -112,12 +124,15 @@ func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, inde
 	if err != nil {
 		return nil, err
 	}
+	if over(c) {
+		return nil, dt.ErrPause // cleanup cancels the response: a failure would tell the other side another story
+	}
 	fresh, total, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, size, index, unique)
 	if err != nil || chid.Initiator == m.peerID {
 		return nil, err
 	}
 	credit := m.credit(c)
-	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh || m.resending(c, index) {
+	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh || !fresh && m.resending(c, index) {
 		return nil, nil
 	}
 	additional := size
@@ -292,6 +307,9 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 
 // complete is the end of data on the responder's side (section 4.7).
 func (m *Manager) complete(c *channels.Channel) error {
+	if over(c) {
+		return nil
+	}
 	chid := c.ID()
 	var result dt.VoucherResult
 	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) { return r.OnComplete(chid) }, &result)
@@ -315,14 +333,15 @@ func (m *Manager) complete(c *channels.Channel) error {
 	return err
 }
 
-// CheckRequest compares a graphsync request that answers our push with the channel.
+// CheckRequest compares a graphsync request with the channel whose data it asks for: one that answers our push, or
+// one that goes on after a pause of the requester.
 func (m *Manager) CheckRequest(chid dt.ChannelID, root ipld.Link, selector ipld.Node) error {
 	c, err := m.live(chid)
 	if err != nil {
 		return err
 	}
 	s := c.State()
-	if s.IsPull() {
+	if s.Sender() != m.peerID {
 		return errors.New("the other side asks for data of a channel on which it sends")
 	}
 	if l, ok := root.(cidlink.Link); !ok || !l.Cid.Equals(s.BaseCID()) || !shared.SameNode(selector, s.Selector()) {
@@ -337,9 +356,14 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 	if err != nil {
 		return err
 	}
+	if chid.Initiator != m.peerID {
+		return fmt.Errorf("channel %s: a response comes from the responder", chid)
+	}
 	if over(c) {
 		return nil
 	}
+	c.Inbound.Lock()
+	defer c.Inbound.Unlock()
 	if resp.IsCancel() {
 		return c.Apply(dt.Cancel) // cleanup cancels our own request too
 	}
@@ -355,7 +379,7 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 	case resp.IsRestart():
 		err = c.Apply(dt.Restart)
 	case resp.IsComplete() && !resp.IsPaused():
-		return c.Apply(dt.ResponderCompletes)
+		return m.responderCompletes(c)
 	case resp.IsComplete():
 		err = c.Apply(dt.ResponderBeginsFinalization)
 	}
@@ -365,7 +389,25 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 	if resp.IsPaused() {
 		return c.Apply(dt.PauseResponder)
 	}
-	return c.Apply(dt.ResumeResponder)
+	if err := c.Apply(dt.ResumeResponder); err != nil {
+		return err
+	}
+	if c.State().Status() == dt.InitiatorPaused {
+		return dt.ErrPause // our own pause goes on
+	}
+	return nil
+}
+
+// responderCompletes ends a push at once whose data the responder never asked for: it had all of it.
+func (m *Manager) responderCompletes(c *channels.Channel) error {
+	s := c.State()
+	if err := c.Apply(dt.ResponderCompletes); err != nil {
+		return err
+	}
+	if s.IsPull() || s.Status() != dt.Requested {
+		return nil
+	}
+	return c.Apply(dt.FinishTransfer)
 }
 
 func (m *Manager) receiveResult(c *channels.Channel, resp dt.Response) (done bool, err error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -269,6 +270,31 @@ func (m *Manager) Reposition(ctx context.Context, chid dt.ChannelID, received ui
 		r.Received, r.ReceivedTotal = received, uint64(position)
 	})
 	return nil
+}
+
+// Silent tells whether this side, as the sender of a channel, sends nothing at present: it paused, or waits for the recipient's
+// payment. A transport asks it whenever a recipient asks for data with a message that does not open or restart the channel.
+func (m *Manager) Silent(chid dt.ChannelID) bool {
+	c, err := m.live(chid)
+	if err != nil {
+		return true
+	}
+	held := false
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { held = cr.Held || cr.Paused })
+	switch c.State().Status() {
+	case dt.BothPaused:
+		return true
+	case dt.ResponderPaused:
+		return chid.Initiator != m.peerID
+	case dt.InitiatorPaused:
+		return chid.Initiator == m.peerID
+	}
+	return held && chid.Initiator != m.peerID
+}
+
+// Undelivered takes a message that a transport could not carry after all.
+func (m *Manager) Undelivered(chid dt.ChannelID, msg dt.Message) {
+	m.outbox.send(chid, chid.OtherParty(m.peerID), msg, time.Minute)
 }
 
 // HasAll tells the channel that everything is here already: then the word of the responder that it is done ends it, and no

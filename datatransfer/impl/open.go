@@ -21,6 +21,20 @@ func (m *Manager) open(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.No
 	if err := m.ready.Ready(); err != nil {
 		return nil, nil, err
 	}
+	c, req, err := m.create(to, voucher, base, sel, pull)
+	for errors.Is(err, channels.ErrExists) { // the clock went back
+		c, req, err = m.create(to, voucher, base, sel, pull)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	m.configure(c.ID(), voucher)
+	m.net.Protect(to, c.ID().String())
+	m.monitor.Add(c.ID())
+	return c, req, nil
+}
+
+func (m *Manager) create(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node, pull bool) (*channels.Channel, dt.Request, error) {
 	chid := dt.ChannelID{Initiator: m.peerID, Responder: to, ID: dt.TransferID(m.ids.Next())}
 	req, err := message.NewRequest(chid.ID, false, pull, voucher.Type(), voucher, base, sel)
 	if err != nil {
@@ -35,13 +49,7 @@ func (m *Manager) open(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.No
 		return nil, nil, err
 	}
 	c, err := m.channels.Create(st, enc)
-	if err != nil {
-		return nil, nil, err
-	}
-	m.configure(chid, voucher)
-	m.net.Protect(to, chid.String())
-	m.monitor.Add(chid)
-	return c, req, nil
+	return c, req, err
 }
 
 // OpenPushDataChannel implements datatransfer.Manager.
@@ -173,7 +181,7 @@ func (m *Manager) PauseDataTransferChannel(ctx context.Context, chid dt.ChannelI
 	if chid.Initiator == m.peerID {
 		return c.Apply(dt.PauseInitiator)
 	}
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Held = true, true })
 	return c.Apply(dt.PauseResponder)
 }
 
@@ -190,15 +198,18 @@ func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.Channel
 	if err != nil {
 		return err
 	}
+	if _, ok := m.transport.(dt.PauseableTransport); !ok {
+		return dt.ErrUnsupported
+	}
 	event := dt.ResumeInitiator
 	if chid.Initiator != m.peerID {
 		event = dt.ResumeResponder
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = false })
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Held = false, false })
 	}
-	if err := c.Apply(event); err != nil {
+	if err := m.resume(ctx, c, m.updateMessage(chid, false)); err != nil {
 		return err
 	}
-	return m.resume(ctx, c, m.updateMessage(chid, false))
+	return c.Apply(event)
 }
 
 // resume resumes on the transport; a message that it cannot carry goes over the network.

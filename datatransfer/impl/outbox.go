@@ -28,6 +28,7 @@ type letter struct {
 	to       peer.ID
 	msg      dt.Message
 	deadline time.Time
+	once     bool // not worth a second attempt
 }
 
 func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(dt.ChannelID, error)) *outbox {
@@ -36,13 +37,23 @@ func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(d
 
 // send queues a message that is worth delivering for the given time.
 func (o *outbox) send(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration) {
+	o.put(chid, letter{to: to, msg: msg, deadline: time.Now().Add(worth)})
+}
+
+// once queues a message that is sent if the other side can be reached now: an answer to somebody whose channel we do not
+// keep costs nothing later.
+func (o *outbox) once(chid dt.ChannelID, to peer.ID, msg dt.Message) {
+	o.put(chid, letter{to: to, msg: msg, deadline: time.Now().Add(10 * time.Second), once: true})
+}
+
+func (o *outbox) put(chid dt.ChannelID, l letter) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.queues[chid]) >= 1024 {
 		return
 	}
 	_, running := o.queues[chid]
-	o.queues[chid] = append(o.queues[chid], letter{to, msg, time.Now().Add(worth)})
+	o.queues[chid] = append(o.queues[chid], l)
 	if !running && !o.group.Go(func() { o.run(chid) }) {
 		delete(o.queues, chid)
 	}
@@ -69,9 +80,9 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 	defer cancel()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		sctx, done := context.WithTimeout(ctx, 10*time.Second)
-		err := o.net.SendMessage(sctx, l.to, l.msg)
+		err := o.sendNow(sctx, l)
 		done()
-		if err == nil {
+		if err == nil || l.once {
 			return
 		}
 		o.failed(chid, err)
@@ -81,6 +92,17 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// sendNow hands a message over, in order: the next one leaves when the other side has taken this one.
+func (o *outbox) sendNow(ctx context.Context, l letter) error {
+	n, ok := o.net.(interface {
+		SendInOrder(context.Context, peer.ID, dt.Message) error
+	})
+	if ok && !l.once {
+		return n.SendInOrder(ctx, l.to, l.msg)
+	}
+	return o.net.SendMessage(ctx, l.to, l.msg)
 }
 
 // wait ends when all goroutines have; the context of the outbox must be over.

@@ -21,21 +21,40 @@ type receiver struct{ m *Manager }
 func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Request) {
 	m := r.m
 	chid := dt.ChannelID{Initiator: sender, Responder: m.peerID, ID: req.TransferID()}
-	if (req.IsNew() || req.IsRestart()) && req.IsPull() {
-		slog.Debug("pull request on the network path refused", "channel", chid)
-		return
-	}
-	resp, err := m.OnRequestReceived(chid, req)
-	if (req.IsNew() || req.IsRestart()) && resp != nil && resp.Accepted() {
-		if err := m.openForPush(ctx, chid, req, resp); err != nil {
-			_ = m.apply(chid, dt.Error, err.Error())
+	if (req.IsNew() || req.IsRestart()) && req.IsPull() {
+		if resp, err := m.reject(chid, req.IsRestart(), nil, errors.New("a pull request comes with a graphsync request")); resp != nil {
+			slog.Debug("data-transfer request refused", "channel", chid, "error", err)
+			m.outbox.once(chid, sender, resp)
 		}
 		return
 	}
-	if resp != nil {
-		m.outbox.send(chid, sender, resp, completeWorth)
+	resp, err := m.OnRequestReceived(chid, req)
+	switch {
+	case !req.IsNew() && !req.IsRestart():
+		if resp != nil {
+			m.outbox.send(chid, sender, resp, completeWorth)
+		}
+		if errors.Is(err, dt.ErrPause) && req.IsVoucher() {
+			m.hold(ctx, chid)
+			return
+		}
+		m.steer(ctx, chid, err)
+	case resp == nil || resp.IsComplete(): // has been said again
+	case !resp.Accepted(): // whatever runs under that id goes on
+		m.outbox.once(chid, sender, resp)
+	default:
+		if err := m.openForPush(ctx, chid, req, resp); err != nil {
+			_ = m.apply(chid, dt.Error, err.Error())
+		}
 	}
-	m.steer(ctx, chid, err)
+}
+
+func (m *Manager) hold(ctx context.Context, chid dt.ChannelID) {
+	if p, ok := m.transport.(dt.PauseableTransport); ok {
+		if err := p.PauseChannel(ctx, chid); err != nil {
+			slog.Debug("channel could not be paused", "channel", chid, "error", err)
+		}
+	}
 }
 
 // openForPush asks the initiator of an accepted push for the data.
@@ -52,34 +71,29 @@ func (m *Manager) openForPush(ctx context.Context, chid dt.ChannelID, req dt.Req
 	if err := m.transport.OpenChannel(m.ctx, chid.Initiator, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), state, resp); err != nil {
 		return err
 	}
-	if p, ok := m.transport.(dt.PauseableTransport); ok && resp.IsPaused() {
-		return p.PauseChannel(ctx, chid)
+	if resp.IsPaused() {
+		m.hold(ctx, chid)
 	}
 	return nil
 }
 
-// steer does on the transport what a network message asked for.
+// steer does on the transport what a network message asked for. A pause of the other side needs nothing here: a sender that
+// pauses sends nothing, a requester that pauses ends its request and sends a new one when it goes on.
 func (m *Manager) steer(ctx context.Context, chid dt.ChannelID, err error) {
-	p, ok := m.transport.(dt.PauseableTransport)
-	switch {
-	case !ok || err == nil:
-	case errors.Is(err, dt.ErrPause):
-		_ = p.PauseChannel(ctx, chid)
-	case errors.Is(err, dt.ErrResume):
-		if c, err := m.live(chid); err == nil {
-			_ = m.resume(ctx, c, m.updateMessage(chid, false))
-		}
-	default:
-		_ = m.transport.CloseChannel(ctx, chid)
+	if err == nil || errors.Is(err, dt.ErrPause) || errors.Is(err, dt.ErrResume) {
+		return
 	}
+	_ = m.transport.CloseChannel(ctx, chid)
 }
 
 // ReceiveResponse implements network.Receiver.
 func (r receiver) ReceiveResponse(ctx context.Context, sender peer.ID, resp dt.Response) {
 	chid := dt.ChannelID{Initiator: r.m.peerID, Responder: sender, ID: resp.TransferID()}
-	if err := r.m.OnResponseReceived(chid, resp); err != nil {
+	err := r.m.OnResponseReceived(chid, resp)
+	if err != nil && !errors.Is(err, dt.ErrPause) {
 		slog.Debug("data-transfer response refused", "channel", chid, "error", err)
 	}
+	r.m.steer(ctx, chid, err)
 }
 
 // ReceiveError implements network.Receiver.
@@ -104,6 +118,9 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 	if err := m.ready.Ready(); err != nil {
 		return nil, err
 	}
+	if chid.Initiator == m.peerID {
+		return nil, fmt.Errorf("channel %s: a request comes from the initiator", chid)
+	}
 	switch {
 	case req.IsNew():
 		return m.receiveNew(chid, req)
@@ -123,7 +140,10 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 	case req.IsVoucher() || req.VoucherType() != "":
 		return m.receiveVoucher(c, req)
 	case req.IsPaused():
-		return nil, errors.Join(c.Apply(dt.PauseInitiator), dt.ErrPause)
+		if err := c.Apply(dt.PauseInitiator); err != nil {
+			return nil, err
+		}
+		return nil, dt.ErrPause
 	}
 	if err := c.Apply(dt.ResumeInitiator); err != nil {
 		return nil, err
@@ -159,7 +179,12 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 	if serr != nil {
 		return m.reject(chid, false, nil, serr)
 	}
-	return m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause))
+	resp, serr := m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause))
+	if resp == nil && serr != nil { // stored, and not to be answered: it ends here
+		_ = c.Apply(dt.Error, serr.Error())
+		return m.reject(chid, false, nil, serr)
+	}
+	return resp, serr
 }
 
 // accept announces an accepted request and answers it.
@@ -185,7 +210,10 @@ func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Vou
 	if !paused {
 		return resp, nil
 	}
-	return resp, errors.Join(c.Apply(dt.PauseResponder), dt.ErrPause)
+	if err := c.Apply(dt.PauseResponder); err != nil {
+		return nil, err
+	}
+	return resp, dt.ErrPause
 }
 
 func (m *Manager) reject(chid dt.ChannelID, restart bool, result dt.VoucherResult, cause error) (dt.Response, error) {
@@ -296,6 +324,10 @@ func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rer
 	msg, err := m.resultMessage(c, true, paused, result)
 	if err != nil {
 		return nil, err
+	}
+	if paused {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
+		return msg.(dt.Response), dt.ErrPause
 	}
 	if !errors.Is(rerr, dt.ErrResume) || finalizing || !m.unpause(c) {
 		return msg.(dt.Response), nil

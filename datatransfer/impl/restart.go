@@ -27,9 +27,7 @@ func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.Channe
 	case channels.IsChannelTerminated(s.Status()):
 		return nil
 	case channels.IsChannelCleaningUp(s.Status()):
-		_ = c.Apply(dt.CompleteCleanupOnRestart)
-		m.onCleanup(c)
-		return c.Apply(dt.CleanupComplete)
+		return ignoreOver(c, c.Apply(dt.CompleteCleanupOnRestart)) // looking it up has started what was left of the cleanup
 	case chid.Initiator != m.peerID:
 		return m.askRestart(ctx, s)
 	}
@@ -123,6 +121,9 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 	if m.channels.Resident(chid) == nil {
 		return m.reject(chid, true, nil, errors.New("channel is not live"))
 	}
+	if err := m.boundRestarts(c); err != nil {
+		return m.reject(chid, true, nil, err)
+	}
 	result, voucher, err := m.validate(true, chid, req)
 	if !accepted(err) {
 		return m.reject(chid, true, result, fmt.Errorf("restart request for channel %s failed validation: %w", chid, err))
@@ -130,10 +131,28 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 	return m.accept(c, dt.Restart, voucher, result, errors.Is(err, dt.ErrPause) || m.mustStayPaused(c))
 }
 
+// resendFloor is how much may go out again whatever the size of the channel: what is on the way when a connection breaks.
+const resendFloor = 16 << 20
+
+// boundRestarts refuses to send a channel over and over: at most its own size again for each three restarts.
+func (m *Manager) boundRestarts(c *channels.Channel) (err error) {
+	c.Do(func(r *channels.Record, cr *channels.Credit) {
+		cr.Restart++
+		allowed := uint64(cr.Restart)*resendFloor + uint64(cr.Restart+2)/3*r.Queued
+		if cr.Resent > allowed {
+			err = fmt.Errorf("channel was restarted %d times and %d bytes were sent again: the bound is %d", cr.Restart, cr.Resent, allowed)
+		}
+	})
+	return err
+}
+
 // mustStayPaused tells whether the responder's account keeps a restarted channel paused.
 func (m *Manager) mustStayPaused(c *channels.Channel) bool {
 	cr := m.credit(c)
 	s := c.State()
+	if cr.Held {
+		return true
+	}
 	if cr.Limited {
 		// What was counted and lost on the way may go out again; nothing new may.
 		return s.Queued() >= cr.Limit && cr.Has >= uint64(s.QueuedCidsTotal())

@@ -109,7 +109,7 @@ func (n *libp2pNetwork) Unprotect(id peer.ID, tag string) bool {
 func (n *libp2pNetwork) SetDelegate(r Receiver) {
 	if r == nil {
 		if n.cancel != nil {
-			n.cancel()
+			n.cancel() // resets what is being received
 		}
 		for _, p := range n.protocols {
 			n.host.RemoveStreamHandler(p)
@@ -189,14 +189,44 @@ func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Str
 }
 
 func (n *libp2pNetwork) SendMessage(ctx context.Context, to peer.ID, msg datatransfer.Message) error {
-	s, err := n.openStream(ctx, to)
+	s, err := n.send(ctx, to, msg)
 	if err != nil {
 		return err
+	}
+	return s.Close()
+}
+
+// takenWithin is how long SendInOrder waits for a receiver.
+const takenWithin = 2 * time.Second
+
+// SendInOrder sends a message and waits a moment for the other side to have taken it, which it shows by closing its end: every
+// message has a stream of its own, and streams overtake each other.
+func (n *libp2pNetwork) SendInOrder(ctx context.Context, to peer.ID, msg datatransfer.Message) error {
+	s, err := n.send(ctx, to, msg)
+	if err != nil {
+		return err
+	}
+	if err := s.CloseWrite(); err != nil {
+		_ = s.Reset()
+		return err
+	}
+	_ = s.SetReadDeadline(time.Now().Add(takenWithin))
+	if _, err := io.ReadFull(s, make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
+		_ = s.Reset() // sent all the same
+		return nil
+	}
+	return s.Close()
+}
+
+func (n *libp2pNetwork) send(ctx context.Context, to peer.ID, msg datatransfer.Message) (network.Stream, error) {
+	s, err := n.openStream(ctx, to)
+	if err != nil {
+		return nil, err
 	}
 	m, err := msg.MessageForProtocol(s.Protocol())
 	if err != nil {
 		_ = s.Reset()
-		return fmt.Errorf("unrecognized protocol on remote: %s", s.Protocol())
+		return nil, fmt.Errorf("unrecognized protocol on remote: %s", s.Protocol())
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -205,9 +235,9 @@ func (n *libp2pNetwork) SendMessage(ctx context.Context, to peer.ID, msg datatra
 	_ = s.SetWriteDeadline(deadline)
 	if err := m.ToNet(s); err != nil {
 		_ = s.Reset()
-		return err
+		return nil, err
 	}
-	return s.Close()
+	return s, nil
 }
 
 func (n *libp2pNetwork) handleNewStream(s network.Stream) {
@@ -223,9 +253,15 @@ func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 		_ = s.Reset()
 		return
 	}
-	for range maxMessagesPerStream {
+	stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
+	defer stop()
+	for i := 0; ; i++ {
 		_ = s.SetReadDeadline(time.Now().Add(readDeadline))
 		msg, err := message.FromNet(s)
+		if err == nil && i == maxMessagesPerStream {
+			_ = s.Reset()
+			return
+		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 				_ = s.Reset()
@@ -236,7 +272,6 @@ func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 		}
 		n.dispatch(p, msg)
 	}
-	_ = s.Reset()
 }
 
 func (n *libp2pNetwork) dispatch(p peer.ID, msg datatransfer.Message) {

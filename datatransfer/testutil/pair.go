@@ -32,8 +32,16 @@ import (
 
 // MemStore is a link system in memory.
 type MemStore struct {
-	mu   sync.Mutex
-	data map[string][]byte
+	mu     sync.Mutex
+	data   map[string][]byte
+	onRead func(cid.Cid)
+}
+
+// OnRead calls f before each block is read; f may wait.
+func (s *MemStore) OnRead(f func(cid.Cid)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onRead = f
 }
 
 // NewMemStore returns an empty store.
@@ -51,6 +59,12 @@ func (s *MemStore) LinkSystem() ipld.LinkSystem {
 	ls := cidlink.DefaultLinkSystem()
 	ls.TrustedStorage = true
 	ls.StorageReadOpener = func(_ linking.LinkContext, l ipld.Link) (io.Reader, error) {
+		s.mu.Lock()
+		f := s.onRead
+		s.mu.Unlock()
+		if cl, ok := l.(cidlink.Link); ok && f != nil {
+			f(cl.Cid)
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		b, ok := s.data[l.Binary()]
@@ -126,7 +140,7 @@ func NewPeer(ctx context.Context, ds datastore.Batching, opts ...impl.DataTransf
 	if ds == nil {
 		ds = dssync.MutexWrap(datastore.NewMapDatastore())
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	p := &Peer{Host: h, Store: NewMemStore(), cancel: cancel}
 	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem())
 	p.Transport = graphsync.NewTransport(h.ID(), gs)

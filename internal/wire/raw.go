@@ -24,6 +24,9 @@ func copyItem(r *cbg.CborReader, out *bytes.Buffer, limit, depth int) error {
 	if depth == 0 {
 		return errors.New("nested too deep")
 	}
+	if isFloat, err := copyFloat(r, out); isFloat || err != nil {
+		return err
+	}
 	maj, n, err := r.ReadHeader()
 	if err != nil {
 		return err
@@ -51,7 +54,7 @@ func copyItem(r *cbg.CborReader, out *bytes.Buffer, limit, depth int) error {
 	case cbg.MajUnsignedInt, cbg.MajNegativeInt:
 	case cbg.MajOther:
 		if n != 20 && n != 21 && n != 22 {
-			return errors.New("floats and undefined values are not supported here")
+			return errors.New("short floats and undefined values are not dag-cbor")
 		}
 	}
 	if children > uint64(limit) {
@@ -221,4 +224,19 @@ func CheckClaims(data []byte) error {
 		}
 	}
 	return nil
+}
+
+// copyFloat copies a float of 64 bits, the only kind that dag-cbor has: its bytes are not a length, which the header of any
+// other item is.
+func copyFloat(r *cbg.CborReader, out *bytes.Buffer) (bool, error) {
+	b, err := r.ReadByte()
+	if err != nil {
+		return false, err
+	}
+	if b != 0xfb {
+		return false, r.UnreadByte()
+	}
+	out.WriteByte(b)
+	_, err = io.CopyN(out, r, 8)
+	return true, eof(err)
 }

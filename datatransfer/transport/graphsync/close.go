@@ -3,6 +3,7 @@ package graphsync
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-graphsync"
@@ -10,8 +11,16 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 )
 
+// cancelRequest waits no longer than ctx: graphsync itself waits for the end of a read of the store, if one is going on.
 func (t *Transport) cancelRequest(ctx context.Context, id graphsync.RequestID) error {
-	err := t.gs.Cancel(ctx, id)
+	done := make(chan error, 1)
+	go func() { done <- t.gs.Cancel(ctx, id) }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if errors.As(err, new(graphsync.RequestNotFoundErr)) {
 		return nil
 	}
@@ -28,6 +37,11 @@ func (t *Transport) CloseChannel(ctx context.Context, chid datatransfer.ChannelI
 	}
 	id, live := c.current, c.live && !c.away
 	c.run++
+	if live { // what still comes of it is nobody's
+		delete(t.requests, id)
+		c.live = false
+		close(c.done)
+	}
 	t.mu.Unlock()
 	if !live {
 		return nil
@@ -72,6 +86,17 @@ func (t *Transport) CleanupChannel(chid datatransfer.ChannelID) {
 	}
 }
 
+// cancelAll cancels requests side by side.
+func (t *Transport) cancelAll(ctx context.Context, ids []graphsync.RequestID) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		wg.Go(func() { _ = t.cancelRequest(ctx, id) })
+	}
+	wg.Wait()
+}
+
 // Shutdown implements datatransfer.Transport: hooks are unregistered, running requests are cancelled, and all
 // goroutines have ended, unless ctx ends first.
 func (t *Transport) Shutdown(ctx context.Context) error {
@@ -89,11 +114,7 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 	for _, u := range t.unregister {
 		u()
 	}
-	for _, id := range ids {
-		cctx, cancel := context.WithTimeout(ctx, time.Second)
-		_ = t.cancelRequest(cctx, id)
-		cancel()
-	}
+	t.cancelAll(ctx, ids)
 	for _, s := range stores {
 		_ = t.gs.UnregisterPersistenceOption(s)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
@@ -40,7 +41,7 @@ func (t *Transport) outgoingRequest(p peer.ID, request graphsync.RequestData, ha
 	}
 	if err := t.handler().OnChannelOpened(chid); err != nil {
 		t.log(chid, err)
-		t.finish(request.ID())
+		t.abandon(chid, request.ID())
 		return
 	}
 	if name, ok := t.storeOf(chid); ok {
@@ -71,8 +72,13 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	}
 	t.begin(chid)
 	resp, err := t.process(chid, request, msg)
+	if errors.Is(err, datatransfer.ErrResume) {
+		err = nil
+	}
 	paused := errors.Is(err, datatransfer.ErrPause)
-	queued, resume := t.end(chid, err == nil || paused)
+	if err != nil && !paused {
+		t.end(chid)
+	}
 	if resp != nil {
 		exts, xerr := extension.ToExtensionData(resp, incomingExtensions)
 		if xerr != nil {
@@ -87,18 +93,18 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 		ha.TerminateWithError(err)
 		return
 	}
-	old, hadOld, terr := t.track(chid, request.ID(), true)
+	b, terr := t.accept(chid, request.ID())
 	if terr != nil {
 		ha.TerminateWithError(terr)
 		return
 	}
-	if hadOld {
-		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, old)) })
+	if b.hadOld {
+		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, b.old)) })
 	}
-	if paused && !resume {
+	if paused && !b.resume || t.silent(chid, msg) {
 		ha.PauseResponse()
 	}
-	for _, m := range queued {
+	for _, m := range b.queued {
 		if exts, err := extension.ToExtensionData(m, t.supported); err == nil {
 			ha.SendExtensionData(exts[0])
 		}
@@ -111,15 +117,22 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 }
 
 func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (datatransfer.Message, error) {
-	root := cidlink.Link{Cid: request.Root()}
 	switch m := msg.(type) {
 	case datatransfer.Request:
-		if err := checkRequest(request, m); err != nil {
+		err := checkRequest(request, m)
+		if !m.IsNew() && !m.IsRestart() {
+			err = t.checkResumed(chid, request)
+			if err == nil && !m.IsUpdate() {
+				err = errors.New("only an update comes with the request of a recipient that goes on")
+			}
+		}
+		if err != nil {
 			return nil, err
 		}
 		t.tellPosition(chid, request, m)
 		resp, err := t.handler().OnRequestReceived(chid, m)
-		if err == nil && m.IsNew() {
+		if m.IsNew() && (err == nil || errors.Is(err, datatransfer.ErrPause)) {
+			t.tellPosition(chid, request, m)
 			t.handler().OnTransferQueued(chid)
 		}
 		if resp == nil {
@@ -127,13 +140,14 @@ func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.Reque
 		}
 		return resp, err
 	case datatransfer.Response:
-		if !m.IsNew() && !m.IsRestart() {
-			return nil, errors.New("a graphsync request for a push answers its New or Restart request")
+		var err error
+		if m.IsNew() || m.IsRestart() {
+			err = t.checkChannel(chid, request)
+		} else {
+			err = t.checkResumed(chid, request)
 		}
-		if c, ok := t.handler().(ChannelChecker); ok {
-			if err := c.CheckRequest(chid, root, request.Selector()); err != nil {
-				return nil, err
-			}
+		if err != nil {
+			return nil, err
 		}
 		if m.IsNew() {
 			t.handler().OnTransferQueued(chid)
@@ -148,7 +162,7 @@ func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.
 	h, ok := t.handler().(interface {
 		OnRestartPosition(datatransfer.ChannelID, int64)
 	})
-	if !ok || !m.IsRestart() {
+	if !ok {
 		return
 	}
 	n := int64(0)
@@ -158,12 +172,30 @@ func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.
 	h.OnRestartPosition(chid, n)
 }
 
+// checkResumed lets a requester go on after its own pause: a request comes again, with another message in the place of the
+// one that opened the channel. That message names no root and no selector, so those of the channel count.
+func (t *Transport) checkResumed(chid datatransfer.ChannelID, request graphsync.RequestData) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	known := c != nil && c.sending
+	t.mu.Unlock()
+	if !known {
+		return errors.New("a graphsync request opens, restarts or resumes a channel: updates go to the running request")
+	}
+	return t.checkChannel(chid, request)
+}
+
+// checkChannel compares what graphsync is asked for with the channel that it names.
+func (t *Transport) checkChannel(chid datatransfer.ChannelID, request graphsync.RequestData) error {
+	c, ok := t.handler().(ChannelChecker)
+	if !ok {
+		return nil
+	}
+	return c.CheckRequest(chid, cidlink.Link{Cid: request.Root()}, request.Selector())
+}
+
 // checkRequest compares what graphsync is asked for with what the voucher is about.
 func checkRequest(request graphsync.RequestData, m datatransfer.Request) error {
-	if !m.IsNew() && !m.IsRestart() {
-		// Anything else has no root and no selector to compare with: it would open the whole piece.
-		return errors.New("a graphsync request opens or restarts a channel: updates go to the running request")
-	}
 	if !m.IsPull() {
 		return errors.New("a push request cannot arrive as a graphsync request")
 	}
@@ -185,6 +217,10 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 	if !ok {
 		return
 	}
+	if !t.from(p, chid) {
+		return
+	}
+	t.reached(chid)
 	for _, msg := range t.messages(response) {
 		var answer datatransfer.Message
 		var err error
@@ -202,12 +238,11 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 				ha.UpdateRequestWithExtensions(exts...)
 			}
 		}
-		if errors.Is(err, datatransfer.ErrPause) {
-			id := response.RequestID()
-			t.background(func(ctx context.Context) { t.log(chid, t.gs.Pause(ctx, id)) })
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, datatransfer.ErrPause):
+			t.hold(chid)
+		case errors.Is(err, datatransfer.ErrResume): // says that this side need not wait for the other any more: it does not
+		case err != nil:
 			ha.TerminateWithError(err)
 			return
 		}
@@ -244,12 +279,23 @@ func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, bl
 	if !ok {
 		return
 	}
+	t.moved(chid, block.Index())
 	err := t.handler().OnDataReceived(chid, block.Link(), block.BlockSize(), block.Index(), block.BlockSizeOnWire() != 0)
 	switch {
 	case errors.Is(err, datatransfer.ErrPause):
-		ha.PauseRequest()
+		ha.PauseRequest() // at this block; hold frees the request
+		t.hold(chid)
 	case err != nil:
 		ha.TerminateWithError(err)
+	}
+}
+
+// moved notes how far the blocks of a requester have come.
+func (t *Transport) moved(chid datatransfer.ChannelID, index int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil {
+		c.position = max(c.position, index)
 	}
 }
 
@@ -259,7 +305,7 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 	}
 	chid, ok := t.of(request.ID())
 	if !ok {
-		ha.TerminateWithError(errors.New("the request is not the current one of a channel"))
+		t.stale(request, ha)
 		return
 	}
 	msg, err := t.handler().OnDataQueued(chid, block.Link(), block.BlockSize(), block.Index(), true)
@@ -281,6 +327,16 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 	}
 }
 
+// stale ends a response to an earlier request of a channel: nobody counts what it sends. It is paused and then cancelled: a
+// failure would reach the requester over a new connection and end the channel there.
+func (t *Transport) stale(request graphsync.RequestData, ha graphsync.OutgoingBlockHookActions) {
+	if msg, err := extension.GetTransferData(request, t.supported); err != nil || msg == nil {
+		return // not a request of data transfer
+	}
+	ha.PauseResponse()
+	t.background(func(ctx context.Context) { _ = t.cancelRequest(ctx, request.ID()) })
+}
+
 func (t *Transport) blockSent(p peer.ID, request graphsync.RequestData, block graphsync.BlockData) {
 	if block.BlockSizeOnWire() == 0 {
 		return
@@ -292,7 +348,7 @@ func (t *Transport) blockSent(p peer.ID, request graphsync.RequestData, block gr
 
 func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, update graphsync.RequestData, ha graphsync.RequestUpdatedHookActions) {
 	chid, ok := t.of(request.ID())
-	if !ok {
+	if !ok || !t.from(p, chid) {
 		return
 	}
 	msg, err := extension.GetTransferData(update, t.supported)
@@ -325,7 +381,13 @@ func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, upd
 			ha.SendExtensionData(exts[0])
 		}
 	}
-	if err != nil && !errors.Is(err, datatransfer.ErrPause) && !errors.Is(err, datatransfer.ErrResume) {
+	switch {
+	case err == nil || errors.Is(err, datatransfer.ErrResume):
+	case errors.Is(err, datatransfer.ErrPause):
+		if r, ok := msg.(datatransfer.Request); ok && r.IsVoucher() {
+			t.background(func(ctx context.Context) { t.log(chid, t.PauseChannel(ctx, chid)) })
+		}
+	default:
 		ha.TerminateWithError(err)
 	}
 }
@@ -374,6 +436,9 @@ func (t *Transport) receiveError(p peer.ID, gserr error) {
 		}
 	}
 	t.mu.Unlock()
+	if timeout := net.Error(nil); !errors.As(gserr, &timeout) || !timeout.Timeout() { // an idle stream loses nothing
+		t.shake(ids)
+	}
 	for _, id := range ids {
 		t.log(id, t.handler().OnReceiveDataError(id, gserr))
 	}

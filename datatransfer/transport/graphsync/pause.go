@@ -13,8 +13,12 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
 )
 
-// PauseChannel implements datatransfer.PauseableTransport.
+// PauseChannel implements datatransfer.PauseableTransport. A sender pauses its response; a requester ends its request and
+// asks for the rest when it resumes.
 func (t *Transport) PauseChannel(ctx context.Context, chid datatransfer.ChannelID) error {
+	if t.hold(chid) {
+		return nil
+	}
 	id, _, away, err := t.wish(chid)
 	if err != nil || away {
 		return err
@@ -50,6 +54,9 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	if err != nil {
 		return err
 	}
+	if t.requesting(chid) {
+		return t.askForRest(chid, msg)
+	}
 	if away {
 		return errAway
 	}
@@ -60,7 +67,8 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	if !notPausedYet(err) {
 		return err
 	}
-	t.background(func(ctx context.Context) {
+	t.group.Go(func() {
+		ctx := t.ctx // until the state is reached or the channel ends
 		for wait := 200 * time.Microsecond; ctx.Err() == nil; wait = min(2*wait, 50*time.Millisecond) {
 			select {
 			case <-ctx.Done():
@@ -71,7 +79,7 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 				return
 			}
 			if err := t.gs.Unpause(ctx, id, exts...); !notPausedYet(err) {
-				t.log(chid, err)
+				t.undelivered(chid, msg, err)
 				return
 			}
 		}
@@ -97,9 +105,11 @@ func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message)
 	return true
 }
 
-// PeerAway ends the responses to a peer whose connection is gone: it has to ask again, and what is meant for it must not go
-// into the old request.
+// PeerAway ends the requests and responses with a peer whose connection is gone: messages may be lost, so that what comes
+// over the next connection does not follow what came before. The requester has to ask again, and what is meant for it must
+// not go into the old request.
 func (t *Transport) PeerAway(p peer.ID) {
+	t.lost(p)
 	t.mu.Lock()
 	var gone []graphsync.RequestID
 	for id, c := range t.channels {
@@ -113,6 +123,19 @@ func (t *Transport) PeerAway(p peer.ID) {
 	t.mu.Unlock()
 	for _, id := range gone {
 		t.background(func(ctx context.Context) { _ = t.cancelRequest(ctx, id) })
+	}
+}
+
+// undelivered hands a message back that did not leave with a resumption.
+func (t *Transport) undelivered(chid datatransfer.ChannelID, msg datatransfer.Message, err error) {
+	if err == nil {
+		return
+	}
+	t.log(chid, err)
+	if h, ok := t.handler().(interface {
+		Undelivered(datatransfer.ChannelID, datatransfer.Message)
+	}); ok {
+		h.Undelivered(chid, msg)
 	}
 }
 

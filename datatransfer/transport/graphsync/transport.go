@@ -87,6 +87,26 @@ type channel struct {
 	resume   bool   // a resume was asked for while opening
 	run      uint64 // grows with each wish to pause or resume: an older one gives up
 	done     chan struct{}
+
+	// Of a requester.
+	ask      ask
+	held     bool  // paused by this side: no request is to run
+	heard    bool  // the other side has answered the current request
+	holdNext bool  // paused by this side, as soon as the other side has shown that it got the request
+	shaken   bool  // messages of the other side may be lost
+	position int64 // highest index of a block that came
+}
+
+// ask is what a requester asks for; its context bounds every request of the channel.
+type ask struct {
+	ctx      context.Context
+	sender   peer.ID
+	root     ipld.Link
+	selector ipld.Node
+	msg      datatransfer.Message
+	skip     int64
+	again    bool // skip is told even if it is 0
+	retried  bool // a gap was found in what came, and asked for once more
 }
 
 // NewTransport makes a transport over a graphsync exchange.
@@ -113,10 +133,16 @@ func (t *Transport) SetEventHandler(events datatransfer.EventsHandler) error {
 
 func (t *Transport) handler() datatransfer.EventsHandler { return *t.events.Load() }
 
-// track binds a request to a channel as its current one; the old one is returned if it may still run.
-func (t *Transport) track(chid datatransfer.ChannelID, id graphsync.RequestID, sending bool) (old graphsync.RequestID, hadOld bool, err error) {
+// track binds a request to a channel as its current one; the old one is returned if it may still run. A requester
+// tells what it asks for.
+func (t *Transport) track(chid datatransfer.ChannelID, id graphsync.RequestID, a *ask) (old graphsync.RequestID, hadOld bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.bind(chid, id, a)
+}
+
+// bind is track; mu is held.
+func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a *ask) (old graphsync.RequestID, hadOld bool, err error) {
 	if t.closed {
 		return old, false, errors.New("transport is shut down")
 	}
@@ -133,7 +159,10 @@ func (t *Transport) track(chid datatransfer.ChannelID, id graphsync.RequestID, s
 		}
 		delete(t.requests, old)
 	}
-	c.current, c.live, c.sending, c.away, c.done = id, true, sending, false, make(chan struct{})
+	c.current, c.live, c.sending, c.away, c.done = id, true, a == nil, false, make(chan struct{})
+	if a != nil {
+		c.ask, c.held, c.heard, c.holdNext, c.shaken, c.position = *a, false, false, false, false, max(c.position, a.skip)
+	}
 	t.requests[id] = c
 	return old, hadOld, nil
 }
@@ -151,19 +180,37 @@ func (t *Transport) begin(chid datatransfer.ChannelID) {
 	c.opening, c.resume = true, false
 }
 
-func (t *Transport) end(chid datatransfer.ChannelID, accepted bool) (queued []datatransfer.Message, resume bool) {
+func (t *Transport) end(chid datatransfer.ChannelID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
 	if c == nil {
-		return nil, false
+		return
 	}
-	queued, resume = c.queued, c.resume
 	c.queued, c.opening, c.resume = nil, false, false
-	if !accepted && !c.live && !c.away {
+	if !c.live && !c.away {
 		delete(t.channels, chid)
 	}
-	return queued, resume
+}
+
+// begun is what came of a request that was accepted.
+type begun struct {
+	queued []datatransfer.Message
+	resume bool
+	old    graphsync.RequestID
+	hadOld bool
+}
+
+// accept makes a request the current one of its channel, in one step with taking what was asked for while it was decided on.
+func (t *Transport) accept(chid datatransfer.ChannelID, id graphsync.RequestID) (b begun, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil {
+		b.queued, b.resume = c.queued, c.resume
+		c.queued, c.opening, c.resume = nil, false, false
+	}
+	b.old, b.hadOld, err = t.bind(chid, id, nil)
+	return b, err
 }
 
 // of returns the channel whose current request is id.
@@ -200,23 +247,32 @@ func (t *Transport) OpenChannel(ctx context.Context, dataSender peer.ID, chid da
 	if t.events.Load() == nil {
 		return datatransfer.ErrHandlerNotSet
 	}
-	exts, err := extension.ToExtensionData(msg, t.supported)
+	t.stopCurrent(ctx, chid)
+	a := ask{ctx: ctx, sender: dataSender, root: root, selector: stor, msg: msg}
+	if state != nil {
+		a.skip, a.again = state.ReceivedCidsTotal(), true
+	}
+	return t.request(chid, a)
+}
+
+// request asks for the data of a channel.
+func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
+	exts, err := extension.ToExtensionData(a.msg, t.supported)
 	if err != nil {
 		return err
 	}
-	if state != nil {
+	if a.again {
 		exts = append(exts, graphsync.ExtensionData{
-			Name: graphsync.ExtensionsDoNotSendFirstBlocks, Data: donotsendfirstblocks.EncodeDoNotSendFirstBlocks(state.ReceivedCidsTotal()),
+			Name: graphsync.ExtensionsDoNotSendFirstBlocks, Data: donotsendfirstblocks.EncodeDoNotSendFirstBlocks(a.skip),
 		})
 	}
-	t.stopCurrent(ctx, chid)
 	id := graphsync.NewRequestID()
-	if _, _, err := t.track(chid, id, false); err != nil {
+	if _, _, err := t.track(chid, id, &a); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.WithValue(ctx, graphsync.RequestIDContextKey{}, id))
+	ctx, cancel := context.WithCancel(context.WithValue(a.ctx, graphsync.RequestIDContextKey{}, id))
 	stop := context.AfterFunc(t.ctx, cancel)
-	responses, errs := t.gs.Request(ctx, dataSender, root, stor, exts...)
+	responses, errs := t.gs.Request(ctx, a.sender, a.root, a.selector, exts...)
 	drain := func() {
 		defer cancel()
 		defer stop()
@@ -276,6 +332,17 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 	}
 	if wrong != nil {
 		cause = fmt.Errorf("%w: %w", errVerification, wrong)
+	}
+	if errors.As(cause, new(graphsync.RequestClientCancelledErr)) && t.isHeld(chid) {
+		return
+	}
+	if cause == nil && missing > 0 && t.askAgain(chid) {
+		return
+	}
+	if cause != nil && wrong == nil && t.isShaken(chid) && errors.As(cause, new(graphsync.RemoteIncorrectResponseError)) {
+		t.stop(chid) // a message is missing in between: only a restart helps
+		t.log(chid, t.handler().OnReceiveDataError(chid, fmt.Errorf("messages were lost: %w", cause)))
+		return
 	}
 	if t.onRequestDone != nil {
 		t.onRequestDone(chid)

@@ -1,0 +1,203 @@
+package graphsync
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ipfs/go-graphsync"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+)
+
+// A requester does not use the pause of graphsync: there the same request comes back under the same id, and a sender that
+// has not finished with the first one mixes the two up, leaves out blocks that were on their way, or ends the wrong one.
+// Instead the request is cancelled, which is what the other side sees of a pause in either case, and a new one asks for
+// the rest.
+
+// hold ends the request of a requester until it is resumed, and reports whether this side is one.
+func (t *Transport) hold(chid datatransfer.ChannelID) bool {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || c.sending || c.ask.root == nil {
+		t.mu.Unlock()
+		return false
+	}
+	c.run++
+	if c.live && !c.heard {
+		// The first answer to a push travels with this request: it has to arrive first.
+		c.holdNext = true
+		t.mu.Unlock()
+		return true
+	}
+	t.mu.Unlock()
+	t.stop(chid)
+	return true
+}
+
+// stop ends the request of a requester now.
+func (t *Transport) stop(chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil {
+		t.mu.Unlock()
+		return
+	}
+	c.held, c.holdNext = true, false
+	id, live := c.current, c.live
+	t.mu.Unlock()
+	if live {
+		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
+	}
+}
+
+// reached notes that the other side has got the current request, and does what waited for that.
+func (t *Transport) reached(chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || c.sending {
+		t.mu.Unlock()
+		return
+	}
+	c.heard = true
+	hold := c.holdNext
+	t.mu.Unlock()
+	if hold {
+		t.hold(chid)
+	}
+}
+
+// shake notes that messages of a peer may be lost: what comes next may not follow what came before.
+func (t *Transport) shake(ids []datatransfer.ChannelID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		if c := t.channels[id]; c != nil && !c.sending {
+			c.shaken = true
+		}
+	}
+}
+
+func (t *Transport) isShaken(chid datatransfer.ChannelID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	return c != nil && c.shaken
+}
+
+// abandon ends a request that the events handler does not want.
+func (t *Transport) abandon(chid datatransfer.ChannelID, id graphsync.RequestID) {
+	t.finish(id)
+	t.mu.Lock()
+	if c := t.channels[chid]; c != nil && c.current == id {
+		delete(t.channels, chid)
+	}
+	t.mu.Unlock()
+	t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
+}
+
+// from tells whether a peer is the other side of a channel: request ids are secret only as long as nobody tells them.
+func (t *Transport) from(p peer.ID, chid datatransfer.ChannelID) bool {
+	return chid.OtherParty(t.self) == p
+}
+
+// silent asks the events handler whether a recipient that goes on after its pause gets nothing yet.
+func (t *Transport) silent(chid datatransfer.ChannelID, msg datatransfer.Message) bool {
+	if r, ok := msg.(datatransfer.Request); ok && (r.IsNew() || r.IsRestart()) {
+		return false // its answer says so
+	}
+	if r, ok := msg.(datatransfer.Response); ok && (r.IsNew() || r.IsRestart()) {
+		return false
+	}
+	h, ok := t.handler().(interface {
+		Silent(datatransfer.ChannelID) bool
+	})
+	return ok && h.Silent(chid)
+}
+
+// lost ends the requests to a peer from which messages were lost; a restart asks for the rest.
+func (t *Transport) lost(p peer.ID) {
+	t.mu.Lock()
+	var ids []datatransfer.ChannelID
+	for id, c := range t.channels {
+		if c.live && !c.sending && id.OtherParty(t.self) == p {
+			ids = append(ids, id)
+		}
+	}
+	t.mu.Unlock()
+	for _, id := range ids {
+		t.stop(id)
+	}
+}
+
+func (t *Transport) isHeld(chid datatransfer.ChannelID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	return c != nil && c.held
+}
+
+func (t *Transport) requesting(chid datatransfer.ChannelID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	return c != nil && !c.sending && c.ask.root != nil
+}
+
+var errNotHeld = errors.New("the request is not paused")
+
+// askForRest resumes a requester; msg travels with the new request. If there is no pause of this side to end, the message
+// has to go another way.
+func (t *Transport) askForRest(chid datatransfer.ChannelID, msg datatransfer.Message) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c != nil {
+		c.holdNext = false
+	}
+	if c == nil || !c.held {
+		t.mu.Unlock()
+		return errNotHeld
+	}
+	c.held = false
+	run, live, done := c.run, c.live, c.done
+	t.mu.Unlock()
+	if !live {
+		return t.askRest(chid, run, msg)
+	}
+	t.background(func(ctx context.Context) {
+		select {
+		case <-done:
+			t.undelivered(chid, msg, t.askRest(chid, run, msg))
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+func (t *Transport) askRest(chid datatransfer.ChannelID, run uint64, msg datatransfer.Message) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || c.run != run {
+		t.mu.Unlock()
+		return nil // another wish came since
+	}
+	a := c.ask
+	a.msg, a.skip, a.again, a.retried = msg, c.position, true, false
+	t.mu.Unlock()
+	return t.request(chid, a)
+}
+
+// askAgain asks once more for everything that is not here, if blocks are missing after a request that skipped some: sender
+// and recipient may count differently.
+func (t *Transport) askAgain(chid datatransfer.ChannelID) bool {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || !c.ask.again || c.ask.retried {
+		t.mu.Unlock()
+		return false
+	}
+	a := c.ask
+	a.skip, a.retried = 0, true
+	t.mu.Unlock()
+	return t.request(chid, a) == nil
+}
