@@ -2,6 +2,7 @@ package datatransfer
 
 import (
 	"io"
+	"strings"
 	"time"
 
 	cbg "github.com/whyrusleeping/cbor-gen"
@@ -52,7 +53,7 @@ func (cs *ChannelStages) AddLog(stage, msg string) {
 	}
 	st.Name, st.UpdatedTime = stage, now
 	if len(msg) > maxLogText {
-		msg = msg[:maxLogText]
+		msg = strings.ToValidUTF8(msg[:maxLogText], "")
 	}
 	if msg == "" || len(st.Logs) > 0 && st.Logs[len(st.Logs)-1].Log == msg {
 		return

@@ -19,7 +19,8 @@ import (
 type Config struct {
 	// AcceptTimeout bounds the time to the acceptance.
 	AcceptTimeout time.Duration
-	// RestartDebounce is the quiet time after an error before the restart.
+	// RestartDebounce is the quiet time after an error before the restart, and the least pause between two attempts: it
+	// doubles with each restart that moved nothing, up to 5 minutes, and some jitter comes on top. 0 stands for one second.
 	RestartDebounce time.Duration
 	// RestartBackoff is the pause after a restart that was sent.
 	RestartBackoff time.Duration
@@ -67,6 +68,7 @@ type Monitor struct {
 
 type monitored struct {
 	failures   uint32
+	paused     bool
 	restarting bool
 	again      bool
 	accept     *time.Timer
@@ -161,19 +163,27 @@ func (m *Monitor) Observe(e dt.Event, s dt.ChannelState) {
 		m.drop(chid)
 		return
 	}
+	m.note(chid, mc, s.Status())
 	switch e.Code {
 	case dt.Accept, dt.Restart, dt.PauseResponder, dt.ResumeResponder:
 		stop(mc.accept)
 	case dt.DataSent, dt.DataReceived:
 		stop(mc.accept)
 		mc.failures = 0
-	case dt.FinishTransfer:
-		if mc.complete == nil {
-			mc.complete = m.timer(chid, m.cfg.CompleteTimeout, "Complete")
-		}
 	case dt.SendDataError, dt.ReceiveDataError, dt.Disconnected:
 		m.schedule(chid, mc)
 	}
+}
+
+// note takes what the status alone tells; mu is held.
+func (m *Monitor) note(chid dt.ChannelID, mc *monitored, s dt.Status) {
+	switch s {
+	case dt.TransferFinished, dt.ResponderFinalizingTransferFinished, dt.ResponderCompleted: // R-88, also after a restart
+		if mc.complete == nil {
+			mc.complete = m.timer(chid, m.cfg.CompleteTimeout, "Complete")
+		}
+	}
+	mc.paused = s == dt.InitiatorPaused || s == dt.ResponderPaused || s == dt.BothPaused
 }
 
 // Restart starts a round for a channel and reports whether it is watched.
@@ -207,11 +217,13 @@ func (m *Monitor) schedule(chid dt.ChannelID, mc *monitored) {
 
 // round restarts until it worked, with growing pauses, or until the budget is used up.
 func (m *Monitor) round(chid dt.ChannelID) {
-	wait := m.cfg.RestartDebounce
+	attempts := 0
 	for {
-		if !m.sleep(wait/2 + rand.N(wait/2+1)) {
+		wait := m.spacing(chid, attempts)
+		if !m.sleep(wait + rand.N(wait/4+1)) {
 			return
 		}
+		attempts++
 		n, ok := m.attempt(chid)
 		if !ok {
 			return
@@ -221,13 +233,12 @@ func (m *Monitor) round(chid dt.ChannelID) {
 			return
 		}
 		if err := m.restart(chid); err != nil {
-			wait = min(max(2*wait, 100*time.Millisecond), 5*time.Minute)
 			continue
 		}
 		if !m.sleep(m.cfg.RestartBackoff) || !m.finished(chid) {
 			break
 		}
-		wait = m.cfg.RestartDebounce
+		attempts = 0
 	}
 	if m.cfg.OnRestartComplete != nil {
 		m.cfg.OnRestartComplete(chid)
@@ -241,9 +252,31 @@ func (m *Monitor) attempt(chid dt.ChannelID) (uint32, bool) {
 	if mc == nil {
 		return 0, false
 	}
-	mc.failures++
 	mc.again = false
+	if !mc.paused || mc.failures == 0 { // while a channel is paused nothing can move
+		mc.failures++
+	}
 	return mc.failures, true
+}
+
+// maxSpacing bounds the pause between attempts.
+const maxSpacing = 5 * time.Minute
+
+// spacing is how long to wait before the next attempt: it doubles with each one that moved nothing.
+func (m *Monitor) spacing(chid dt.ChannelID, attempts int) time.Duration {
+	wait := m.cfg.RestartDebounce
+	if wait <= 0 {
+		wait = time.Second
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mc := m.channels[chid]; mc != nil {
+		attempts = max(attempts, int(mc.failures))
+	}
+	for ; attempts > 0 && wait < maxSpacing; attempts-- {
+		wait *= 2
+	}
+	return min(wait, maxSpacing)
 }
 
 // finished ends a round and reports whether another one was asked for.

@@ -34,6 +34,7 @@ type Channel struct {
 	flushed time.Time
 	timer   *time.Timer
 	cleaned bool
+	active  time.Time // of the last event
 
 	// Credit is the state of the one comparison of position and limit (see impl).
 	Credit Credit
@@ -53,6 +54,8 @@ type Credit struct {
 	Held    bool   // the application of the responder paused, whatever the limit says
 	Resent  uint64 // bytes that went out again and were not counted
 	Restart int    // restarts so far
+
+	NextRestart time.Time // see impl.Limits
 }
 
 // pending are the newest vouchers or results: those that may not be in the store yet. Snapshots share the array.
@@ -109,6 +112,16 @@ func (c *Channel) snapshot() state {
 		rec: c.rec, store: &c.set.store, first: c.first, last: c.last, lastResult: c.lastRes,
 		vouchers: c.vouchers, results: c.results,
 	}
+}
+
+// Idle is how long nothing has happened on the channel in this process.
+func (c *Channel) Idle() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.active.IsZero() {
+		c.active = time.Now()
+	}
+	return time.Since(c.active)
 }
 
 // Do runs f under the channel's lock; f must not block.
@@ -212,6 +225,7 @@ func (c *Channel) apply(event dt.EventCode, args ...any) error {
 		return fmt.Errorf("cannot send FSM event %s to data-transfer channel %s: %w", dt.Events[event], c.ID(), err)
 	}
 	w := work{event: event, at: time.Now(), persist: true}
+	c.active = w.at
 	switch event {
 	case dt.DataReceived, dt.DataSent, dt.DataQueued, dt.DataReceivedProgress, dt.DataSentProgress, dt.DataQueuedProgress:
 		w.persist = false
@@ -236,7 +250,7 @@ func (c *Channel) log(w *work, from dt.Status, event dt.EventCode, args []any) {
 		c.lastLog = map[dt.Status]string{}
 	}
 	c.lastLog[from] = text
-	w.log = &logLine{dt.Statuses[from], cut(text), cbg.CborTime(w.at.UTC())}
+	w.log = &logLine{dt.Statuses[from], cutAt(text, maxLogText), cbg.CborTime(w.at.UTC())}
 	w.logAt = c.rec.Logs
 	c.rec.Logs++
 }
@@ -306,7 +320,12 @@ func (c *Channel) store(w work) {
 		c.arm()
 		return
 	}
-	if err := c.write(w); err != nil && !IsChannelCleaningUp(w.state.rec.Status) && !IsChannelTerminated(w.state.rec.Status) {
+	err := c.write(w)
+	for wait := 10 * time.Millisecond; err != nil && wait < time.Second; wait *= 10 {
+		time.Sleep(wait)
+		err = c.write(w)
+	}
+	if err != nil && !IsChannelCleaningUp(w.state.rec.Status) && !IsChannelTerminated(w.state.rec.Status) {
 		_ = c.applyNow(dt.Error, fmt.Sprintf("store channel: %s", err))
 	}
 }
@@ -322,6 +341,9 @@ func (c *Channel) write(w work) error {
 	}
 	if err == nil && w.log != nil {
 		err = s.putLog(b, c.ID(), w.logAt, *w.log)
+	}
+	if err == nil && w.event == dt.CleanupComplete {
+		err = s.putEnded(b, w.at, c.ID())
 	}
 	if err == nil {
 		err = s.putHot(b, &w.state.rec)

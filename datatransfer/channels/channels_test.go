@@ -285,6 +285,9 @@ func TestR98StoreError(t *testing.T) {
 		broken = true
 		require.NoError(t, c.Apply(dt.Accept))
 		synctest.Wait()
+		require.Equal(t, dt.Ongoing, c.State().Status(), "it is tried again first")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		require.Equal(t, dt.Failed, c.State().Status())
 		require.Contains(t, c.State().Message(), "disk full")
 		broken = false

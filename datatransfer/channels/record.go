@@ -97,9 +97,12 @@ func Encode(v datatransfer.Registerable) (Encoded, error) {
 	return Encoded{v.Type(), data}, err
 }
 
-func cut(s string) string {
-	if len(s) > maxMessage {
-		s = s[:maxMessage]
+func cut(s string) string { return cutAt(s, maxMessage) }
+
+// cutAt shortens a text to at most n bytes of valid UTF-8.
+func cutAt(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
 	}
 	for !utf8.ValidString(s) {
 		s = s[:len(s)-1]

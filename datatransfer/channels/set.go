@@ -184,7 +184,7 @@ func (s *Set) Resident(chid dt.ChannelID) *Channel {
 	return s.live[chid]
 }
 
-// All returns a snapshot of every stored channel.
+// All returns a snapshot of every stored channel. Those that are not resident stay so.
 func (s *Set) All(ctx context.Context) (map[dt.ChannelID]dt.ChannelState, error) {
 	ids, err := s.store.ids(ctx)
 	if err != nil {
@@ -192,13 +192,23 @@ func (s *Set) All(ctx context.Context) (map[dt.ChannelID]dt.ChannelState, error)
 	}
 	out := make(map[dt.ChannelID]dt.ChannelState, len(ids))
 	for _, id := range ids {
-		c, err := s.Get(ctx, id)
+		c := s.Resident(id)
+		if c == nil {
+			if c, err = s.read(ctx, id); errors.Is(err, dt.ErrChannelNotFound) {
+				continue // pruned in between
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
 		out[id] = c.State()
 	}
 	return out, nil
+}
+
+// Prune deletes channels that ended before a time, and reports how many. It costs by what it deletes.
+func (s *Set) Prune(ctx context.Context, before time.Time) (int, error) {
+	return s.store.prune(ctx, before)
 }
 
 // Live returns the resident channels, those that have not ended.

@@ -36,12 +36,15 @@ func itemKey(part string, chid dt.ChannelID, i uint64) datastore.Key {
 	return key(part, chid).ChildString(fmt.Sprintf("%012d", i))
 }
 
-// checkVersion makes an empty store ours and refuses what it does not know.
+// checkVersion makes an empty store ours, takes over those of go-data-transfer, and refuses what it does not know.
 func (s *store) checkVersion(ctx context.Context) error {
 	v, err := s.ds.Get(ctx, versionKey)
 	if err == nil {
-		if string(v) == Version {
-			return nil
+		switch {
+		case string(v) == Version:
+			return s.dropLegacy(ctx)
+		case legacyVersions[string(v)]:
+			return s.migrate(ctx, string(v))
 		}
 		return fmt.Errorf("channel store has version %q, this program reads version %s", v, Version)
 	}
@@ -147,14 +150,27 @@ func (s *store) readStages(chid dt.ChannelID, n uint64) *dt.ChannelStages {
 	return out
 }
 
+// Bounds of the log that a snapshot shows.
+const (
+	maxStages     = 64
+	maxStageLines = 256
+	maxLogText    = 1024
+)
+
 func addLine(out *dt.ChannelStages, l logLine) {
 	st := out.GetStage(l.stage)
 	if st == nil {
+		if len(out.Stages) == maxStages {
+			out.Stages = out.Stages[1:]
+		}
 		st = &dt.ChannelStage{Name: l.stage, CreatedTime: l.at}
 		out.Stages = append(out.Stages, st)
 	}
 	st.UpdatedTime = l.at
 	if l.text != "" {
+		if len(st.Logs) == maxStageLines {
+			st.Logs = st.Logs[1:]
+		}
 		st.Logs = append(st.Logs, &dt.Log{Log: l.text, UpdatedTime: l.at})
 	}
 }

@@ -115,6 +115,9 @@ func (d marshalerDecoder) DecodeFromNode(n datamodel.Node) (Encodable, error) {
 type reflectDecoder struct{ t reflect.Type }
 
 func (d reflectDecoder) DecodeFromCbor(data []byte) (Encodable, error) {
+	if _, err := decodeNode(data, basicnode.Prototype.Any); err != nil { // one object and nothing behind it
+		return nil, err
+	}
 	v := reflect.New(d.t).Interface()
 	return v, cbor.DecodeInto(data, v)
 }

@@ -117,13 +117,23 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 	return rerr
 }
 
-// OnDataQueued implements datatransfer.EventsHandler. It is the one place where position and limit are compared on
-// the way out: with a Limiter no user code runs below the limit.
+// OnDataQueued implements datatransfer.EventsHandler.
 func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, index int64, unique bool) (dt.Message, error) {
 	c, err := m.live(chid)
 	if err != nil {
 		return nil, err
 	}
+	msg, err := m.queued(c, size, index, unique)
+	if s := c.State(); err == nil && s.IsPull() && (s.Status() == dt.InitiatorPaused || s.Status() == dt.BothPaused) {
+		return msg, dt.ErrPause // the recipient asks anew when it goes on; what it does not want now must not be lost on it
+	}
+	return msg, err
+}
+
+// queued counts a block. It is the one place where position and limit are compared on the way out: with a Limiter no user code
+// runs below the limit.
+func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique bool) (dt.Message, error) {
+	chid := c.ID()
 	if over(c) {
 		return nil, dt.ErrPause // cleanup cancels the response: a failure would tell the other side another story
 	}

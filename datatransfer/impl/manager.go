@@ -42,6 +42,8 @@ type Manager struct {
 
 	validated, revalidators, results, configurers *registry.Registry
 
+	limits        Limits
+	idle          shared.Group
 	monitorConfig *channelmonitor.Config
 	monitor       *channelmonitor.Monitor
 	channels      *channels.Set
@@ -97,6 +99,9 @@ func (m *Manager) Start(ctx context.Context) error {
 		if err == nil {
 			m.net.SetDelegate(receiver{m})
 		}
+		if err == nil && m.limits.IdleTimeout > 0 {
+			m.idle.Go(func() { m.watchIdle(m.ctx) })
+		}
 		m.ready.FireReady(err)
 	}()
 	return nil
@@ -116,7 +121,7 @@ func (m *Manager) Stop(ctx context.Context) error {
 		m.monitor.Shutdown()
 		err := m.transport.Shutdown(ctx)
 		m.cancel()
-		m.stopErr = errors.Join(err, m.outbox.wait(ctx), m.channels.Close(ctx))
+		m.stopErr = errors.Join(err, m.idle.Close(ctx), m.outbox.wait(ctx), m.channels.Close(ctx))
 		m.spans.EndAll()
 	})
 	return m.stopErr

@@ -82,11 +82,13 @@ func (m *Manager) OpenPullDataChannel(ctx context.Context, to peer.ID, voucher d
 
 // SendVoucher implements datatransfer.Manager. The voucher is recorded before it is sent,
 // so that the answer cannot come first.
-func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt.Voucher) error {
+func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt.Voucher) (err error) {
 	c, err := m.get(ctx, chid)
 	if err != nil {
 		return err
 	}
+	ctx, end := m.spans.Child(ctx, chid, "sendVoucher")
+	defer func() { end(err) }()
 	if chid.Initiator != m.peerID {
 		return errors.New("cannot send voucher for request we did not initiate")
 	}
@@ -116,7 +118,7 @@ func (m *Manager) cancelMessage(chid dt.ChannelID) dt.Message {
 }
 
 // CloseDataTransferChannel implements datatransfer.Manager.
-func (m *Manager) CloseDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {
+func (m *Manager) CloseDataTransferChannel(ctx context.Context, chid dt.ChannelID) (err error) {
 	c, err := m.get(ctx, chid)
 	if err != nil {
 		return err
@@ -124,6 +126,8 @@ func (m *Manager) CloseDataTransferChannel(ctx context.Context, chid dt.ChannelI
 	if over(c) {
 		return nil
 	}
+	ctx, end := m.spans.Child(ctx, chid, "closeChannel")
+	defer func() { end(err) }()
 	_ = m.transport.CloseChannel(ctx, chid)
 	m.outbox.send(chid, chid.OtherParty(m.peerID), m.cancelMessage(chid), 30*time.Second)
 	return ignoreOver(c, c.Apply(dt.Cancel))

@@ -71,19 +71,33 @@ func (m *Manager) openForPush(ctx context.Context, chid dt.ChannelID, req dt.Req
 	if err := m.transport.OpenChannel(m.ctx, chid.Initiator, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), state, resp); err != nil {
 		return err
 	}
-	if resp.IsPaused() {
+	if !resp.IsPaused() {
+		return nil
+	}
+	paused := false
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { paused = cr.Paused })
+	if !paused { // resumed before there was a request to resume
+		return m.resume(ctx, c, m.updateMessage(chid, false))
+	}
+	if _, ok := m.transport.(interface{ OpensPaused() }); !ok {
 		m.hold(ctx, chid)
 	}
 	return nil
 }
 
 // steer does on the transport what a network message asked for. A pause of the other side needs nothing here: a sender that
-// pauses sends nothing, a requester that pauses ends its request and sends a new one when it goes on.
+// pauses sends nothing, a requester that pauses ends its request and asks anew when it goes on. If its request is still there,
+// it goes on.
 func (m *Manager) steer(ctx context.Context, chid dt.ChannelID, err error) {
-	if err == nil || errors.Is(err, dt.ErrPause) || errors.Is(err, dt.ErrResume) {
-		return
+	switch {
+	case err == nil || errors.Is(err, dt.ErrPause):
+	case errors.Is(err, dt.ErrResume):
+		if p, ok := m.transport.(dt.PauseableTransport); ok {
+			_ = p.ResumeChannel(ctx, nil, chid)
+		}
+	default:
+		_ = m.transport.CloseChannel(ctx, chid)
 	}
-	_ = m.transport.CloseChannel(ctx, chid)
 }
 
 // ReceiveResponse implements network.Receiver.
@@ -158,6 +172,9 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, error) {
 	if _, err := m.live(chid); !errors.Is(err, dt.ErrChannelNotFound) {
 		return m.reject(chid, false, nil, fmt.Errorf("channel %s exists already", chid))
+	}
+	if err := m.admit(chid.Initiator); err != nil {
+		return m.reject(chid, false, nil, err)
 	}
 	result, voucher, err := m.validate(false, chid, req)
 	if !accepted(err) {

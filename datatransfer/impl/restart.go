@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -17,12 +18,17 @@ import (
 )
 
 // RestartDataTransferChannel implements datatransfer.Manager (section 4.10).
-func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {
+func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.ChannelID) (err error) {
 	c, err := m.get(ctx, chid)
 	if err != nil {
 		return err
 	}
 	s := c.State()
+	if !channels.IsChannelTerminated(s.Status()) {
+		var end func(error)
+		ctx, end = m.spans.Child(ctx, chid, "restartChannel")
+		defer func() { end(err) }()
+	}
 	switch {
 	case channels.IsChannelTerminated(s.Status()):
 		return nil
@@ -93,9 +99,19 @@ func (r receiver) ReceiveRestartExistingChannelRequest(ctx context.Context, send
 	if m.monitor.Restart(chid) {
 		return
 	}
+	if asked := m.askedToRestart(c); asked < time.Second {
+		return
+	}
 	if err := m.RestartDataTransferChannel(m.ctx, chid); err != nil {
 		slog.Debug("restart asked for by the other side failed", "channel", chid, "error", err)
 	}
+}
+
+// askedToRestart is how long ago the other side asked last.
+func (m *Manager) askedToRestart(c *channels.Channel) (ago time.Duration) {
+	now := time.Now()
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { ago, cr.NextRestart = now.Sub(cr.NextRestart), now })
+	return ago
 }
 
 // receiveRestart continues a channel, at the position that both sides know and never past what is paid.
@@ -121,7 +137,7 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 	if m.channels.Resident(chid) == nil {
 		return m.reject(chid, true, nil, errors.New("channel is not live"))
 	}
-	if err := m.boundRestarts(c); err != nil {
+	if err := errors.Join(m.pace(c), m.boundRestarts(c)); err != nil {
 		return m.reject(chid, true, nil, err)
 	}
 	result, voucher, err := m.validate(true, chid, req)

@@ -72,7 +72,15 @@ func RetryParameters(minDuration time.Duration, maxDuration time.Duration, attem
 	}
 }
 
+// ReceiveParameters bounds an inbound stream: how many messages it may carry (16) and how long each may take (30 s).
+// What goes beyond is reset.
+func ReceiveParameters(messagesPerStream int, timeout time.Duration) Option {
+	return func(n *libp2pNetwork) { n.perStream, n.readTimeout = messagesPerStream, timeout }
+}
+
 type libp2pNetwork struct {
+	perStream                int
+	readTimeout              time.Duration
 	host                     host.Host
 	receiver                 Receiver
 	protocols                []protocol.ID
@@ -89,7 +97,7 @@ func NewFromLibp2pHost(h host.Host, options ...Option) DataTransferNetwork {
 	n := &libp2pNetwork{
 		host: h, protocols: []protocol.ID{datatransfer.ProtocolDataTransfer1_2},
 		openTimeout: 10 * time.Second, sendTimeout: 10 * time.Second,
-		minWait: time.Second, maxWait: 5 * time.Minute, attempts: 5, factor: 5,
+		perStream: maxMessagesPerStream, readTimeout: readDeadline, minWait: time.Second, maxWait: 5 * time.Minute, attempts: 5, factor: 5,
 	}
 	for _, o := range options {
 		o(n)
@@ -256,9 +264,9 @@ func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 	stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
 	defer stop()
 	for i := 0; ; i++ {
-		_ = s.SetReadDeadline(time.Now().Add(readDeadline))
+		_ = s.SetReadDeadline(time.Now().Add(n.readTimeout))
 		msg, err := message.FromNet(s)
-		if err == nil && i == maxMessagesPerStream {
+		if err == nil && i == n.perStream {
 			_ = s.Reset()
 			return
 		}

@@ -67,6 +67,9 @@ type Meter struct {
 	lastPaid bool
 }
 
+// Fresh is a meter with the same settings that has counted nothing.
+func (m *Meter) Fresh() *Meter { return &Meter{Every: m.Every, Last: m.Last} }
+
 // Revalidate implements datatransfer.Revalidator.
 func (m *Meter) Revalidate(_ dt.ChannelID, v dt.Voucher) (dt.VoucherResult, error) {
 	m.mu.Lock()

@@ -35,6 +35,7 @@ type MemStore struct {
 	mu     sync.Mutex
 	data   map[string][]byte
 	onRead func(cid.Cid)
+	leaves []string
 }
 
 // OnRead calls f before each block is read; f may wait.
@@ -46,6 +47,13 @@ func (s *MemStore) OnRead(f func(cid.Cid)) {
 
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore { return &MemStore{data: map[string][]byte{}} }
+
+// Forget deletes a leaf: the i-th block in the order of the DAG that was built last.
+func (s *MemStore) Forget(i int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.data, s.leaves[i])
+}
 
 // Len is the number of blocks.
 func (s *MemStore) Len() int {
@@ -103,6 +111,12 @@ func (s *MemStore) BuildDAG(n, size int, seed uint64) (cid.Cid, uint64, error) {
 		}
 		links[i] = l
 	}
+	s.mu.Lock()
+	s.leaves = nil
+	for _, l := range links {
+		s.leaves = append(s.leaves, l.Binary())
+	}
+	s.mu.Unlock()
 	node, err := qp.BuildList(basicnode.Prototype.Any, int64(n), func(la ipld.ListAssembler) {
 		for _, l := range links {
 			qp.ListEntry(la, qp.Link(l))

@@ -7,6 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -33,6 +34,19 @@ func (si *SpansIndex) SpanForChannel(ctx context.Context, id datatransfer.Channe
 		si.spans[id] = s
 	}
 	return ctx, s
+}
+
+// Child starts a span below that of a channel. What it returns must be called with the outcome.
+func (si *SpansIndex) Child(ctx context.Context, id datatransfer.ChannelID, name string) (context.Context, func(error)) {
+	ctx, _ = si.SpanForChannel(ctx, id)
+	ctx, span := otel.Tracer("data-transfer").Start(ctx, name, trace.WithAttributes(attribute.String("channelID", id.String())))
+	return ctx, func(err error) {
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}
 }
 
 // EndChannelSpan ends the span of a channel.

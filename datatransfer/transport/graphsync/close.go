@@ -63,9 +63,10 @@ func (t *Transport) background(f func(ctx context.Context)) {
 func (t *Transport) CleanupChannel(chid datatransfer.ChannelID) {
 	t.mu.Lock()
 	c := t.channels[chid]
-	store, hasStore := t.stores[chid]
+	s := t.stores[chid]
 	delete(t.channels, chid)
 	delete(t.stores, chid)
+	delete(t.links, chid)
 	var id graphsync.RequestID
 	live := false
 	if c != nil {
@@ -81,8 +82,8 @@ func (t *Transport) CleanupChannel(chid datatransfer.ChannelID) {
 	if live {
 		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
 	}
-	if hasStore {
-		_ = t.gs.UnregisterPersistenceOption(store)
+	if s != nil {
+		_ = t.gs.UnregisterPersistenceOption(s.name)
 	}
 }
 
@@ -109,14 +110,14 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 		}
 	}
 	stores := t.stores
-	t.channels, t.requests, t.stores = map[datatransfer.ChannelID]*channel{}, map[graphsync.RequestID]*channel{}, map[datatransfer.ChannelID]string{}
+	t.channels, t.requests, t.stores = map[datatransfer.ChannelID]*channel{}, map[graphsync.RequestID]*channel{}, map[datatransfer.ChannelID]*store{}
 	t.mu.Unlock()
 	for _, u := range t.unregister {
 		u()
 	}
 	t.cancelAll(ctx, ids)
 	for _, s := range stores {
-		_ = t.gs.UnregisterPersistenceOption(s)
+		_ = t.gs.UnregisterPersistenceOption(s.name)
 	}
 	t.cancel()
 	return t.group.Close(ctx)

@@ -47,13 +47,9 @@ func (t *Transport) outgoingRequest(p peer.ID, request graphsync.RequestData, ha
 	if name, ok := t.storeOf(chid); ok {
 		ha.UsePersistenceOption(name)
 	}
-}
-
-func (t *Transport) storeOf(chid datatransfer.ChannelID) (string, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	name, ok := t.stores[chid]
-	return name, ok
+	if n := t.maxLinks(chid); n > 0 {
+		ha.MaxLinks(n)
+	}
 }
 
 // incomingRequest runs on graphsync's response loop. Nothing of an unknown channel is kept unless it is accepted.
@@ -112,6 +108,9 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	ha.AugmentContext(t.handler().OnContextAugment(chid))
 	if name, ok := t.storeOf(chid); ok {
 		ha.UsePersistenceOption(name)
+	}
+	if n := t.maxLinks(chid); n > 0 {
+		ha.MaxLinks(n)
 	}
 	ha.ValidateRequest()
 }

@@ -44,17 +44,23 @@ func (t *Transport) wish(chid datatransfer.ChannelID) (id graphsync.RequestID, r
 
 // ResumeChannel implements datatransfer.PauseableTransport. A pause that has not taken effect yet makes graphsync
 // refuse to resume; the wish is kept and tried until the state is reached or the channel ends. msg travels with
-// the resumption.
+// the resumption, if there is one.
 func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message, chid datatransfer.ChannelID) error {
-	exts, err := extension.ToExtensionData(msg, t.supported)
-	if err != nil {
-		return err
+	var exts []graphsync.ExtensionData
+	if msg != nil {
+		var err error
+		if exts, err = extension.ToExtensionData(msg, t.supported); err != nil {
+			return err
+		}
 	}
 	id, run, away, err := t.wish(chid)
 	if err != nil {
 		return err
 	}
 	if t.requesting(chid) {
+		if msg == nil {
+			return errNotHeld
+		}
 		return t.askForRest(chid, msg)
 	}
 	if away {
@@ -98,7 +104,7 @@ func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message)
 	if c == nil || !c.opening {
 		return false
 	}
-	if len(c.queued) < 64 {
+	if msg != nil && len(c.queued) < 64 {
 		c.queued = append(c.queued, msg)
 	}
 	c.resume = true
@@ -132,6 +138,9 @@ func (t *Transport) undelivered(chid datatransfer.ChannelID, msg datatransfer.Me
 		return
 	}
 	t.log(chid, err)
+	if msg == nil {
+		return
+	}
 	if h, ok := t.handler().(interface {
 		Undelivered(datatransfer.ChannelID, datatransfer.Message)
 	}); ok {

@@ -15,6 +15,15 @@ import (
 // Instead the request is cancelled, which is what the other side sees of a pause in either case, and a new one asks for
 // the rest.
 
+// OpensPaused marks a transport that, when a channel is opened with an answer that says paused, pauses by itself.
+func (t *Transport) OpensPaused() {}
+
+// pausedAnswer tells whether a push is accepted paused: the answer travels with the request, which then has to end.
+func pausedAnswer(msg datatransfer.Message) bool {
+	r, ok := msg.(datatransfer.Response)
+	return ok && (r.IsNew() || r.IsRestart()) && r.IsPaused()
+}
+
 // hold ends the request of a requester until it is resumed, and reports whether this side is one.
 func (t *Transport) hold(chid datatransfer.ChannelID) bool {
 	t.mu.Lock()
@@ -30,8 +39,9 @@ func (t *Transport) hold(chid datatransfer.ChannelID) bool {
 		t.mu.Unlock()
 		return true
 	}
+	cancel := t.stopLocked(c)
 	t.mu.Unlock()
-	t.stop(chid)
+	cancel()
 	return true
 }
 
@@ -43,12 +53,20 @@ func (t *Transport) stop(chid datatransfer.ChannelID) {
 		t.mu.Unlock()
 		return
 	}
-	c.held, c.holdNext = true, false
-	id, live := c.current, c.live
+	cancel := t.stopLocked(c)
 	t.mu.Unlock()
-	if live {
-		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
+	cancel()
+}
+
+// stopLocked notes that the request of a channel ends, and returns what ends it; mu is held.
+func (t *Transport) stopLocked(c *channel) (cancel func()) {
+	c.held, c.holdNext = true, false
+	if !c.live {
+		return func() {}
 	}
+	id, chid := c.current, c.id
+	c.stopping = id
+	return func() { t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) }) }
 }
 
 // reached notes that the other side has got the current request, and does what waited for that.
@@ -60,11 +78,12 @@ func (t *Transport) reached(chid datatransfer.ChannelID) {
 		return
 	}
 	c.heard = true
-	hold := c.holdNext
-	t.mu.Unlock()
-	if hold {
-		t.hold(chid)
+	cancel := func() {}
+	if c.holdNext {
+		cancel = t.stopLocked(c)
 	}
+	t.mu.Unlock()
+	cancel()
 }
 
 // shake notes that messages of a peer may be lost: what comes next may not follow what came before.
@@ -130,11 +149,11 @@ func (t *Transport) lost(p peer.ID) {
 	}
 }
 
-func (t *Transport) isHeld(chid datatransfer.ChannelID) bool {
+func (t *Transport) isStopping(chid datatransfer.ChannelID, id graphsync.RequestID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
-	return c != nil && c.held
+	return c != nil && c.stopping == id
 }
 
 func (t *Transport) requesting(chid datatransfer.ChannelID) bool {

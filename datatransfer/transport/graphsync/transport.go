@@ -16,6 +16,7 @@ import (
 	"github.com/ipfs/go-graphsync"
 	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
 	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -70,7 +71,8 @@ type Transport struct {
 	closed   bool
 	channels map[datatransfer.ChannelID]*channel
 	requests map[graphsync.RequestID]*channel
-	stores   map[datatransfer.ChannelID]string
+	stores   map[datatransfer.ChannelID]*store
+	links    map[datatransfer.ChannelID]uint64
 }
 
 // channel is what graphsync knows of a channel; Transport.mu guards it.
@@ -90,11 +92,13 @@ type channel struct {
 
 	// Of a requester.
 	ask      ask
-	held     bool  // paused by this side: no request is to run
-	heard    bool  // the other side has answered the current request
-	holdNext bool  // paused by this side, as soon as the other side has shown that it got the request
-	shaken   bool  // messages of the other side may be lost
-	position int64 // highest index of a block that came
+	held     bool                // paused by this side: no request is to run
+	stopping graphsync.RequestID // this side cancelled it and knows why
+	asked    int                 // requests so far
+	heard    bool                // the other side has answered the current request
+	holdNext bool                // paused by this side, as soon as the other side has shown that it got the request
+	shaken   bool                // messages of the other side may be lost
+	position int64               // highest index of a block that came
 }
 
 // ask is what a requester asks for; its context bounds every request of the channel.
@@ -114,7 +118,8 @@ func NewTransport(peerID peer.ID, gs graphsync.GraphExchange, options ...Option)
 	ctx, cancel := shared.Lifetime()
 	t := &Transport{
 		gs: gs, self: peerID, supported: defaultExtensions, ctx: ctx, cancel: cancel,
-		channels: map[datatransfer.ChannelID]*channel{}, requests: map[graphsync.RequestID]*channel{}, stores: map[datatransfer.ChannelID]string{},
+		channels: map[datatransfer.ChannelID]*channel{}, requests: map[graphsync.RequestID]*channel{}, stores: map[datatransfer.ChannelID]*store{},
+		links: map[datatransfer.ChannelID]uint64{},
 	}
 	for _, o := range options {
 		o(t)
@@ -161,7 +166,8 @@ func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a 
 	}
 	c.current, c.live, c.sending, c.away, c.done = id, true, a == nil, false, make(chan struct{})
 	if a != nil {
-		c.ask, c.held, c.heard, c.holdNext, c.shaken, c.position = *a, false, false, false, false, max(c.position, a.skip)
+		c.asked++
+		c.ask, c.held, c.heard, c.holdNext, c.shaken, c.position = *a, false, false, pausedAnswer(a.msg), false, max(c.position, a.skip)
 	}
 	t.requests[id] = c
 	return old, hadOld, nil
@@ -270,6 +276,9 @@ func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
 	if _, _, err := t.track(chid, id, &a); err != nil {
 		return err
 	}
+	if key, again := t.dedupKey(chid); again {
+		exts = append(exts, graphsync.ExtensionData{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString(key)})
+	}
 	ctx, cancel := context.WithCancel(context.WithValue(a.ctx, graphsync.RequestIDContextKey{}, id))
 	stop := context.AfterFunc(t.ctx, cancel)
 	responses, errs := t.gs.Request(ctx, a.sender, a.root, a.selector, exts...)
@@ -286,7 +295,7 @@ func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
 }
 
 // stopCurrent cancels the running request of a channel and waits a moment for its end, so that a restart does not mix
-// with it.
+// with it. What still comes of it counts until then.
 func (t *Transport) stopCurrent(ctx context.Context, chid datatransfer.ChannelID) {
 	t.mu.Lock()
 	c := t.channels[chid]
@@ -295,13 +304,22 @@ func (t *Transport) stopCurrent(ctx context.Context, chid datatransfer.ChannelID
 		return
 	}
 	id, done := c.current, c.done
-	delete(t.requests, id)
-	c.live = false
+	c.stopping = id
 	t.mu.Unlock()
-	close(done)
-	cctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_ = t.cancelRequest(cctx, id)
+	_ = t.cancelRequest(ctx, id)
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.live && c.current == id {
+		delete(t.requests, id)
+		c.live = false
+		close(c.done)
+	}
 }
 
 // drain reads both channels of a request to their end and reports how it ended.
@@ -333,7 +351,7 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 	if wrong != nil {
 		cause = fmt.Errorf("%w: %w", errVerification, wrong)
 	}
-	if errors.As(cause, new(graphsync.RequestClientCancelledErr)) && t.isHeld(chid) {
+	if errors.As(cause, new(graphsync.RequestClientCancelledErr)) && t.isStopping(chid, id) {
 		return
 	}
 	if cause == nil && missing > 0 && t.askAgain(chid) {
@@ -378,23 +396,21 @@ func (t *Transport) log(chid datatransfer.ChannelID, err error) {
 	}
 }
 
-// UseStore makes the requests of a channel read and write through lsys. Called again it keeps the first store while
-// a request runs and replaces it otherwise.
-func (t *Transport) UseStore(chid datatransfer.ChannelID, lsys ipld.LinkSystem) error {
-	name := "data-transfer-" + chid.String()
+// MaxLinks bounds how many links the requests of a channel may follow on this side, as sender and as recipient; 0
+// is no bound of the channel's own. Call it from a transport configurer, before the request exists.
+func (t *Transport) MaxLinks(chid datatransfer.ChannelID, n uint64) {
 	t.mu.Lock()
-	_, has := t.stores[chid]
-	c := t.channels[chid]
-	busy := c != nil && c.live
-	t.stores[chid] = name
-	t.mu.Unlock()
-	if has && busy {
-		return nil
+	defer t.mu.Unlock()
+	if t.closed {
+		return
 	}
-	if has {
-		_ = t.gs.UnregisterPersistenceOption(name)
-	}
-	return t.gs.RegisterPersistenceOption(name, lsys)
+	t.links[chid] = n
+}
+
+func (t *Transport) maxLinks(chid datatransfer.ChannelID) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.links[chid]
 }
 
 // ChannelsForPeer are the channels with one peer.
