@@ -235,6 +235,7 @@ func (m *Monitor) round(chid dt.ChannelID) {
 		if err := m.restart(chid); err != nil {
 			continue
 		}
+		m.sent(chid)
 		if !m.sleep(m.cfg.RestartBackoff) || !m.finished(chid) {
 			break
 		}
@@ -253,10 +254,17 @@ func (m *Monitor) attempt(chid dt.ChannelID) (uint32, bool) {
 		return 0, false
 	}
 	mc.again = false
-	if !mc.paused || mc.failures == 0 { // while a channel is paused nothing can move
-		mc.failures++
-	}
+	mc.failures++
 	return mc.failures, true
+}
+
+// sent gives an attempt back that reached the other side of a paused channel: nothing can move on it.
+func (m *Monitor) sent(chid dt.ChannelID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mc := m.channels[chid]; mc != nil && mc.paused && mc.failures > 0 {
+		mc.failures--
+	}
 }
 
 // maxSpacing bounds the pause between attempts.

@@ -139,6 +139,27 @@ func TestR87Spacing(t *testing.T) {
 	})
 }
 
+// TestR89Paused: restarts of a paused channel cost nothing if they reach the other side, and do if they do not.
+func TestR89Paused(t *testing.T) {
+	run(t, config(), func(t *testing.T, m *channelmonitor.Monitor, mgr *fakeManager) {
+		for range 10 {
+			see(m, dt.PauseResponder, dt.ResponderPaused)
+			see(m, dt.Disconnected, dt.ResponderPaused)
+			time.Sleep(20 * time.Second)
+		}
+		synctest.Wait()
+		n, closed := mgr.counts()
+		require.Equal(t, 10, n)
+		require.Empty(t, closed)
+		mgr.restartErr = errors.New("unreachable")
+		see(m, dt.Disconnected, dt.ResponderPaused)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		_, closed = mgr.counts()
+		require.Len(t, closed, 1)
+	})
+}
+
 // TestProgressRefillsBudget: data between restarts makes them no longer consecutive.
 func TestProgressRefillsBudget(t *testing.T) {
 	run(t, config(), func(t *testing.T, m *channelmonitor.Monitor, mgr *fakeManager) {

@@ -1,6 +1,7 @@
 package channels
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -54,6 +55,7 @@ type Credit struct {
 	Held    bool   // the application of the responder paused, whatever the limit says
 	Resent  uint64 // bytes that went out again and were not counted
 	Restart int    // restarts so far
+	Unasked bool   // a push was restarted and its responder has not asked for data since
 
 	NextRestart time.Time // see impl.Limits
 }
@@ -95,6 +97,7 @@ type work struct {
 	logAt   uint64
 	persist bool
 	cleanup bool
+	done    chan error // somebody waits until this is stored
 }
 
 // ID identifies the channel.
@@ -122,6 +125,24 @@ func (c *Channel) Idle() time.Duration {
 		c.active = time.Now()
 	}
 	return time.Since(c.active)
+}
+
+// Stored waits until everything that was applied so far is in the store. What another side is told must not be lost here.
+func (c *Channel) Stored(ctx context.Context) error {
+	done := make(chan error, 1)
+	c.mu.Lock()
+	c.push(work{event: flushOnly, at: time.Now(), persist: true, state: c.snapshot(), done: done})
+	busy := c.busy
+	c.mu.Unlock()
+	if !busy {
+		return c.stopped()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Do runs f under the channel's lock; f must not block.
@@ -300,7 +321,10 @@ func (c *Channel) drain() {
 		w := c.work[0]
 		c.work = c.work[1:]
 		c.mu.Unlock()
-		c.store(w)
+		err := c.store(w)
+		if w.done != nil {
+			w.done <- err
+		}
 		c.set.notify(dt.Event{Code: w.event, Message: w.state.rec.Message, Timestamp: w.at}, w.state)
 		if w.cleanup && !c.cleaned {
 			c.cleaned = true
@@ -314,20 +338,21 @@ func (c *Channel) drain() {
 }
 
 // store writes what an event changed. A store that fails makes the channel fail.
-func (c *Channel) store(w work) {
+func (c *Channel) store(w work) error {
 	c.dirty++
 	if !w.persist && w.log == nil && c.dirty < flushEvents && time.Since(c.flushed) < flushEvery {
 		c.arm()
-		return
+		return nil
 	}
 	err := c.write(w)
-	for wait := 10 * time.Millisecond; err != nil && wait < time.Second; wait *= 10 {
+	for wait := 10 * time.Millisecond; err != nil && wait < time.Second && !c.set.group.Closed(); wait *= 10 {
 		time.Sleep(wait)
 		err = c.write(w)
 	}
 	if err != nil && !IsChannelCleaningUp(w.state.rec.Status) && !IsChannelTerminated(w.state.rec.Status) {
 		_ = c.applyNow(dt.Error, fmt.Sprintf("store channel: %s", err))
 	}
+	return err
 }
 
 func (c *Channel) write(w work) error {

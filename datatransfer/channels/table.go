@@ -82,7 +82,9 @@ var Events = fsm.Events{
 	fsm.Event(dt.Accept).From(dt.Requested).To(dt.Ongoing).
 		FromMany(without(moving, dt.Requested)...).ToJustRecord(),
 	fsm.Event(dt.TransferRequestQueued).FromAny().ToJustRecord().Action(clearMessage),
-	fsm.Event(dt.Restart).FromMany(keys(moving)...).ToJustRecord().Action(clearMessage),
+	// A restart is an acceptance too, if the first one was lost: otherwise the end of the data would pass for a pull that found
+	// everything here.
+	fsm.Event(dt.Restart).From(dt.Requested).To(dt.Ongoing).FromMany(without(moving, dt.Requested)...).ToJustRecord().Action(clearMessage),
 	fsm.Event(dt.Opened).FromAny().ToJustRecord().Action(clearMessage),
 	fsm.Event(dt.Cancel).FromMany(keys(moving)...).To(dt.Cancelling),
 	fsm.Event(dt.Error).FromMany(keys(moving)...).To(dt.Failing).Action(setMessage),

@@ -135,7 +135,7 @@ func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, inde
 func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique bool) (dt.Message, error) {
 	chid := c.ID()
 	if over(c) {
-		return nil, dt.ErrPause // cleanup cancels the response: a failure would tell the other side another story
+		return nil, queuedAgain(c.State(), c, index)
 	}
 	fresh, total, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, size, index, unique)
 	if err != nil || chid.Initiator == m.peerID {
@@ -304,6 +304,9 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 		return err
 	}
 	if cerr != nil {
+		if channels.IsChannelTerminated(c.State().Status()) {
+			m.transport.CleanupChannel(chid) // sent again, in vain
+		}
 		if over(c) {
 			return nil
 		}
@@ -311,6 +314,10 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 	}
 	if chid.Initiator == m.peerID {
 		return c.Apply(dt.FinishTransfer)
+	}
+	if channels.IsChannelTerminated(c.State().Status()) { // sent again
+		m.transport.CleanupChannel(chid)
+		return nil
 	}
 	return m.complete(c)
 }
@@ -408,16 +415,19 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 	return nil
 }
 
-// responderCompletes ends a push at once whose data the responder never asked for: it had all of it.
+// responderCompletes ends a push at once whose data the responder never asked for, at all or since the restart: it has
+// all of it.
 func (m *Manager) responderCompletes(c *channels.Channel) error {
 	s := c.State()
 	if err := c.Apply(dt.ResponderCompletes); err != nil {
 		return err
 	}
-	if s.IsPull() || s.Status() != dt.Requested {
+	still := false
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { still = cr.Unasked })
+	if s.IsPull() || s.Status() != dt.Requested && !still {
 		return nil
 	}
-	return c.Apply(dt.FinishTransfer)
+	return ignoreOver(c, c.Apply(dt.FinishTransfer))
 }
 
 func (m *Manager) receiveResult(c *channels.Channel, resp dt.Response) (done bool, err error) {

@@ -54,6 +54,9 @@ type Manager struct {
 	order []uint64
 	next  uint64
 
+	againMu sync.Mutex
+	again   map[dt.ChannelID]int
+
 	ctx      context.Context
 	cancel   context.CancelFunc
 	stopOnce sync.Once
@@ -68,7 +71,7 @@ func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, tra
 		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
-		subs: map[uint64]dt.Subscriber{},
+		subs: map[uint64]dt.Subscriber{}, again: map[dt.ChannelID]int{},
 	}
 	for _, o := range options {
 		o(m)
@@ -89,7 +92,7 @@ func (m *Manager) Start(ctx context.Context) error {
 		return err
 	}
 	m.channels = set
-	m.outbox = newOutbox(m.ctx, m.net, m.sendFailed)
+	m.outbox = newOutbox(m.ctx, m.net, m.sendFailed, m.durable)
 	m.monitor = channelmonitor.NewMonitor(m, m.monitorConfig)
 	go func() {
 		err := set.Start(m.ctx)
@@ -223,6 +226,14 @@ func (m *Manager) onCleanup(c *channels.Channel) {
 	m.transport.CleanupChannel(c.ID())
 	m.spans.EndChannelSpan(c.ID())
 	m.net.Unprotect(c.ID().OtherParty(m.peerID), c.ID().String())
+}
+
+// durable waits until what happened on a live channel is stored; one that has ended is.
+func (m *Manager) durable(ctx context.Context, chid dt.ChannelID) error {
+	if c := m.channels.Resident(chid); c != nil {
+		return c.Stored(ctx)
+	}
+	return nil
 }
 
 func (m *Manager) sendFailed(chid dt.ChannelID, err error) {

@@ -18,6 +18,8 @@ type outbox struct {
 	ctx    context.Context
 	net    network.DataTransferNetwork
 	failed func(dt.ChannelID, error)
+	// durable waits until what happened on a channel is stored.
+	durable func(context.Context, dt.ChannelID) error
 
 	mu     sync.Mutex
 	queues map[dt.ChannelID][]letter
@@ -28,16 +30,17 @@ type letter struct {
 	to       peer.ID
 	msg      dt.Message
 	deadline time.Time
-	once     bool // not worth a second attempt
+	once     bool                        // not worth a second attempt
+	stored   func(context.Context) error // what it says has to be in the store first
 }
 
-func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(dt.ChannelID, error)) *outbox {
-	return &outbox{ctx: ctx, net: n, failed: failed, queues: map[dt.ChannelID][]letter{}}
+func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(dt.ChannelID, error), durable func(context.Context, dt.ChannelID) error) *outbox {
+	return &outbox{ctx: ctx, net: n, failed: failed, durable: durable, queues: map[dt.ChannelID][]letter{}}
 }
 
 // send queues a message that is worth delivering for the given time.
 func (o *outbox) send(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration) {
-	o.put(chid, letter{to: to, msg: msg, deadline: time.Now().Add(worth)})
+	o.put(chid, letter{to: to, msg: msg, deadline: time.Now().Add(worth), stored: func(ctx context.Context) error { return o.durable(ctx, chid) }})
 }
 
 // once queues a message that is sent if the other side can be reached now: an answer to somebody whose channel we do not
@@ -78,6 +81,9 @@ func (o *outbox) run(chid dt.ChannelID) {
 func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 	ctx, cancel := context.WithDeadline(o.ctx, l.deadline)
 	defer cancel()
+	if l.stored != nil && l.stored(ctx) != nil {
+		return // the other side will ask
+	}
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		sctx, done := context.WithTimeout(ctx, 10*time.Second)
 		err := o.sendNow(sctx, l)

@@ -21,7 +21,11 @@ type receiver struct{ m *Manager }
 func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Request) {
 	m := r.m
 	chid := dt.ChannelID{Initiator: sender, Responder: m.peerID, ID: req.TransferID()}
-	if (req.IsNew() || req.IsRestart()) && req.IsPull() {
+	if req.IsRestart() && req.IsPull() {
+		m.receiveFinished(chid, req)
+		return
+	}
+	if req.IsNew() && req.IsPull() {
 		if resp, err := m.reject(chid, req.IsRestart(), nil, errors.New("a pull request comes with a graphsync request")); resp != nil {
 			slog.Debug("data-transfer request refused", "channel", chid, "error", err)
 			m.outbox.once(chid, sender, resp)
@@ -39,13 +43,40 @@ func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Req
 			return
 		}
 		m.steer(ctx, chid, err)
-	case resp == nil || resp.IsComplete(): // has been said again
+	case resp == nil:
+	case resp.IsComplete():
+		m.outbox.send(chid, sender, resp, completeWorth)
 	case !resp.Accepted(): // whatever runs under that id goes on
 		m.outbox.once(chid, sender, resp)
 	default:
 		if err := m.openForPush(ctx, chid, req, resp); err != nil {
 			_ = m.apply(chid, dt.Error, err.Error())
 		}
+	}
+}
+
+// receiveFinished answers the initiator of a pull who has all data and has not heard the end: the data phase of this side is
+// over too, whatever became of it in a crash.
+func (m *Manager) receiveFinished(chid dt.ChannelID, req dt.Request) {
+	resp, err := m.receiveRestart(chid, req)
+	if resp == nil {
+		return
+	}
+	if !resp.Accepted() {
+		slog.Debug("data-transfer restart refused", "channel", chid, "error", err)
+		m.outbox.once(chid, chid.Initiator, resp)
+		return
+	}
+	m.outbox.send(chid, chid.Initiator, resp, completeWorth)
+	if resp.IsComplete() {
+		return
+	}
+	c, err := m.live(chid)
+	if err == nil && c.State().Status() != dt.Finalizing {
+		err = m.complete(c)
+	}
+	if err != nil {
+		slog.Debug("data-transfer channel did not complete", "channel", chid, "error", err)
 	}
 }
 

@@ -48,14 +48,21 @@ func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.Channe
 	m.configure(chid, v)
 	m.net.Protect(chid.Responder, chid.String())
 	m.monitor.Add(chid)
-	if s.IsPull() {
+	if s.IsPull() && !finished(s.Status()) {
 		return m.transport.OpenChannel(m.ctx, chid.Responder, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), s, req)
 	}
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Unasked = !s.IsPull() })
 	if err := m.net.SendMessage(ctx, chid.Responder, req); err != nil {
 		_ = c.Apply(dt.Disconnected, err.Error())
 		return fmt.Errorf("Unable to send request: %w", err)
 	}
 	return nil
+}
+
+// finished tells that all data is here: a transport would find nothing to ask for, and the responder would hear nothing. The
+// restart of such a pull goes over the network, and asks for the end alone.
+func finished(s dt.Status) bool {
+	return s == dt.TransferFinished || s == dt.ResponderFinalizingTransferFinished
 }
 
 // askRestart lets the initiator restart a channel of which this node is the responder.
@@ -121,18 +128,14 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 		return m.reject(chid, true, nil, err)
 	}
 	s := c.State()
-	if s.Status() == dt.Completed || s.Status() == dt.Completing {
-		// The other side has not heard that we are done: say it again.
-		res := s.LastVoucherResult()
-		resp, err := message.CompleteResponse(chid.ID, true, false, resultType(res), res)
-		if err != nil {
-			return nil, err
-		}
-		m.outbox.send(chid, chid.Initiator, resp, completeWorth)
-		return resp, errors.New("channel is already terminated")
-	}
 	if err := m.checkRestart(s, req); err != nil {
 		return m.reject(chid, true, nil, err)
+	}
+	if s.Status() == dt.Completed || s.Status() == dt.Completing {
+		return m.sayCompleted(s)
+	}
+	if channels.IsChannelTerminated(s.Status()) || channels.IsChannelCleaningUp(s.Status()) {
+		return m.reject(chid, true, nil, errors.New("channel is already terminated"))
 	}
 	if m.channels.Resident(chid) == nil {
 		return m.reject(chid, true, nil, errors.New("channel is not live"))
@@ -177,9 +180,6 @@ func (m *Manager) mustStayPaused(c *channels.Channel) bool {
 }
 
 func (m *Manager) checkRestart(s dt.ChannelState, req dt.Request) error {
-	if channels.IsChannelTerminated(s.Status()) || channels.IsChannelCleaningUp(s.Status()) {
-		return errors.New("channel is already terminated")
-	}
 	if !req.BaseCid().Equals(s.BaseCID()) {
 		return errors.New("base cid does not match")
 	}

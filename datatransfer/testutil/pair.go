@@ -21,6 +21,7 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -145,23 +146,49 @@ type Peer struct {
 	cancel    context.CancelFunc
 }
 
+// PeerConfig is what a peer keeps over a restart of its process.
+type PeerConfig struct {
+	Key       crypto.PrivKey     // a new one when nil
+	Store     *MemStore          // an empty one when nil
+	Datastore datastore.Batching // one in memory when nil
+	Prepare   func(m dt.Manager) // registers types, before the start
+	Options   []impl.DataTransferOption
+	Host      []libp2p.Option
+}
+
 // NewPeer starts a peer on a loopback TCP address.
 func NewPeer(ctx context.Context, ds datastore.Batching, opts ...impl.DataTransferOption) (*Peer, error) {
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())
+	return PeerConfig{Datastore: ds, Options: opts}.Start(ctx)
+}
+
+// Start starts a peer on a loopback TCP address.
+func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
+	opts := []libp2p.Option{libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics()}
+	opts = append(opts, cfg.Host...)
+	if cfg.Key != nil {
+		opts = append(opts, libp2p.Identity(cfg.Key))
+	}
+	h, err := libp2p.New(opts...)
 	if err != nil {
 		return nil, err
 	}
-	if ds == nil {
-		ds = dssync.MutexWrap(datastore.NewMapDatastore())
+	if cfg.Datastore == nil {
+		cfg.Datastore = dssync.MutexWrap(datastore.NewMapDatastore())
+	}
+	if cfg.Store == nil {
+		cfg.Store = NewMemStore()
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
-	p := &Peer{Host: h, Store: NewMemStore(), cancel: cancel}
+	p := &Peer{Host: h, Store: cfg.Store, cancel: cancel}
 	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem())
 	p.Transport = graphsync.NewTransport(h.ID(), gs)
-	p.Manager, err = impl.NewDataTransfer(ds, network.NewFromLibp2pHost(h), p.Transport, opts...)
+	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.Transport, cfg.Options...)
 	if err != nil {
 		cancel()
 		return nil, err
+	}
+	if cfg.Prepare != nil {
+		cfg.Prepare(p.Manager)
 	}
 	return p, StartAndWaitForReady(ctx, p.Manager)
 }

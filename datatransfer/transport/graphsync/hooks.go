@@ -89,6 +89,9 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 		ha.TerminateWithError(err)
 		return
 	}
+	if h, ok := t.handler().(interface{ OnDataAsked(datatransfer.ChannelID) }); ok {
+		h.OnDataAsked(chid)
+	}
 	b, terr := t.accept(chid, request.ID())
 	if terr != nil {
 		ha.TerminateWithError(terr)

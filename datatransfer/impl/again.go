@@ -1,0 +1,67 @@
+package impl
+
+import (
+	"errors"
+	"time"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+// A sender is done when its last block has left, a recipient when it has come: a connection that breaks in between, or a
+// recipient that dies, loses the tail of a channel that is Completed here. It is sent again: only blocks that were counted, a
+// few times, and without an event.
+
+const (
+	maxAgain   = 3                // times that a completed channel is sent again, in one process
+	againWorth = 10 * time.Minute // after which the transport forgets it
+	maxServed  = 4096             // channels that are remembered for it
+)
+
+// sayCompleted tells an initiator who did not hear it that a channel is done. With a graphsync request the data follows.
+func (m *Manager) sayCompleted(s dt.ChannelState) (dt.Response, error) {
+	chid := s.ChannelID()
+	if !m.serveAgain(chid) {
+		return m.reject(chid, true, nil, errors.New("channel is already terminated"))
+	}
+	if s.IsPull() {
+		m.configure(chid, s.Voucher())
+	}
+	res := s.LastVoucherResult()
+	resp, err := message.CompleteResponse(chid.ID, true, false, resultType(res), res)
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// serveAgain counts how often a channel was sent again.
+func (m *Manager) serveAgain(chid dt.ChannelID) bool {
+	m.againMu.Lock()
+	defer m.againMu.Unlock()
+	if m.again[chid] >= maxAgain || len(m.again) >= maxServed && m.again[chid] == 0 {
+		return false
+	}
+	m.again[chid]++
+	return true
+}
+
+// OnDataAsked is told by a transport that the other side asks for the data of a channel.
+func (m *Manager) OnDataAsked(chid dt.ChannelID) {
+	if c := m.channels.Resident(chid); c != nil {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Unasked = false })
+		return
+	}
+	time.AfterFunc(againWorth, func() { m.transport.CleanupChannel(chid) })
+}
+
+// queuedAgain lets a block of a completed channel out if it was counted before.
+func queuedAgain(s dt.ChannelState, c *channels.Channel, index int64) error {
+	counted := false
+	c.Do(func(r *channels.Record, _ *channels.Credit) { counted = r.Counted(uint64(max(index, 0))) })
+	if s.Status() == dt.Completed && s.IsPull() && counted {
+		return nil
+	}
+	return dt.ErrPause // cleanup cancels the response: a failure would tell the other side another story
+}
