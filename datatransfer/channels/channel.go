@@ -24,9 +24,7 @@ type Channel struct {
 
 	mu      sync.Mutex
 	rec     Record
-	first   Encoded
-	last    Encoded
-	lastRes Encoded
+	items   *items
 	lastLog map[dt.Status]string
 	id      dt.ChannelID // immutable: the record is replaced with each event
 	work    []work
@@ -40,7 +38,7 @@ type Channel struct {
 	// Credit is the state of the one comparison of position and limit (see impl).
 	Credit Credit
 
-	vouchers, results pending
+	spare []work // the memory of the queue that was worked off last
 	// Inbound serialises what the messages of the other side do to this channel: they come on several paths (W-23).
 	Inbound sync.Mutex
 }
@@ -58,6 +56,12 @@ type Credit struct {
 	Unasked bool   // a push was restarted and its responder has not asked for data since
 
 	NextRestart time.Time // see impl.Limits
+}
+
+// items are the vouchers and results that are resident. A change makes a new one: snapshots share it.
+type items struct {
+	first, last, lastResult Encoded
+	vouchers, results       pending
 }
 
 // pending are the newest vouchers or results: those that may not be in the store yet. Snapshots share the array.
@@ -111,10 +115,7 @@ func (c *Channel) State() dt.ChannelState {
 }
 
 func (c *Channel) snapshot() state {
-	return state{
-		rec: c.rec, store: &c.set.store, first: c.first, last: c.last, lastResult: c.lastRes,
-		vouchers: c.vouchers, results: c.results,
-	}
+	return state{rec: c.rec, store: &c.set.store, items: c.items}
 }
 
 // Idle is how long nothing has happened on the channel in this process.
@@ -143,6 +144,23 @@ func (c *Channel) Stored(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Status is the status after all events submitted so far.
+func (c *Channel) Status() dt.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec.Status
+}
+
+// IsPull tells whether the initiator receives.
+func (c *Channel) IsPull() bool { return c.rec.Static.ChannelID.Initiator == c.rec.Static.Recipient }
+
+// VoucherType is the type of the opening voucher.
+func (c *Channel) VoucherType() dt.TypeIdentifier {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.items.first.Type
 }
 
 // Do runs f under the channel's lock; f must not block.
@@ -191,16 +209,18 @@ func (c *Channel) applyItem(event dt.EventCode, part string, e Encoded) error {
 	}
 	w := &c.work[len(c.work)-1]
 	w.part, w.item = part, e
+	next := *c.items
 	if part == "v" {
-		w.index, c.last = c.rec.Vouchers-1, e
-		c.vouchers.add(w.index, e)
+		w.index, next.last = c.rec.Vouchers-1, e
+		next.vouchers.add(w.index, e)
 		if w.index == 0 {
-			c.first = e
+			next.first = e
 		}
 	} else {
-		w.index, c.lastRes = c.rec.Results-1, e
-		c.results.add(w.index, e)
+		w.index, next.lastResult = c.rec.Results-1, e
+		next.results.add(w.index, e)
 	}
+	c.items = &next
 	w.state = c.snapshot()
 	return nil
 }
@@ -279,7 +299,9 @@ func (c *Channel) log(w *work, from dt.Status, event dt.EventCode, args []any) {
 // push queues work; mu is held.
 func (c *Channel) push(w work) {
 	if !c.coalesce(w) {
-		c.work = append(c.work, w)
+		if c.work = append(c.work, w); len(c.work) == 1 {
+			c.spare = c.work[:0]
+		}
 	}
 	if !c.busy {
 		c.busy = c.set.group.Go(c.drain)
@@ -314,12 +336,14 @@ func (c *Channel) drain() {
 	for {
 		c.mu.Lock()
 		if len(c.work) == 0 {
-			c.busy, c.work = false, nil
+			c.busy, c.work, c.spare = false, nil, nil
 			c.mu.Unlock()
 			return
 		}
 		w := c.work[0]
-		c.work = c.work[1:]
+		if c.work = c.work[1:]; len(c.work) == 0 {
+			c.work = c.spare[:0] // begins again at the front
+		}
 		c.mu.Unlock()
 		err := c.store(w)
 		if w.done != nil {
@@ -380,11 +404,13 @@ func (c *Channel) write(w work) error {
 	if err == nil && w.part != "" {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		next := *c.items
 		if w.part == "v" {
-			c.vouchers.stored(w.index)
+			next.vouchers.stored(w.index)
 		} else {
-			c.results.stored(w.index)
+			next.results.stored(w.index)
 		}
+		c.items = &next
 	}
 	return err
 }

@@ -127,7 +127,7 @@ func (r *legacyRecord) record() (Record, error) {
 		return Record{}, fmt.Errorf("channel: status %d is not known", r.Status)
 	}
 	return Record{
-		Static: Static{
+		Static: &Static{
 			SelfPeer: r.SelfPeer, ChannelID: dt.ChannelID{Initiator: r.Initiator, Responder: r.Responder, ID: r.TransferID},
 			BaseCid: r.BaseCid, Selector: r.Selector, Sender: r.Sender, Recipient: r.Recipient,
 		},
@@ -190,7 +190,7 @@ func (s *store) writeMigrated(ctx context.Context, old *legacyRecord) error {
 			}
 		}
 	}
-	if err := s.putStatic(b, &r.Static); err != nil {
+	if err := s.putStatic(b, r.Static); err != nil {
 		return err
 	}
 	if err := s.putHot(b, &r); err != nil {

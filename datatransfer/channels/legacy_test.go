@@ -182,7 +182,7 @@ func TestR92Prune(t *testing.T) {
 		r.TransferID = dt.TransferID(i + 1)
 		rec, err := r.record()
 		require.NoError(t, err)
-		c, err := s.Create(rec.Static, Encoded{"v", []byte{0xf6}})
+		c, err := s.Create(*rec.Static, Encoded{"v", []byte{0xf6}})
 		require.NoError(t, err)
 		if i < 3 {
 			require.NoError(t, c.Apply(dt.Error, "over"))

@@ -26,7 +26,7 @@ const maxMessage = 4096
 
 // Record is the state of a channel without its lists.
 type Record struct {
-	Static Static
+	Static *Static // shared by all snapshots
 	Hot
 }
 

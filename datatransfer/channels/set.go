@@ -76,7 +76,7 @@ func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
 	if err := s.reserve(st.ChannelID); err != nil {
 		return nil, err
 	}
-	c := &Channel{set: s, id: st.ChannelID, rec: Record{Static: st, Hot: Hot{Vouchers: 1}}, first: voucher, last: voucher}
+	c := &Channel{set: s, id: st.ChannelID, rec: Record{Static: &st, Hot: Hot{Vouchers: 1}}, items: &items{first: voucher, last: voucher}}
 	err := s.writeNew(c, voucher)
 	s.mu.Lock()
 	delete(s.coming, st.ChannelID)
@@ -117,7 +117,7 @@ func (s *Set) writeNew(c *Channel, voucher Encoded) error {
 		b, err = s.store.ds.Batch(s.store.ctx)
 	}
 	if err == nil {
-		err = s.store.putStatic(b, &c.rec.Static)
+		err = s.store.putStatic(b, c.rec.Static)
 	}
 	if err == nil {
 		err = s.store.putItem(b, "v", c.id, 0, voucher)
@@ -166,13 +166,13 @@ func (s *Set) read(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Channel{set: s, id: rec.Static.ChannelID, rec: rec}
-	c.first, _ = s.store.readItem("v", chid, 0)
+	c := &Channel{set: s, id: rec.Static.ChannelID, rec: rec, items: &items{}}
+	c.items.first, _ = s.store.readItem("v", chid, 0)
 	if rec.Vouchers > 0 {
-		c.last, _ = s.store.readItem("v", chid, rec.Vouchers-1)
+		c.items.last, _ = s.store.readItem("v", chid, rec.Vouchers-1)
 	}
 	if rec.Results > 0 {
-		c.lastRes, _ = s.store.readItem("r", chid, rec.Results-1)
+		c.items.lastResult, _ = s.store.readItem("r", chid, rec.Results-1)
 	}
 	return c, nil
 }

@@ -17,12 +17,9 @@ type DecoderByType func(dt.TypeIdentifier) (encoding.Decoder, bool)
 // state is an immutable snapshot. It shares the resident vouchers and reads the others from the store on demand, up
 // to the counts that it was taken with.
 type state struct {
-	rec         Record
-	store       *store
-	first, last Encoded
-	lastResult  Encoded
-
-	vouchers, results pending
+	rec   Record
+	store *store
+	items *items
 }
 
 var _ dt.ChannelState = state{}
@@ -66,18 +63,18 @@ func decode[T any](e Encoded, by DecoderByType) (out T) {
 	return out
 }
 
-func (s state) Voucher() dt.Voucher     { return decode[dt.Voucher](s.first, s.store.vouchers) }
-func (s state) LastVoucher() dt.Voucher { return decode[dt.Voucher](s.last, s.store.vouchers) }
+func (s state) Voucher() dt.Voucher     { return decode[dt.Voucher](s.items.first, s.store.vouchers) }
+func (s state) LastVoucher() dt.Voucher { return decode[dt.Voucher](s.items.last, s.store.vouchers) }
 func (s state) LastVoucherResult() dt.VoucherResult {
-	return decode[dt.VoucherResult](s.lastResult, s.store.results)
+	return decode[dt.VoucherResult](s.items.lastResult, s.store.results)
 }
 
 func (s state) Vouchers() []dt.Voucher {
-	return list[dt.Voucher](s.store.readList(s.rec.Static.ChannelID, "v", s.rec.Vouchers, s.vouchers), s.store.vouchers)
+	return list[dt.Voucher](s.store.readList(s.rec.Static.ChannelID, "v", s.rec.Vouchers, s.items.vouchers), s.store.vouchers)
 }
 
 func (s state) VoucherResults() []dt.VoucherResult {
-	return list[dt.VoucherResult](s.store.readList(s.rec.Static.ChannelID, "r", s.rec.Results, s.results), s.store.results)
+	return list[dt.VoucherResult](s.store.readList(s.rec.Static.ChannelID, "r", s.rec.Results, s.items.results), s.store.results)
 }
 
 func list[T comparable](in []Encoded, by DecoderByType) []T {

@@ -176,7 +176,7 @@ func addLine(out *dt.ChannelStages, l logLine) {
 }
 
 func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
-	var r Record
+	r := Record{Static: &Static{}}
 	data, err := s.ds.Get(ctx, key("s", chid))
 	if errors.Is(err, datastore.ErrNotFound) {
 		return r, NewErrNotFound(chid)

@@ -124,7 +124,7 @@ func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, inde
 		return nil, err
 	}
 	msg, err := m.queued(c, size, index, unique)
-	if s := c.State(); err == nil && s.IsPull() && (s.Status() == dt.InitiatorPaused || s.Status() == dt.BothPaused) {
+	if s := c.Status(); err == nil && (s == dt.InitiatorPaused || s == dt.BothPaused) && c.IsPull() {
 		return msg, dt.ErrPause // the recipient asks anew when it goes on; what it does not want now must not be lost on it
 	}
 	return msg, err
@@ -196,11 +196,7 @@ func (m *Manager) credit(c *channels.Channel) channels.Credit {
 	if cr.Limited && queued < cr.Limit {
 		return cr
 	}
-	v := c.State().Voucher()
-	if v == nil {
-		return cr
-	}
-	p, _ := m.validated.Processor(v.Type())
+	p, _ := m.validated.Processor(c.VoucherType())
 	l, ok := p.(dt.Limiter)
 	if !ok {
 		return cr

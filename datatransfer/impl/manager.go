@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-datastore"
@@ -49,10 +51,8 @@ type Manager struct {
 	channels      *channels.Set
 	outbox        *outbox
 
-	subMu sync.RWMutex
-	subs  map[uint64]dt.Subscriber
-	order []uint64
-	next  uint64
+	subMu sync.Mutex
+	subs  atomic.Pointer[[]*dt.Subscriber] // replaced, never changed
 
 	againMu sync.Mutex
 	again   map[dt.ChannelID]int
@@ -71,7 +71,7 @@ func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, tra
 		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
-		subs: map[uint64]dt.Subscriber{}, again: map[dt.ChannelID]int{},
+		again: map[dt.ChannelID]int{},
 	}
 	for _, o := range options {
 		o(m)
@@ -181,44 +181,44 @@ func (m *Manager) configure(chid dt.ChannelID, v dt.Voucher) {
 
 // SubscribeToEvents implements datatransfer.Manager.
 func (m *Manager) SubscribeToEvents(s dt.Subscriber) dt.Unsubscribe {
+	mine := &s
+	m.changeSubscribers(func(all []*dt.Subscriber) []*dt.Subscriber { return append(all, mine) })
+	return func() {
+		m.changeSubscribers(func(all []*dt.Subscriber) []*dt.Subscriber {
+			return slices.DeleteFunc(all, func(o *dt.Subscriber) bool { return o == mine })
+		})
+	}
+}
+
+func (m *Manager) changeSubscribers(f func([]*dt.Subscriber) []*dt.Subscriber) {
 	m.subMu.Lock()
 	defer m.subMu.Unlock()
-	id := m.next
-	m.next++
-	m.subs[id] = s
-	m.order = append(m.order, id)
-	return func() {
-		m.subMu.Lock()
-		defer m.subMu.Unlock()
-		delete(m.subs, id)
-		for i, o := range m.order {
-			if o == id {
-				m.order = append(m.order[:i:i], m.order[i+1:]...)
-				break
-			}
-		}
+	var all []*dt.Subscriber
+	if old := m.subs.Load(); old != nil {
+		all = slices.Clone(*old)
 	}
+	all = f(all)
+	m.subs.Store(&all)
 }
 
 // publish tells subscribers, with no lock held.
 func (m *Manager) publish(e dt.Event, s dt.ChannelState) {
-	m.subMu.RLock()
-	subs := make([]dt.Subscriber, 0, len(m.order))
-	for _, id := range m.order {
-		subs = append(subs, m.subs[id])
-	}
-	m.subMu.RUnlock()
 	m.monitor.Observe(e, s)
-	for _, sub := range subs {
-		func() {
-			defer func() {
-				if p := recover(); p != nil {
-					slog.Error("data-transfer subscriber panicked", "channel", s.ChannelID(), "panic", p)
-				}
-			}()
-			sub(e, s)
-		}()
+	if all := m.subs.Load(); all != nil {
+		for _, sub := range *all {
+			tell(*sub, e, s)
+		}
 	}
+}
+
+// tell calls a subscriber; a panic of it ends nothing.
+func tell(sub dt.Subscriber, e dt.Event, s dt.ChannelState) {
+	defer func() {
+		if p := recover(); p != nil {
+			slog.Error("data-transfer subscriber panicked", "channel", s.ChannelID(), "panic", p)
+		}
+	}()
+	sub(e, s)
 }
 
 // onCleanup frees what belongs to a channel that ends.

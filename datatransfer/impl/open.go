@@ -148,7 +148,7 @@ func (m *Manager) CloseDataTransferChannelWithError(ctx context.Context, chid dt
 }
 
 func over(c *channels.Channel) bool {
-	s := c.State().Status()
+	s := c.Status()
 	return channels.IsChannelTerminated(s) || channels.IsChannelCleaningUp(s)
 }
 
