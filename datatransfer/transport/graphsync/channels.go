@@ -1,0 +1,59 @@
+package graphsync
+
+import (
+	"github.com/ipfs/go-graphsync"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/cartage-dev/cartage/datatransfer"
+)
+
+// MaxLinks bounds how many links the requests of a channel may follow on this side, as sender and as recipient; 0
+// is no bound of the channel's own. Call it from a transport configurer, before the request exists.
+func (t *Transport) MaxLinks(chid datatransfer.ChannelID, n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.links[chid] = n
+}
+
+func (t *Transport) maxLinks(chid datatransfer.ChannelID) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.links[chid]
+}
+
+// ChannelsForPeer are the channels with one peer.
+type ChannelsForPeer struct {
+	SendingChannels   map[datatransfer.ChannelID]ChannelGraphsyncRequests
+	ReceivingChannels map[datatransfer.ChannelID]ChannelGraphsyncRequests
+}
+
+// ChannelGraphsyncRequests are the graphsync requests of a channel.
+type ChannelGraphsyncRequests struct {
+	Current  graphsync.RequestID
+	Previous []graphsync.RequestID
+}
+
+// ChannelsForPeer lists the channels with a peer, by direction of the data.
+func (t *Transport) ChannelsForPeer(p peer.ID) ChannelsForPeer {
+	out := ChannelsForPeer{map[datatransfer.ChannelID]ChannelGraphsyncRequests{}, map[datatransfer.ChannelID]ChannelGraphsyncRequests{}}
+	if p == t.self {
+		return out
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, c := range t.channels {
+		if id.OtherParty(t.self) != p {
+			continue
+		}
+		r := ChannelGraphsyncRequests{c.current, append([]graphsync.RequestID(nil), c.previous...)}
+		if c.sending {
+			out.SendingChannels[id] = r
+		} else {
+			out.ReceivingChannels[id] = r
+		}
+	}
+	return out
+}
