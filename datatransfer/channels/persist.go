@@ -57,6 +57,9 @@ func (c *Channel) write(w work) error {
 		err = b.Commit(s.ctx)
 	}
 	c.dirty, c.flushed = 0, time.Now()
+	if halfCounted(w.event) {
+		c.dirty = flushEvents // the first block of a stage is not left to the clock
+	}
 	if err == nil && w.part != "" {
 		c.mu.Lock()
 		defer c.mu.Unlock()
