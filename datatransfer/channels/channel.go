@@ -50,6 +50,7 @@ type Credit struct {
 	Paused  bool // a pause on account of the limit is in force
 	Asked   uint64
 	Has     uint64 // position that the recipient named with its last request
+	Grants  uint64 // times that a voucher let the sender go on
 	Held    bool   // the application of the responder paused, whatever the limit says
 	Resent  uint64 // bytes that went out again and were not counted
 	Restart int    // restarts so far

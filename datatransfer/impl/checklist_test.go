@@ -37,9 +37,13 @@ func TestChecklist03(t *testing.T) {
 	d.completed(t)
 	require.Equal(t, 1+5+1, len(d.ta.state().Vouchers()))
 	// A demand and an answer for each payment.
-	require.Equal(t, 2*(5+1), d.ta.count(dt.NewVoucherResult))
-	require.Equal(t, d.tb.count(dt.NewVoucherResult), d.ta.count(dt.NewVoucherResult))
-	require.Len(t, d.ta.state().VoucherResults(), 2*(5+1))
+	require.Equal(t, 2*(5+1), d.tb.count(dt.NewVoucherResult))
+	// An answer and the next demand may leave in one graphsync message, where the later one stands in the place of both
+	// (section 2.6). No message is taken twice.
+	got := d.ta.count(dt.NewVoucherResult)
+	require.LessOrEqual(t, got, 2*(5+1))
+	require.GreaterOrEqual(t, got, 5+1)
+	require.Len(t, d.ta.state().VoucherResults(), got)
 }
 
 // TestChecklist04: the answer to a voucher comes before the pause has taken effect, ten thousand times. The voucher is on

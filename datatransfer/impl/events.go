@@ -93,6 +93,8 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 	if err != nil {
 		return err
 	}
+	var grants uint64
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { grants = cr.Grants })
 	fresh, _, err := c.Block(dt.DataReceived, dt.DataReceivedProgress, size, index, unique)
 	if err != nil || !fresh || chid.Initiator == m.peerID {
 		return err
@@ -106,8 +108,8 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 	if rerr == nil && result == nil {
 		return nil
 	}
-	if errors.Is(rerr, dt.ErrPause) {
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
+	if errors.Is(rerr, dt.ErrPause) && !m.pauseAt(c, 0, grants) {
+		return nil // it was paid while we asked
 	}
 	msg, err := m.answer(c, rerr, result)
 	if err != nil {
@@ -152,20 +154,20 @@ func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique b
 		})
 	}
 	var result dt.VoucherResult
-	known := false
+	known, grants := false, credit.Grants
 	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) {
 		h, res, err := r.OnPullDataSent(chid, additional)
 		known = known || h
 		return h, res, err
 	}, &result)
-	if !known && credit.Limited && m.pauseAt(c, total) {
+	if !known && credit.Limited && m.pauseAt(c, total, grants) {
 		rerr = dt.ErrPause // there is a limit, and nobody who could raise it
 	}
 	if rerr == nil && result == nil {
 		return nil, nil
 	}
-	if errors.Is(rerr, dt.ErrPause) && !m.pauseAt(c, total) {
-		return nil, nil // the limit was raised while we asked
+	if errors.Is(rerr, dt.ErrPause) && !m.pauseAt(c, total, grants) {
+		return nil, nil // it was paid while we asked
 	}
 	msg, err := m.answer(c, rerr, result)
 	if err != nil {
@@ -211,10 +213,11 @@ func (m *Manager) credit(c *channels.Channel) channels.Credit {
 }
 
 // pauseAt decides under the channel's lock whether a pause at total still holds: if the limit has grown beyond it,
-// nothing is paused, so that the order in which a pause and a payment arrive cannot matter.
-func (m *Manager) pauseAt(c *channels.Channel, total uint64) (paused bool) {
+// nothing is paused, so that the order in which a pause and a payment arrive cannot matter. Without a limit a voucher that was
+// taken since the demand was decided on, when there had been so many grants, is its payment.
+func (m *Manager) pauseAt(c *channels.Channel, total, grants uint64) (paused bool) {
 	c.Do(func(_ *channels.Record, cr *channels.Credit) {
-		paused = !cr.Limited || total >= cr.Limit
+		paused = !cr.Limited && cr.Grants == grants || cr.Limited && total >= cr.Limit
 		cr.Paused = cr.Paused || paused
 	})
 	return paused

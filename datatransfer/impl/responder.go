@@ -387,6 +387,7 @@ func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rer
 func (m *Manager) unpause(c *channels.Channel) (was bool) {
 	cr := m.credit(c)
 	c.Do(func(r *channels.Record, k *channels.Credit) {
+		k.Grants++
 		if k.Paused && (!cr.Limited || r.Queued < k.Limit) {
 			k.Paused, was = false, true
 		}
