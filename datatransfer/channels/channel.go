@@ -55,6 +55,7 @@ type Credit struct {
 	Resent  uint64 // bytes that went out again and were not counted
 	Restart int    // restarts so far
 	Unasked bool   // a push was restarted and its responder has not asked for data since
+	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits
 }

@@ -21,6 +21,7 @@ type trace struct {
 	events []dt.EventCode
 	last   dt.ChannelState
 	more   chan struct{}
+	other  *trace
 	on     func(e dt.EventCode, s dt.ChannelState)
 }
 
@@ -74,7 +75,7 @@ func has(code dt.EventCode, times int) func([]dt.EventCode) bool {
 func (t *trace) saw(tb testing.TB, code dt.EventCode, times int) {
 	tb.Helper()
 	if !t.until(20*time.Second, has(code, times)) {
-		tb.Fatalf("waited in vain for %s: %s", dt.Events[code], t)
+		tb.Fatalf("waited in vain for %s: %s; the other side: %s %+v", dt.Events[code], t, t.other, t.other.state().Message())
 	}
 }
 
@@ -100,6 +101,9 @@ func blockEvent(e dt.EventCode) bool {
 
 // String is the events without those of single blocks.
 func (t *trace) String() string {
+	if t == nil {
+		return ""
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out strings.Builder
@@ -168,6 +172,7 @@ func newTrade(t *testing.T, pull bool, leaves, size int, v *testutil.Validator, 
 	d.root, d.total, err = d.sender().Store.BuildDAG(leaves, size, 7)
 	require.NoError(t, err)
 	d.ta, d.tb = follow(d.a.Manager), follow(d.b.Manager)
+	d.ta.other, d.tb.other = d.tb, d.ta
 	return d
 }
 

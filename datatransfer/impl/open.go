@@ -205,10 +205,13 @@ func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.Channel
 	if _, ok := m.transport.(dt.PauseableTransport); !ok {
 		return dt.ErrUnsupported
 	}
-	event := dt.ResumeInitiator
+	event, opening := dt.ResumeInitiator, false
 	if chid.Initiator != m.peerID {
 		event = dt.ResumeResponder
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Held = false, false })
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Held, opening = false, false, cr.Opening })
+	}
+	if opening { // what opens it sees that it is not paused any more
+		return c.Apply(event)
 	}
 	if err := m.resume(ctx, c, m.updateMessage(chid, false)); err != nil {
 		return err

@@ -106,7 +106,7 @@ func (m *Manager) openForPush(ctx context.Context, chid dt.ChannelID, req dt.Req
 		return nil
 	}
 	paused := false
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { paused = cr.Paused })
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { paused, cr.Opening = cr.Paused, false })
 	if !paused { // resumed before there was a request to resume
 		return m.resume(ctx, c, m.updateMessage(chid, false))
 	}
@@ -241,7 +241,7 @@ func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Vou
 	if err := record(c, result); err != nil {
 		return nil, err
 	}
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = paused })
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Opening = paused, paused && !c.IsPull() })
 	if err := c.Apply(event); err != nil {
 		return nil, err
 	}

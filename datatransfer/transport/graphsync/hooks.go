@@ -284,8 +284,8 @@ func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, bl
 	err := t.handler().OnDataReceived(chid, block.Link(), block.BlockSize(), block.Index(), block.BlockSizeOnWire() != 0)
 	switch {
 	case errors.Is(err, datatransfer.ErrPause):
-		ha.PauseRequest() // at this block; hold frees the request
-		t.hold(chid)
+		t.holdHere(chid)
+		ha.TerminateWithError(errHeld)
 	case err != nil:
 		ha.TerminateWithError(err)
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // A requester does not use the pause of graphsync: there the same request comes back under the same id, and a sender that
-// has not finished with the first one mixes the two up, leaves out blocks that were on their way, or ends the wrong one.
+// has not finished with the first one mixes the two up, leaves out blocks that were on their way, or ends the wrong one. And a
+// request of ours that is cancelled while it is about to pause is never freed.
 // Instead the request is cancelled, which is what the other side sees of a pause in either case, and a new one asks for
 // the rest.
 
@@ -43,6 +44,19 @@ func (t *Transport) hold(chid datatransfer.ChannelID) bool {
 	t.mu.Unlock()
 	cancel()
 	return true
+}
+
+// errHeld ends a request at a block.
+var errHeld = errors.New("paused by the recipient")
+
+// holdHere is hold inside the hook of a block, where the hook ends the request.
+func (t *Transport) holdHere(chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil {
+		c.run++
+		_ = t.stopLocked(c)
+	}
 }
 
 // stop ends the request of a requester now.

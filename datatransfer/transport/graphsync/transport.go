@@ -339,7 +339,7 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 			}
 			if errors.As(err, new(graphsync.RemoteMissingBlockErr)) {
 				missing++
-			} else if cause == nil || errors.As(cause, new(graphsync.RequestClientCancelledErr)) {
+			} else if cause == nil || own(cause) {
 				cause = err
 			}
 		}
@@ -351,7 +351,7 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 	if wrong != nil {
 		cause = fmt.Errorf("%w: %w", errVerification, wrong)
 	}
-	if errors.As(cause, new(graphsync.RequestClientCancelledErr)) && t.isStopping(chid, id) {
+	if own(cause) && t.isStopping(chid, id) {
 		return
 	}
 	if cause == nil && missing > 0 && t.askAgain(chid) {
@@ -366,6 +366,11 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 		t.onRequestDone(chid)
 	}
 	t.report(chid, cause, missing)
+}
+
+// own tells whether a request ended because this side wanted it to.
+func own(err error) bool {
+	return errors.Is(err, errHeld) || errors.As(err, new(graphsync.RequestClientCancelledErr))
 }
 
 var errVerification = errors.New("data failed verification")
