@@ -200,8 +200,8 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 		return ctx.Trigger(rm.ClientEventSendFunds)
 	case asked.GreaterThan(due) && !inFull && (deal.AllBlocksReceived || unsealTooDear(&deal)):
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
-	case asked.GreaterThan(due) && !inFull:
-		return nil // the bytes that are asked for are on their way
+	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived:
+		return nil // the bytes that are asked for are on their way; with all of them, all that is due is paid
 	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
 		return ctx.Trigger(rm.ClientEventSendFunds)
 	case deal.PaymentRequested.IsZero(): // nothing is due: do not wait for what nobody asks
