@@ -3,6 +3,7 @@ package channels
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type Channel struct {
 	flushed time.Time
 	timer   *time.Timer
 	cleaned bool
+	slow    bool      // it was told that the subscribers do not keep up
 	active  time.Time // of the last event
 
 	// Credit is the state of the one comparison of position and limit (see impl).
@@ -338,15 +340,20 @@ func (c *Channel) drain() {
 	for {
 		c.mu.Lock()
 		if len(c.work) == 0 {
-			c.busy, c.work, c.spare = false, nil, nil
+			c.busy, c.slow, c.work, c.spare = false, false, nil, nil
 			c.mu.Unlock()
 			return
 		}
-		w := c.work[0]
+		w, behind := c.work[0], len(c.work) > maxBacklog && !c.slow
+		c.slow = c.slow || behind
 		if c.work = c.work[1:]; len(c.work) == 0 {
 			c.work = c.spare[:0] // begins again at the front
 		}
 		c.mu.Unlock()
+		if behind {
+			slog.Warn("subscribers or the store are slower than a data-transfer channel: progress is told less often",
+				"channel", c.id, "waiting", maxBacklog, "event", dt.Events[w.event])
+		}
 		err := c.store(w)
 		if w.done != nil {
 			w.done <- err

@@ -1,9 +1,11 @@
 package channels_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -224,8 +226,13 @@ func TestR94Reopen(t *testing.T) {
 	})
 }
 
-// TestR32Backlog: a slow listener costs bounded memory: progress is told less often, nothing else is left out.
+// TestR32Backlog: a slow listener costs bounded memory: progress is told less often, nothing else is left out, and the log says
+// so, once.
 func TestR32Backlog(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
 	bubble(t, func(t *testing.T, f *fixture) {
 		c := f.create(1)
 		require.NoError(t, c.Apply(dt.Accept))
@@ -249,6 +256,7 @@ func TestR32Backlog(t *testing.T) {
 		require.Equal(t, 5, vouchers)
 		require.EqualValues(t, 5000, c.State().Received())
 		require.Less(t, len(f.seen()), 4000)
+		require.Equal(t, 1, strings.Count(log.String(), "slower than a data-transfer channel"))
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/peer"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
@@ -202,18 +201,8 @@ func (s *store) writeMigrated(ctx context.Context, old *legacyRecord) error {
 // dropLegacy deletes what an earlier start has taken over.
 func (s *store) dropLegacy(ctx context.Context) error {
 	for version := range legacyVersions {
-		res, err := s.ds.Query(ctx, query.Query{Prefix: "/" + version, KeysOnly: true})
-		if err != nil {
+		if err := s.deleteAll(ctx, s.ds, "/"+version); err != nil {
 			return err
-		}
-		rest, err := res.Rest()
-		if err != nil {
-			return err
-		}
-		for _, e := range rest {
-			if err := s.ds.Delete(ctx, datastore.NewKey(e.Key)); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

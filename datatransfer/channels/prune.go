@@ -56,18 +56,8 @@ func (s *store) delete(ctx context.Context, id string) error {
 		return err
 	}
 	for _, part := range []string{"v", "r", "l"} {
-		res, err := s.ds.Query(ctx, query.Query{Prefix: "/" + Version + "/" + part + "/" + id, KeysOnly: true})
-		if err != nil {
+		if err := s.deleteAll(ctx, b, "/"+Version+"/"+part+"/"+id); err != nil {
 			return err
-		}
-		rest, err := res.Rest()
-		if err != nil {
-			return err
-		}
-		for _, e := range rest {
-			if err := b.Delete(ctx, datastore.NewKey(e.Key)); err != nil {
-				return err
-			}
 		}
 	}
 	for _, part := range []string{"h", "s"} {
@@ -76,4 +66,22 @@ func (s *store) delete(ctx context.Context, id string) error {
 		}
 	}
 	return b.Commit(ctx)
+}
+
+// deleteAll removes the keys below a prefix through a batch, or the store itself.
+func (s *store) deleteAll(ctx context.Context, from datastore.Write, prefix string) error {
+	res, err := s.ds.Query(ctx, query.Query{Prefix: prefix, KeysOnly: true})
+	if err != nil {
+		return err
+	}
+	rest, err := res.Rest()
+	if err != nil {
+		return err
+	}
+	for _, e := range rest {
+		if err := from.Delete(ctx, datastore.NewKey(e.Key)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

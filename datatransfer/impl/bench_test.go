@@ -190,7 +190,7 @@ func BenchmarkVoucher(b *testing.B) {
 			for range each {
 				require.NoError(b, m.SendVoucher(b.Context(), chid, testutil.NewFakeDTType("payment")))
 			}
-			_ = settle(m)
+			_ = settle()
 			return time.Since(begin), int(ds.bytes.Load() - bytes)
 		}
 		_, _ = batch() // warm

@@ -81,7 +81,7 @@ func newManager(ds datastore.Batching, net network.DataTransferNetwork, transpor
 }
 
 // settle waits until what was submitted is written: counters go out at the latest 100 ms after the last event.
-func settle(dt.Manager) error {
+func settle() error {
 	time.Sleep(5 * time.Millisecond)
 	return nil
 }

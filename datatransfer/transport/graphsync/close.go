@@ -37,10 +37,8 @@ func (t *Transport) CloseChannel(ctx context.Context, chid datatransfer.ChannelI
 	}
 	id, live := c.current, c.live && !c.away
 	c.run++
-	if live { // what still comes of it is nobody's
-		delete(t.requests, id)
-		c.live = false
-		close(c.done)
+	if live {
+		t.retire(c)
 	}
 	t.mu.Unlock()
 	if !live {
@@ -72,11 +70,7 @@ func (t *Transport) CleanupChannel(chid datatransfer.ChannelID) {
 	if c != nil {
 		id, live = c.current, c.live
 		c.run++
-		delete(t.requests, c.current)
-		if c.live {
-			c.live = false
-			close(c.done)
-		}
+		t.retire(c)
 	}
 	t.mu.Unlock()
 	if live {

@@ -3,12 +3,9 @@ package graphsync
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/ipfs/go-graphsync"
-	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
 	"github.com/ipld/go-ipld-prime/datamodel"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -43,174 +40,20 @@ func (t *Transport) outgoingRequest(p peer.ID, request graphsync.RequestData, ha
 		t.abandon(chid, request.ID())
 		return
 	}
+	t.furnish(chid, ha)
+}
+
+// furnish gives a request of a channel its store and its bound.
+func (t *Transport) furnish(chid datatransfer.ChannelID, ha interface {
+	UsePersistenceOption(name string)
+	MaxLinks(uint64)
+}) {
 	if name, ok := t.storeOf(chid); ok {
 		ha.UsePersistenceOption(name)
 	}
 	if n := t.maxLinks(chid); n > 0 {
 		ha.MaxLinks(n)
 	}
-}
-
-// incomingRequest runs on graphsync's response loop. Nothing of an unknown channel is kept unless it is accepted.
-func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha graphsync.IncomingRequestHookActions) {
-	msg, err := extension.GetTransferData(request, t.supported)
-	if err != nil {
-		ha.TerminateWithError(err)
-		return
-	}
-	if msg == nil {
-		return
-	}
-	chid := datatransfer.ChannelID{Initiator: t.self, Responder: p, ID: msg.TransferID()}
-	if msg.IsRequest() {
-		chid = datatransfer.ChannelID{Initiator: p, Responder: t.self, ID: msg.TransferID()}
-	}
-	t.begin(chid)
-	resp, err := t.process(chid, request, msg)
-	if errors.Is(err, datatransfer.ErrResume) {
-		err = nil
-	}
-	paused := errors.Is(err, datatransfer.ErrPause)
-	if err != nil && !paused {
-		t.end(chid)
-	}
-	if resp != nil {
-		exts, xerr := extension.ToExtensionData(resp, incomingExtensions)
-		if xerr != nil {
-			ha.TerminateWithError(xerr)
-			return
-		}
-		for _, e := range exts {
-			ha.SendExtensionData(e)
-		}
-	}
-	if err != nil && !paused {
-		ha.TerminateWithError(err)
-		return
-	}
-	if h, ok := t.handler().(interface{ OnDataAsked(datatransfer.ChannelID) }); ok {
-		h.OnDataAsked(chid)
-	}
-	b, terr := t.accept(chid, request.ID())
-	if terr != nil {
-		ha.TerminateWithError(terr)
-		return
-	}
-	if b.hadOld {
-		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, b.old)) })
-	}
-	if paused && !b.resume || t.silent(chid, msg) {
-		ha.PauseResponse()
-	}
-	for _, m := range b.queued {
-		if exts, err := extension.ToExtensionData(m, t.supported); err == nil {
-			ha.SendExtensionData(exts[0])
-		}
-	}
-	ha.AugmentContext(t.handler().OnContextAugment(chid))
-	if name, ok := t.storeOf(chid); ok {
-		ha.UsePersistenceOption(name)
-	}
-	if n := t.maxLinks(chid); n > 0 {
-		ha.MaxLinks(n)
-	}
-	ha.ValidateRequest()
-}
-
-func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (datatransfer.Message, error) {
-	switch m := msg.(type) {
-	case datatransfer.Request:
-		err := checkRequest(request, m)
-		if !m.IsNew() && !m.IsRestart() {
-			err = t.checkResumed(chid, request)
-			if err == nil && !m.IsUpdate() {
-				err = errors.New("only an update comes with the request of a recipient that goes on")
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		t.tellPosition(chid, request, m)
-		resp, err := t.handler().OnRequestReceived(chid, m)
-		if m.IsNew() && (err == nil || errors.Is(err, datatransfer.ErrPause)) {
-			t.tellPosition(chid, request, m)
-			t.handler().OnTransferQueued(chid)
-		}
-		if resp == nil {
-			return nil, err
-		}
-		return resp, err
-	case datatransfer.Response:
-		var err error
-		if m.IsNew() || m.IsRestart() {
-			err = t.checkChannel(chid, request)
-		} else {
-			err = t.checkResumed(chid, request)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if m.IsNew() {
-			t.handler().OnTransferQueued(chid)
-		}
-		return nil, t.handler().OnResponseReceived(chid, m)
-	}
-	return nil, fmt.Errorf("message of unknown kind %T", msg)
-}
-
-// tellPosition passes on how many blocks a requester that restarts has.
-func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.RequestData, m datatransfer.Request) {
-	h, ok := t.handler().(interface {
-		OnRestartPosition(datatransfer.ChannelID, int64)
-	})
-	if !ok {
-		return
-	}
-	n := int64(0)
-	if ext, has := request.Extension(graphsync.ExtensionsDoNotSendFirstBlocks); has {
-		n, _ = donotsendfirstblocks.DecodeDoNotSendFirstBlocks(ext)
-	}
-	h.OnRestartPosition(chid, n)
-}
-
-// checkResumed lets a requester go on after its own pause: a request comes again, with another message in the place of the
-// one that opened the channel. That message names no root and no selector, so those of the channel count.
-func (t *Transport) checkResumed(chid datatransfer.ChannelID, request graphsync.RequestData) error {
-	t.mu.Lock()
-	c := t.channels[chid]
-	known := c != nil && c.sending
-	t.mu.Unlock()
-	if !known {
-		return errors.New("a graphsync request opens, restarts or resumes a channel: updates go to the running request")
-	}
-	return t.checkChannel(chid, request)
-}
-
-// checkChannel compares what graphsync is asked for with the channel that it names.
-func (t *Transport) checkChannel(chid datatransfer.ChannelID, request graphsync.RequestData) error {
-	c, ok := t.handler().(ChannelChecker)
-	if !ok {
-		return nil
-	}
-	return c.CheckRequest(chid, cidlink.Link{Cid: request.Root()}, request.Selector())
-}
-
-// checkRequest compares what graphsync is asked for with what the voucher is about.
-func checkRequest(request graphsync.RequestData, m datatransfer.Request) error {
-	if !m.IsPull() {
-		return errors.New("a push request cannot arrive as a graphsync request")
-	}
-	if !m.BaseCid().Equals(request.Root()) {
-		return fmt.Errorf("graphsync root %s is not the base CID %s of the request", request.Root(), m.BaseCid())
-	}
-	sel, err := m.Selector()
-	if err != nil {
-		return err
-	}
-	if !shared.SameNode(sel, request.Selector()) {
-		return errors.New("graphsync selector is not the selector of the request")
-	}
-	return nil
 }
 
 func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData, ha graphsync.IncomingResponseHookActions) {

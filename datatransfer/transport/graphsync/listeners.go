@@ -34,9 +34,8 @@ func (t *Transport) requesterCancelled(p peer.ID, request graphsync.RequestData)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c := t.requests[request.ID()]; c != nil && c.current == request.ID() {
-		c.away, c.live = true, false
-		delete(t.requests, request.ID())
-		close(c.done)
+		c.away = true
+		t.retire(c)
 	}
 }
 
@@ -49,10 +48,8 @@ func (t *Transport) sendError(p peer.ID, request graphsync.RequestData, gserr er
 func (t *Transport) receiveError(p peer.ID, gserr error) {
 	t.mu.Lock()
 	var ids []datatransfer.ChannelID
-	for id, c := range t.channels {
-		if c.live && id.OtherParty(t.self) == p {
-			ids = append(ids, id)
-		}
+	for _, c := range t.liveWith(p, func(*channel) bool { return true }) {
+		ids = append(ids, c.id)
 	}
 	t.mu.Unlock()
 	if timeout := net.Error(nil); !errors.As(gserr, &timeout) || !timeout.Timeout() { // an idle stream loses nothing

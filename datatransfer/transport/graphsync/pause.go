@@ -118,13 +118,10 @@ func (t *Transport) PeerAway(p peer.ID) {
 	t.lost(p)
 	t.mu.Lock()
 	var gone []graphsync.RequestID
-	for id, c := range t.channels {
-		if c.sending && c.live && id.OtherParty(t.self) == p {
-			gone = append(gone, c.current)
-			c.away, c.live = true, false
-			delete(t.requests, c.current)
-			close(c.done)
-		}
+	for _, c := range t.liveWith(p, func(c *channel) bool { return c.sending }) {
+		gone = append(gone, c.current)
+		c.away = true
+		t.retire(c)
 	}
 	t.mu.Unlock()
 	for _, id := range gone {

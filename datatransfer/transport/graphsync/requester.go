@@ -29,7 +29,7 @@ func pausedAnswer(msg datatransfer.Message) bool {
 func (t *Transport) hold(chid datatransfer.ChannelID) bool {
 	t.mu.Lock()
 	c := t.channels[chid]
-	if c == nil || c.sending || c.ask.root == nil {
+	if !c.asks() {
 		t.mu.Unlock()
 		return false
 	}
@@ -151,15 +151,10 @@ func (t *Transport) silent(chid datatransfer.ChannelID, msg datatransfer.Message
 // lost ends the requests to a peer from which messages were lost; a restart asks for the rest.
 func (t *Transport) lost(p peer.ID) {
 	t.mu.Lock()
-	var ids []datatransfer.ChannelID
-	for id, c := range t.channels {
-		if c.live && !c.sending && id.OtherParty(t.self) == p {
-			ids = append(ids, id)
-		}
-	}
+	gone := t.liveWith(p, func(c *channel) bool { return !c.sending })
 	t.mu.Unlock()
-	for _, id := range ids {
-		t.stop(id)
+	for _, c := range gone {
+		t.stop(c.id)
 	}
 }
 
@@ -173,9 +168,11 @@ func (t *Transport) isStopping(chid datatransfer.ChannelID, id graphsync.Request
 func (t *Transport) requesting(chid datatransfer.ChannelID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.channels[chid]
-	return c != nil && !c.sending && c.ask.root != nil
+	return t.channels[chid].asks()
 }
+
+// asks tells whether this side is the requester of a channel that has asked for something.
+func (c *channel) asks() bool { return c != nil && !c.sending && c.ask.root != nil }
 
 var errNotHeld = errors.New("the request is not paused")
 

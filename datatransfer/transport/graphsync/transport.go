@@ -7,11 +7,9 @@ package graphsync
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
@@ -138,15 +136,8 @@ func (t *Transport) SetEventHandler(events datatransfer.EventsHandler) error {
 
 func (t *Transport) handler() datatransfer.EventsHandler { return *t.events.Load() }
 
-// track binds a request to a channel as its current one; the old one is returned if it may still run. A requester
-// tells what it asks for.
-func (t *Transport) track(chid datatransfer.ChannelID, id graphsync.RequestID, a *ask) (old graphsync.RequestID, hadOld bool, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.bind(chid, id, a)
-}
-
-// bind is track; mu is held.
+// bind makes a request the current one of its channel; the old one is returned if it may still run. A requester tells what
+// it asks for. mu is held.
 func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a *ask) (old graphsync.RequestID, hadOld bool, err error) {
 	if t.closed {
 		return old, false, errors.New("transport is shut down")
@@ -173,52 +164,6 @@ func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a 
 	return old, hadOld, nil
 }
 
-// begin notes that a request of chid is being decided on, so that a resume by the application meets it; end takes what
-// was asked for in the meantime, and forgets a channel that was not accepted.
-func (t *Transport) begin(chid datatransfer.ChannelID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.channels[chid]
-	if c == nil {
-		c = &channel{id: chid}
-		t.channels[chid] = c
-	}
-	c.opening, c.resume = true, false
-}
-
-func (t *Transport) end(chid datatransfer.ChannelID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.channels[chid]
-	if c == nil {
-		return
-	}
-	c.queued, c.opening, c.resume = nil, false, false
-	if !c.live && !c.away {
-		delete(t.channels, chid)
-	}
-}
-
-// begun is what came of a request that was accepted.
-type begun struct {
-	queued []datatransfer.Message
-	resume bool
-	old    graphsync.RequestID
-	hadOld bool
-}
-
-// accept makes a request the current one of its channel, in one step with taking what was asked for while it was decided on.
-func (t *Transport) accept(chid datatransfer.ChannelID, id graphsync.RequestID) (b begun, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c := t.channels[chid]; c != nil {
-		b.queued, b.resume = c.queued, c.resume
-		c.queued, c.opening, c.resume = nil, false, false
-	}
-	b.old, b.hadOld, err = t.bind(chid, id, nil)
-	return b, err
-}
-
 // of returns the channel whose current request is id.
 func (t *Transport) of(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
 	t.mu.Lock()
@@ -230,7 +175,25 @@ func (t *Transport) of(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
 	return c.id, true
 }
 
-// finish marks the current request as ended and reports whether it was current.
+// retire forgets the running request of a channel: what still comes of it is nobody's. mu is held.
+func (t *Transport) retire(c *channel) {
+	delete(t.requests, c.current)
+	if c.live {
+		c.live = false
+		close(c.done)
+	}
+}
+
+// liveWith are the channels with a peer that have a running request and satisfy a condition; mu is held.
+func (t *Transport) liveWith(p peer.ID, also func(*channel) bool) (out []*channel) {
+	for id, c := range t.channels {
+		if c.live && id.OtherParty(t.self) == p && also(c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // finish forgets a request that has ended, and tells what was wrong with its data.
 func (t *Transport) finish(id graphsync.RequestID) (chid datatransfer.ChannelID, wrong error, current bool) {
 	t.mu.Lock()
@@ -239,12 +202,11 @@ func (t *Transport) finish(id graphsync.RequestID) (chid datatransfer.ChannelID,
 	if c == nil {
 		return datatransfer.ChannelID{}, nil, false
 	}
-	delete(t.requests, id)
 	if c.current != id {
+		delete(t.requests, id)
 		return c.id, nil, false
 	}
-	c.live = false
-	close(c.done)
+	t.retire(c)
 	return c.id, c.wrong, true
 }
 
@@ -273,7 +235,10 @@ func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
 		})
 	}
 	id := graphsync.NewRequestID()
-	if _, _, err := t.track(chid, id, &a); err != nil {
+	t.mu.Lock()
+	_, _, err = t.bind(chid, id, &a)
+	t.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	if key, again := t.dedupKey(chid); again {
@@ -292,107 +257,6 @@ func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
 		drain()
 	}
 	return nil
-}
-
-// stopCurrent cancels the running request of a channel and waits a moment for its end, so that a restart does not mix
-// with it. What still comes of it counts until then.
-func (t *Transport) stopCurrent(ctx context.Context, chid datatransfer.ChannelID) {
-	t.mu.Lock()
-	c := t.channels[chid]
-	if c == nil || !c.live {
-		t.mu.Unlock()
-		return
-	}
-	id, done := c.current, c.done
-	c.stopping = id
-	t.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	_ = t.cancelRequest(ctx, id)
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c.live && c.current == id {
-		delete(t.requests, id)
-		c.live = false
-		close(c.done)
-	}
-}
-
-// drain reads both channels of a request to their end and reports how it ended.
-func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.ResponseProgress, errs <-chan error) {
-	var cause error
-	missing := 0
-	for responses != nil || errs != nil {
-		select {
-		case _, ok := <-responses:
-			if !ok {
-				responses = nil
-			}
-		case err, ok := <-errs:
-			if !ok {
-				errs = nil
-				continue
-			}
-			if errors.As(err, new(graphsync.RemoteMissingBlockErr)) {
-				missing++
-			} else if cause == nil || own(cause) {
-				cause = err
-			}
-		}
-	}
-	chid, wrong, current := t.finish(id)
-	if !current {
-		return
-	}
-	if wrong != nil {
-		cause = fmt.Errorf("%w: %w", errVerification, wrong)
-	}
-	if own(cause) && t.isStopping(chid, id) {
-		return
-	}
-	if cause == nil && missing > 0 && t.askAgain(chid) {
-		return
-	}
-	if cause != nil && wrong == nil && t.isShaken(chid) && errors.As(cause, new(graphsync.RemoteIncorrectResponseError)) {
-		t.stop(chid) // a message is missing in between: only a restart helps
-		t.log(chid, t.handler().OnReceiveDataError(chid, fmt.Errorf("messages were lost: %w", cause)))
-		return
-	}
-	if t.onRequestDone != nil {
-		t.onRequestDone(chid)
-	}
-	t.report(chid, cause, missing)
-}
-
-// own tells whether a request ended because this side wanted it to.
-func own(err error) bool {
-	return errors.Is(err, errHeld) || errors.As(err, new(graphsync.RequestClientCancelledErr))
-}
-
-var errVerification = errors.New("data failed verification")
-
-func (t *Transport) report(chid datatransfer.ChannelID, cause error, missing int) {
-	var err error
-	switch {
-	case errors.As(cause, new(graphsync.RequestClientCancelledErr)):
-		t.log(chid, t.handler().OnRequestCancelled(chid, errors.New("graphsync request cancelled")))
-		return
-	case errors.As(cause, new(graphsync.RequestCancelledErr)):
-		return
-	case errors.As(cause, new(graphsync.RemoteIncorrectResponseError)):
-		err = fmt.Errorf("%w: %w", errVerification, cause)
-	case errors.Is(cause, errVerification):
-		err = cause
-	case cause != nil:
-		err = fmt.Errorf("graphsync request failed to complete: %w", cause)
-	case missing > 0:
-		err = fmt.Errorf("graphsync request failed to complete: the provider misses %d blocks", missing)
-	}
-	t.log(chid, t.handler().OnChannelCompleted(chid, err))
 }
 
 func (t *Transport) log(chid datatransfer.ChannelID, err error) {
