@@ -154,6 +154,9 @@ type PeerConfig struct {
 	Prepare   func(m dt.Manager) // registers types, before the start
 	Options   []impl.DataTransferOption
 	Host      []libp2p.Option
+	On        host.Host // a host that is there already, which Close closes; Key and Host do not count then
+	// Exchange changes how graphsync is made.
+	Exchange []gsimpl.Option
 }
 
 // NewPeer starts a peer on a loopback TCP address.
@@ -168,9 +171,12 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	if cfg.Key != nil {
 		opts = append(opts, libp2p.Identity(cfg.Key))
 	}
-	h, err := libp2p.New(opts...)
-	if err != nil {
-		return nil, err
+	h := cfg.On
+	if h == nil {
+		var err error
+		if h, err = libp2p.New(opts...); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Datastore == nil {
 		cfg.Datastore = dssync.MutexWrap(datastore.NewMapDatastore())
@@ -180,8 +186,9 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	p := &Peer{Host: h, Store: cfg.Store, cancel: cancel}
-	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem())
+	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), cfg.Exchange...)
 	p.Transport = graphsync.NewTransport(h.ID(), gs)
+	var err error
 	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.Transport, cfg.Options...)
 	if err != nil {
 		cancel()

@@ -102,7 +102,10 @@ type clientDeal struct {
 	waiting   bool // the deal needs to hear of each block
 	inFull    bool
 	completed bool
+	accepted  bool // the acceptance was told
 	resends   int
+	stalled   *time.Timer
+	denied    bool // the provider asks for what was paid, and nothing comes
 }
 
 // NewClientFromConfig makes a client; Start runs it.
@@ -164,6 +167,9 @@ func (c *Client) Stop(ctx context.Context) error {
 	var errs []error
 	for _, d := range list {
 		errs = append(errs, d.machine.Stop(ctx))
+		d.mu.Lock()
+		d.unwatch()
+		d.mu.Unlock()
 	}
 	errs = append(errs, c.group.Close(ctx))
 	c.subs.wg.Wait()
@@ -207,17 +213,23 @@ func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
 	cd.mu.Lock()
 	switch rec.Status {
-	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment, rm.DealStatusCheckComplete, rm.DealStatusClientWaitingForLastBlocks:
+	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment:
+		cd.waiting = true
+		cd.watch()
+	case rm.DealStatusCheckComplete, rm.DealStatusClientWaitingForLastBlocks:
 		cd.waiting = true
 	default:
 		cd.waiting = false
+		cd.unwatch()
 	}
 	cd.mu.Unlock()
 	event, _ := e.(rm.ClientEvent)
 	if event != rm.ClientEventBlocksReceived {
 		c.cfg.Log.Info("client deal", "deal", rec.ID, "event", c.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
 	}
-	c.subs.publish(event, rec)
+	if event != clientstates.PaymentNotSent { // it has no published name
+		c.subs.publish(event, rec)
+	}
 	if c.table.Final(rec.Status) {
 		c.finished(cd, rec)
 	}

@@ -21,6 +21,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 			return err
 		}
 		if best != nil && best.Amount.GreaterThan(d.FundsSpent) {
+			d.PaymentRequested = big.Max(big.Zero(), big.Sub(d.PaymentRequested, big.Sub(best.Amount, d.FundsSpent)))
 			d.FundsSpent = best.Amount
 			d.UnsealFundsPaid = big.Min(d.UnsealPrice, best.Amount)
 			d.BytesPaidFor = clientstates.Terms(&d).PaidBytes(best.Amount)

@@ -24,6 +24,7 @@ const (
 	ackWait        = 2 * time.Second
 	resumeAttempts = 30
 	maxResends     = 8
+	stallWait      = time.Second
 )
 
 // Node implements clientstates.ClientDealEnvironment.
@@ -188,7 +189,9 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	cd.mu.Lock()
 	stale := cd.chid != (dt.ChannelID{}) && cd.chid != s.ChannelID()
 	received := cd.verified(s.Received())
-	cd.received = max(cd.received, received)
+	if received > cd.received {
+		cd.received, cd.resends = received, 0
+	}
 	cd.mu.Unlock()
 	if stale {
 		return
@@ -252,6 +255,12 @@ func (cd *clientDeal) verified(counted uint64) uint64 {
 }
 
 func (c *Client) allHere(cd *clientDeal, received uint64) {
+	cd.mu.Lock()
+	told := cd.completed
+	cd.mu.Unlock()
+	if st, _ := cd.machine.State(); told && st.AllBlocksReceived {
+		return
+	}
 	_ = cd.machine.Send(rm.ClientEventBlocksReceived, received)
 	_ = cd.machine.Send(rm.ClientEventAllBlocksReceived)
 	c.complete(cd)
@@ -262,6 +271,54 @@ func (c *Client) complete(cd *clientDeal) {
 	cd.completed = true
 	cd.mu.Unlock()
 	_ = cd.machine.Send(rm.ClientEventComplete)
+}
+
+// accept tells the deal that it was accepted, once.
+func (c *Client) accept(cd *clientDeal) {
+	cd.mu.Lock()
+	told := cd.accepted
+	cd.accepted = true
+	cd.mu.Unlock()
+	if !told {
+		_ = cd.machine.Send(rm.ClientEventDealAccepted)
+	}
+}
+
+// watch looks after a while whether the bytes that a provider asks money for have come. If not, it may never have got the last
+// voucher, or denies it: then that one is sent again, which costs nothing (T65). mu is held.
+func (cd *clientDeal) watch() {
+	if cd.stalled != nil {
+		return
+	}
+	received := cd.received
+	cd.stalled = time.AfterFunc(stallWait<<min(cd.resends, maxResends), func() {
+		cd.mu.Lock()
+		cd.stalled = nil
+		cd.denied = cd.waiting && cd.received == received
+		again := cd.denied
+		if cd.waiting && !again {
+			cd.watch()
+		}
+		cd.mu.Unlock()
+		if again {
+			_ = cd.machine.Reenter()
+		}
+	})
+}
+
+// unwatch ends what watch began; mu is held.
+func (cd *clientDeal) unwatch() {
+	cd.denied = false
+	if cd.stalled != nil {
+		cd.stalled.Stop()
+		cd.stalled = nil
+	}
+}
+
+// Denied implements clientstates.Progress.
+func (c *Client) Denied(id rm.DealID) (yes bool) {
+	c.with(id, func(cd *clientDeal) { yes = cd.denied })
+	return yes
 }
 
 func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
@@ -275,7 +332,7 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 	case rm.DealStatusDealNotFound:
 		send(rm.ClientEventDealNotFound, r.Message)
 	case rm.DealStatusAccepted:
-		send(rm.ClientEventDealAccepted)
+		c.accept(cd)
 	case rm.DealStatusFundsNeededUnseal:
 		st, _ := cd.machine.State()
 		if left := big.Sub(st.UnsealPrice, st.UnsealFundsPaid); r.PaymentOwed.GreaterThan(left) {
@@ -289,7 +346,7 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 		}
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
 		if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance {
-			send(rm.ClientEventDealAccepted) // the acceptance was lost in a crash
+			c.accept(cd) // it was lost in a crash
 		}
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)

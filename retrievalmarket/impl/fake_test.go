@@ -40,6 +40,7 @@ type fakeManager struct {
 	raised  uint64
 	closed  []dt.ChannelID
 	resumed int
+	sub     dt.Subscriber
 }
 
 func (f *fakeManager) RegisterVoucherType(dt.Voucher, dt.RequestValidator) error { return nil }
@@ -48,13 +49,19 @@ func (f *fakeManager) RegisterVoucherResultType(dt.VoucherResult) error         
 func (f *fakeManager) RegisterTransportConfigurer(dt.Voucher, dt.TransportConfigurer) error {
 	return nil
 }
-func (f *fakeManager) SubscribeToEvents(dt.Subscriber) dt.Unsubscribe { return func() {} }
+func (f *fakeManager) SubscribeToEvents(s dt.Subscriber) dt.Unsubscribe {
+	f.sub = s
+	return func() {}
+}
 
 type fakeState struct {
 	dt.ChannelState
 	queued uint64
+	chid   dt.ChannelID
 }
 
+func (s fakeState) ChannelID() dt.ChannelID { return s.chid }
+func (s fakeState) Message() string         { return "refused" }
 func (s fakeState) Queued() uint64    { return s.queued }
 func (s fakeState) Status() dt.Status { return dt.Ongoing }
 
@@ -224,6 +231,9 @@ func (m *market) pay(id uint64, amount int64, change ...func(*rm.DealPayment)) (
 		c(p)
 	}
 	res, err := m.hub.Revalidate(channel(id), p)
+	if err != nil && !errors.Is(err, dt.ErrPause) && !errors.Is(err, dt.ErrResume) { // a manager fails the channel then
+		m.manager.sub(dt.Event{Code: dt.Error}, fakeState{chid: channel(id)})
+	}
 	if res == nil {
 		return nil, err
 	}

@@ -97,6 +97,7 @@ type providerDeal struct {
 	sentAll  bool
 	stored   bool // taken up from the store: the count of what was sent may be behind
 	bad      int
+	refused  error // the last bad voucher, when there were too many
 	reader   Reader
 	released bool
 }
@@ -228,7 +229,10 @@ func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
 
 func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderDealState) {
 	if e != rm.ProviderEventBlockSent {
-		p.cfg.Log.Info("provider deal", "deal", rec.Identifier().String(), "event", e.String(), "state", rec.Status.String(), "message", rec.Message)
+		p.cfg.Log.Info("provider deal", "deal", rec.Identifier().String(), "event", p.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
+	}
+	if e == providerstates.ProviderCancelled { // it has no published name
+		e = rm.ProviderEventClientCancelled
 	}
 	p.subs.publish(e, rec)
 	if !p.table.Final(rec.Status) {
@@ -319,12 +323,17 @@ func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
 	case dt.Accept:
 		_ = pd.machine.Send(rm.ProviderEventDealAccepted, s.ChannelID())
 	case dt.DataQueuedProgress:
-		// The progress of the block that reached the limit comes after the request for payment: it is no news.
-		st, _ := pd.machine.State()
-		if st.Status == rm.DealStatusUnsealed || st.Status == rm.DealStatusFundsNeeded && s.Queued() > st.TotalSent {
+		if st, _ := pd.machine.State(); st.Status == rm.DealStatusUnsealed {
 			_ = pd.machine.Send(rm.ProviderEventBlockSent, s.Queued())
 		}
 	case dt.Error:
+		pd.mu.Lock()
+		refused := pd.refused
+		pd.mu.Unlock()
+		if refused != nil {
+			_ = pd.machine.Send(rm.ProviderEventSaveVoucherFailed, refused)
+			return
+		}
 		_ = pd.machine.Send(rm.ProviderEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
 	case dt.Cancel:
 		_ = pd.machine.Send(rm.ProviderEventClientCancelled)

@@ -24,9 +24,9 @@ func (p *Provider) limitReached(chid dt.ChannelID) (bool, dt.VoucherResult, erro
 	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)
 	sent := p.sent(p.ctx, chid)
-	pd.mu.Lock()
+	pd.mu.Lock() // a payment is taken before this request or after it
+	defer pd.mu.Unlock()
 	paid := pd.paid
-	pd.mu.Unlock()
 	if sent < t.Limit(paid) {
 		return true, nil, nil
 	}

@@ -365,12 +365,14 @@ func (p *Provider) badVoucher(ctx context.Context, pd *providerDeal, chid dt.Cha
 	pd.mu.Lock()
 	pd.bad++
 	over := pd.bad >= maxBadVouchers
+	if over {
+		pd.refused = cause // the deal fails with the transfer, which carries the answer
+	}
 	pd.mu.Unlock()
 	resp := p.stillOwed(ctx, pd, chid, cause)
 	if !over {
 		return resp, dt.ErrPause
 	}
 	resp.Status, resp.PaymentOwed = rm.DealStatusErrored, big.Zero()
-	_ = pd.machine.Send(rm.ProviderEventSaveVoucherFailed, cause)
 	return resp, cause
 }

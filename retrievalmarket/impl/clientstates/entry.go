@@ -32,6 +32,8 @@ type Progress interface {
 	Received(deal rm.DealID) uint64
 	PaysInFull(deal rm.DealID) bool
 	Completed(deal rm.DealID) bool
+	// Denied tells whether the provider asks for what the last voucher has paid.
+	Denied(deal rm.DealID) bool
 	// Resends tells whether the last voucher may be sent once more: a provider may deny to have it a few times.
 	Resends(deal rm.DealID) bool
 }
@@ -196,7 +198,7 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 	due := Terms(&deal).Due(deal.TotalReceived)
 	last := deal.Status == rm.DealStatusFundsNeededLastPayment
 	switch {
-	case deal.AllBlocksReceived && asked.GreaterThan(due) && deal.FundsSpent.Equals(due) && resends(env, deal):
+	case asked.GreaterThan(due) && deal.FundsSpent.Equals(due) && (deal.AllBlocksReceived || denied(env, deal)) && resends(env, deal):
 		return ctx.Trigger(rm.ClientEventSendFunds)
 	case asked.GreaterThan(due) && !inFull && (deal.AllBlocksReceived || unsealTooDear(&deal)):
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
@@ -208,6 +210,11 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 		return ctx.Trigger(PaymentNotSent)
 	}
 	return nil // the bytes that are asked for are on their way
+}
+
+func denied(env ClientDealEnvironment, deal rm.ClientDealState) bool {
+	p, ok := env.(Progress)
+	return ok && p.Denied(deal.ID)
 }
 
 func resends(env ClientDealEnvironment, deal rm.ClientDealState) bool {

@@ -79,10 +79,22 @@ func request(d *rm.ClientDealState, owed abi.TokenAmount) error {
 	}
 	switch {
 	case owed.IsZero():
-	case d.Status == rm.DealStatusSendFunds || d.Status == rm.DealStatusSendFundsLastPayment:
+	case paying(d):
 		d.PaymentRequested = big.Add(d.PaymentRequested, owed)
 	default:
 		d.PaymentRequested = owed
+	}
+	return nil
+}
+
+func paying(d *rm.ClientDealState) bool {
+	return d.Status == rm.DealStatusSendFunds || d.Status == rm.DealStatusSendFundsLastPayment
+}
+
+// resending takes away a request that the last voucher has paid: what is asked for from now on is news.
+func resending(d *rm.ClientDealState) error {
+	if d.FundsSpent.GreaterThan(big.Zero()) && d.FundsSpent.Equals(Terms(d).Due(d.TotalReceived)) {
+		d.PaymentRequested = big.Zero()
 	}
 	return nil
 }
@@ -112,7 +124,7 @@ func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
 	}
 	t := Terms(d)
 	before := d.BytesPaidFor
-	if amount.Equals(d.FundsSpent) { // sent once more: the request is answered
+	if amount.Equals(d.FundsSpent) && !paying(d) { // sent once more: the request is answered
 		d.PaymentRequested = big.Zero()
 	}
 	d.PaymentRequested = big.Max(big.Zero(), big.Sub(d.PaymentRequested, big.Sub(amount, d.FundsSpent)))
@@ -156,6 +168,9 @@ var ClientEvents = fsm.Events{
 		Action(func(d *rm.ClientDealState) error {
 			if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling {
 				d.Message = "Provider cancelled retrieval"
+				if d.TotalReceived == 0 && d.UnsealFundsPaid.GreaterThan(big.Zero()) {
+					d.Message += fmt.Sprintf(" (unseal price %s was paid)", d.UnsealFundsPaid) // M-28
+				}
 			}
 			return nil
 		}),
@@ -213,7 +228,7 @@ var ClientEvents = fsm.Events{
 			return nil
 		}),
 	fsm.Event(rm.ClientEventSendFunds).From(rm.DealStatusFundsNeeded).To(rm.DealStatusSendFunds).
-		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment),
+		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment).Action(resending),
 	fsm.Event(rm.ClientEventBadPaymentRequested).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, msg string) error {
 			keepMessage(d, msg)

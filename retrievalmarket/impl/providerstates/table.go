@@ -72,7 +72,7 @@ var ProviderEvents = fsm.Events{
 	fsm.Event(rm.ProviderEventUnsealError).From(rm.DealStatusUnsealing).To(rm.DealStatusFailing).Action(message),
 	fsm.Event(rm.ProviderEventUnsealComplete).From(rm.DealStatusUnsealing).To(rm.DealStatusUnsealed),
 	fsm.Event(rm.ProviderEventBlockSent).From(rm.DealStatusOngoing).ToNoChange().
-		FromMany(rm.DealStatusUnsealed, rm.DealStatusFundsNeeded).To(rm.DealStatusOngoing).FromAny().ToJustRecord().Action(sent),
+		From(rm.DealStatusUnsealed).To(rm.DealStatusOngoing).FromAny().ToJustRecord().Action(sent),
 	fsm.Event(rm.ProviderEventBlocksCompleted).FromMany(rm.DealStatusOngoing, rm.DealStatusUnsealed, rm.DealStatusFundsNeeded).To(rm.DealStatusBlocksComplete).
 		FromAny().ToJustRecord(),
 	fsm.Event(rm.ProviderEventSaveVoucherFailed).FromAny().To(rm.DealStatusFailing).Action(message),
