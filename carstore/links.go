@@ -98,11 +98,16 @@ type Position struct {
 
 // Locate walks a selector over the file and finds the first block that is missing.
 func (s *Store) Locate(sel datamodel.Node) (Position, error) {
+	return LocateIn(s.root, sel, s.bytesOf)
+}
+
+// LocateIn is Locate over any store: get answers an error that wraps ErrNotFound or ErrBadHash for a block that is missing.
+func LocateIn(root cid.Cid, sel datamodel.Node, get func(cid.Cid) ([]byte, error)) (Position, error) {
 	var p Position
 	seen := map[string]bool{}
 	missing := errors.New("missing")
 	ls := Links(func(c cid.Cid) ([]byte, error) {
-		data, err := s.bytesOf(c)
+		data, err := get(c)
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrBadHash) {
 			return nil, missing
 		}
@@ -117,7 +122,7 @@ func (s *Store) Locate(sel datamodel.Node) (Position, error) {
 		}
 		return data, nil
 	})
-	err := WalkSelector(&ls, s.root, sel, nil)
+	err := WalkSelector(&ls, root, sel, nil)
 	p.Complete = err == nil
 	if errors.Is(err, missing) {
 		err = nil

@@ -24,6 +24,9 @@ type Config struct {
 	RestartDebounce time.Duration
 	// RestartBackoff is the pause after a restart that was sent.
 	RestartBackoff time.Duration
+	// RestartAckTimeout is how long a restart may go unanswered before the next attempt: a message can be lost without an error,
+	// on a connection that the other side has forgotten. 0 stands for 30 seconds.
+	RestartAckTimeout time.Duration
 	// MaxConsecutiveRestarts is how many restarts without any data end the channel.
 	MaxConsecutiveRestarts uint32
 	// CompleteTimeout bounds the time from the last data to the end.
@@ -73,7 +76,10 @@ type monitored struct {
 	again      bool
 	accept     *time.Timer
 	complete   *time.Timer
+	ack        *time.Timer // a restart that has not been answered
 }
+
+const restartAckTimeout = 30 * time.Second
 
 // NewMonitor returns a monitor; a nil config makes one that does nothing. An invalid config panics.
 func NewMonitor(mgr Manager, cfg *Config) *Monitor {
@@ -137,6 +143,7 @@ func (m *Monitor) drop(chid dt.ChannelID) {
 	}
 	stop(mc.accept)
 	stop(mc.complete)
+	stop(mc.ack)
 	delete(m.channels, chid)
 }
 
@@ -164,6 +171,10 @@ func (m *Monitor) Observe(e dt.Event, s dt.ChannelState) {
 		return
 	}
 	m.note(chid, mc, s.Status())
+	if answers(e.Code) {
+		stop(mc.ack)
+		mc.ack = nil
+	}
 	switch e.Code {
 	case dt.Accept, dt.Restart, dt.PauseResponder, dt.ResumeResponder:
 		stop(mc.accept)
@@ -173,6 +184,32 @@ func (m *Monitor) Observe(e dt.Event, s dt.ChannelState) {
 	case dt.SendDataError, dt.ReceiveDataError, dt.Disconnected:
 		m.schedule(chid, mc)
 	}
+}
+
+// answers tells whether an event shows that the other side has got a restart; what this side does by itself shows nothing.
+func answers(e dt.EventCode) bool {
+	switch e {
+	case dt.Opened, dt.Disconnected, dt.SendDataError, dt.ReceiveDataError, dt.RequestCancelled, dt.NewVoucher, dt.PauseInitiator, dt.ResumeInitiator,
+		dt.DataReceived, dt.DataSent, dt.DataQueued:
+		return false
+	}
+	return true
+}
+
+// Asked is told that a restart goes out: without an answer in time there is another one.
+func (m *Monitor) Asked(chid dt.ChannelID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mc := m.channels[chid]
+	if mc == nil || m.closed {
+		return
+	}
+	d := m.cfg.RestartAckTimeout
+	if d <= 0 {
+		d = restartAckTimeout
+	}
+	stop(mc.ack)
+	mc.ack = time.AfterFunc(d, func() { m.Restart(chid) })
 }
 
 // note takes what the status alone tells; mu is held.

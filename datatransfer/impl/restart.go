@@ -48,6 +48,7 @@ func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.Channe
 	m.configure(chid, v)
 	m.net.Protect(chid.Responder, chid.String())
 	m.monitor.Add(chid)
+	m.monitor.Asked(chid)
 	if s.IsPull() && !finished(s.Status()) {
 		return m.transport.OpenChannel(m.ctx, chid.Responder, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), s, req)
 	}

@@ -13,7 +13,10 @@ import (
 )
 
 // ClientBook is the bank as a client's node with a voucher book.
-type ClientBook struct{ Client }
+type ClientBook struct {
+	Client
+	Owner address.Address // the ids of deals are unique for one owner only
+}
 
 var _ rm.ClientBook = ClientBook{}
 
@@ -25,7 +28,7 @@ func (c ClientBook) CreateDealVoucher(ctx context.Context, deal string, ch addre
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return v, c.enter(deal, v, bytes), nil
+	return v, c.enter(c.Owner.String()+deal, v, bytes), nil
 }
 
 // enter puts a voucher into the book; mu is held.
@@ -37,18 +40,30 @@ func (b *SimulatedBank) enter(deal string, v *paych.SignedVoucher, bytes uint64)
 	return rm.Applied
 }
 
-// BestForDeal implements retrievalmarket.ClientBook and ProviderBook.
-func (b *SimulatedBank) BestForDeal(_ context.Context, deal string) (*rm.DealVoucher, error) {
+// BestForDeal implements retrievalmarket.ClientBook.
+func (c ClientBook) BestForDeal(_ context.Context, deal string) (*rm.DealVoucher, error) {
+	return c.best(c.Owner.String() + deal), nil
+}
+
+// BestForDeal implements retrievalmarket.ProviderBook.
+func (p ProviderBook) BestForDeal(_ context.Context, deal string) (*rm.DealVoucher, error) {
+	return p.best(p.Owner.String() + deal), nil
+}
+
+func (b *SimulatedBank) best(deal string) *rm.DealVoucher {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.books[deal], nil
+	return b.books[deal]
 }
 
 // ReleaseDeal implements retrievalmarket.ClientBook.
 func (c ClientBook) ReleaseDeal(context.Context, string) error { return nil }
 
 // ProviderBook is the bank as a provider's node with a voucher book.
-type ProviderBook struct{ Provider }
+type ProviderBook struct {
+	Provider
+	Owner address.Address
+}
 
 var _ rm.ProviderBook = ProviderBook{}
 
@@ -56,6 +71,7 @@ var _ rm.ProviderBook = ProviderBook{}
 func (p ProviderBook) SaveDealVoucher(_ context.Context, deal string, ch address.Address, v *paych.SignedVoucher, bytes uint64) (abi.TokenAmount, rm.Outcome, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	deal = p.Owner.String() + deal
 	l, err := p.checked(ch, v)
 	if err == nil && l.deal != "" && l.deal != deal {
 		err = vouchers.ErrLaneBound

@@ -51,6 +51,7 @@ type Peer struct {
 	ClientConfig func(*retrievalimpl.ClientConfig)
 	Idle         time.Duration // deadline of the states; 20 s when 0
 
+	targets *targets
 	*testutil.Peer
 	Hub      *retrievalimpl.Hub
 	Client   *retrievalimpl.Client
@@ -68,7 +69,9 @@ func NewPeer(bank *SimulatedBank, n uint64) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Peer{Bank: bank, Key: key, Store: testutil.NewMemStore(), State: dssync.MutexWrap(datastore.NewMapDatastore()), Address: addr}, nil
+	p := &Peer{Bank: bank, Key: key, Store: testutil.NewMemStore(), State: dssync.MutexWrap(datastore.NewMapDatastore()), Address: addr}
+	p.targets = &targets{peer: p, deals: map[rm.DealID]*target{}}
+	return p, nil
 }
 
 // counter is a source of key bytes that is the same in each run.
@@ -158,7 +161,7 @@ func (p *Peer) prepare(m dt.Manager) (err error) {
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	net := &lateNetwork{p: p}
-	ccfg := retrievalimpl.ClientConfig{Hub: p.Hub, Network: net, Node: Client{p.Bank}, Resolver: discovery.Static(nil), Store: p.space("/client"),
+	ccfg := retrievalimpl.ClientConfig{Hub: p.Hub, Network: net, Node: Client{p.Bank}, Resolver: discovery.Static(nil), Store: p.space("/client"), Targets: p.targets,
 		Deadlines: clientstates.Deadlines(p.idle(), p.idle(), p.idle(), p.idle()), Log: quiet}
 	if p.Asks, err = askstore.NewAskStore(p.space("/provider"), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
 		return err
@@ -166,7 +169,7 @@ func (p *Peer) prepare(m dt.Manager) (err error) {
 	pcfg := retrievalimpl.ProviderConfig{Hub: p.Hub, Network: net, Node: Provider{p.Bank}, Address: p.Address, Pieces: p, Asks: p.Asks, Store: p.space("/provider"),
 		Deadlines: providerstates.Deadlines(p.idle(), p.idle(), p.idle(), p.idle()), Log: quiet}
 	if p.Book {
-		ccfg.Node, pcfg.Node = ClientBook{Client{p.Bank}}, ProviderBook{Provider{p.Bank}}
+		ccfg.Node, pcfg.Node = ClientBook{Client{p.Bank}, p.Address}, ProviderBook{Provider{p.Bank}, p.Address}
 	}
 	if p.Config != nil {
 		p.Config(&pcfg)

@@ -104,6 +104,10 @@ type clientDeal struct {
 	completed bool
 	accepted  bool // the acceptance was told
 	resends   int
+	troubled  bool // requests and payments may have crossed each other
+	shaken    bool // messages may have been lost
+	answered  bool // the provider has said something about the deal
+	again     bool // it was proposed once more
 	stalled   *time.Timer
 	denied    bool // the provider asks for what was paid, and nothing comes
 }
@@ -203,9 +207,11 @@ func (c *Client) track(d rm.ClientDealState) *clientDeal {
 // bind makes the events of a channel those of a deal.
 func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
 	cd.mu.Lock()
+	before := cd.chid
 	cd.chid = chid
 	cd.mu.Unlock()
 	c.mu.Lock()
+	delete(c.byChan, before)
 	c.byChan[chid] = cd
 	c.mu.Unlock()
 }

@@ -28,7 +28,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 		}
 	}
 	cd := c.track(d)
-	cd.inFull, cd.stored = true, true
+	cd.inFull, cd.stored, cd.troubled, cd.shaken = true, true, true, true
 	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return cd.machine.Reenter()
 	}
@@ -231,4 +231,24 @@ func boundedBy(ctx context.Context, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	context.AfterFunc(ctx, cancel)
 	return ctx
+}
+
+// proposeAgain makes a proposal once more that may never have arrived: the connection was lost after it, and the provider does
+// not know the channel that was to go on. Nothing was received and nothing was paid.
+func (c *Client) proposeAgain(cd *clientDeal) bool {
+	st, _ := cd.machine.State()
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	if cd.again || !cd.shaken || cd.answered || st.Status != rm.DealStatusWaitForAcceptance || st.FundsSpent.Sign() > 0 {
+		return false
+	}
+	cd.again, cd.stored = true, false
+	return c.group.Go(func() {
+		chid, err := c.OpenDataTransfer(c.ctx, st.Sender, &st.DealProposal, false)
+		if err != nil && c.ctx.Err() == nil {
+			_ = cd.machine.Send(rm.ClientEventWriteDealProposalErrored, err)
+			return
+		}
+		_ = cd.machine.Send(rm.ClientEventDealProposed, chid)
+	})
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/linking"
@@ -40,7 +39,10 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	if cd == nil {
 		return dt.ChannelID{}, fmt.Errorf("deal %s: %w", p.ID, rm.ErrNotFound)
 	}
-	if cd.stored {
+	cd.mu.Lock()
+	stored := cd.stored
+	cd.mu.Unlock()
+	if stored {
 		if chid, ok := c.adopt(ctx, cd, p.ID, to); ok {
 			return chid, nil
 		}
@@ -48,12 +50,8 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	if err := c.openTarget(ctx, cd); err != nil {
 		return dt.ChannelID{}, err
 	}
-	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
-		cctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		defer cancel()
-		if err := r.ConnectTo(cctx, to); err != nil {
-			return dt.ChannelID{}, fmt.Errorf("provider %s is not reachable: %w", to, err)
-		}
+	if err := c.reach(ctx, to); err != nil {
+		return dt.ChannelID{}, err
 	}
 	// The request lives as long as the client, not as long as this entry function.
 	chid, err := c.cfg.Hub.dt.OpenPullDataChannel(c.ctx, to, p, p.PayloadCID, sel)
@@ -62,6 +60,30 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	}
 	c.bind(cd, chid)
 	return chid, nil
+}
+
+// reach connects to a provider; one that is away for a moment, as when it starts again, is tried a few times.
+func (c *Client) reach(ctx context.Context, to peer.ID) error {
+	r, ok := c.cfg.Hub.dt.(Restarter)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for wait := 250 * time.Millisecond; ; wait *= 2 {
+		err := r.ConnectTo(ctx, to)
+		if err == nil {
+			return nil
+		}
+		if wait > 2*time.Second {
+			return fmt.Errorf("provider %s is not reachable: %w", to, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("provider %s is not reachable: %w", to, err)
+		case <-time.After(wait):
+		}
+	}
 }
 
 // adopt finds the channel of a deal that a crash cut off between opening it and recording it.
@@ -134,11 +156,6 @@ func (cd *clientDeal) hidden(c cid.Cid) bool {
 	return true
 }
 
-// SendDataTransferVoucher implements clientstates.ClientDealEnvironment. What the voucher pays for is in the file first.
-func (c *Client) SendDataTransferVoucher(ctx context.Context, chid dt.ChannelID, p *rm.DealPayment, _ bool) error {
-	return c.cfg.Hub.dt.SendVoucher(ctx, chid, p)
-}
-
 // CloseDataTransfer implements clientstates.ClientDealEnvironment.
 func (c *Client) CloseDataTransfer(ctx context.Context, chid dt.ChannelID) error {
 	return c.cfg.Hub.dt.CloseDataTransferChannel(ctx, chid)
@@ -157,21 +174,6 @@ func (c *Client) with(id rm.DealID, f func(cd *clientDeal)) {
 func (c *Client) Received(id rm.DealID) (n uint64) {
 	c.with(id, func(cd *clientDeal) { n = cd.received })
 	return n
-}
-
-// PaysInFull implements clientstates.Progress.
-func (c *Client) PaysInFull(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) { yes = cd.inFull })
-	return yes
-}
-
-// Resends implements clientstates.Progress.
-func (c *Client) Resends(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) {
-		cd.resends++
-		yes = cd.resends <= maxResends
-	})
-	return yes
 }
 
 // Completed implements clientstates.Progress.
@@ -218,13 +220,20 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	case dt.Restart:
 		ahead := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
 		cd.mu.Lock()
-		cd.inFull = ahead
+		cd.inFull, cd.troubled = ahead, true
 		cd.mu.Unlock()
 		if !ahead {
 			c.group.Go(func() { c.resend(cd, s.ChannelID()) })
 		}
+	case dt.Disconnected, dt.ReceiveDataError, dt.SendDataError:
+		cd.mu.Lock()
+		cd.shaken = true
+		cd.mu.Unlock()
 	case dt.Error:
 		if s.Message() == dt.ErrRejected.Error() {
+			if c.proposeAgain(cd) {
+				return
+			}
 			send(rm.ClientEventDealRejected, "rejected for unknown reasons")
 		} else {
 			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
@@ -284,47 +293,13 @@ func (c *Client) accept(cd *clientDeal) {
 	}
 }
 
-// watch looks after a while whether the bytes that a provider asks money for have come. If not, it may never have got the last
-// voucher, or denies it: then that one is sent again, which costs nothing (T65). mu is held.
-func (cd *clientDeal) watch() {
-	if cd.stalled != nil {
-		return
-	}
-	received := cd.received
-	cd.stalled = time.AfterFunc(stallWait<<min(cd.resends, maxResends), func() {
-		cd.mu.Lock()
-		cd.stalled = nil
-		cd.denied = cd.waiting && cd.received == received
-		again := cd.denied
-		if cd.waiting && !again {
-			cd.watch()
-		}
-		cd.mu.Unlock()
-		if again {
-			_ = cd.machine.Reenter()
-		}
-	})
-}
-
-// unwatch ends what watch began; mu is held.
-func (cd *clientDeal) unwatch() {
-	cd.denied = false
-	if cd.stalled != nil {
-		cd.stalled.Stop()
-		cd.stalled = nil
-	}
-}
-
-// Denied implements clientstates.Progress.
-func (c *Client) Denied(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) { yes = cd.denied })
-	return yes
-}
-
 func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 	if r.ID != cd.id {
 		return
 	}
+	cd.mu.Lock()
+	cd.answered = true
+	cd.mu.Unlock()
 	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
 	switch r.Status {
 	case rm.DealStatusRejected:
@@ -335,8 +310,8 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 		c.accept(cd)
 	case rm.DealStatusFundsNeededUnseal:
 		st, _ := cd.machine.State()
-		if left := big.Sub(st.UnsealPrice, st.UnsealFundsPaid); r.PaymentOwed.GreaterThan(left) {
-			// No byte can be on its way that would make it right.
+		if r.PaymentOwed.GreaterThan(st.UnsealPrice) {
+			// No byte can be on its way that would make it right. A payment that was lost is asked for again.
 			send(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 			return
 		}
@@ -345,12 +320,16 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 			send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 		}
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
-		if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance {
+		st, _ := cd.machine.State()
+		if st.Status == rm.DealStatusWaitForAcceptance {
 			c.accept(cd) // it was lost in a crash
 		}
+		cd.crossed(st.Status)
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusFundsNeededLastPayment:
+		st, _ := cd.machine.State()
+		cd.crossed(st.Status)
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventLastPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusCompleted:

@@ -62,8 +62,8 @@ type fakeState struct {
 
 func (s fakeState) ChannelID() dt.ChannelID { return s.chid }
 func (s fakeState) Message() string         { return "refused" }
-func (s fakeState) Queued() uint64    { return s.queued }
-func (s fakeState) Status() dt.Status { return dt.Ongoing }
+func (s fakeState) Queued() uint64          { return s.queued }
+func (s fakeState) Status() dt.Status       { return dt.Ongoing }
 
 func (f *fakeManager) ChannelState(context.Context, dt.ChannelID) (dt.ChannelState, error) {
 	f.mu.Lock()

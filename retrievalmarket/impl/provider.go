@@ -96,6 +96,7 @@ type providerDeal struct {
 	unsealed bool
 	sentAll  bool
 	stored   bool // taken up from the store: the count of what was sent may be behind
+	bound    bool // a proposal that came again after a crash has a channel
 	bad      int
 	refused  error // the last bad voucher, when there were too many
 	reader   Reader

@@ -1,29 +1,22 @@
 package retrievalimpl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"time"
 
-	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/internal/meter"
-	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/shared"
 )
-
-// maxBadVouchers ends a deal (4.7, rule 8).
-const maxBadVouchers = 3
 
 // maxSelector bounds the selector of a proposal (M-42, D22).
 const maxSelector = 16 << 10
@@ -177,6 +170,9 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 	if err := p.room(state.Receiver); err != nil {
 		return nil, err
 	}
+	if pd := p.orphan(chid, state); pd != nil {
+		return pd, nil
+	}
 	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
 		return nil, fmt.Errorf("deal %s: %w", state.Identifier(), errDuplicate)
 	}
@@ -188,6 +184,30 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 	p.byChan[chid] = pd
 	p.mu.Unlock()
 	return pd, nil
+}
+
+// orphan finds the deal of a proposal that comes again: it was stored before a crash, and its channel was not.
+func (p *Provider) orphan(chid dt.ChannelID, state rm.ProviderDealState) *providerDeal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pd := p.deals[state.Identifier()]
+	if pd == nil {
+		return nil
+	}
+	old, _ := pd.machine.State()
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if !pd.stored || pd.bound || old.ChannelID != (dt.ChannelID{}) || !sameProposal(&old.DealProposal, &state.DealProposal) {
+		return nil
+	}
+	pd.bound = true
+	p.byChan[chid] = pd
+	return pd
+}
+
+func sameProposal(a, b *rm.DealProposal) bool {
+	var x, y bytes.Buffer
+	return a.MarshalCBOR(&x) == nil && b.MarshalCBOR(&y) == nil && bytes.Equal(x.Bytes(), y.Bytes())
 }
 
 // room refuses a deal that would be one too many.
@@ -207,172 +227,4 @@ func (p *Provider) room(receiver peer.ID) error {
 		return refuse(rm.DealStatusRejected, "you have %d deals in progress: end one first", mine)
 	}
 	return nil
-}
-
-// revalidate takes a payment (4.7). The deal is locked for the arithmetic only, never across the book.
-func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Voucher) (*rm.DealResponse, error) {
-	pay, ok := v.(*rm.DealPayment)
-	if !ok {
-		return nil, errors.New("wrong voucher type")
-	}
-	pd := p.of(chid)
-	if pd == nil {
-		return nil, fmt.Errorf("deal %s: %w", pay.ID, rm.ErrNotFound)
-	}
-	pd.paying.Lock()
-	defer pd.paying.Unlock()
-	if pay.ID != pd.id.DealID {
-		return p.badVoucher(ctx, pd, chid, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
-	}
-	if err := paych.CheckStateless(pay.PaymentVoucher, pay.PaymentChannel); err != nil {
-		return p.badVoucher(ctx, pd, chid, err)
-	}
-	state, _ := pd.machine.State()
-	total, err := p.save(ctx, pd, pay, providerstates.Terms(&state).PaidBytes(pay.PaymentVoucher.Amount))
-	if errors.Is(err, errNodeAway) {
-		return p.stillOwed(ctx, pd, chid, err), dt.ErrPause
-	}
-	if err != nil {
-		return p.badVoucher(ctx, pd, chid, err)
-	}
-	return p.credited(ctx, pd, chid, total)
-}
-
-// credited answers a payment that is in the book: whether it is enough to go on.
-func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.ChannelID, total abi.TokenAmount) (*rm.DealResponse, error) {
-	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
-	sent := p.raise(ctx, pd, chid, t.PaidBytes(total), t)
-	pd.mu.Lock()
-	pd.paid = big.Max(pd.paid, total)
-	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
-	pd.mu.Unlock()
-	switch {
-	case paid.LessThan(state.UnsealPrice), sentAll && t.Owed(sent, paid).Sign() > 0, unsealed && !sentAll && sent >= t.Limit(paid):
-		return p.stillOwed(ctx, pd, chid, nil), partial(pd, paid)
-	case !unsealed:
-		return nil, pd.machine.Send(rm.ProviderEventPaymentReceived, paid)
-	case sentAll:
-		resp := &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero(), Status: rm.DealStatusCompleted}
-		return resp, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
-	}
-	return nil, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
-}
-
-// stillOwed is the request for payment that fits the phase of a deal.
-func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.ChannelID, why error) *rm.DealResponse {
-	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
-	sent := p.sent(ctx, chid)
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
-	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(max(sent, t.PaidBytes(pd.paid)), pd.paid)}
-	if why != nil {
-		resp.Message = why.Error()
-	}
-	switch {
-	case pd.paid.LessThan(state.UnsealPrice):
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(state.UnsealPrice, pd.paid)
-	case pd.sentAll:
-		resp.Status = rm.DealStatusFundsNeededLastPayment
-	}
-	return resp
-}
-
-func partial(pd *providerDeal, paid abi.TokenAmount) error {
-	return errors.Join(pd.machine.Send(rm.ProviderEventPartialPaymentReceived, paid), dt.ErrPause)
-}
-
-// errNodeAway means that the node could not look at a voucher now: that is not the payer's fault.
-var errNodeAway = errors.New("the provider cannot check payments at the moment")
-
-// nodeRetries is how often the node is asked again, with growing pauses, before the payer is told to send once more.
-const nodeRetries = 4
-
-// save puts a voucher into the node's book and returns the total that is credited to the deal.
-func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (total abi.TokenAmount, err error) {
-	for i, wait := 0, 100*time.Millisecond; ; i, wait = i+1, 2*wait {
-		total, err = p.saveOnce(ctx, pd, pay, covers)
-		if err == nil || paych.IsVoucherFault(err) || !errors.Is(err, errNodeAway) || i == nodeRetries {
-			return total, err
-		}
-		select {
-		case <-ctx.Done():
-			return total, err
-		case <-time.After(wait):
-		}
-	}
-}
-
-func (p *Provider) saveOnce(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (abi.TokenAmount, error) {
-	if b, ok := p.cfg.Node.(rm.ProviderBook); ok {
-		total, _, err := b.SaveDealVoucher(ctx, providerstates.DealKey(pd.id), pay.PaymentChannel, pay.PaymentVoucher, covers)
-		if err != nil && !paych.IsVoucherFault(err) {
-			err = fmt.Errorf("%w: %w", errNodeAway, err)
-		}
-		return total, err
-	}
-	tok, _, err := p.cfg.Node.GetChainHead(ctx)
-	if err != nil {
-		return big.Zero(), fmt.Errorf("%w: %w", errNodeAway, err)
-	}
-	pd.mu.Lock()
-	paid := pd.paid
-	pd.mu.Unlock()
-	grown, err := p.cfg.Node.SavePaymentVoucher(ctx, pay.PaymentChannel, pay.PaymentVoucher, nil, big.Zero(), tok)
-	if err != nil {
-		return big.Zero(), err
-	}
-	return big.Add(paid, big.Min(grown, big.Max(big.Zero(), big.Sub(pay.PaymentVoucher.Amount, paid)))), nil
-}
-
-// raise lifts what counts as sent to what was paid for, for a deal that a crash may have made forget: never beyond what was
-// sent plus one exposure. What is paid above that stays credit.
-func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelID, paidBytes uint64, t meter.Terms) uint64 {
-	sent := p.sent(ctx, chid)
-	if !pd.stored || paidBytes <= sent {
-		return sent
-	}
-	exposure := t.CurrentInterval(sent)
-	if err := p.raiseQueued(ctx, chid, min(paidBytes, sent+min(exposure, math.MaxUint64-sent))); err != nil {
-		p.cfg.Log.Warn("raise what counts as sent", "channel", chid, "error", err)
-	}
-	return p.sent(ctx, chid)
-}
-
-// queueRaiser is optional on a data-transfer manager: a lower bound of what counts as sent.
-type queueRaiser interface {
-	RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error
-}
-
-func (p *Provider) raiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
-	if r, ok := p.cfg.Hub.dt.(queueRaiser); ok && bytes > 0 {
-		return r.RaiseQueued(ctx, chid, bytes)
-	}
-	return nil
-}
-
-func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {
-	s, err := p.cfg.Hub.dt.ChannelState(ctx, chid)
-	if err != nil {
-		return 0
-	}
-	return s.Queued()
-}
-
-// badVoucher answers what is wrong; the third one ends the deal. Nothing is credited and nothing is lost.
-func (p *Provider) badVoucher(ctx context.Context, pd *providerDeal, chid dt.ChannelID, cause error) (*rm.DealResponse, error) {
-	pd.mu.Lock()
-	pd.bad++
-	over := pd.bad >= maxBadVouchers
-	if over {
-		pd.refused = cause // the deal fails with the transfer, which carries the answer
-	}
-	pd.mu.Unlock()
-	resp := p.stillOwed(ctx, pd, chid, cause)
-	if !over {
-		return resp, dt.ErrPause
-	}
-	resp.Status, resp.PaymentOwed = rm.DealStatusErrored, big.Zero()
-	return resp, cause
 }

@@ -32,8 +32,10 @@ type Progress interface {
 	Received(deal rm.DealID) uint64
 	PaysInFull(deal rm.DealID) bool
 	Completed(deal rm.DealID) bool
-	// Denied tells whether the provider asks for what the last voucher has paid.
+	// Denied tells whether the provider asks for money, has all that it asked for before, and sends nothing.
 	Denied(deal rm.DealID) bool
+	// Troubled tells whether requests and payments may have crossed each other: what is asked for may be an older state.
+	Troubled(deal rm.DealID) bool
 	// Resends tells whether the last voucher may be sent once more: a provider may deny to have it a few times.
 	Resends(deal rm.DealID) bool
 }
@@ -198,9 +200,10 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 	due := Terms(&deal).Due(deal.TotalReceived)
 	last := deal.Status == rm.DealStatusFundsNeededLastPayment
 	switch {
-	case asked.GreaterThan(due) && deal.FundsSpent.Equals(due) && (deal.AllBlocksReceived || denied(env, deal)) && resends(env, deal):
-		return ctx.Trigger(rm.ClientEventSendFunds)
-	case asked.GreaterThan(due) && !inFull && (deal.AllBlocksReceived || unsealTooDear(&deal)):
+	case asked.GreaterThan(due) && (denied(env, deal) || deal.AllBlocksReceived && troubled(env, deal)) &&
+		(due.GreaterThan(deal.FundsSpent) || resends(env, deal)):
+		return ctx.Trigger(rm.ClientEventSendFunds) // all that is due, or the last voucher once more
+	case tooMuch(env, &deal, inFull) || asked.GreaterThan(due) && !inFull && unsealTooDear(&deal):
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived:
 		return nil // the bytes that are asked for are on their way; with all of them, all that is due is paid
@@ -210,6 +213,21 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 		return ctx.Trigger(PaymentNotSent)
 	}
 	return nil // the bytes that are asked for are on their way
+}
+
+// tooMuch tells whether more is asked for than is due although all blocks are in, and no message that is still on its way can
+// explain it.
+func tooMuch(env ClientDealEnvironment, d *rm.ClientDealState, inFull bool) bool {
+	due := Terms(d).Due(d.TotalReceived)
+	if !big.Add(d.FundsSpent, d.PaymentRequested).GreaterThan(due) || !d.AllBlocksReceived || inFull {
+		return false
+	}
+	return !troubled(env, *d) || d.FundsSpent.Equals(due)
+}
+
+func troubled(env ClientDealEnvironment, deal rm.ClientDealState) bool {
+	p, ok := env.(Progress)
+	return ok && p.Troubled(deal.ID)
 }
 
 func denied(env ClientDealEnvironment, deal rm.ClientDealState) bool {
@@ -238,9 +256,7 @@ func unsealTooDear(d *rm.ClientDealState) bool {
 // SendFunds signs and sends a voucher. The book stores it before it leaves; the same amount again is the same voucher.
 func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
 	_, inFull := progress(env, deal)
-	asked := big.Add(deal.FundsSpent, deal.PaymentRequested)
-	due := Terms(&deal).Due(deal.TotalReceived)
-	if asked.GreaterThan(due) && deal.AllBlocksReceived && !inFull && !deal.FundsSpent.Equals(due) {
+	if tooMuch(env, &deal, inFull) && !deal.FundsSpent.Equals(Terms(&deal).Due(deal.TotalReceived)) {
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 	}
 	v := amount(&deal, inFull)

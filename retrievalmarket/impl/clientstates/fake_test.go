@@ -101,6 +101,7 @@ func (e *fakeEnv) WaitForPaymentChannelReady(_ context.Context, msg cid.Cid) (ad
 
 func (e *fakeEnv) Received(rm.DealID) uint64 { return 0 }
 func (e *fakeEnv) Denied(rm.DealID) bool     { return false }
+func (e *fakeEnv) Troubled(rm.DealID) bool   { return false }
 func (e *fakeEnv) PaysInFull(rm.DealID) bool { return false }
 func (e *fakeEnv) Completed(rm.DealID) bool  { return false }
 func (e *fakeEnv) Resends(rm.DealID) bool {
