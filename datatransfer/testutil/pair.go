@@ -155,8 +155,8 @@ type PeerConfig struct {
 	Options   []impl.DataTransferOption
 	Host      []libp2p.Option
 	On        host.Host // a host that is there already, which Close closes; Key and Host do not count then
-	// Exchange changes how graphsync is made.
-	Exchange []gsimpl.Option
+	// Concurrent is how many requests of each direction are served at once; graphsync's own bound when 0.
+	Concurrent uint64
 }
 
 // NewPeer starts a peer on a loopback TCP address.
@@ -186,7 +186,11 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	p := &Peer{Host: h, Store: cfg.Store, cancel: cancel}
-	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), cfg.Exchange...)
+	var exchange []gsimpl.Option
+	if n := cfg.Concurrent; n > 0 {
+		exchange = append(exchange, gsimpl.MaxInProgressIncomingRequests(n), gsimpl.MaxInProgressOutgoingRequests(n))
+	}
+	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), exchange...)
 	p.Transport = graphsync.NewTransport(h.ID(), gs)
 	var err error
 	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.Transport, cfg.Options...)

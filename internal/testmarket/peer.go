@@ -14,7 +14,6 @@ import (
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
 	dssync "github.com/ipfs/go-datastore/sync"
-	gsimpl "github.com/ipfs/go-graphsync/impl"
 	"github.com/ipld/go-ipld-prime/linking"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -91,7 +90,7 @@ func (p *Peer) space(name string) datastore.Batching {
 // Start starts the peer.
 func (p *Peer) Start(ctx context.Context) error {
 	cfg := testutil.PeerConfig{Key: p.Key, Store: p.Store, Datastore: p.space("/datatransfer"),
-		Exchange: []gsimpl.Option{gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64), gsimpl.RejectAllRequestsByDefault()},
+		Concurrent: 64,
 		Options: []impl.DataTransferOption{impl.ChannelRestartConfig(channelmonitor.Config{RestartDebounce: 50 * time.Millisecond, RestartBackoff: 100 * time.Millisecond,
 			MaxConsecutiveRestarts: 5, CompleteTimeout: p.idle(),
 			BeforeRestart: func(ctx context.Context, id dt.ChannelID) error { return p.Hub.BeforeRestart(ctx, id) }})},
