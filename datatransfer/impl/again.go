@@ -2,6 +2,7 @@ package impl
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -45,6 +46,26 @@ func (m *Manager) serveAgain(chid dt.ChannelID) bool {
 	}
 	m.again[chid]++
 	return true
+}
+
+// TakeUp prepares the transport for a channel of which this side is the sender, after a start over its store: the recipient goes
+// on with it before anybody has restarted it.
+func (m *Manager) TakeUp(chid dt.ChannelID) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	s := c.State()
+	v := s.Voucher()
+	if over(c) || s.Status() == dt.Requested || s.Sender() != m.peerID || v == nil {
+		return fmt.Errorf("channel %s is %s: there is nothing to go on with", chid, dt.Statuses[s.Status()])
+	}
+	m.configure(chid, v)
+	m.net.Protect(chid.OtherParty(m.peerID), chid.String())
+	if chid.Initiator == m.peerID {
+		m.monitor.Add(chid)
+	}
+	return nil
 }
 
 // OnDataAsked is told by a transport that the other side asks for the data of a channel.

@@ -175,16 +175,22 @@ func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.
 }
 
 // checkResumed lets a requester go on after its own pause: a request comes again, with another message in the place of the
-// one that opened the channel. That message names no root and no selector, so those of the channel count.
+// one that opened the channel. That message names no root and no selector, so those of the channel count. A sender that was
+// started again meanwhile takes the channel up from its store.
 func (t *Transport) checkResumed(chid datatransfer.ChannelID, request graphsync.RequestData) error {
 	t.mu.Lock()
 	c := t.channels[chid]
 	known := c != nil && c.sending
 	t.mu.Unlock()
-	if !known {
-		return errors.New("a graphsync request opens, restarts or resumes a channel: updates go to the running request")
+	if err := t.checkChannel(chid, request); err != nil || known {
+		return err
 	}
-	return t.checkChannel(chid, request)
+	if h, ok := t.handler().(interface {
+		TakeUp(datatransfer.ChannelID) error
+	}); ok {
+		return h.TakeUp(chid)
+	}
+	return errors.New("a graphsync request opens, restarts or resumes a channel: updates go to the running request")
 }
 
 // checkChannel compares what graphsync is asked for with the channel that it names.
