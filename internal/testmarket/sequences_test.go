@@ -44,8 +44,8 @@ const (
 // And a provider.
 const (
 	opens   = `Open>New DealAccepted>Unsealing UnsealComplete>Unsealed (BlockSent>Ongoing )?`
-	sells   = `PaymentRequested>FundsNeededUnseal (DealAccepted>FundsNeededUnseal PaymentReceived>Unsealing |PaymentReceived>Unsealing DealAccepted>Unsealing )`
-	reads   = `UnsealComplete>Unsealed (BlockSent>Ongoing )?`
+	sells   = `PaymentRequested>FundsNeededUnseal (DealAccepted>FundsNeededUnseal )?PaymentReceived>Unsealing (DealAccepted>Unsealing )?`
+	reads   = `UnsealComplete>Unsealed (DealAccepted>Unsealed )?(BlockSent>Ongoing )?`
 	takes   = `PaymentRequested>FundsNeeded PaymentReceived>Ongoing `
 	sentAll = `BlocksCompleted>BlocksComplete `
 	settles = sentAll + `PaymentRequested>FundsNeededLastPayment PaymentReceived>Finalizing `
@@ -101,7 +101,7 @@ var sequences = []sequence{
 		m.retrieve()
 		m.completed(m.due())
 		return m
-	}, accepted + created + paysUp + verified, opens + takes + sentAll + ends},
+	}, accepted + created + all + paysUp + verified, opens + takes + sentAll + ends},
 	{"5.5", paidInFull(0, 0, 0), proposed + `(DealAccepted>Accepted )?(PaymentChannelSkip>Ongoing )?` + verified, opens + sentAll + ends},
 	{"5.6", paidInFull(0, 7, 0), unsealed + created + paysUp + verified, sells + reads + sentAll + ends},
 	{"5.7", func(t *testing.T) *pair {

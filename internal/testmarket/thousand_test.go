@@ -325,8 +325,8 @@ func TestThousandDeals(t *testing.T) {
 func TestFiftyDeals(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	w := newCrowd(t, ctx, seed(), 3, func(uint64, *testmarket.Peer) {})
-	w.pace = 20 * time.Millisecond
+	w := newCrowd(t, ctx, seed(), 3, func(_ uint64, p *testmarket.Peer) { p.Idle = 10 * time.Second })
+	w.pace = 50 * time.Millisecond
 	w.apart = func(a, b *testmarket.Peer) { require.NoError(t, a.Host.Network().ClosePeer(b.Host.ID())) }
 	w.join = func(a, b *testmarket.Peer) {
 		testmarket.Know(a, b)

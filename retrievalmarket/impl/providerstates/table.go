@@ -60,7 +60,9 @@ var ProviderEvents = fsm.Events{
 			d.TotalSent, d.FundsReceived, d.CurrentInterval = 0, big.Zero(), d.PaymentInterval
 			return nil
 		}),
-	fsm.Event(rm.ProviderEventDealAccepted).From(rm.DealStatusNew).To(rm.DealStatusUnsealing).FromAny().ToJustRecord().
+	fsm.Event(rm.ProviderEventDealAccepted).From(rm.DealStatusNew).To(rm.DealStatusUnsealing).
+		From(rm.DealStatusUnsealed).ToNoChange(). // the payment came first: now there is a channel to resume
+		FromAny().ToJustRecord().
 		Action(func(d *rm.ProviderDealState, chid datatransfer.ChannelID) error {
 			d.ChannelID = chid
 			return nil
