@@ -13,3 +13,4 @@ demo:
 	go run ./cmd/cartage demo
 soak:
 	go test -count=20 -run 'TestPaidRetrieval|TestPullSequences' ./internal/testnet ./datatransfer/impl
+	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .

@@ -13,6 +13,7 @@ import (
 	dssync "github.com/ipfs/go-datastore/sync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
 	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/ipfs/go-unixfsnode"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/fluent/qp"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
@@ -40,7 +41,9 @@ func newTheirs(ctx context.Context, t *testing.T) side {
 	require.NoError(t, err)
 	o := &theirs{h: h, mem: testutil.NewMemStore()}
 	ctx, cancel := context.WithCancel(ctx)
-	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), o.mem.LinkSystem())
+	ls := o.mem.LinkSystem()
+	unixfsnode.AddUnixFSReificationToLinkSystem(&ls)
+	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), ls)
 	o.mgr, err = v2impl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), v2net.NewFromLibp2pHost(h), v2gs.NewTransport(h.ID(), gs))
 	require.NoError(t, err)
 	ready := make(chan error, 1)

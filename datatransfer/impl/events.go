@@ -345,7 +345,11 @@ func (m *Manager) complete(c *channels.Channel) error {
 	default:
 		err = c.Apply(dt.Error, errText(rerr))
 	}
-	m.outbox.send(chid, chid.OtherParty(m.peerID), msg, completeWorth)
+	var after time.Time
+	if c.IsPull() {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { after = cr.Accepted.Add(m.delay(chid.Initiator)) })
+	}
+	m.outbox.last(chid, chid.OtherParty(m.peerID), msg, after)
 	return err
 }
 

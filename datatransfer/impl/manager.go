@@ -32,6 +32,16 @@ func ChannelRestartConfig(cfg channelmonitor.Config) DataTransferOption {
 	return func(m *Manager) { m.monitorConfig = &cfg }
 }
 
+// completionDelay is how long after its acceptance the end of a channel is told at the earliest. The two travel on streams of
+// their own, and a peer that hears of the end first is left waiting for the rest (interop.md).
+const completionDelay = 50 * time.Millisecond
+
+// CompletionDelay sets the least time between the acceptance of a pull and the message that it is complete, by peer: none is needed
+// for one that takes them in any order.
+func CompletionDelay(f func(to peer.ID) time.Duration) DataTransferOption {
+	return func(m *Manager) { m.delay = f }
+}
+
 // Manager implements datatransfer.Manager.
 type Manager struct {
 	ds        datastore.Batching
@@ -45,6 +55,7 @@ type Manager struct {
 	validated, revalidators, results, configurers *registry.Registry
 
 	limits        Limits
+	delay         func(peer.ID) time.Duration
 	idle          shared.Group
 	monitorConfig *channelmonitor.Config
 	monitor       *channelmonitor.Monitor
@@ -71,7 +82,7 @@ func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, tra
 		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
-		again: map[dt.ChannelID]int{},
+		again: map[dt.ChannelID]int{}, delay: func(peer.ID) time.Duration { return completionDelay },
 	}
 	for _, o := range options {
 		o(m)

@@ -30,6 +30,7 @@ type letter struct {
 	to       peer.ID
 	msg      dt.Message
 	deadline time.Time
+	after    time.Time                   // not before
 	once     bool                        // not worth a second attempt
 	stored   func(context.Context) error // what it says has to be in the store first
 }
@@ -41,6 +42,11 @@ func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(d
 // send queues a message that is worth delivering for the given time.
 func (o *outbox) send(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration) {
 	o.put(chid, letter{to: to, msg: msg, deadline: time.Now().Add(worth), stored: func(ctx context.Context) error { return o.durable(ctx, chid) }})
+}
+
+// last queues the end of a channel, not to be told before a time.
+func (o *outbox) last(chid dt.ChannelID, to peer.ID, msg dt.Message, after time.Time) {
+	o.put(chid, letter{to: to, msg: msg, after: after, deadline: time.Now().Add(completeWorth), stored: func(ctx context.Context) error { return o.durable(ctx, chid) }})
 }
 
 // once queues a message that is sent if the other side can be reached now: an answer to somebody whose channel we do not
@@ -83,6 +89,11 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 	defer cancel()
 	if l.stored != nil && l.stored(ctx) != nil {
 		return // the other side will ask
+	}
+	select {
+	case <-time.After(time.Until(l.after)):
+	case <-ctx.Done():
+		return
 	}
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		sctx, done := context.WithTimeout(ctx, 10*time.Second)

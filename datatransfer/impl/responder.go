@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -241,7 +242,9 @@ func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Vou
 	if err := record(c, result); err != nil {
 		return nil, err
 	}
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Opening = paused, paused && !c.IsPull() })
+	c.Do(func(_ *channels.Record, cr *channels.Credit) {
+		cr.Paused, cr.Opening, cr.Accepted = paused, paused && !c.IsPull(), time.Now()
+	})
 	if err := c.Apply(event); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
@@ -152,7 +153,7 @@ type PeerConfig struct {
 	Store     *MemStore          // an empty one when nil
 	Datastore datastore.Batching // one in memory when nil
 	Prepare   func(m dt.Manager) // registers types, before the start
-	Options   []impl.DataTransferOption
+	Options   []impl.DataTransferOption // beyond a completion that is told at once
 	Host      []libp2p.Option
 	On        host.Host // a host that is there already, which Close closes; Key and Host do not count then
 	// Concurrent is how many requests of each direction are served at once; graphsync's own bound when 0.
@@ -193,7 +194,8 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), exchange...)
 	p.Transport = graphsync.NewTransport(h.ID(), gs)
 	var err error
-	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.Transport, cfg.Options...)
+	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.Transport,
+		append([]impl.DataTransferOption{impl.CompletionDelay(func(peer.ID) time.Duration { return 0 })}, cfg.Options...)...)
 	if err != nil {
 		cancel()
 		return nil, err

@@ -180,6 +180,11 @@ func (n *Node) openTransfer(ctx context.Context) error {
 		RestartDebounce: time.Duration(cfg.RestartDebounce), RestartBackoff: time.Second, MaxConsecutiveRestarts: max(1, cfg.MaxRestarts),
 		CompleteTimeout: time.Duration(cfg.IdleTimeout),
 		BeforeRestart:   func(ctx context.Context, id dt.ChannelID) error { return n.hub.BeforeRestart(ctx, id) },
+	}), dtimpl.CompletionDelay(func(p peer.ID) time.Duration {
+		if n.supportsAhead(p) {
+			return 0
+		}
+		return 50 * time.Millisecond
 	}))
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ type Peer struct {
 	Config       func(*retrievalimpl.ProviderConfig)
 	ClientConfig func(*retrievalimpl.ClientConfig)
 	Idle         time.Duration // deadline of the states; 20 s when 0
+	Foreign      bool          // its clients are of another kind
 
 	targets *targets
 	*testutil.Peer
@@ -94,6 +95,9 @@ func (p *Peer) Start(ctx context.Context) error {
 		Options: []impl.DataTransferOption{impl.ChannelRestartConfig(channelmonitor.Config{RestartDebounce: 50 * time.Millisecond, RestartBackoff: 100 * time.Millisecond,
 			MaxConsecutiveRestarts: 5, CompleteTimeout: p.idle(),
 			BeforeRestart: func(ctx context.Context, id dt.ChannelID) error { return p.Hub.BeforeRestart(ctx, id) }})},
+	}
+	if p.Foreign {
+		cfg.Options = append(cfg.Options, impl.CompletionDelay(func(peer.ID) time.Duration { return 50 * time.Millisecond }))
 	}
 	if p.NewHost != nil {
 		h, err := p.NewHost()
