@@ -56,6 +56,8 @@ type Credit struct {
 	Held    bool   // the application of the responder paused, whatever the limit says
 	Resent  uint64 // bytes that went out again and were not counted
 	Restart int    // restarts so far
+	Refused int    // times that a restart was refused before the channel was accepted
+	Ignore  bool   // the end of the request that was refused is no failure
 	Unasked bool   // a push was restarted and its responder has not asked for data since
 	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 

@@ -1,6 +1,7 @@
 package impl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -66,6 +67,26 @@ func (m *Manager) TakeUp(chid dt.ChannelID) error {
 		m.monitor.Add(chid)
 	}
 	return nil
+}
+
+// HoldForPayment pauses a channel that waits for a payment. One that comes meanwhile lets it go on, whichever of the two reaches
+// the transport first.
+func (m *Manager) HoldForPayment(ctx context.Context, chid dt.ChannelID) {
+	c, err := m.live(chid)
+	if err != nil {
+		return
+	}
+	waits := func() (yes bool) {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { yes = cr.Paused })
+		return yes
+	}
+	if !waits() {
+		return
+	}
+	m.hold(ctx, chid)
+	if p, ok := m.transport.(dt.PauseableTransport); ok && !waits() {
+		_ = p.ResumeChannel(ctx, nil, chid)
+	}
 }
 
 // OnDataAsked is told by a transport that the other side asks for the data of a channel.

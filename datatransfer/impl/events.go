@@ -306,7 +306,9 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 		if channels.IsChannelTerminated(c.State().Status()) {
 			m.transport.CleanupChannel(chid) // sent again, in vain
 		}
-		if over(c) {
+		ignore := false
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { ignore, cr.Ignore = cr.Ignore, false })
+		if over(c) || ignore {
 			return nil
 		}
 		return ignoreOver(c, c.Apply(dt.Error, fmt.Sprintf("data transfer channel %s failed to transfer data: %s", chid, cerr)))

@@ -40,7 +40,7 @@ func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Req
 			m.outbox.send(chid, sender, resp, completeWorth)
 		}
 		if errors.Is(err, dt.ErrPause) && req.IsVoucher() {
-			m.hold(ctx, chid)
+			m.HoldForPayment(ctx, chid)
 			return
 		}
 		m.steer(ctx, chid, err)

@@ -25,6 +25,9 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 	if resp.IsCancel() {
 		return c.Apply(dt.Cancel) // cleanup cancels our own request too
 	}
+	if resp.IsRestart() && !resp.Accepted() && m.askOnceMore(c) {
+		return nil
+	}
 	if resp.IsVoucherResult() {
 		done, err := m.receiveResult(c, resp)
 		if err != nil || done {
@@ -54,6 +57,36 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 		return dt.ErrPause // our own pause goes on
 	}
 	return nil
+}
+
+// maxRefused is how often a restart may be refused before the first request has been answered.
+const maxRefused = 2
+
+// askOnceMore keeps a channel whose restart was refused before it was ever accepted: the restart may have overtaken the request that
+// opens it, over a new connection.
+func (m *Manager) askOnceMore(c *channels.Channel) (yes bool) {
+	if c.Status() != dt.Requested {
+		return false
+	}
+	c.Do(func(_ *channels.Record, cr *channels.Credit) {
+		if yes = cr.Refused < maxRefused; yes {
+			cr.Refused++
+			cr.Ignore = true
+		}
+	})
+	return yes && m.monitor.Restart(c.ID())
+}
+
+// OnLateAcceptance is told by a transport that a responder accepts a channel that has no request any more. If it was cancelled here,
+// the cancel may have overtaken the request: it is said once more.
+func (m *Manager) OnLateAcceptance(chid dt.ChannelID) {
+	c, err := m.live(chid)
+	if err != nil {
+		return
+	}
+	if s := c.Status(); over(c) && s != dt.Completed && s != dt.Completing {
+		m.outbox.once(chid, chid.Responder, m.cancelMessage(chid))
+	}
 }
 
 // responderCompletes ends a push at once whose data the responder never asked for, at all or since the restart: it has

@@ -149,10 +149,10 @@ type Peer struct {
 
 // PeerConfig is what a peer keeps over a restart of its process.
 type PeerConfig struct {
-	Key       crypto.PrivKey     // a new one when nil
-	Store     *MemStore          // an empty one when nil
-	Datastore datastore.Batching // one in memory when nil
-	Prepare   func(m dt.Manager) // registers types, before the start
+	Key       crypto.PrivKey            // a new one when nil
+	Store     *MemStore                 // an empty one when nil
+	Datastore datastore.Batching        // one in memory when nil
+	Prepare   func(m dt.Manager)        // registers types, before the start
 	Options   []impl.DataTransferOption // beyond a completion that is told at once
 	Host      []libp2p.Option
 	On        host.Host // a host that is there already, which Close closes; Key and Host do not count then

@@ -62,7 +62,9 @@ func newCrowd(t *testing.T, ctx context.Context, seed uint64, n int, make func(n
 		p, err := testmarket.NewPeer(w.bank, uint64(i+1))
 		require.NoError(t, err)
 		p.Book, p.Idle = true, 5*time.Minute
-		p.Config = func(c *retrievalimpl.ProviderConfig) { c.MaxDealsPerPeer = 1000 }
+		p.Config = func(c *retrievalimpl.ProviderConfig) {
+			c.MaxDealsPerPeer, c.MaxUnpaidBytes, c.MaxUnpaidEnds = 1000, 1<<40, 1<<30
+		}
 		make(uint64(i+1), p)
 		if i%2 == 0 {
 			w.clients = append(w.clients, p)

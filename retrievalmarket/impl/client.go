@@ -59,6 +59,8 @@ type ClientConfig struct {
 	Resolver discovery.PeerResolver
 	Store    datastore.Batching // namespaced by the caller
 	Targets  Targets
+	// MaxBytes bounds what a deal may receive, whatever it costs; 0 is no bound of its own (M-07). It may be nil.
+	MaxBytes func(rm.ClientDealState) uint64
 	// SupportsAhead tells whether a peer takes vouchers that it did not ask for.
 	SupportsAhead func(peer.ID) bool
 	Deadlines     map[fsm.StateKey]fsm.Deadline
@@ -123,6 +125,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store, func(d *rm.ClientDealState) { d.LegacyProtocol = true }},
 		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}}
+	c.subs.progress = func(e rm.ClientEvent) bool { return e == rm.ClientEventBlocksReceived }
 	cfg.Hub.client = c
 	return c, nil
 }

@@ -66,9 +66,14 @@ func (c *Client) Troubled(id rm.DealID) (yes bool) {
 	return yes
 }
 
-// crossed notes that a request came while a payment was under way.
-func (cd *clientDeal) crossed(s rm.DealStatus) {
-	if s == rm.DealStatusSendFunds || s == rm.DealStatusSendFundsLastPayment {
+// late notes what a request for payment says beside the amount: the acceptance may have been lost, and a payment that is under way
+// may have crossed the request.
+func (c *Client) late(cd *clientDeal) {
+	st, _ := cd.machine.State()
+	switch st.Status {
+	case rm.DealStatusWaitForAcceptance:
+		c.accept(cd)
+	case rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment:
 		cd.mu.Lock()
 		cd.troubled = true
 		cd.mu.Unlock()

@@ -201,6 +201,10 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
 	switch e.Code {
 	case dt.DataReceivedProgress:
+		if n := c.maxBytes(cd); n > 0 && received > n {
+			send(rm.ClientEventDataTransferError, fmt.Errorf("the payload is larger than the limit of %d bytes", n))
+			return
+		}
 		if cd.report() {
 			send(rm.ClientEventBlocksReceived, received)
 		}
@@ -239,6 +243,14 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
 		}
 	}
+}
+
+func (c *Client) maxBytes(cd *clientDeal) uint64 {
+	if c.cfg.MaxBytes == nil {
+		return 0
+	}
+	s, _ := cd.machine.State()
+	return c.cfg.MaxBytes(s)
 }
 
 // report limits how often progress alone is told to the deal, unless it waits for it (6.3).
@@ -320,16 +332,11 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 			send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 		}
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
-		st, _ := cd.machine.State()
-		if st.Status == rm.DealStatusWaitForAcceptance {
-			c.accept(cd) // it was lost in a crash
-		}
-		cd.crossed(st.Status)
+		c.late(cd)
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusFundsNeededLastPayment:
-		st, _ := cd.machine.State()
-		cd.crossed(st.Status)
+		c.late(cd)
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventLastPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusCompleted:

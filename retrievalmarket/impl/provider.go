@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 
 	"github.com/filecoin-project/go-address"
@@ -54,6 +53,10 @@ type ProviderConfig struct {
 	Decide  DealDecider
 	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.
 	MaxDealsPerPeer, MaxDeals int
+	// MaxUnpaidBytes and MaxUnpaidEnds are what a peer may leave unpaid within 24 hours, in bytes and in deals for which it paid
+	// nothing, before new deals are refused (M-32); 0 means 16 MiB and 3.
+	MaxUnpaidBytes uint64
+	MaxUnpaidEnds  int
 	// FreeOnly is for a node that cannot take money: it quotes no price and takes no deal that has one.
 	FreeOnly  bool
 	Deadlines map[fsm.StateKey]fsm.Deadline
@@ -73,7 +76,10 @@ type Provider struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
+	group  shared.Group
 
+	debts    debts
+	quotes   quotes
 	creating sync.Mutex // one new deal at a time: its record is looked for and then stored
 
 	mu     sync.Mutex
@@ -87,6 +93,7 @@ var _ rm.RetrievalProvider = (*Provider)(nil)
 // machine.
 type providerDeal struct {
 	id      rm.ProviderDealIdentifier
+	chid    dt.ChannelID // guarded by the provider's lock
 	machine *fsm.Machine[rm.ProviderDealState]
 	pieces  PieceSource
 
@@ -119,6 +126,14 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 	}
 	if p.cfg.MaxDeals == 0 {
 		p.cfg.MaxDeals = 10_000
+	}
+	p.subs.progress = func(e rm.ProviderEvent) bool { return e == rm.ProviderEventBlockSent }
+	p.debts = debts{ds: cfg.Store, maxBytes: cfg.MaxUnpaidBytes, maxEnds: cfg.MaxUnpaidEnds}
+	if p.debts.maxBytes == 0 {
+		p.debts.maxBytes = 16 << 20
+	}
+	if p.debts.maxEnds == 0 {
+		p.debts.maxEnds = 3
 	}
 	cfg.Hub.provider = p
 	return p, nil
@@ -171,7 +186,7 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	pd.sentAll = d.Status == rm.DealStatusBlocksComplete || d.Status == rm.DealStatusFundsNeededLastPayment || d.Status == rm.DealStatusFinalizing
 	if d.ChannelID != (dt.ChannelID{}) {
 		p.mu.Lock()
-		p.byChan[d.ChannelID] = pd
+		p.bind(pd, d.ChannelID)
 		p.mu.Unlock()
 		if over := p.channelOver(ctx, pd, d.ChannelID); over {
 			return pd.machine.Reenter()
@@ -239,10 +254,18 @@ func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderD
 	if !p.table.Final(rec.Status) {
 		return
 	}
+	ctx := context.WithoutCancel(p.ctx)
+	if err := p.debts.ended(ctx, rec, max(rec.TotalSent, p.sent(ctx, rec.ChannelID))); err != nil {
+		p.cfg.Log.Warn("remember what is not paid", "deal", rec.Identifier(), "error", err)
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	chid := pd.chid
 	delete(p.deals, pd.id)
-	delete(p.byChan, rec.ChannelID)
+	delete(p.byChan, chid)
+	p.mu.Unlock()
+	if chid != rec.ChannelID { // it ended before it heard of its channel
+		p.closeLater(chid)
+	}
 }
 
 // OnReady implements retrievalmarket.RetrievalProvider.
@@ -264,6 +287,7 @@ func (p *Provider) Stop() error {
 	for _, d := range list {
 		err = errors.Join(err, d.machine.Stop(context.WithoutCancel(p.ctx)), d.release())
 	}
+	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)))
 	p.subs.wg.Wait()
 	return err
 }
@@ -312,56 +336,4 @@ func (p *Provider) CancelDeal(id rm.ProviderDealIdentifier) error {
 		return fmt.Errorf("deal %s is not running: %w", id, rm.ErrNotFound)
 	}
 	return d.machine.Send(providerstates.ProviderCancelled)
-}
-
-// transferEvent maps what happens on a channel to its deal (4.4).
-func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
-	pd := p.of(s.ChannelID())
-	if pd == nil {
-		return
-	}
-	switch e.Code {
-	case dt.Accept:
-		_ = pd.machine.Send(rm.ProviderEventDealAccepted, s.ChannelID())
-	case dt.DataQueuedProgress:
-		if st, _ := pd.machine.State(); st.Status == rm.DealStatusUnsealed {
-			_ = pd.machine.Send(rm.ProviderEventBlockSent, s.Queued())
-		}
-	case dt.Error:
-		pd.mu.Lock()
-		refused := pd.refused
-		pd.mu.Unlock()
-		if refused != nil {
-			_ = pd.machine.Send(rm.ProviderEventSaveVoucherFailed, refused)
-			return
-		}
-		_ = pd.machine.Send(rm.ProviderEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
-	case dt.Cancel:
-		_ = pd.machine.Send(rm.ProviderEventClientCancelled)
-	case dt.CleanupComplete:
-		if s.Status() == dt.Completed {
-			_ = pd.machine.Send(rm.ProviderEventComplete)
-		}
-	}
-}
-
-// limit is how far the sender of a channel may go (M-02: a channel that no deal knows may not go anywhere).
-func (p *Provider) limit(chid dt.ChannelID) uint64 {
-	pd := p.of(chid)
-	if pd == nil {
-		return 0
-	}
-	s, _ := pd.machine.State()
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
-	if providerstates.Terms(&s).Free() {
-		return math.MaxUint64
-	}
-	return providerstates.Terms(&s).Limit(pd.paid)
-}
-
-func (p *Provider) of(chid dt.ChannelID) *providerDeal {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.byChan[chid]
 }

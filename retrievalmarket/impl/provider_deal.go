@@ -79,7 +79,13 @@ func (p *Provider) validateRestart(ctx context.Context, chid dt.ChannelID, recei
 	bound := pd != nil && p.byChan[chid] == pd
 	p.mu.Unlock()
 	if !bound {
-		return nil, fmt.Errorf("deal %s: %w", prop.ID, rm.ErrNotFound)
+		pd = p.orphan(chid, rm.ProviderDealState{DealProposal: *prop, Receiver: receiver})
+		if pd == nil {
+			return nil, fmt.Errorf("deal %s: %w", prop.ID, rm.ErrNotFound)
+		}
+		if err := pd.machine.Send(rm.ProviderEventDealAccepted, chid); err != nil {
+			return nil, err
+		}
 	}
 	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)
@@ -124,8 +130,13 @@ func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
 
 // begin accepts a proposal: nothing is kept of a refused one.
 func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal) error {
-	if err := checkTerms(&prop, p.GetAsk()); err != nil {
+	if err := p.quotes.check(&prop, p.GetAsk()); err != nil {
 		return err
+	}
+	if priced(prop.PricePerByte) {
+		if err := p.debts.refuse(ctx, receiver); err != nil {
+			return err
+		}
 	}
 	if p.cfg.FreeOnly && priced(prop.PricePerByte, prop.UnsealPrice) {
 		return refuse(rm.DealStatusRejected, errFreeOnly)
@@ -181,12 +192,12 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 	}
 	pd := p.track(state)
 	p.mu.Lock()
-	p.byChan[chid] = pd
+	p.bind(pd, chid)
 	p.mu.Unlock()
 	return pd, nil
 }
 
-// orphan finds the deal of a proposal that comes again: it was stored before a crash, and its channel was not.
+// orphan finds the deal of a proposal that comes again: it was stored before a crash, and which channel it has was not.
 func (p *Provider) orphan(chid dt.ChannelID, state rm.ProviderDealState) *providerDeal {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -201,8 +212,14 @@ func (p *Provider) orphan(chid dt.ChannelID, state rm.ProviderDealState) *provid
 		return nil
 	}
 	pd.bound = true
-	p.byChan[chid] = pd
+	p.bind(pd, chid)
 	return pd
+}
+
+// bind makes the events of a channel those of a deal; mu is held.
+func (p *Provider) bind(pd *providerDeal, chid dt.ChannelID) {
+	pd.chid = chid
+	p.byChan[chid] = pd
 }
 
 func sameProposal(a, b *rm.DealProposal) bool {

@@ -71,6 +71,7 @@ func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
 	case err != nil:
 		r.Status, r.Message = rm.QueryResponseError, "failed to fetch piece to retrieve from: "+err.Error()
 	default:
+		p.quotes.given(*ask)
 		r.Status, r.PieceCIDFound, r.Size = rm.QueryResponseAvailable, rm.QueryItemAvailable, f.Size
 	}
 	return r

@@ -69,11 +69,12 @@ func (s deals[T, P]) each(ctx context.Context, f func(T) error) error {
 // subscribers tells listeners in the order of events. A listener runs on one dispatcher for the whole side and may
 // subscribe and unsubscribe inside its callback (6.3).
 type subscribers[E, S any] struct {
-	mu    sync.Mutex
-	subs  []*subscription[E, S] // in the order of their subscription; never changed in place
-	queue []note[E, S]
-	busy  bool
-	wg    sync.WaitGroup
+	progress func(E) bool // events of which newer ones say the same
+	mu       sync.Mutex
+	subs     []*subscription[E, S] // in the order of their subscription; never changed in place
+	queue    []note[E, S]
+	busy     bool
+	wg       sync.WaitGroup
 }
 
 type subscription[E, S any] struct{ f func(E, S) }
@@ -82,6 +83,9 @@ type note[E, S any] struct {
 	event E
 	state S
 }
+
+// maxQueue is how much may wait for a slow listener before old progress is left out (6.3).
+const maxQueue = 4096
 
 func (p *subscribers[E, S]) subscribe(f func(E, S)) func() {
 	p.mu.Lock()
@@ -100,6 +104,11 @@ func (p *subscribers[E, S]) publish(e E, s S) {
 	defer p.mu.Unlock()
 	if len(p.subs) == 0 {
 		return
+	}
+	if len(p.queue) >= maxQueue && p.progress != nil {
+		if i := slices.IndexFunc(p.queue, func(n note[E, S]) bool { return p.progress(n.event) }); i >= 0 {
+			p.queue = slices.Delete(p.queue, i, i+1)
+		}
 	}
 	p.queue = append(p.queue, note[E, S]{e, s})
 	if !p.busy {

@@ -59,6 +59,7 @@ func (t *Transport) furnish(chid datatransfer.ChannelID, ha interface {
 func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData, ha graphsync.IncomingResponseHookActions) {
 	chid, ok := t.of(response.RequestID())
 	if !ok {
+		t.lateAcceptance(p, response)
 		return
 	}
 	if !t.from(p, chid) {
@@ -89,6 +90,21 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 		case err != nil:
 			ha.TerminateWithError(err)
 			return
+		}
+	}
+}
+
+// lateAcceptance passes on that a peer accepts a channel whose request has ended here: it has to hear that.
+func (t *Transport) lateAcceptance(p peer.ID, response graphsync.ResponseData) {
+	h, ok := t.handler().(interface {
+		OnLateAcceptance(datatransfer.ChannelID)
+	})
+	if !ok {
+		return
+	}
+	for _, m := range t.messages(response) {
+		if r, ok := m.(datatransfer.Response); ok && r.IsNew() && r.Accepted() {
+			h.OnLateAcceptance(datatransfer.ChannelID{Initiator: t.self, Responder: p, ID: r.TransferID()})
 		}
 	}
 }
@@ -229,9 +245,20 @@ func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, upd
 	case err == nil || errors.Is(err, datatransfer.ErrResume):
 	case errors.Is(err, datatransfer.ErrPause):
 		if r, ok := msg.(datatransfer.Request); ok && r.IsVoucher() {
-			t.background(func(ctx context.Context) { t.log(chid, t.PauseChannel(ctx, chid)) })
+			t.background(func(ctx context.Context) { t.holdForPayment(ctx, chid) })
 		}
 	default:
 		ha.TerminateWithError(err)
 	}
+}
+
+// holdForPayment lets the handler pause a channel that waits for a payment, if it knows how, and else pauses it.
+func (t *Transport) holdForPayment(ctx context.Context, chid datatransfer.ChannelID) {
+	if h, ok := t.handler().(interface {
+		HoldForPayment(context.Context, datatransfer.ChannelID)
+	}); ok {
+		h.HoldForPayment(ctx, chid)
+		return
+	}
+	t.log(chid, t.PauseChannel(ctx, chid))
 }

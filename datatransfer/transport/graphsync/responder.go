@@ -129,14 +129,7 @@ func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.Reque
 		if err := t.checkAsked(chid, request, m); err != nil {
 			return nil, err
 		}
-		if !m.IsNew() {
-			t.tellPosition(chid, request)
-		}
-		resp, err := t.handler().OnRequestReceived(chid, m)
-		if m.IsNew() && (err == nil || errors.Is(err, datatransfer.ErrPause)) {
-			t.tellPosition(chid, request)
-			t.handler().OnTransferQueued(chid)
-		}
+		resp, err := t.requested(chid, request, m)
 		if resp == nil {
 			return nil, err
 		}
@@ -159,19 +152,30 @@ func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.Reque
 	return nil, fmt.Errorf("message of unknown kind %T", msg)
 }
 
-// tellPosition passes on how many blocks a requester that restarts has.
-func (t *Transport) tellPosition(chid datatransfer.ChannelID, request graphsync.RequestData) {
-	h, ok := t.handler().(interface {
+// requested lets the handler decide on a request.
+func (t *Transport) requested(chid datatransfer.ChannelID, request graphsync.RequestData, m datatransfer.Request) (datatransfer.Response, error) {
+	has := int64(0)
+	if ext, ok := request.Extension(graphsync.ExtensionsDoNotSendFirstBlocks); ok {
+		has, _ = donotsendfirstblocks.DecodeDoNotSendFirstBlocks(ext)
+	}
+	if !m.IsNew() {
+		t.tellPosition(chid, has)
+	}
+	resp, err := t.handler().OnRequestReceived(chid, m)
+	if m.IsNew() && (err == nil || errors.Is(err, datatransfer.ErrPause)) {
+		t.tellPosition(chid, has)
+		t.handler().OnTransferQueued(chid)
+	}
+	return resp, err
+}
+
+// tellPosition passes on how many blocks a requester says that it has.
+func (t *Transport) tellPosition(chid datatransfer.ChannelID, has int64) {
+	if h, ok := t.handler().(interface {
 		OnRestartPosition(datatransfer.ChannelID, int64)
-	})
-	if !ok {
-		return
+	}); ok {
+		h.OnRestartPosition(chid, has)
 	}
-	n := int64(0)
-	if ext, has := request.Extension(graphsync.ExtensionsDoNotSendFirstBlocks); has {
-		n, _ = donotsendfirstblocks.DecodeDoNotSendFirstBlocks(ext)
-	}
-	h.OnRestartPosition(chid, n)
 }
 
 // checkResumed lets a requester go on after its own pause: a request comes again, with another message in the place of the

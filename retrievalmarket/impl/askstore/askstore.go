@@ -75,8 +75,11 @@ func (s *AskStore) SetAsk(ask *rm.Ask) error {
 	if err := s.ds.Put(ctx, s.key, data); err != nil {
 		return err
 	}
+	if err := s.ds.Sync(ctx, s.key); err != nil {
+		return err
+	}
 	s.ask = *ask
-	return s.ds.Sync(ctx, s.key)
+	return nil
 }
 
 // Check tells what is wrong with an ask.

@@ -205,7 +205,7 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 		return ctx.Trigger(rm.ClientEventSendFunds) // all that is due, or the last voucher once more
 	case tooMuch(env, &deal, inFull) || asked.GreaterThan(due) && !inFull && unsealTooDear(&deal):
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
-	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived:
+	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived && !denied(env, deal):
 		return nil // the bytes that are asked for are on their way; with all of them, all that is due is paid
 	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
 		return ctx.Trigger(rm.ClientEventSendFunds)
