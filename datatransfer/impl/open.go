@@ -210,13 +210,11 @@ func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.Channel
 		event = dt.ResumeResponder
 		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Held, opening = false, false, cr.Opening })
 	}
-	if opening { // what opens it sees that it is not paused any more
-		return c.Apply(event)
-	}
-	if err := m.resume(ctx, c, m.updateMessage(chid, false)); err != nil {
+	// The event comes first: data flows as soon as the transport goes on, and may reach its end before this returns.
+	if err := c.Apply(event); err != nil || opening { // what opens it sees that it is not paused any more
 		return err
 	}
-	return c.Apply(event)
+	return m.resume(ctx, c, m.updateMessage(chid, false))
 }
 
 // resume resumes on the transport; a message that it cannot carry goes over the network.

@@ -47,7 +47,7 @@ type Receiver interface {
 	ReceiveError(error)
 }
 
-// DisconnectReceiver is optional on a Receiver: it hears when the last connection to a peer is gone.
+// DisconnectReceiver is optional on a Receiver: it hears when the connection to a peer is gone, also if there is a new one.
 type DisconnectReceiver interface {
 	PeerDisconnected(p peer.ID)
 }
@@ -134,12 +134,23 @@ func (n *libp2pNetwork) SetDelegate(r Receiver) {
 	}
 	if d, ok := r.(DisconnectReceiver); ok {
 		n.notifee = &network.NotifyBundle{DisconnectedF: func(nw network.Network, c network.Conn) {
-			if nw.Connectedness(c.RemotePeer()) != network.Connected {
+			if gone(nw, c) {
 				d.PeerDisconnected(c.RemotePeer())
 			}
 		}}
 		n.host.Network().Notify(n.notifee)
 	}
+}
+
+// gone tells whether what was on its way over a connection may be lost: it was the oldest one to its peer. There may be a new one
+// already when the end of the old one is told.
+func gone(nw network.Network, c network.Conn) bool {
+	for _, other := range nw.ConnsToPeer(c.RemotePeer()) {
+		if other.ID() != c.ID() && other.Stat().Opened.Before(c.Stat().Opened) {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *libp2pNetwork) ConnectTo(ctx context.Context, to peer.ID) error {

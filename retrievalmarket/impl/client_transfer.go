@@ -234,10 +234,10 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		cd.shaken = true
 		cd.mu.Unlock()
 	case dt.Error:
+		if c.proposeAgain(cd) {
+			return
+		}
 		if s.Message() == dt.ErrRejected.Error() {
-			if c.proposeAgain(cd) {
-				return
-			}
 			send(rm.ClientEventDealRejected, "rejected for unknown reasons")
 		} else {
 			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))

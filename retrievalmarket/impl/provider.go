@@ -101,6 +101,7 @@ type providerDeal struct {
 	mu       sync.Mutex
 	paid     abi.TokenAmount
 	unsealed bool
+	resumed  bool // the channel was let go when the piece could be read
 	sentAll  bool
 	stored   bool // taken up from the store: the count of what was sent may be behind
 	bound    bool // a proposal that came again after a crash has a channel
@@ -263,7 +264,7 @@ func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderD
 	delete(p.deals, pd.id)
 	delete(p.byChan, chid)
 	p.mu.Unlock()
-	if chid != rec.ChannelID { // it ended before it heard of its channel
+	if rec.Status != rm.DealStatusCompleted && chid != (dt.ChannelID{}) { // it may have heard of its channel too late to close it
 		p.closeLater(chid)
 	}
 }

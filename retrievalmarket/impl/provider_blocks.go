@@ -136,8 +136,21 @@ func (p *Provider) Release(deal rm.ProviderDealState) error {
 	return pd.release()
 }
 
-// ResumeDataTransfer implements providerstates.ProviderDealEnvironment.
+// ResumeDataTransfer implements providerstates.ProviderDealEnvironment. A channel is resumed once, when its data can be read: later
+// pauses wait for payments, and only those end them.
 func (p *Provider) ResumeDataTransfer(ctx context.Context, chid dt.ChannelID) error {
+	if pd := p.of(chid); pd != nil {
+		pd.mu.Lock()
+		done := pd.resumed
+		pd.resumed = true
+		pd.mu.Unlock()
+		if done {
+			return nil
+		}
+	}
+	if s, err := p.cfg.Hub.dt.ChannelState(ctx, chid); err == nil && s.Status() == dt.Finalizing {
+		return nil // everything was sent before a restart of this process
+	}
 	return p.cfg.Hub.dt.ResumeDataTransferChannel(ctx, chid)
 }
 

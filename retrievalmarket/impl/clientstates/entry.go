@@ -200,9 +200,12 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 	due := Terms(&deal).Due(deal.TotalReceived)
 	last := deal.Status == rm.DealStatusFundsNeededLastPayment
 	switch {
-	case asked.GreaterThan(due) && (denied(env, deal) || deal.AllBlocksReceived && troubled(env, deal)) &&
-		(due.GreaterThan(deal.FundsSpent) || resends(env, deal)):
-		return ctx.Trigger(rm.ClientEventSendFunds) // all that is due, or the last voucher once more
+	case asked.GreaterThan(due) && due.GreaterThan(deal.FundsSpent) && (denied(env, deal) || deal.AllBlocksReceived && troubled(env, deal)):
+		return ctx.Trigger(rm.ClientEventSendFunds) // all that is due
+	case asked.GreaterThan(due) && paidAll(&deal) && !denied(env, deal):
+		return nil // the last voucher is on its way, or more bytes are
+	case asked.GreaterThan(due) && paidAll(&deal) && resends(env, deal):
+		return ctx.Trigger(rm.ClientEventSendFunds) // the last voucher once more
 	case tooMuch(env, &deal, inFull) || asked.GreaterThan(due) && !inFull && unsealTooDear(&deal):
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived && !denied(env, deal):
@@ -219,10 +222,18 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 // explain it.
 func tooMuch(env ClientDealEnvironment, d *rm.ClientDealState, inFull bool) bool {
 	due := Terms(d).Due(d.TotalReceived)
-	if !big.Add(d.FundsSpent, d.PaymentRequested).GreaterThan(due) || !d.AllBlocksReceived || inFull {
+	if !big.Add(d.FundsSpent, d.PaymentRequested).GreaterThan(due) || inFull {
 		return false
 	}
-	return !troubled(env, *d) || d.FundsSpent.Equals(due)
+	if paidAll(d) {
+		return denied(env, *d) // for the last time
+	}
+	return d.AllBlocksReceived && !troubled(env, *d)
+}
+
+// paidAll tells whether everything that is due was paid for, in a deal that has paid.
+func paidAll(d *rm.ClientDealState) bool {
+	return d.FundsSpent.GreaterThan(big.Zero()) && d.FundsSpent.Equals(Terms(d).Due(d.TotalReceived))
 }
 
 func troubled(env ClientDealEnvironment, deal rm.ClientDealState) bool {
@@ -256,7 +267,7 @@ func unsealTooDear(d *rm.ClientDealState) bool {
 // SendFunds signs and sends a voucher. The book stores it before it leaves; the same amount again is the same voucher.
 func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
 	_, inFull := progress(env, deal)
-	if tooMuch(env, &deal, inFull) && !deal.FundsSpent.Equals(Terms(&deal).Due(deal.TotalReceived)) {
+	if tooMuch(env, &deal, inFull) && !paidAll(&deal) {
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 	}
 	v := amount(&deal, inFull)
