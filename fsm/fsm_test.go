@@ -115,6 +115,42 @@ func TestMachineInterrupt(t *testing.T) {
 	})
 }
 
+// TestMachineTwoInterrupts: an interrupt that changes nothing any more does not keep the entry function of the state from its work.
+func TestMachineTwoInterrupts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cleaned := 0
+		s := fsm.Spec[lamp]{
+			Name: "lamp", State: func(l *lamp) fsm.StateKey { return l.State }, SetState: func(l *lamp, s fsm.StateKey) { l.State = s.(string) },
+			Events: fsm.Events{
+				fsm.Event("turn").From("off").To("on"), fsm.Event("cancel").FromAny().To("ending"),
+				fsm.Event("lost").From("ending").ToJustRecord().FromAny().To("ending"), fsm.Event("done").From("ending").To("dark"),
+			},
+			Entry: fsm.StateEntryFuncs{
+				"on": func(ctx fsm.Context, _ any, _ lamp) error {
+					<-ctx.Context().Done()
+					return nil
+				},
+				"ending": func(ctx fsm.Context, _ any, _ lamp) error {
+					cleaned++
+					return ctx.Trigger("done")
+				},
+			},
+			Final: []fsm.StateKey{"dark"}, Interrupts: []fsm.EventName{"cancel", "lost"},
+		}
+		m := fsm.NewMachine(t.Context(), compile(t, s), lamp{State: "off"}, nil, fsm.Hooks[lamp]{})
+		require.NoError(t, m.Send("turn"))
+		synctest.Wait()
+		require.NoError(t, m.Send("lost"))
+		require.NoError(t, m.Send("cancel"))
+		require.NoError(t, m.Send("lost"))
+		synctest.Wait()
+		rec, busy := m.State()
+		require.False(t, busy)
+		require.Equal(t, "dark", rec.State)
+		require.NotZero(t, cleaned)
+	})
+}
+
 func TestMachineDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tab := compile(t, spec(nil, map[fsm.StateKey]fsm.Deadline{"on": {After: time.Hour, Event: "break"}}))

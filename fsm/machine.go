@@ -45,6 +45,7 @@ type Machine[S any] struct {
 	timer   *time.Timer
 	timerID uint64
 
+	skipped  bool // an entry function did not run because an interrupt waited; the loop's own
 	unstored int // events in a row that could not be stored; the loop's own
 }
 
@@ -66,7 +67,7 @@ func (m *Machine[S]) Send(event EventName, args ...any) error {
 		return ErrTerminated
 	}
 	q := queued{event, args}
-	if m.table.interrupt[event] {
+	if m.interrupts(event) {
 		m.queue = append([]queued{q}, m.queue...)
 		if m.cancel != nil {
 			m.cancel()
@@ -91,6 +92,16 @@ func (m *Machine[S]) Reenter() error {
 }
 
 type reenter struct{}
+
+// interrupts tells whether an event ends the work of the present state: an interrupt that is only recorded there waits its turn. mu
+// is held.
+func (m *Machine[S]) interrupts(event EventName) bool {
+	if !m.table.interrupt[event] {
+		return false
+	}
+	kind, _, ok := m.table.Lookup(m.table.spec.State(&m.rec), event)
+	return ok && kind == Enter
+}
 
 // start runs the loop; mu is held.
 func (m *Machine[S]) start() {
@@ -170,9 +181,11 @@ func (m *Machine[S]) step(q queued) {
 			if m.hooks.Dropped != nil {
 				m.hooks.Dropped(q.event, rec, err)
 			}
+			m.enterSkipped()
 			return
 		}
 		if !m.persist(q.event, rec) {
+			m.enterSkipped()
 			return
 		}
 		m.mu.Lock()
@@ -184,9 +197,24 @@ func (m *Machine[S]) step(q queued) {
 		}
 	}
 	m.arm(rec)
-	if kind == Record {
+	if kind == Record && !m.skipped {
 		return
 	}
+	m.skipped = false
+	if e := m.table.entries[m.table.spec.State(&rec)]; e != nil {
+		m.enter(e, rec)
+	}
+}
+
+// enterSkipped runs the entry function that an interrupt kept from running and then did not take the place of.
+func (m *Machine[S]) enterSkipped() {
+	if !m.skipped {
+		return
+	}
+	m.skipped = false
+	m.mu.Lock()
+	rec := m.rec
+	m.mu.Unlock()
 	if e := m.table.entries[m.table.spec.State(&rec)]; e != nil {
 		m.enter(e, rec)
 	}
@@ -240,6 +268,7 @@ func (m *Machine[S]) enter(e entry[S], rec S) {
 	defer cancel()
 	m.mu.Lock()
 	if m.stopped || len(m.queue) > 0 && m.table.interrupt[m.queue[0].event] {
+		m.skipped = true
 		m.mu.Unlock()
 		return
 	}

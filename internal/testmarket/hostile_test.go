@@ -251,7 +251,6 @@ func TestHostileClient(t *testing.T) {
 		require.NoError(t, err)
 		m.root = root
 	}
-	m.tc = newTrace()
 	id := m.retrieve()
 	require.Eventually(t, func() bool {
 		s, err := m.c.Client.GetDeal(id)
