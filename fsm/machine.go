@@ -46,7 +46,7 @@ type Machine[S any] struct {
 	timerID uint64
 
 	skipped  bool // an entry function did not run because an interrupt waited; the loop's own
-	unstored int // events in a row that could not be stored; the loop's own
+	unstored int  // events in a row that could not be stored; the loop's own
 }
 
 type queued struct {
