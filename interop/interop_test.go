@@ -135,9 +135,10 @@ func pauseResume(t *testing.T, d *trade, byInitiator bool) {
 	d.atI.saw(t, paused)
 	d.atR.saw(t, paused)
 	g.move(2) // a requester stops at the next block that it gets, and says so
-	time.Sleep(100 * time.Millisecond)
+	// A v2 requester that pauses takes what is still on its way for the beginning of its next answer: it has to be in by then.
+	time.Sleep(300 * time.Millisecond)
 	g.move(1 << 30)
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond)
 	require.Less(t, d.recipient.store().Len(), leaves+1)
 	require.NoError(t, who.resume(d.ctx, chid))
 	d.atI.saw(t, resumed)
