@@ -45,8 +45,7 @@ type Machine[S any] struct {
 	timer   *time.Timer
 	timerID uint64
 
-	skipped  bool // an entry function did not run because an interrupt waited; the loop's own
-	unstored int  // events in a row that could not be stored; the loop's own
+	unstored int // events in a row that could not be stored; the loop's own
 }
 
 type queued struct {
@@ -181,11 +180,9 @@ func (m *Machine[S]) step(q queued) {
 			if m.hooks.Dropped != nil {
 				m.hooks.Dropped(q.event, rec, err)
 			}
-			m.enterSkipped()
 			return
 		}
 		if !m.persist(q.event, rec) {
-			m.enterSkipped()
 			return
 		}
 		m.mu.Lock()
@@ -197,24 +194,9 @@ func (m *Machine[S]) step(q queued) {
 		}
 	}
 	m.arm(rec)
-	if kind == Record && !m.skipped {
+	if kind == Record {
 		return
 	}
-	m.skipped = false
-	if e := m.table.entries[m.table.spec.State(&rec)]; e != nil {
-		m.enter(e, rec)
-	}
-}
-
-// enterSkipped runs the entry function that an interrupt kept from running and then did not take the place of.
-func (m *Machine[S]) enterSkipped() {
-	if !m.skipped {
-		return
-	}
-	m.skipped = false
-	m.mu.Lock()
-	rec := m.rec
-	m.mu.Unlock()
 	if e := m.table.entries[m.table.spec.State(&rec)]; e != nil {
 		m.enter(e, rec)
 	}
@@ -267,8 +249,7 @@ func (m *Machine[S]) enter(e entry[S], rec S) {
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 	m.mu.Lock()
-	if m.stopped || len(m.queue) > 0 && m.table.interrupt[m.queue[0].event] {
-		m.skipped = true
+	if m.stopped || len(m.queue) > 0 && m.interrupts(m.queue[0].event) {
 		m.mu.Unlock()
 		return
 	}

@@ -257,7 +257,7 @@ func (m *Monitor) round(chid dt.ChannelID) {
 	attempts := 0
 	for {
 		wait := m.spacing(chid, attempts)
-		if !m.sleep(wait + rand.N(wait/4+1)) {
+		if !shared.Sleep(m.ctx, wait+rand.N(wait/4+1)) {
 			return
 		}
 		attempts++
@@ -273,7 +273,7 @@ func (m *Monitor) round(chid dt.ChannelID) {
 			continue
 		}
 		m.sent(chid)
-		if !m.sleep(m.cfg.RestartBackoff) || !m.finished(chid) {
+		if !shared.Sleep(m.ctx, m.cfg.RestartBackoff) || !m.finished(chid) {
 			break
 		}
 		attempts = 0
@@ -349,15 +349,6 @@ func (m *Monitor) restart(chid dt.ChannelID) error {
 		}
 	}
 	return m.mgr.RestartDataTransferChannel(ctx, chid)
-}
-
-func (m *Monitor) sleep(d time.Duration) bool {
-	select {
-	case <-m.ctx.Done():
-		return false
-	case <-time.After(d):
-		return m.ctx.Err() == nil
-	}
 }
 
 func (m *Monitor) end(chid dt.ChannelID, err error) {

@@ -351,7 +351,7 @@ func (m *Manager) complete(c *channels.Channel) error {
 	if c.IsPull() {
 		c.Do(func(_ *channels.Record, cr *channels.Credit) { after = cr.Accepted.Add(m.delay(chid.Initiator)) })
 	}
-	m.outbox.last(chid, chid.OtherParty(m.peerID), msg, after)
+	m.outbox.sendAfter(chid, chid.OtherParty(m.peerID), msg, completeWorth, after)
 	return err
 }
 

@@ -41,12 +41,12 @@ func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(d
 
 // send queues a message that is worth delivering for the given time.
 func (o *outbox) send(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration) {
-	o.put(chid, letter{to: to, msg: msg, deadline: time.Now().Add(worth), stored: func(ctx context.Context) error { return o.durable(ctx, chid) }})
+	o.sendAfter(chid, to, msg, worth, time.Time{})
 }
 
-// last queues the end of a channel, not to be told before a time.
-func (o *outbox) last(chid dt.ChannelID, to peer.ID, msg dt.Message, after time.Time) {
-	o.put(chid, letter{to: to, msg: msg, after: after, deadline: time.Now().Add(completeWorth), stored: func(ctx context.Context) error { return o.durable(ctx, chid) }})
+// sendAfter queues a message that is not to be told before a time.
+func (o *outbox) sendAfter(chid dt.ChannelID, to peer.ID, msg dt.Message, worth time.Duration, after time.Time) {
+	o.put(chid, letter{to: to, msg: msg, after: after, deadline: time.Now().Add(worth), stored: func(ctx context.Context) error { return o.durable(ctx, chid) }})
 }
 
 // once queues a message that is sent if the other side can be reached now: an answer to somebody whose channel we do not
@@ -90,9 +90,7 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 	if l.stored != nil && l.stored(ctx) != nil {
 		return // the other side will ask
 	}
-	select {
-	case <-time.After(time.Until(l.after)):
-	case <-ctx.Done():
+	if !l.after.IsZero() && !shared.Sleep(ctx, time.Until(l.after)) {
 		return
 	}
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
@@ -103,10 +101,8 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 			return
 		}
 		o.failed(chid, err)
-		select {
-		case <-ctx.Done():
+		if !shared.Sleep(ctx, wait) {
 			return
-		case <-time.After(wait):
 		}
 	}
 }

@@ -197,10 +197,8 @@ func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Str
 		if last = err; i == attempts-1 {
 			break
 		}
-		select {
-		case <-ctx.Done():
+		if !shared.Sleep(ctx, wait/2+rand.N(wait/2+1)) {
 			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
-		case <-time.After(wait/2 + rand.N(wait/2+1)):
 		}
 		wait = time.Duration(math.Min(float64(wait)*max(n.factor, 1), float64(n.maxWait)))
 	}

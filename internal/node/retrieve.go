@@ -165,10 +165,8 @@ func (n *Node) waitEnded(ctx context.Context, id string, over func() bool) error
 	ctx, cancel := context.WithTimeout(ctx, endWait)
 	defer cancel()
 	for !over() {
-		select {
-		case <-ctx.Done():
+		if !shared.Sleep(ctx, 10*time.Millisecond) {
 			return api.Errorf(api.CodeTimeout, "", "deal %s has not ended within %s", id, endWait)
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
@@ -234,7 +232,9 @@ func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.Retrieve
 	d, ok := n.active(root)
 	if ok && replaceable(d, req.Provider) {
 		if err := n.cancelDeal(ctx, d.ID); err != nil {
-			return err
+			if _, ok := n.active(root); ok {
+				return err
+			}
 		}
 		ok = false
 	}

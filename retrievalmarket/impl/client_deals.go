@@ -6,6 +6,7 @@ import (
 
 	"github.com/filecoin-project/go-address"
 
+	"github.com/cartage-dev/cartage/fsm"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
@@ -33,7 +34,9 @@ func (c *Client) CancelDeal(id rm.DealID) error {
 		return err
 	}
 	if d := c.deal(id); d != nil {
-		return d.machine.Send(rm.ClientEventCancel)
+		if err := d.machine.Send(rm.ClientEventCancel); !errors.Is(err, fsm.ErrTerminated) {
+			return err
+		}
 	}
 	s, err := c.store.get(c.ctx, id.String())
 	if err != nil {

@@ -9,8 +9,10 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/fsm"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // load takes up a stored deal that is not finished (3.8). What the voucher book says is raised into it.
@@ -30,10 +32,18 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	cd := c.track(d)
 	cd.inFull, cd.stored, cd.troubled, cd.shaken = true, true, true, true
 	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
-		return cd.machine.Reenter()
+		return notEnded(cd.machine.Reenter())
 	}
 	c.resume(cd, d.ChannelID)
-	return cd.machine.Reenter()
+	return notEnded(cd.machine.Reenter())
+}
+
+// notEnded is the error of taking up a deal. That its transfer ended it already is none.
+func notEnded(err error) error {
+	if errors.Is(err, fsm.ErrTerminated) {
+		return nil
+	}
+	return err
 }
 
 // resume restarts the channel of a deal, as often as it takes within limits.
@@ -47,10 +57,8 @@ func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
 			if errors.Is(err, errChannelOver) {
 				break
 			}
-			select {
-			case <-c.ctx.Done():
+			if !shared.Sleep(c.ctx, wait) {
 				return
-			case <-time.After(wait):
 			}
 		}
 		if c.ctx.Err() == nil {
@@ -245,10 +253,11 @@ func (c *Client) proposeAgain(cd *clientDeal) bool {
 	cd.again, cd.stored = true, false
 	return c.group.Go(func() {
 		chid, err := c.OpenDataTransfer(c.ctx, st.Sender, &st.DealProposal, false)
-		if err != nil && c.ctx.Err() == nil {
+		switch {
+		case err == nil:
+			_ = cd.machine.Send(rm.ClientEventDealProposed, chid)
+		case c.ctx.Err() == nil: // else the next start goes on
 			_ = cd.machine.Send(rm.ClientEventWriteDealProposalErrored, err)
-			return
 		}
-		_ = cd.machine.Send(rm.ClientEventDealProposed, chid)
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Limits of a resumed transfer.
@@ -75,13 +76,8 @@ func (c *Client) reach(ctx context.Context, to peer.ID) error {
 		if err == nil {
 			return nil
 		}
-		if wait > 2*time.Second {
+		if wait > 2*time.Second || !shared.Sleep(ctx, wait) {
 			return fmt.Errorf("provider %s is not reachable: %w", to, err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("provider %s is not reachable: %w", to, err)
-		case <-time.After(wait):
 		}
 	}
 }

@@ -72,9 +72,8 @@ func (d *debts) refuse(ctx context.Context, p peer.ID) error {
 
 // ended notes what a deal leaves unpaid. It is called once for each deal, when it ends.
 func (d *debts) ended(ctx context.Context, s rm.ProviderDealState, sent uint64) error {
-	t := providerstates.Terms(&s)
-	paid := t.PaidBytes(s.FundsReceived)
-	if t.Free() || s.PricePerByte.Sign() == 0 || sent <= paid {
+	paid := providerstates.Terms(&s).PaidBytes(s.FundsReceived)
+	if !priced(s.PricePerByte) || sent <= paid {
 		return nil
 	}
 	d.mu.Lock()

@@ -40,6 +40,7 @@ type fakeManager struct {
 	raised  uint64
 	closed  []dt.ChannelID
 	resumed int
+	status  dt.Status // of every channel
 	sub     dt.Subscriber
 }
 
@@ -58,17 +59,18 @@ type fakeState struct {
 	dt.ChannelState
 	queued uint64
 	chid   dt.ChannelID
+	status dt.Status
 }
 
 func (s fakeState) ChannelID() dt.ChannelID { return s.chid }
 func (s fakeState) Message() string         { return "refused" }
 func (s fakeState) Queued() uint64          { return s.queued }
-func (s fakeState) Status() dt.Status       { return dt.Ongoing }
+func (s fakeState) Status() dt.Status       { return s.status }
 
 func (f *fakeManager) ChannelState(context.Context, dt.ChannelID) (dt.ChannelState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return fakeState{queued: f.queued}, nil
+	return fakeState{queued: f.queued, status: f.status}, nil
 }
 
 func (f *fakeManager) RaiseQueued(_ context.Context, _ dt.ChannelID, n uint64) error {
@@ -175,11 +177,16 @@ type market struct {
 
 func newMarket(t *testing.T, change ...func(*retrievalimpl.ProviderConfig)) *market {
 	t.Helper()
+	return newMarketOver(t, &fakeManager{status: dt.Ongoing}, change...)
+}
+
+func newMarketOver(t *testing.T, manager *fakeManager, change ...func(*retrievalimpl.ProviderConfig)) *market {
+	t.Helper()
 	payload, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum([]byte("payload"))
 	require.NoError(t, err)
 	self, err := address.NewIDAddress(1001)
 	require.NoError(t, err)
-	m := &market{t: t, manager: &fakeManager{}, node: &fakeNode{total: big.Zero()}, payload: payload, self: self}
+	m := &market{t: t, manager: manager, node: &fakeNode{total: big.Zero()}, payload: payload, self: self}
 	m.hub, err = retrievalimpl.NewHub(m.manager, "provider")
 	require.NoError(t, err)
 	ds := dssync.MutexWrap(datastore.NewMapDatastore())

@@ -190,19 +190,19 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		p.bind(pd, d.ChannelID)
 		p.mu.Unlock()
 		if over := p.channelOver(ctx, pd, d.ChannelID); over {
-			return pd.machine.Reenter()
+			return notEnded(pd.machine.Reenter())
 		}
 		if err := p.raiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
 			return err
 		}
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {
-		return pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
+		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived))
 	}
 	if d.Status == rm.DealStatusFundsNeededUnseal && d.FundsReceived.GreaterThanEqual(d.UnsealPrice) {
-		return pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
+		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived))
 	}
-	return pd.machine.Reenter()
+	return notEnded(pd.machine.Reenter())
 }
 
 // channelOver tells a deal how its transfer ended while the deal was not there to hear it.
@@ -256,8 +256,10 @@ func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderD
 		return
 	}
 	ctx := context.WithoutCancel(p.ctx)
-	if err := p.debts.ended(ctx, rec, max(rec.TotalSent, p.sent(ctx, rec.ChannelID))); err != nil {
-		p.cfg.Log.Warn("remember what is not paid", "deal", rec.Identifier(), "error", err)
+	if priced(rec.PricePerByte) {
+		if err := p.debts.ended(ctx, rec, max(rec.TotalSent, p.sent(ctx, rec.ChannelID))); err != nil {
+			p.cfg.Log.Warn("remember what is not paid", "deal", rec.Identifier(), "error", err)
+		}
 	}
 	p.mu.Lock()
 	chid := pd.chid

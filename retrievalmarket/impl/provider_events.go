@@ -15,10 +15,13 @@ import (
 // transferEvent maps what happens on a channel to its deal (4.4).
 func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
 	pd := p.of(s.ChannelID())
-	if e.Code == dt.Accept && p.gone(pd, s) { // cancelled before there was a channel to close
-		p.closeLater(s.ChannelID())
-	}
 	if pd == nil {
+		if e.Code != dt.Accept {
+			return
+		}
+		if _, ours := s.Voucher().(*rm.DealProposal); ours { // cancelled before there was a channel to close
+			p.closeLater(s.ChannelID())
+		}
 		return
 	}
 	switch e.Code {
@@ -57,16 +60,6 @@ func (p *Provider) closeLater(chid dt.ChannelID) {
 	})
 }
 
-// gone tells whether the deal of a channel that was just accepted has ended, or is about to.
-func (p *Provider) gone(pd *providerDeal, s dt.ChannelState) bool {
-	if pd == nil {
-		_, ours := s.Voucher().(*rm.DealProposal)
-		return ours
-	}
-	st, _ := pd.machine.State()
-	return st.Status == rm.DealStatusCancelling || st.Status == rm.DealStatusFailing || p.table.Final(st.Status)
-}
-
 // limit is how far the sender of a channel may go (M-02: a channel that no deal knows may not go anywhere).
 func (p *Provider) limit(chid dt.ChannelID) uint64 {
 	pd := p.of(chid)
@@ -76,10 +69,11 @@ func (p *Provider) limit(chid dt.ChannelID) uint64 {
 	s, _ := pd.machine.State()
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	if providerstates.Terms(&s).Free() {
+	t := providerstates.Terms(&s)
+	if t.Free() {
 		return math.MaxUint64
 	}
-	return providerstates.Terms(&s).Limit(pd.paid)
+	return t.Limit(pd.paid)
 }
 
 func (p *Provider) of(chid dt.ChannelID) *providerDeal {

@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // maxBadVouchers ends a deal (4.7, rule 8).
@@ -107,10 +108,8 @@ func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayme
 		if err == nil || paych.IsVoucherFault(err) || !errors.Is(err, errNodeAway) || i == nodeRetries {
 			return total, err
 		}
-		select {
-		case <-ctx.Done():
+		if !shared.Sleep(ctx, wait) {
 			return total, err
-		case <-time.After(wait):
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
@@ -225,4 +227,31 @@ func TestM02UnknownChannel(t *testing.T) {
 	require.False(t, handled)
 	_, err := m.pay(9, 1)
 	require.ErrorIs(t, err, rm.ErrNotFound)
+}
+
+// TestTransferEndedMeanwhile: a provider starts although the transfers of its deals ended while it was away, however soon the
+// deals end then.
+func TestTransferEndedMeanwhile(t *testing.T) {
+	const n = 50
+	ds := dssync.MutexWrap(datastore.NewMapDatastore())
+	keep := func(c *retrievalimpl.ProviderConfig) { c.Store = ds }
+	all := func(m *market, want rm.DealStatus) {
+		require.Eventually(t, func() bool {
+			for id := range uint64(n) {
+				if m.deal(id).Status != want {
+					return false
+				}
+			}
+			return true
+		}, waitFor, tick)
+	}
+	m := newMarket(t, keep)
+	for id := range uint64(n) {
+		_, err := m.propose(id)
+		require.ErrorIs(t, err, dt.ErrPause)
+		m.manager.sub(dt.Event{Code: dt.Accept}, fakeState{chid: channel(id)})
+	}
+	all(m, rm.DealStatusFundsNeededUnseal)
+	require.NoError(t, m.Stop())
+	all(newMarketOver(t, &fakeManager{status: dt.Cancelled}, keep), rm.DealStatusCancelled)
 }

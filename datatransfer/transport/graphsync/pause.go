@@ -11,6 +11,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // PauseChannel implements datatransfer.PauseableTransport. A sender pauses its response; a requester ends its request and
@@ -76,12 +77,7 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	t.group.Go(func() {
 		ctx := t.ctx // until the state is reached or the channel ends
 		for wait := 200 * time.Microsecond; ctx.Err() == nil; wait = min(2*wait, 50*time.Millisecond) {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-			if !t.wishes(chid, id, run) {
+			if !shared.Sleep(ctx, wait) || !t.wishes(chid, id, run) {
 				return
 			}
 			if err := t.gs.Unpause(ctx, id, exts...); !notPausedYet(err) {
