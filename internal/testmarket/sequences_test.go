@@ -37,6 +37,7 @@ const (
 	all      = `(AllBlocksReceived>BlocksComplete )?`
 	payLast  = all + `LastPaymentRequested>FundsNeededLastPayment SendFunds>SendFundsLastPayment (PaymentSent>Finalizing )?`
 	verified = all + `Complete>CheckComplete (CompleteVerified|WaitForLastBlocks>WaitingForLastBlocks AllBlocksReceived)>Completed`
+	again    = `DealRejected>RetryLegacy (DealProposed>WaitForAcceptanceLegacy )?`
 	cancels  = `Cancelling CancelComplete>Cancelled`
 	fails    = `Failing CancelComplete>Errored`
 )
@@ -51,6 +52,10 @@ const (
 	settles = sentAll + `PaymentRequested>FundsNeededLastPayment PaymentReceived>Finalizing `
 	ends    = `Complete>Completing CleanupComplete>Completed`
 )
+
+func legacyOnly(m *pair) {
+	m.p.Config = func(c *retrievalimpl.ProviderConfig) { c.LegacyOnly = true }
+}
 
 // recorded are events that a client only records when it is busy with something else: when they come is not ordered.
 var recorded = regexp.MustCompile(`^(DealProposed|PaymentRequested|LastPaymentRequested|AllBlocksReceived|DealAccepted|DealRejected|Complete|PaymentSent|DataTransferError)$`)
@@ -124,6 +129,20 @@ var sequences = []sequence{
 		require.Equal(t, "deal rejected: Price per byte too low", m.tc.text)
 		return m
 	}, proposed + `DealRejected>Rejected`, ``},
+	{"5.8 first generation refused", func(t *testing.T) *pair {
+		m := newPair(t, terms(2, 0, 4096, 0), 10, 1024, legacyOnly)
+		m.params.PricePerByte = big.NewInt(1)
+		m.retrieve()
+		require.Equal(t, rm.DealStatusRejected, m.tc.ended(t))
+		require.Equal(t, "deal rejected: Price per byte too low", m.tc.text)
+		return m
+	}, proposed + again + `DealRejected>Rejected`, ``},
+	{"5.8 first generation accepted", func(t *testing.T) *pair {
+		m := newPair(t, terms(2, 7, 4096, 0), 10, 1024, legacyOnly)
+		m.retrieve()
+		m.completed(m.due())
+		return m
+	}, proposed + again + `UnsealPaymentRequested>Accepted ` + created + pays + pays + pays + payLast + verified, sells + reads + takes + takes + settles + ends},
 	{"5.9", func(t *testing.T) *pair {
 		m := newPair(t, terms(2, 0, 4096, 0), 10, 1024)
 		other, _, err := testutil.NewMemStore().BuildDAG(1, 64, 99)

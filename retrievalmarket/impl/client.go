@@ -236,7 +236,11 @@ func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState)
 	if event != rm.ClientEventBlocksReceived {
 		c.cfg.Log.Info("client deal", "deal", rec.ID, "event", c.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
 	}
-	if event != clientstates.PaymentNotSent { // it has no published name
+	switch event {
+	case clientstates.PaymentNotSent: // it has no published name
+	case clientstates.NotUnderstood:
+		c.subs.publish(rm.ClientEventDealRejected, rec)
+	default:
 		c.subs.publish(event, rec)
 	}
 	if c.table.Final(rec.Status) {

@@ -6,11 +6,12 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 )
 
 // SendDataTransferVoucher implements clientstates.ClientDealEnvironment. What the voucher pays for is in the file first.
-func (c *Client) SendDataTransferVoucher(ctx context.Context, chid dt.ChannelID, p *rm.DealPayment, _ bool) error {
-	return c.cfg.Hub.dt.SendVoucher(ctx, chid, p)
+func (c *Client) SendDataTransferVoucher(ctx context.Context, chid dt.ChannelID, p *rm.DealPayment, first bool) error {
+	return c.cfg.Hub.dt.SendVoucher(ctx, chid, legacy.PaymentOf(p, first))
 }
 
 // PaysInFull implements clientstates.Progress.
@@ -71,7 +72,7 @@ func (c *Client) Troubled(id rm.DealID) (yes bool) {
 func (c *Client) late(cd *clientDeal) {
 	st, _ := cd.machine.State()
 	switch st.Status {
-	case rm.DealStatusWaitForAcceptance:
+	case rm.DealStatusWaitForAcceptance, rm.DealStatusWaitForAcceptanceLegacy:
 		c.accept(cd)
 	case rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment:
 		cd.mu.Lock()

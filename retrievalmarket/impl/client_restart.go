@@ -12,6 +12,7 @@ import (
 	"github.com/cartage-dev/cartage/fsm"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -31,7 +32,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	}
 	cd := c.track(d)
 	cd.inFull, cd.stored, cd.troubled, cd.shaken = true, true, true, true
-	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
+	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusRetryLegacy || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return notEnded(cd.machine.Reenter())
 	}
 	c.resume(cd, d.ChannelID)
@@ -107,7 +108,7 @@ func (c *Client) dealOf(s dt.ChannelState) *clientDeal {
 	if cd != nil {
 		return cd
 	}
-	if p, ok := s.Voucher().(*rm.DealProposal); ok {
+	if p := legacy.Proposal(s.Voucher()); p != nil {
 		if cd := c.deal(p.ID); cd != nil {
 			return cd
 		}
@@ -202,7 +203,7 @@ func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID
 		}
 	})
 	defer unsub()
-	if err := c.cfg.Hub.dt.SendVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher}); err != nil {
+	if err := c.SendDataTransferVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher}, deal.LegacyProtocol); err != nil {
 		return err
 	}
 	if err := cd.machine.Send(rm.ClientEventPaymentSent, v); err != nil {
@@ -247,12 +248,12 @@ func (c *Client) proposeAgain(cd *clientDeal) bool {
 	st, _ := cd.machine.State()
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
-	if cd.again || !cd.shaken || cd.answered || st.Status != rm.DealStatusWaitForAcceptance || st.FundsSpent.Sign() > 0 {
+	if cd.again || !cd.shaken || cd.answered || st.Status != rm.DealStatusWaitForAcceptance && st.Status != rm.DealStatusWaitForAcceptanceLegacy || st.FundsSpent.Sign() > 0 {
 		return false
 	}
 	cd.again, cd.stored = true, false
 	return c.group.Go(func() {
-		chid, err := c.OpenDataTransfer(c.ctx, st.Sender, &st.DealProposal, false)
+		chid, err := c.OpenDataTransfer(c.ctx, st.Sender, &st.DealProposal, st.LegacyProtocol)
 		switch {
 		case err == nil:
 			_ = cd.machine.Send(rm.ClientEventDealProposed, chid)

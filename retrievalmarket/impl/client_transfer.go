@@ -15,6 +15,8 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -31,7 +33,7 @@ const (
 func (c *Client) Node() rm.RetrievalClientNode { return c.cfg.Node }
 
 // OpenDataTransfer implements clientstates.ClientDealEnvironment.
-func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealProposal, _ bool) (dt.ChannelID, error) {
+func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealProposal, first bool) (dt.ChannelID, error) {
 	sel, err := p.SelectorNode()
 	if err != nil {
 		return dt.ChannelID{}, err
@@ -55,7 +57,7 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 		return dt.ChannelID{}, err
 	}
 	// The request lives as long as the client, not as long as this entry function.
-	chid, err := c.cfg.Hub.dt.OpenPullDataChannel(c.ctx, to, p, p.PayloadCID, sel)
+	chid, err := c.cfg.Hub.dt.OpenPullDataChannel(c.ctx, to, legacy.ProposalOf(p, first), p.PayloadCID, sel)
 	if err != nil {
 		return dt.ChannelID{}, err
 	}
@@ -89,8 +91,8 @@ func (c *Client) adopt(ctx context.Context, cd *clientDeal, id rm.DealID, to pee
 		return dt.ChannelID{}, false
 	}
 	for chid, s := range all {
-		p, ok := s.Voucher().(*rm.DealProposal)
-		if !ok || p.ID != id || chid.Responder != to || chid.Initiator != c.cfg.Hub.self || s.Status() > dt.Ongoing && s.Status() < dt.InitiatorPaused {
+		p := legacy.Proposal(s.Voucher())
+		if p == nil || p.ID != id || chid.Responder != to || chid.Initiator != c.cfg.Hub.self || s.Status() > dt.Ongoing && s.Status() < dt.InitiatorPaused {
 			continue
 		}
 		c.bind(cd, chid)
@@ -210,7 +212,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	case dt.Cancel:
 		send(rm.ClientEventProviderCancelled)
 	case dt.NewVoucherResult:
-		if r, ok := s.LastVoucherResult().(*rm.DealResponse); ok {
+		if r := legacy.Response(s.LastVoucherResult()); r != nil {
 			c.response(cd, received, r)
 		}
 	case dt.CleanupComplete:
@@ -234,7 +236,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			return
 		}
 		if s.Message() == dt.ErrRejected.Error() {
-			send(rm.ClientEventDealRejected, "rejected for unknown reasons")
+			send(clientstates.NotUnderstood, "rejected for unknown reasons")
 		} else {
 			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
 		}
@@ -324,7 +326,7 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 			return
 		}
 		send(rm.ClientEventUnsealPaymentRequested, r.PaymentOwed)
-		if st.Status != rm.DealStatusNew && st.Status != rm.DealStatusWaitForAcceptance {
+		if !clientstates.Proposing(st.Status) {
 			send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 		}
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:

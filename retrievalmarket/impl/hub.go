@@ -11,6 +11,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -40,18 +41,22 @@ func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
 	h.ctx, h.cancel = shared.Lifetime()
 	err := errors.Join(
 		manager.RegisterVoucherType(&rm.DealProposal{}, h),
+		manager.RegisterVoucherType(&legacy.DealProposal0{}, h),
 		manager.RegisterRevalidator(&rm.DealPayment{}, h),
+		manager.RegisterRevalidator(&legacy.DealPayment0{}, paymentsOnly{h}),
 		manager.RegisterVoucherResultType(&rm.DealResponse{}),
+		manager.RegisterVoucherResultType(&legacy.DealResponse0{}),
 		manager.RegisterTransportConfigurer(&rm.DealProposal{}, h.configure),
+		manager.RegisterTransportConfigurer(&legacy.DealProposal0{}, h.configure),
 	)
 	h.unsub = manager.SubscribeToEvents(h.event)
 	return h, err
 }
 
 func (h *Hub) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Transport) {
-	p, ok := v.(*rm.DealProposal)
+	p := legacy.Proposal(v)
 	u, canStore := transport.(storeUser)
-	if !ok || !canStore {
+	if p == nil || !canStore {
 		return
 	}
 	var ls *ipld.LinkSystem
@@ -110,10 +115,7 @@ func (h *Hub) ValidatePull(restart bool, chid dt.ChannelID, receiver peer.ID, v 
 		return nil, err
 	}
 	r, err := h.provider.validate(h.provider.ctx, restart, chid, receiver, v, base, sel)
-	if r == nil {
-		return nil, err
-	}
-	return r, err
+	return legacy.ResponseOf(r, legacy.Is(v)), err
 }
 
 // Limit implements datatransfer.Limiter.
@@ -130,10 +132,7 @@ func (h *Hub) Revalidate(chid dt.ChannelID, v dt.Voucher) (dt.VoucherResult, err
 		return nil, err
 	}
 	r, err := h.provider.revalidate(h.provider.ctx, chid, v)
-	if r == nil {
-		return nil, err
-	}
-	return r, err
+	return legacy.ResponseOf(r, legacy.Is(v)), err
 }
 
 // OnPullDataSent implements datatransfer.Revalidator.
@@ -155,6 +154,19 @@ func (h *Hub) OnComplete(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 		return false, nil, nil
 	}
 	return h.provider.allSent(chid)
+}
+
+// paymentsOnly takes payments of the first generation: what the channels do is told to the hub already.
+type paymentsOnly struct{ *Hub }
+
+// OnPullDataSent implements datatransfer.Revalidator.
+func (paymentsOnly) OnPullDataSent(dt.ChannelID, uint64) (bool, dt.VoucherResult, error) {
+	return false, nil, nil
+}
+
+// OnComplete implements datatransfer.Revalidator.
+func (paymentsOnly) OnComplete(dt.ChannelID) (bool, dt.VoucherResult, error) {
+	return false, nil, nil
 }
 
 // BeforeRestart prepares the restart of a channel; the channel monitor calls it.

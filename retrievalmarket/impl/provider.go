@@ -58,9 +58,11 @@ type ProviderConfig struct {
 	MaxUnpaidBytes uint64
 	MaxUnpaidEnds  int
 	// FreeOnly is for a node that cannot take money: it quotes no price and takes no deal that has one.
-	FreeOnly  bool
-	Deadlines map[fsm.StateKey]fsm.Deadline
-	Log       *slog.Logger
+	FreeOnly bool
+	// LegacyOnly is for a provider that takes proposals of the first generation only.
+	LegacyOnly bool
+	Deadlines  map[fsm.StateKey]fsm.Deadline
+	Log        *slog.Logger
 }
 
 // DealDecider says whether a proposal is accepted, and why not.

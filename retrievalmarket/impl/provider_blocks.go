@@ -13,6 +13,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 )
 
 // limitReached is asked when a channel has sent up to its limit.
@@ -31,7 +32,7 @@ func (p *Provider) limitReached(chid dt.ChannelID) (bool, dt.VoucherResult, erro
 		return true, nil, nil
 	}
 	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
-	return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(sent, paid)}, dt.ErrPause
+	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(sent, paid)}, state.LegacyProtocol), dt.ErrPause
 }
 
 // allSent is asked when the last block has left.
@@ -50,10 +51,10 @@ func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)
 	_ = pd.machine.Send(rm.ProviderEventBlocksCompleted)
 	if owed.IsZero() {
-		return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, nil
+		return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, state.LegacyProtocol), nil
 	}
 	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
-	return true, &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, dt.ErrPause
+	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, state.LegacyProtocol), dt.ErrPause
 }
 
 // open returns the reader of a deal's piece, which is acquired once.

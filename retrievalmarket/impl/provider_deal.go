@@ -15,6 +15,7 @@ import (
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -38,8 +39,8 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 	if err := p.ready.Ready(); err != nil {
 		return nil, err
 	}
-	prop, ok := v.(*rm.DealProposal)
-	if !ok {
+	prop := legacy.Proposal(v)
+	if prop == nil || p.cfg.LegacyOnly && !legacy.Is(v) {
 		return nil, errors.New("wrong voucher type")
 	}
 	if !prop.PayloadCID.Equals(base) {
@@ -56,7 +57,7 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 		return p.validateRestart(ctx, chid, receiver, prop)
 	}
 	resp := &rm.DealResponse{ID: prop.ID, PaymentOwed: big.Zero(), Status: rm.DealStatusAccepted}
-	if err := p.begin(ctx, chid, receiver, *prop); errors.Is(err, errDuplicate) {
+	if err := p.begin(ctx, chid, receiver, *prop, legacy.Is(v)); errors.Is(err, errDuplicate) {
 		return nil, err
 	} else if err != nil {
 		var r *refusal
@@ -129,7 +130,7 @@ func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
 }
 
 // begin accepts a proposal: nothing is kept of a refused one.
-func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal) error {
+func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal, first bool) error {
 	if err := p.quotes.check(&prop, p.GetAsk()); err != nil {
 		return err
 	}
@@ -143,6 +144,7 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 	}
 	state := rm.ProviderDealState{
 		DealProposal: prop, Status: rm.DealStatusNew, Receiver: receiver, FundsReceived: big.Zero(), CurrentInterval: prop.PaymentInterval,
+		LegacyProtocol: first,
 	}
 	if p.cfg.Decide != nil {
 		ok, reason, err := p.cfg.Decide(ctx, state)

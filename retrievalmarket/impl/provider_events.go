@@ -9,6 +9,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -19,7 +20,7 @@ func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
 		if e.Code != dt.Accept {
 			return
 		}
-		if _, ours := s.Voucher().(*rm.DealProposal); ours { // cancelled before there was a channel to close
+		if legacy.Proposal(s.Voucher()) != nil { // cancelled before there was a channel to close
 			p.closeLater(s.ChannelID())
 		}
 		return

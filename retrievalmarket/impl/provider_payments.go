@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -23,8 +24,8 @@ const maxBadVouchers = 3
 
 // revalidate takes a payment (4.7). The deal is locked for the arithmetic only, never across the book.
 func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Voucher) (*rm.DealResponse, error) {
-	pay, ok := v.(*rm.DealPayment)
-	if !ok {
+	pay := legacy.Payment(v)
+	if pay == nil {
 		return nil, errors.New("wrong voucher type")
 	}
 	pd := p.of(chid)

@@ -43,6 +43,7 @@ type Progress interface {
 // ClientStateEntryFuncs are the entry functions by state.
 var ClientStateEntryFuncs = fsm.StateEntryFuncs{
 	rm.DealStatusNew:                              ProposeDeal,
+	rm.DealStatusRetryLegacy:                      ProposeDeal,
 	rm.DealStatusAccepted:                         SetupPaymentChannelStart,
 	rm.DealStatusPaymentChannelCreating:           WaitPaymentChannelReady,
 	rm.DealStatusPaymentChannelAddingInitialFunds: WaitPaymentChannelReady,
@@ -64,7 +65,7 @@ var ClientStateEntryFuncs = fsm.StateEntryFuncs{
 
 // ProposeDeal opens the transfer with the proposal as its voucher.
 func ProposeDeal(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	chid, err := env.OpenDataTransfer(ctx.Context(), deal.Sender, &deal.DealProposal, false)
+	chid, err := env.OpenDataTransfer(ctx.Context(), deal.Sender, &deal.DealProposal, deal.LegacyProtocol)
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventWriteDealProposalErrored, err)
 	}

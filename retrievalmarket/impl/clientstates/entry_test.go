@@ -319,8 +319,7 @@ func TestM08ErrorsHaveAWay(t *testing.T) {
 // clientState tells whether a status is one of the client's.
 func clientState(s rm.DealStatus) bool {
 	switch s {
-	case rm.DealStatusUnsealing, rm.DealStatusUnsealed, rm.DealStatusFundsNeededUnseal, rm.DealStatusCompleting, rm.DealStatusRetryLegacy,
-		rm.DealStatusWaitForAcceptanceLegacy:
+	case rm.DealStatusUnsealing, rm.DealStatusUnsealed, rm.DealStatusFundsNeededUnseal, rm.DealStatusCompleting:
 		return false
 	}
 	return true

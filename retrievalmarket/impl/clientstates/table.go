@@ -25,6 +25,10 @@ import (
 // PaymentNotSent says that a request needed no payment. Its number is that of later releases.
 const PaymentNotSent rm.ClientEvent = 36
 
+// NotUnderstood is a refusal without any answer of the market: the provider may know the first generation of vouchers only, and
+// is asked once more in that one. Listeners see ClientEventDealRejected.
+const NotUnderstood rm.ClientEvent = 1000
+
 // ClientFinalityStates are the states in which nothing happens any more.
 var ClientFinalityStates = []fsm.StateKey{
 	rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled, rm.DealStatusRejected, rm.DealStatusDealNotFound,
@@ -137,22 +141,39 @@ func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
 	return nil
 }
 
+// proposing are the states before a provider has answered.
+var proposing = []fsm.StateKey{rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy}
+
+// Proposing tells whether a deal waits for the answer to its proposal.
+func Proposing(s rm.DealStatus) bool { return slices.Contains(proposing, fsm.StateKey(s)) }
+
 // ClientEvents is the transition table.
 var ClientEvents = fsm.Events{
 	fsm.Event(rm.ClientEventOpen).From(rm.DealStatusNew).ToNoChange(),
 	fsm.Event(rm.ClientEventWriteDealProposalErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("proposing deal: %s")),
 	fsm.Event(rm.ClientEventDealProposed).From(rm.DealStatusNew).To(rm.DealStatusWaitForAcceptance).
+		From(rm.DealStatusRetryLegacy).To(rm.DealStatusWaitForAcceptanceLegacy).
 		FromMany(rm.DealStatusCancelling, rm.DealStatusFailing).ToNoChange().FromAny().ToJustRecord().
 		Action(func(d *rm.ClientDealState, chid datatransfer.ChannelID) error {
 			d.ChannelID = chid
+			if d.Status == rm.DealStatusRetryLegacy {
+				d.Message = ""
+			}
 			return nil
 		}),
-	fsm.Event(rm.ClientEventDealRejected).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusRejected).
+	fsm.Event(NotUnderstood).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusRetryLegacy).
+		FromMany(rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy).To(rm.DealStatusRejected).
+		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
+		Action(func(d *rm.ClientDealState, reason string) error {
+			d.LegacyProtocol = d.LegacyProtocol || d.Status == rm.DealStatusNew || d.Status == rm.DealStatusWaitForAcceptance
+			return refused("deal rejected: ")(d, reason)
+		}),
+	fsm.Event(rm.ClientEventDealRejected).FromMany(proposing...).To(rm.DealStatusRejected).
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal rejected: ")),
-	fsm.Event(rm.ClientEventDealNotFound).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusDealNotFound).
+	fsm.Event(rm.ClientEventDealNotFound).FromMany(proposing...).To(rm.DealStatusDealNotFound).
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal not found: ")),
-	fsm.Event(rm.ClientEventDealAccepted).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusAccepted).FromAny().ToJustRecord(),
-	fsm.Event(rm.ClientEventUnsealPaymentRequested).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusAccepted).
+	fsm.Event(rm.ClientEventDealAccepted).FromMany(proposing...).To(rm.DealStatusAccepted).FromAny().ToJustRecord(),
+	fsm.Event(rm.ClientEventUnsealPaymentRequested).FromMany(proposing...).To(rm.DealStatusAccepted).
 		FromAny().ToJustRecord().Action(request),
 	fsm.Event(rm.ClientEventUnknownResponseReceived).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, status rm.DealStatus, msg string) error {
@@ -294,7 +315,7 @@ func Deadlines(accept, chain, idle, last time.Duration) map[fsm.StateKey]fsm.Dea
 			out[s] = fsm.Deadline{After: d, Event: rm.ClientEventDataTransferError, Args: []any{fmt.Errorf("nothing happened in %s for %s", s, d)}}
 		}
 	}
-	set(accept, rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusAccepted)
+	set(accept, rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy, rm.DealStatusAccepted)
 	set(chain, rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds,
 		rm.DealStatusPaymentChannelAllocatingLane, rm.DealStatusCheckFunds)
 	set(idle, rm.DealStatusOngoing, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
@@ -316,8 +337,11 @@ func Spec(deadlines map[fsm.StateKey]fsm.Deadline) fsm.Spec[rm.ClientDealState] 
 		Interrupts: []fsm.EventName{rm.ClientEventCancel, rm.ClientEventProviderCancelled},
 		StateName:  func(s fsm.StateKey) string { return s.(rm.DealStatus).String() },
 		EventName: func(e fsm.EventName) string {
-			if e == PaymentNotSent {
+			switch e {
+			case PaymentNotSent:
 				return "ClientEventPaymentNotSent"
+			case NotUnderstood:
+				return "ClientEventNotUnderstood"
 			}
 			return e.(rm.ClientEvent).String()
 		},
