@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
-	"math/rand/v2"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -62,13 +60,13 @@ func DataTransferProtocols(protocols []protocol.ID) Option {
 
 // SendMessageParameters sets how long opening a stream and sending a message may take (10 s each).
 func SendMessageParameters(openStreamTimeout time.Duration, sendMessageTimeout time.Duration) Option {
-	return func(n *libp2pNetwork) { n.openTimeout, n.sendTimeout = openStreamTimeout, sendMessageTimeout }
+	return func(n *libp2pNetwork) { n.retry.OpenTimeout, n.sendTimeout = openStreamTimeout, sendMessageTimeout }
 }
 
 // RetryParameters sets how often and how fast opening a stream is tried (1 s to 5 min, 5 attempts, factor 5).
 func RetryParameters(minDuration time.Duration, maxDuration time.Duration, attempts float64, backoffFactor float64) Option {
 	return func(n *libp2pNetwork) {
-		n.minWait, n.maxWait, n.attempts, n.factor = minDuration, maxDuration, attempts, backoffFactor
+		n.retry.Min, n.retry.Max, n.retry.Attempts, n.retry.Factor = minDuration, maxDuration, attempts, backoffFactor
 	}
 }
 
@@ -79,26 +77,25 @@ func ReceiveParameters(messagesPerStream int, timeout time.Duration) Option {
 }
 
 type libp2pNetwork struct {
-	perStream                int
-	readTimeout              time.Duration
-	host                     host.Host
-	receiver                 Receiver
-	protocols                []protocol.ID
-	openTimeout, sendTimeout time.Duration
-	minWait, maxWait         time.Duration
-	attempts, factor         float64
-	notifee                  *network.NotifyBundle
-	ctx                      context.Context // of what is being received
-	cancel                   context.CancelFunc
+	perStream   int
+	readTimeout time.Duration
+	host        host.Host
+	receiver    Receiver
+	protocols   []protocol.ID
+	sendTimeout time.Duration
+	retry       shared.RetryStream
+	notifee     *network.NotifyBundle
+	ctx         context.Context // of what is being received
+	cancel      context.CancelFunc
 }
 
 // NewFromLibp2pHost returns the network over a host.
 func NewFromLibp2pHost(h host.Host, options ...Option) DataTransferNetwork {
 	n := &libp2pNetwork{
 		host: h, protocols: []protocol.ID{datatransfer.ProtocolDataTransfer1_2},
-		openTimeout: 10 * time.Second, sendTimeout: 10 * time.Second,
-		perStream: maxMessagesPerStream, readTimeout: readDeadline, minWait: time.Second, maxWait: 5 * time.Minute, attempts: 5, factor: 5,
+		sendTimeout: 10 * time.Second, perStream: maxMessagesPerStream, readTimeout: readDeadline, retry: shared.DefaultRetryStream(),
 	}
+	n.retry.OpenTimeout = 10 * time.Second
 	for _, o := range options {
 		o(n)
 	}
@@ -181,28 +178,12 @@ func (n *libp2pNetwork) Protocol(ctx context.Context, to peer.ID) (protocol.ID, 
 }
 
 func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Stream, error) {
-	attempts := max(1, int(n.attempts))
-	wait := n.minWait
-	var last error
-	for i := range attempts {
-		octx, cancel := context.WithTimeout(ctx, n.openTimeout)
-		s, err := n.host.NewStream(octx, to, n.protocols...)
-		cancel()
-		if err == nil {
-			return s, nil
-		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
-		}
-		if last = err; i == attempts-1 {
-			break
-		}
-		if !shared.Sleep(ctx, wait/2+rand.N(wait/2+1)) {
-			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
-		}
-		wait = time.Duration(math.Min(float64(wait)*max(n.factor, 1), float64(n.maxWait)))
+	s, err := n.retry.Open(ctx, n.host, to, n.protocols...)
+	var out *shared.ExhaustedError
+	if errors.As(err, &out) {
+		err = fmt.Errorf("exhausted %d attempts but failed to open stream to %s, err: %w", out.Attempts, to, out.Err)
 	}
-	return nil, fmt.Errorf("exhausted %d attempts but failed to open stream to %s, err: %w", attempts, to, last)
+	return s, err
 }
 
 func (n *libp2pNetwork) SendMessage(ctx context.Context, to peer.ID, msg datatransfer.Message) error {

@@ -3,7 +3,6 @@ package network
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -12,9 +11,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
+	cbg "github.com/whyrusleeping/cbor-gen"
 
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Bounds of a query (M-17).
@@ -51,15 +53,38 @@ type RetrievalMarketNetwork interface {
 }
 
 type libp2pNetwork struct {
-	host host.Host
+	host      host.Host
+	protocols []protocol.ID
+	retry     shared.RetryStream
 
 	mu   sync.Mutex
 	open map[peer.ID]int // inbound queries
 }
 
+// Option changes a network.
+type Option func(*libp2pNetwork)
+
+// RetryParameters sets how often and how fast opening a stream is tried (5 attempts; 1 s to 5 min, factor 5). No attempts are one.
+func RetryParameters(minDuration time.Duration, maxDuration time.Duration, attempts float64, backoffFactor float64) Option {
+	return func(n *libp2pNetwork) {
+		n.retry.Min, n.retry.Max, n.retry.Attempts, n.retry.Factor = minDuration, maxDuration, attempts, backoffFactor
+	}
+}
+
+// SupportedProtocols sets the protocols of queries, the preferred one first (1.0.0, then 0.0.1). All but 0.0.1 speak maps.
+func SupportedProtocols(protocols []protocol.ID) Option {
+	return func(n *libp2pNetwork) { n.protocols = protocols }
+}
+
 // NewFromLibp2pHost returns the network over a host.
-func NewFromLibp2pHost(h host.Host) RetrievalMarketNetwork {
-	return &libp2pNetwork{host: h, open: map[peer.ID]int{}}
+func NewFromLibp2pHost(h host.Host, options ...Option) RetrievalMarketNetwork {
+	n := &libp2pNetwork{host: h, open: map[peer.ID]int{}, retry: shared.DefaultRetryStream(),
+		protocols: []protocol.ID{rm.QueryProtocolID, rm.OldQueryProtocolID}}
+	n.retry.StopIfForeign = true
+	for _, o := range options {
+		o(n)
+	}
+	return n
 }
 
 func (n *libp2pNetwork) ID() peer.ID { return n.host.ID() }
@@ -71,20 +96,27 @@ func (n *libp2pNetwork) AddAddrs(p peer.ID, addrs []ma.Multiaddr) {
 func (n *libp2pNetwork) NewQueryStream(ctx context.Context, p peer.ID) (RetrievalQueryStream, error) {
 	ctx, cancel := context.WithTimeout(ctx, clientLimit)
 	defer cancel()
-	s, err := n.host.NewStream(ctx, p, rm.QueryProtocolID)
+	s, err := n.retry.Open(ctx, n.host, p, n.protocols...)
 	if err != nil {
-		return nil, fmt.Errorf("open query stream to %s: %w", p, err)
+		return nil, err
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(clientLimit)
 	}
 	_ = s.SetDeadline(deadline)
-	return &queryStream{s}, nil
+	return newQueryStream(s), nil
 }
 
 func (n *libp2pNetwork) SetDelegate(r RetrievalReceiver) error {
-	n.host.SetStreamHandler(rm.QueryProtocolID, func(s network.Stream) {
+	for _, p := range n.protocols {
+		n.host.SetStreamHandler(p, n.handler(r))
+	}
+	return nil
+}
+
+func (n *libp2pNetwork) handler(r RetrievalReceiver) network.StreamHandler {
+	return func(s network.Stream) {
 		defer func() { // nothing that a peer sends may end the node
 			if cause := recover(); cause != nil {
 				_ = s.Reset()
@@ -98,9 +130,13 @@ func (n *libp2pNetwork) SetDelegate(r RetrievalReceiver) error {
 		defer n.leave(s.Conn().RemotePeer())
 		_ = s.SetReadDeadline(time.Now().Add(readLimit))
 		_ = s.SetWriteDeadline(time.Now().Add(2 * readLimit))
-		r.HandleQueryStream(&queryStream{s})
-	})
-	return nil
+		if r == nil {
+			slog.Warn("no receiver set", "peer", s.Conn().RemotePeer())
+			_ = s.Reset()
+			return
+		}
+		r.HandleQueryStream(newQueryStream(s))
+	}
 }
 
 // maxQueries is how many queries one peer may have open at once (M-17).
@@ -125,11 +161,42 @@ func (n *libp2pNetwork) leave(p peer.ID) {
 }
 
 func (n *libp2pNetwork) StopHandlingRequests() error {
-	n.host.RemoveStreamHandler(rm.QueryProtocolID)
+	for _, p := range n.protocols {
+		n.host.RemoveStreamHandler(p)
+	}
 	return nil
 }
 
-type queryStream struct{ s network.Stream }
+// queryStream speaks maps, or tuples when the peers agreed on the old protocol.
+type queryStream struct {
+	s      network.Stream
+	tuples bool
+}
+
+func newQueryStream(s network.Stream) *queryStream {
+	return &queryStream{s, s.Protocol() == rm.OldQueryProtocolID}
+}
+
+type message interface {
+	rm.Tupled
+	cbg.CBORMarshaler
+	cbg.CBORUnmarshaler
+}
+
+func (q *queryStream) read(v message, limit int64) error {
+	r := io.LimitReader(q.s, limit)
+	if q.tuples {
+		return rm.ReadTuple(r, v)
+	}
+	return v.UnmarshalCBOR(r)
+}
+
+func (q *queryStream) write(v message) error {
+	if q.tuples {
+		return rm.WriteTuple(q.s, v)
+	}
+	return v.MarshalCBOR(q.s)
+}
 
 func (q *queryStream) RemotePeer() peer.ID { return q.s.Conn().RemotePeer() }
 
@@ -140,7 +207,7 @@ func (q *queryStream) fail(err error) error {
 
 func (q *queryStream) ReadQuery() (rm.Query, error) {
 	var out rm.Query
-	if err := out.UnmarshalCBOR(io.LimitReader(q.s, maxQuery)); err != nil {
+	if err := q.read(&out, maxQuery); err != nil {
 		if err != io.EOF {
 			slog.Debug("query did not decode", "peer", q.RemotePeer(), "error", err)
 		}
@@ -150,7 +217,7 @@ func (q *queryStream) ReadQuery() (rm.Query, error) {
 }
 
 func (q *queryStream) WriteQuery(query rm.Query) error {
-	if err := query.MarshalCBOR(q.s); err != nil {
+	if err := q.write(&query); err != nil {
 		return q.fail(err)
 	}
 	return q.s.CloseWrite()
@@ -158,14 +225,14 @@ func (q *queryStream) WriteQuery(query rm.Query) error {
 
 func (q *queryStream) ReadQueryResponse() (rm.QueryResponse, error) {
 	var out rm.QueryResponse
-	if err := out.UnmarshalCBOR(io.LimitReader(q.s, maxResponse)); err != nil {
+	if err := q.read(&out, maxResponse); err != nil {
 		return rm.QueryResponseUndefined, q.fail(err)
 	}
 	return out, nil
 }
 
 func (q *queryStream) WriteQueryResponse(r rm.QueryResponse) error {
-	if err := r.MarshalCBOR(q.s); err != nil {
+	if err := q.write(&r); err != nil {
 		return q.fail(err)
 	}
 	return nil

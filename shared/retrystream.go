@@ -1,0 +1,77 @@
+package shared
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// RetryStream opens streams, and tries again after growing pauses: from Min to Max, each Factor times the one before and up to
+// half of it shorter. No attempts are one.
+type RetryStream struct {
+	Min, Max         time.Duration
+	Attempts, Factor float64
+	OpenTimeout      time.Duration // of one attempt; 0 is none of its own
+	// StopIfForeign ends the attempts at a peer that is known to speak none of the protocols.
+	StopIfForeign bool
+}
+
+// DefaultRetryStream is 5 attempts with pauses from 1 s to 5 min, each 5 times the one before.
+func DefaultRetryStream() RetryStream {
+	return RetryStream{Min: time.Second, Max: 5 * time.Minute, Attempts: 5, Factor: 5}
+}
+
+// ExhaustedError is the end of all attempts to open a stream.
+type ExhaustedError struct {
+	Attempts int
+	Err      error
+}
+
+// Error implements error.
+func (e *ExhaustedError) Error() string {
+	return fmt.Sprintf("exhausted %d attempts but failed to open stream, err: %s", e.Attempts, e.Err)
+}
+
+// Unwrap returns the error of the last attempt.
+func (e *ExhaustedError) Unwrap() error { return e.Err }
+
+// Open opens a stream for one of the protocols.
+func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocols ...protocol.ID) (network.Stream, error) {
+	wait := r.Min
+	for i := 1; ; i++ {
+		s, err := r.once(ctx, h, to, protocols)
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() == nil && (i >= int(r.Attempts) || r.StopIfForeign && foreign(h, to, protocols)) {
+			return nil, &ExhaustedError{i, err}
+		}
+		if !Sleep(ctx, wait/2+rand.N(wait/2+1)) {
+			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
+		}
+		wait = time.Duration(math.Min(float64(wait)*max(r.Factor, 1), float64(r.Max)))
+	}
+}
+
+// foreign tells whether a peer is known to speak none of the protocols.
+func foreign(h host.Host, to peer.ID, protocols []protocol.ID) bool {
+	all, err := h.Peerstore().GetProtocols(to)
+	ours, serr := h.Peerstore().SupportsProtocols(to, protocols...)
+	return err == nil && serr == nil && len(all) > 0 && len(ours) == 0
+}
+
+func (r RetryStream) once(ctx context.Context, h host.Host, to peer.ID, protocols []protocol.ID) (network.Stream, error) {
+	if r.OpenTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.OpenTimeout)
+		defer cancel()
+	}
+	return h.NewStream(ctx, to, protocols...)
+}
