@@ -161,7 +161,7 @@ func (s *Store) scan() error {
 		if err != nil && !errors.Is(err, ErrCut) {
 			return err // not the file: a disk that cannot be read now may be later, and what is there was paid
 		}
-		if err != nil || verify(sec.cid, sec.data) != nil {
+		if err != nil || Verify(sec.cid, sec.data) != nil {
 			if s.final {
 				return fmt.Errorf("section at %d: %w", r.off, errors.Join(err, ErrBadHash))
 			}
@@ -179,7 +179,8 @@ func (s *Store) scan() error {
 	return nil
 }
 
-func verify(c cid.Cid, data []byte) error {
+// Verify tells whether bytes are what a CID says; if not, the error wraps ErrBadHash.
+func Verify(c cid.Cid, data []byte) error {
 	got, err := c.Prefix().Sum(data)
 	if err != nil {
 		return err
@@ -240,7 +241,7 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 	s.mu.RLock()
 	l, ok := s.index[string(c.Hash())]
 	s.mu.RUnlock()
-	if !ok && verify(c, nil) == nil {
+	if !ok && Verify(c, nil) == nil {
 		// An empty block is known from its CID alone, and graphsync does not carry it.
 		if err := s.putEmpty(c); err != nil {
 			return nil, err
@@ -254,7 +255,7 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 	if _, err := s.f.ReadAt(data, l.data); err != nil {
 		return nil, fmt.Errorf("read block %s: %w", c, err)
 	}
-	if err := verify(c, data); err != nil {
+	if err := Verify(c, data); err != nil {
 		return nil, err
 	}
 	return blocks.NewBlockWithCid(data, c)

@@ -133,7 +133,7 @@ func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
 			return err
 		}
 		if sec.cid.Prefix().MhType != mh.IDENTITY {
-			if err := verify(sec.cid, sec.data); err != nil {
+			if err := Verify(sec.cid, sec.data); err != nil {
 				return fmt.Errorf("section at offset %d: %w", sec.start, err)
 			}
 		}
@@ -161,5 +161,5 @@ func ReadSection(f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("section of %s: %w", c, err)
 	}
 	data := buf[n+cl:]
-	return data, verify(c, data)
+	return data, Verify(c, data)
 }

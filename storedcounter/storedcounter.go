@@ -26,10 +26,13 @@ func New(ds datastore.Datastore, key datastore.Key) *StoredCounter {
 
 // Next returns the next number after it was stored. A record that is not a number is an error: starting again from 0 would
 // hand out numbers twice.
-func (c *StoredCounter) Next(ctx context.Context) (uint64, error) {
+func (c *StoredCounter) Next(ctx context.Context) (uint64, error) { return c.NextFrom(ctx, 0) }
+
+// NextFrom is Next for a number that is at least floor: with the clock as the floor, a counter that was lost hands out nothing twice.
+func (c *StoredCounter) NextFrom(ctx context.Context, floor uint64) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := uint64(0)
+	next := floor
 	data, err := c.ds.Get(ctx, c.key)
 	switch {
 	case errors.Is(err, datastore.ErrNotFound):
@@ -40,7 +43,7 @@ func (c *StoredCounter) Next(ctx context.Context) (uint64, error) {
 		if n != len(data) || last == math.MaxUint64 {
 			return 0, fmt.Errorf("counter %s holds %x, which is not a number", c.key, data)
 		}
-		next = last + 1
+		next = max(floor, last+1)
 	}
 	if err := c.ds.Put(ctx, c.key, binary.AppendUvarint(nil, next)); err != nil {
 		return 0, err

@@ -166,6 +166,13 @@ func (m *Manager) RegisterVoucherType(v dt.Voucher, validator dt.RequestValidato
 	return register("voucher type", m.validated, v, validator)
 }
 
+// Validator returns who validates a type of voucher, or nil.
+func (m *Manager) Validator(v dt.Voucher) dt.RequestValidator {
+	p, _ := m.validated.Processor(v.Type())
+	out, _ := p.(dt.RequestValidator)
+	return out
+}
+
 // RegisterRevalidator implements datatransfer.Manager.
 func (m *Manager) RegisterRevalidator(v dt.Voucher, r dt.Revalidator) error {
 	return register("revalidator type", m.revalidators, v, r)

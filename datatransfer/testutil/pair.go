@@ -64,6 +64,16 @@ func (s *MemStore) Len() int {
 	return len(s.data)
 }
 
+// Get reads a block.
+func (s *MemStore) Get(c cid.Cid) ([]byte, error) {
+	ls := s.LinkSystem()
+	r, err := ls.StorageReadOpener(linking.LinkContext{}, cidlink.Link{Cid: c})
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
+}
+
 // LinkSystem reads and writes the store.
 func (s *MemStore) LinkSystem() ipld.LinkSystem {
 	ls := cidlink.DefaultLinkSystem()

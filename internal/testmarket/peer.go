@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,8 +13,6 @@ import (
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
 	dssync "github.com/ipfs/go-datastore/sync"
-	"github.com/ipld/go-ipld-prime/linking"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -225,11 +222,4 @@ type reader struct{ *Peer }
 func (reader) Close() error { return nil }
 
 // Get reads a block.
-func (p *Peer) Get(c cid.Cid) ([]byte, error) {
-	ls := p.Store.LinkSystem()
-	r, err := ls.StorageReadOpener(linking.LinkContext{}, cidlink.Link{Cid: c})
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
-}
+func (p *Peer) Get(c cid.Cid) ([]byte, error) { return p.Store.Get(c) }

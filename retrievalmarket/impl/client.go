@@ -40,6 +40,7 @@ type Target interface {
 
 // Targets opens the targets of deals. Open is called again after a restart of the process.
 type Targets interface {
+	// Open may answer no target and no error: the deal receives into the store of the transport then.
 	Open(ctx context.Context, deal rm.ClientDealState) (Target, error)
 	Done(deal rm.ClientDealState)
 }
@@ -63,8 +64,10 @@ type ClientConfig struct {
 	MaxBytes func(rm.ClientDealState) uint64
 	// SupportsAhead tells whether a peer takes vouchers that it did not ask for.
 	SupportsAhead func(peer.ID) bool
-	Deadlines     map[fsm.StateKey]fsm.Deadline
-	Log           *slog.Logger
+	// NewID numbers deals, each above all before; by the clock when nil.
+	NewID     func(context.Context) (uint64, error)
+	Deadlines map[fsm.StateKey]fsm.Deadline
+	Log       *slog.Logger
 }
 
 // Client implements retrievalmarket.RetrievalClient.
@@ -79,6 +82,7 @@ type Client struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	group  shared.Group
+	onStop func()
 
 	creating sync.Mutex // one new deal at a time: a second one for a payload is looked for first
 
@@ -180,6 +184,9 @@ func (c *Client) Stop(ctx context.Context) error {
 	}
 	errs = append(errs, c.group.Close(ctx))
 	c.subs.wg.Wait()
+	if c.onStop != nil {
+		c.onStop()
+	}
 	return errors.Join(errs...)
 }
 
@@ -318,7 +325,15 @@ func (c *Client) Retrieve(ctx context.Context, payload cid.Cid, params rm.Params
 	if err := c.ready.Ready(); err != nil {
 		return 0, err
 	}
-	return c.RetrieveWithID(ctx, c.NextID(), payload, params, totalFunds, p, clientWallet, minerWallet, storeID)
+	id := c.NextID()
+	if c.cfg.NewID != nil {
+		n, err := c.cfg.NewID(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("number of the next deal: %w", err)
+		}
+		id = rm.DealID(n)
+	}
+	return c.RetrieveWithID(ctx, id, payload, params, totalFunds, p, clientWallet, minerWallet, storeID)
 }
 
 // NextID allocates the id of a deal, so that a caller can subscribe and make its target before the deal starts.

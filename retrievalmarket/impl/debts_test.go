@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-state-types/big"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -89,6 +90,8 @@ type queryStream struct {
 	query  rm.Query
 	answer rm.QueryResponse
 }
+
+func (*queryStream) RemotePeer() peer.ID { return "client" }
 
 func (s *queryStream) ReadQuery() (rm.Query, error) { return s.query, nil }
 func (s *queryStream) WriteQueryResponse(r rm.QueryResponse) error {

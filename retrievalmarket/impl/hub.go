@@ -3,6 +3,7 @@ package retrievalimpl
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -28,6 +29,7 @@ type Hub struct {
 	unsub    dt.Unsubscribe
 	ctx      context.Context
 	cancel   context.CancelFunc
+	sides    atomic.Int32 // that end the hub with the last of them
 }
 
 // storeUser is a transport on which a channel can have a store of its own.
@@ -102,6 +104,16 @@ func (h *Hub) awaitProvider() error {
 func (h *Hub) Close() {
 	h.cancel()
 	h.unsub()
+}
+
+// join counts a side that leaves when it stops.
+func (h *Hub) join() { h.sides.Add(1) }
+
+// leave closes the hub after its last side.
+func (h *Hub) leave() {
+	if h.sides.Add(-1) == 0 {
+		h.Close()
+	}
 }
 
 // ValidatePush implements datatransfer.RequestValidator.

@@ -51,6 +51,8 @@ type ProviderConfig struct {
 	Asks    rm.AskStore
 	Store   datastore.Batching
 	Decide  DealDecider
+	// Pricing is the ask of each deal; the stored ask when nil.
+	Pricing RetrievalPricingFunc
 	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.
 	MaxDealsPerPeer, MaxDeals int
 	// MaxUnpaidBytes and MaxUnpaidEnds are what a peer may leave unpaid within 24 hours, in bytes and in deals for which it paid
@@ -82,6 +84,7 @@ type Provider struct {
 
 	debts    debts
 	quotes   quotes
+	onStop   func() error
 	creating sync.Mutex // one new deal at a time: its record is looked for and then stored
 
 	mu     sync.Mutex
@@ -109,6 +112,8 @@ type providerDeal struct {
 	bound    bool // a proposal that came again after a crash has a channel
 	bad      int
 	refused  error // the last bad voucher, when there were too many
+
+	opening  sync.Mutex // held while a piece is opened, which may take as long as unsealing does: nothing else waits for it
 	reader   Reader
 	released bool
 }
@@ -294,6 +299,9 @@ func (p *Provider) Stop() error {
 	}
 	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)))
 	p.subs.wg.Wait()
+	if p.onStop != nil {
+		err = errors.Join(err, p.onStop())
+	}
 	return err
 }
 

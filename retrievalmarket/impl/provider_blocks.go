@@ -59,8 +59,8 @@ func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 
 // open returns the reader of a deal's piece, which is acquired once.
 func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
+	pd.opening.Lock()
+	defer pd.opening.Unlock()
 	if pd.reader != nil {
 		return pd.reader, nil
 	}
@@ -77,8 +77,8 @@ func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
 }
 
 func (pd *providerDeal) release() error {
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
+	pd.opening.Lock()
+	defer pd.opening.Unlock()
 	pd.released = true
 	r := pd.reader
 	pd.reader = nil

@@ -131,8 +131,10 @@ func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
 
 // begin accepts a proposal: nothing is kept of a refused one.
 func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal, first bool) error {
-	if err := p.quotes.check(&prop, p.GetAsk()); err != nil {
-		return err
+	if p.cfg.Pricing == nil {
+		if err := p.quotes.check(&prop, p.GetAsk()); err != nil {
+			return err
+		}
 	}
 	if priced(prop.PricePerByte) {
 		if err := p.debts.refuse(ctx, receiver); err != nil {
@@ -161,6 +163,15 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 	}
 	if err != nil {
 		return err
+	}
+	if p.cfg.Pricing != nil {
+		ask, err := p.price(ctx, receiver, prop.PayloadCID, found.Info)
+		if err != nil {
+			return err
+		}
+		if err := checkTerms(&prop, ask); err != nil {
+			return err
+		}
 	}
 	state.PieceInfo = &found.Info
 	pd, err := p.create(ctx, chid, state)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/network"
@@ -21,7 +22,7 @@ func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, queryWork)
 	defer cancel()
-	_ = s.WriteQueryResponse(p.answer(ctx, q))
+	_ = s.WriteQueryResponse(p.answer(ctx, s.RemotePeer(), q))
 }
 
 const errFreeOnly = "this provider asks for money and has no ledger to take it: its operator has to set one"
@@ -38,7 +39,7 @@ func priced(amounts ...abi.TokenAmount) bool {
 // queryWork bounds what one query may ask of the node.
 const queryWork = 5 * time.Second
 
-func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
+func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.QueryResponse {
 	ask := p.GetAsk()
 	r := rm.QueryResponse{
 		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: p.cfg.Address,
@@ -71,7 +72,14 @@ func (p *Provider) answer(ctx context.Context, q rm.Query) rm.QueryResponse {
 	case err != nil:
 		r.Status, r.Message = rm.QueryResponseError, "failed to fetch piece to retrieve from: "+err.Error()
 	default:
-		p.quotes.given(*ask)
+		if ask, err = p.price(ctx, from, q.PayloadCID, f.Info); err != nil {
+			r.Status, r.Message = rm.QueryResponseError, err.Error()
+			return r
+		}
+		r.MinPricePerByte, r.MaxPaymentInterval, r.MaxPaymentIntervalIncrease, r.UnsealPrice = ask.PricePerByte, ask.PaymentInterval, ask.PaymentIntervalIncrease, ask.UnsealPrice
+		if p.cfg.Pricing == nil {
+			p.quotes.given(*ask)
+		}
 		r.Status, r.PieceCIDFound, r.Size = rm.QueryResponseAvailable, rm.QueryItemAvailable, f.Size
 	}
 	return r
