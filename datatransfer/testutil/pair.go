@@ -64,6 +64,16 @@ func (s *MemStore) Len() int {
 	return len(s.data)
 }
 
+// Bytes is the size of all blocks.
+func (s *MemStore) Bytes() (n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.data {
+		n += uint64(len(b))
+	}
+	return n
+}
+
 // Get reads a block.
 func (s *MemStore) Get(c cid.Cid) ([]byte, error) {
 	ls := s.LinkSystem()

@@ -38,6 +38,7 @@ type liar struct {
 	total uint64
 	best  abi.TokenAmount
 	deal  rm.DealID
+	fell  bool // a voucher was below one before
 }
 
 func result(r *rm.DealResponse, err error) (dt.VoucherResult, error) {
@@ -147,6 +148,38 @@ func TestHostileProvider(t *testing.T) {
 			}
 			l.paid = func(*rm.DealPayment) (*rm.DealResponse, error) { return nil, nil }
 		}, rm.DealStatusErrored, "nothing happened", func(got, _ uint64) int64 { return int64(got) * 2 }},
+		{"T60 stalls before the interval ends", 0, func(l *liar) {
+			l.sent = func(n uint64) (*rm.DealResponse, error) {
+				if n < 4095 {
+					return nil, nil
+				}
+				return nil, dt.ErrPause
+			}
+		}, rm.DealStatusErrored, "nothing happened", func(uint64, uint64) int64 { return 0 }},
+		{"T64 accepts and serves nothing", 0, func(l *liar) {
+			l.accept = func(p *rm.DealProposal) (*rm.DealResponse, error) {
+				return &rm.DealResponse{ID: p.ID, Status: rm.DealStatusAccepted, PaymentOwed: big.Zero()}, dt.ErrPause
+			}
+		}, rm.DealStatusErrored, "nothing happened", func(uint64, uint64) int64 { return 0 }},
+		{"T66 asks again for an older total", 0, func(l *liar) {
+			l.sent = func(n uint64) (*rm.DealResponse, error) {
+				switch {
+				case n < 4096:
+					return nil, nil
+				case n < 8192:
+					return l.demand(rm.DealStatusFundsNeeded, int64(n)*2)
+				}
+				return l.demand(rm.DealStatusFundsNeeded, 2)
+			}
+			l.paid = func(v *rm.DealPayment) (*rm.DealResponse, error) {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				if v.PaymentVoucher.Amount.LessThan(l.best) {
+					l.fell = true
+				}
+				return nil, dt.ErrResume
+			}
+		}, either, "", nil},
 		{"T61 never says that it is done", 0, func(l *liar) {
 			l.sent = free
 			l.complete = func() (*rm.DealResponse, error) { return nil, dt.ErrPause }
@@ -214,8 +247,81 @@ func TestHostileProvider(t *testing.T) {
 			if tc.spent != nil {
 				require.Equal(t, tc.spent(d.TotalReceived, total), d.FundsSpent.Int64(), "for %d bytes", d.TotalReceived)
 			}
+			require.False(t, l.fell, "the total of a lane fell")
 			made, _ := bank.Totals()
 			require.Equal(t, made.String(), d.FundsSpent.String(), "what was signed is what the deal knows of")
+		})
+	}
+}
+
+// TestT03ManyNames: what all clients together that never paid have on credit is bounded; who has paid is served.
+func TestT03ManyNames(t *testing.T) {
+	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
+		m.p.Config = func(c *retrievalimpl.ProviderConfig) { c.MaxUnsecured = 2*4096 + 100 }
+	})
+	var names []*testmarket.Peer
+	var ids []rm.DealID
+	for i := range 4 {
+		c, err := testmarket.NewPeer(m.bank, uint64(10+i))
+		require.NoError(t, err)
+		c.ClientConfig = func(cfg *retrievalimpl.ClientConfig) { cfg.Node = forgetful{testmarket.Client{SimulatedBank: m.bank}} }
+		require.NoError(t, c.Start(m.ctx))
+		t.Cleanup(func() { require.NoError(t, c.Stop(context.Background())) })
+		testmarket.Know(c, m.p)
+		id, err := c.Client.Retrieve(m.ctx, m.root, m.params, m.funds, m.p.As(), c.Address, m.p.Address, nil)
+		require.NoError(t, err)
+		names, ids = append(names, c), append(ids, id)
+		require.Eventually(t, func() bool {
+			s, err := c.Client.GetDeal(id)
+			return err == nil && (s.Status == rm.DealStatusRejected || s.Status == rm.DealStatusSendFunds)
+		}, 20*time.Second, 5*time.Millisecond)
+	}
+	for i, c := range names {
+		s, err := c.Client.GetDeal(ids[i])
+		require.NoError(t, err)
+		if i < 2 {
+			require.Equal(t, rm.DealStatusSendFunds, s.Status)
+			require.NoError(t, c.Client.CancelDeal(ids[i]))
+			continue
+		}
+		require.Equal(t, "deal rejected: 8192 bytes are on credit with clients that have not paid yet: try again later", s.Message)
+	}
+	require.Eventually(t, func() bool {
+		for _, d := range m.p.Provider.ListDeals() {
+			if !clientstates.IsFinal(d.Status) {
+				return false
+			}
+		}
+		return true
+	}, 20*time.Second, 5*time.Millisecond)
+	m.tp = newTrace() // of the deals before
+	m.p.Provider.SubscribeToEvents(func(e rm.ProviderEvent, s rm.ProviderDealState) { m.tp.add(e.String(), s.Status, s.Message) })
+	m.retrieve()
+	m.completed(m.due())
+}
+
+// TestT63LieAboutSize: a size that was too small in the offer limits what the client spends; the rest is not paid.
+func TestT63LieAboutSize(t *testing.T) {
+	for name, claimed := range map[string]int64{"a tenth": 1024, "nothing": 0, "ten times": 102400} {
+		t.Run(name, func(t *testing.T) {
+			m := newPair(t, terms(2, 0, 2048, 0), 10, 1024)
+			m.funds = big.NewInt(2 * claimed)
+			id := m.retrieve()
+			if claimed > int64(m.total) {
+				m.completed(m.due())
+				return
+			}
+			require.Eventually(t, func() bool {
+				s, err := m.c.Client.GetDeal(id)
+				return err == nil && (s.Status == rm.DealStatusInsufficientFunds || clientstates.IsFinal(s.Status))
+			}, 20*time.Second, 10*time.Millisecond)
+			made, _ := m.bank.Totals()
+			require.True(t, made.LessThanEqual(m.funds), "%s of %s", made, m.funds)
+			_ = m.c.Client.CancelDeal(id)
+			require.Eventually(t, func() bool {
+				s, err := m.c.Client.GetDeal(id)
+				return err == nil && clientstates.IsFinal(s.Status)
+			}, 20*time.Second, 10*time.Millisecond)
 		})
 	}
 }

@@ -208,7 +208,7 @@ func (p *Peer) Find(_ context.Context, payload cid.Cid, piece *cid.Cid) (retriev
 	if _, err := p.Get(payload); err != nil {
 		return retrievalimpl.Found{}, fmt.Errorf("payload CID %s: %w", payload, rm.ErrNotFound)
 	}
-	return retrievalimpl.Found{Info: piecestore.PieceInfo{PieceCID: payload}, Size: 1 << 20}, nil
+	return retrievalimpl.Found{Info: piecestore.PieceInfo{PieceCID: payload}, Size: p.Store.Bytes()}, nil
 }
 
 // Acquire implements retrievalimpl.PieceSource.

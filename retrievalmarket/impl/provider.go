@@ -59,6 +59,8 @@ type ProviderConfig struct {
 	// nothing, before new deals are refused (M-32); 0 means 16 MiB and 3.
 	MaxUnpaidBytes uint64
 	MaxUnpaidEnds  int
+	// MaxUnsecured is how many bytes all clients together that have never paid may have on credit (T03); 0 means 16 MiB.
+	MaxUnsecured uint64
 	// FreeOnly is for a node that cannot take money: it quotes no price and takes no deal that has one.
 	FreeOnly bool
 	// LegacyOnly is for a provider that takes proposals of the first generation only.
@@ -106,7 +108,8 @@ type providerDeal struct {
 	mu       sync.Mutex
 	paid     abi.TokenAmount
 	unsealed bool
-	resumed  bool // the channel was let go when the piece could be read
+	credit   uint64 // bytes before the first payment of somebody who never paid
+	resumed  bool   // the channel was let go when the piece could be read
 	sentAll  bool
 	stored   bool // taken up from the store: the count of what was sent may be behind
 	bound    bool // a proposal that came again after a crash has a channel
@@ -139,6 +142,9 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 	p.debts = debts{ds: cfg.Store, maxBytes: cfg.MaxUnpaidBytes, maxEnds: cfg.MaxUnpaidEnds}
 	if p.debts.maxBytes == 0 {
 		p.debts.maxBytes = 16 << 20
+	}
+	if p.cfg.MaxUnsecured == 0 {
+		p.cfg.MaxUnsecured = 16 << 20
 	}
 	if p.debts.maxEnds == 0 {
 		p.debts.maxEnds = 3

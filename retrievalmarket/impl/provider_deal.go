@@ -174,7 +174,7 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 		}
 	}
 	state.PieceInfo = &found.Info
-	pd, err := p.create(ctx, chid, state)
+	pd, err := p.create(ctx, chid, state, found.Size)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 var errDuplicate = errors.New("cannot initiate a state that already exists")
 
 // create stores a new deal; of two proposals with one identifier exactly one makes a deal.
-func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState) (*providerDeal, error) {
+func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, size uint64) (*providerDeal, error) {
 	p.creating.Lock()
 	defer p.creating.Unlock()
 	if err := p.room(state.Receiver); err != nil {
@@ -200,11 +200,16 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
 		return nil, fmt.Errorf("deal %s: %w", state.Identifier(), errDuplicate)
 	}
+	credit, err := p.creditFor(ctx, state.Receiver, providerstates.Terms(&state), size)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.store.put(ctx, state.Identifier().String(), state, true); err != nil {
 		return nil, err
 	}
 	pd := p.track(state)
 	p.mu.Lock()
+	pd.credit = credit
 	p.bind(pd, chid)
 	p.mu.Unlock()
 	return pd, nil

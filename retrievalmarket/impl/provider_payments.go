@@ -60,6 +60,11 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	pd.paid = big.Max(pd.paid, total)
 	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
 	pd.mu.Unlock()
+	if paid.GreaterThan(state.UnsealPrice) {
+		if err := p.hasPaid(ctx, pd); err != nil {
+			p.cfg.Log.Warn("payment", "deal", pd.id, "error", err)
+		}
+	}
 	switch {
 	case paid.LessThan(state.UnsealPrice), sentAll && t.Owed(sent, paid).Sign() > 0, unsealed && !sentAll && sent >= t.Limit(paid):
 		return p.stillOwed(ctx, pd, chid, nil), partial(pd, paid)
