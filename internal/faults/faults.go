@@ -22,6 +22,8 @@ var ErrCrashed = errors.New("crashed by fault injection")
 type Switch struct {
 	// At is the write that crashes, counted from 1; 0 means never.
 	At int
+	// AtCrash is called once, before the write that crashes returns: what ends at once with a process. It must not write.
+	AtCrash func()
 	// OnCrash is called once, on a goroutine of its own.
 	OnCrash func()
 
@@ -33,19 +35,24 @@ type Switch struct {
 // Step counts one write and fails it from the crash on.
 func (s *Switch) Step() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.crashed {
+		s.mu.Unlock()
 		return ErrCrashed
 	}
 	s.n++
-	if s.At > 0 && s.n >= s.At {
-		s.crashed = true
-		if s.OnCrash != nil {
-			go s.OnCrash()
-		}
-		return ErrCrashed
+	s.crashed = s.At > 0 && s.n >= s.At
+	crashed := s.crashed
+	s.mu.Unlock()
+	if !crashed {
+		return nil
 	}
-	return nil
+	if s.AtCrash != nil {
+		s.AtCrash()
+	}
+	if s.OnCrash != nil {
+		go s.OnCrash()
+	}
+	return ErrCrashed
 }
 
 // Crashed tells whether the crash happened.

@@ -24,6 +24,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
@@ -100,7 +101,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket}
+	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket, n.listen, n.startClient}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -110,21 +111,37 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 }
 
 func (n *Node) openHost(context.Context) (err error) {
-	listen := n.parts.Listen
-	if len(listen) == 0 {
-		listen = n.parts.Config.Network.Listen
-	}
 	n.Host, err = libp2p.New(
-		libp2p.Identity(n.parts.Key), libp2p.ListenAddrStrings(listen...),
+		libp2p.Identity(n.parts.Key), libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}),
 	)
 	if err != nil {
-		return fmt.Errorf("listen on %v: %w", listen, err)
+		return err
 	}
 	// Listed for other Cartage peers; a stream on it carries nothing.
 	n.Host.SetStreamHandler(retrievalimpl.AheadProtocol, func(s network.Stream) { _ = s.Close() })
+	return nil
+}
+
+// listen opens the node to others, when all that they may ask for is there: what comes earlier would be lost.
+func (n *Node) listen(context.Context) error {
+	listen := n.parts.Listen
+	if len(listen) == 0 {
+		listen = n.parts.Config.Network.Listen
+	}
+	addrs := make([]multiaddr.Multiaddr, 0, len(listen))
+	for _, l := range listen {
+		a, err := multiaddr.NewMultiaddr(l)
+		if err != nil {
+			return fmt.Errorf("listen on %v: %w", listen, err)
+		}
+		addrs = append(addrs, a)
+	}
+	if err := n.Host.Network().Listen(addrs...); err != nil {
+		return fmt.Errorf("listen on %v: %w", listen, err)
+	}
 	return nil
 }
 
@@ -235,8 +252,11 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return n.Client.Start(n.ctx)
+	return nil
 }
+
+// startClient goes on with the deals of the client.
+func (n *Node) startClient(context.Context) error { return n.Client.Start(n.ctx) }
 
 func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	addr, err := n.parts.Wallet.Default()

@@ -146,12 +146,12 @@ func crashAt(t *testing.T, side string, n int) (crashed bool) {
 	t.Run("", func(t *testing.T) {
 		w := newWorld(t, 5<<19, paid)
 		dead := make(chan struct{})
-		sw := &faults.Switch{At: n, OnCrash: func() { close(dead) }}
 		victim := w.client
 		if side == "provider" {
 			victim = w.provider
 			require.NoError(t, w.provider.Stop(w.ctx))
 		}
+		sw := &faults.Switch{At: n, AtCrash: victim.Silence, OnCrash: func() { close(dead) }}
 		started := victim.Start(w.ctx, sw) == nil
 		if side == "provider" && started {
 			require.NoError(t, w.client.Start(w.ctx, nil))
@@ -190,7 +190,7 @@ func crashAt(t *testing.T, side string, n int) (crashed bool) {
 			require.NoError(t, w.client.Start(w.ctx, nil))
 		}
 		r, err := w.client.Retrieve(w.ctx, w.request())
-		require.NoError(t, err, "crash at write %d", n)
+		require.NoError(t, err, "crash at write %d: %+v", n, r)
 		w.check(t, r, 2, 0)
 	})
 	return crashed

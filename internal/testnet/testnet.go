@@ -10,11 +10,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/blob"
@@ -82,6 +85,7 @@ type Peer struct {
 
 	*node.Node
 	hangup func()
+	host   atomic.Pointer[host.Host]
 }
 
 // Peer makes a peer with money; Start runs it.
@@ -129,6 +133,7 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 		return err
 	}
 	p.Node, p.hangup = n, hangup
+	p.host.Store(&n.Host)
 	if p.port == 0 {
 		var port int
 		if _, err := fmt.Sscanf(n.Host.Addrs()[0].String(), "/ip4/127.0.0.1/tcp/%d", &port); err != nil {
@@ -148,6 +153,20 @@ func (p *Peer) Stop(ctx context.Context) error {
 	p.hangup()
 	p.Node = nil
 	return err
+}
+
+// Silence cuts a running peer off from everybody at once, as the end of its process does: what it would still say is not heard.
+func (p *Peer) Silence() {
+	h := p.host.Load()
+	if h == nil {
+		return
+	}
+	if s, ok := (*h).Network().(interface{ ListenClose(...ma.Multiaddr) }); ok {
+		s.ListenClose((*h).Network().ListenAddresses()...)
+	}
+	for _, c := range (*h).Network().Conns() {
+		_ = c.Close()
+	}
 }
 
 // Address is the multiaddress of the peer.

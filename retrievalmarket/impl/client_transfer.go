@@ -236,11 +236,20 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			return
 		}
 		if s.Message() == dt.ErrRejected.Error() {
-			send(clientstates.NotUnderstood, "rejected for unknown reasons")
+			c.refused(cd, s.OtherPeer())
 		} else {
 			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
 		}
 	}
+}
+
+// refused is a refusal without a reason. A provider that is known to speak the present generation meant it.
+func (c *Client) refused(cd *clientDeal, by peer.ID) {
+	event := clientstates.NotUnderstood
+	if c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(by) {
+		event = rm.ClientEventDealRejected
+	}
+	_ = cd.machine.Send(event, "rejected for unknown reasons")
 }
 
 func (c *Client) maxBytes(cd *clientDeal) uint64 {

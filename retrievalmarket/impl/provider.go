@@ -197,7 +197,6 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	pd := p.track(d)
 	pd.stored = true
 	pd.unsealed = d.Status != rm.DealStatusNew && d.Status != rm.DealStatusFundsNeededUnseal && d.Status != rm.DealStatusUnsealing
-	pd.sentAll = d.Status == rm.DealStatusBlocksComplete || d.Status == rm.DealStatusFundsNeededLastPayment || d.Status == rm.DealStatusFinalizing
 	if d.ChannelID != (dt.ChannelID{}) {
 		p.mu.Lock()
 		p.bind(pd, d.ChannelID)
@@ -208,6 +207,11 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		if err := p.raiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
 			return err
 		}
+	}
+	switch d.Status {
+	case rm.DealStatusBlocksComplete, rm.DealStatusFundsNeededLastPayment, rm.DealStatusFinalizing:
+		// What the transfer has not counted in its store is sent, and asked for, once more.
+		pd.sentAll = p.sent(ctx, d.ChannelID) >= d.TotalSent
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {
 		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived))
