@@ -134,20 +134,6 @@ func (t *Transport) from(p peer.ID, chid datatransfer.ChannelID) bool {
 	return chid.OtherParty(t.self) == p
 }
 
-// silent asks the events handler whether a recipient that goes on after its pause gets nothing yet.
-func (t *Transport) silent(chid datatransfer.ChannelID, msg datatransfer.Message) bool {
-	if r, ok := msg.(datatransfer.Request); ok && (r.IsNew() || r.IsRestart()) {
-		return false // its answer says so
-	}
-	if r, ok := msg.(datatransfer.Response); ok && (r.IsNew() || r.IsRestart()) {
-		return false
-	}
-	h, ok := t.handler().(interface {
-		Silent(datatransfer.ChannelID) bool
-	})
-	return ok && h.Silent(chid)
-}
-
 // lost ends the requests to a peer from which messages were lost; a restart asks for the rest.
 func (t *Transport) lost(p peer.ID) {
 	t.mu.Lock()

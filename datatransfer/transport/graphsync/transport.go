@@ -46,12 +46,6 @@ func RegisterCompletedResponseListener(l func(channelID datatransfer.ChannelID))
 	return func(t *Transport) { t.onResponseDone = l }
 }
 
-// ChannelChecker is optional on an EventsHandler: whether a graphsync request that carries a response of the other side
-// asks for what the channel is about.
-type ChannelChecker interface {
-	CheckRequest(chid datatransfer.ChannelID, root ipld.Link, selector ipld.Node) error
-}
-
 // Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
 type Transport struct {
 	gs             graphsync.GraphExchange
