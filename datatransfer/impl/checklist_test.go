@@ -167,6 +167,8 @@ func TestW41SkippedBlocksCount(t *testing.T) {
 	<-reached
 	require.True(t, d.tb.until(10*time.Second, has(dt.DataQueued, 3)))
 	r.send(gsmsg.NewCancelRequest(first))
+	// What is answered after the cancel shows that the cancel has come: only then may the last block be read.
+	r.answered(r.ask(d.root, shared.AllSelector(), message.UpdateRequest(99, false), 0), graphsync.RequestFailedUnknown, graphsync.RequestRejected)
 	open()
 	now := func() uint64 { // subscribers hear of it a little later
 		return must(d.b.Manager.ChannelState(d.ctx, dt.ChannelID{Initiator: r.h.ID(), Responder: d.b.Host.ID(), ID: 1})).Queued()
