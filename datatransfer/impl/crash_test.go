@@ -114,7 +114,7 @@ func newMember(t *testing.T, prepare func(*member, dt.Manager), opts ...impl.Dat
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	require.NoError(t, err)
 	m := &member{t: t, base: dssync.MutexWrap(datastore.NewMapDatastore())}
-	m.cfg = testutil.PeerConfig{Key: key, Store: testutil.NewMemStore(), Options: opts, Prepare: func(mgr dt.Manager) {
+	m.cfg = testutil.PeerConfig{Stream: testutil.OverStreams(t), Key: key, Store: testutil.NewMemStore(), Options: opts, Prepare: func(mgr dt.Manager) {
 		mgr.SubscribeToEvents(m.note)
 		prepare(m, mgr)
 	}}
@@ -202,8 +202,9 @@ func newCrashRun(t *testing.T, pull bool, every uint64) *crashRun {
 
 func (r *crashRun) connect() {
 	b := r.b.now()
+	ctx := network.WithForceDirectDial(r.ctx, "test") // the pause after a failed attempt is not for it
 	require.Eventually(r.t, func() bool {
-		return r.a.now().Host.Connect(r.ctx, peer.AddrInfo{ID: b.Host.ID(), Addrs: b.Host.Addrs()}) == nil
+		return r.a.now().Host.Connect(ctx, peer.AddrInfo{ID: b.Host.ID(), Addrs: b.Host.Addrs()}) == nil
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
@@ -352,7 +353,9 @@ func (r *crashRun) connect2() {
 
 // TestChecklist07 is number 7 of the checklist, and the crash test of the data transfer: each side dies at each of its writes
 // during a pull with three payments and a push with one, and comes back.
-func TestChecklist07(t *testing.T) {
+func TestChecklist07(t *testing.T) { testutil.EachTransport(t, checklist07) }
+
+func checklist07(t *testing.T) {
 	step := 1
 	if testing.Short() {
 		step = 5

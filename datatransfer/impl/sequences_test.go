@@ -233,9 +233,11 @@ var sequences = []sequence{
 		`Open Accept Opened Restart Opened Complete CleanupComplete `},
 }
 
-// TestChecklist02 is number 2 of the checklist, over real graphsync: the event sequences of section 4.8, for both roles.
+// TestChecklist02 is number 2 of the checklist, over each transport: the event sequences of section 4.8, for both roles.
 // TestChecklist02Fakes has them over fakes.
-func TestChecklist02(t *testing.T) {
+func TestChecklist02(t *testing.T) { testutil.EachTransport(t, checklist02) }
+
+func checklist02(t *testing.T) {
 	for _, s := range sequences {
 		t.Run(s.name, func(t *testing.T) {
 			v := &testutil.Validator{Push: s.validate, Pull: s.validate}

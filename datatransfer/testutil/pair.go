@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	exchange "github.com/ipfs/go-graphsync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
 	gsnet "github.com/ipfs/go-graphsync/network"
 	"github.com/ipld/go-ipld-prime"
@@ -30,6 +31,8 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/impl"
 	"github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
+	"github.com/cartage-dev/cartage/datatransfer/transport/router"
+	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 )
 
 // MemStore is a link system in memory.
@@ -164,6 +167,7 @@ type Peer struct {
 	Store     *MemStore
 	Manager   dt.Manager
 	Transport *graphsync.Transport
+	Router    *router.Transport // over both transports, if streams are preferred
 	cancel    context.CancelFunc
 }
 
@@ -178,6 +182,8 @@ type PeerConfig struct {
 	On        host.Host // a host that is there already, which Close closes; Key and Host do not count then
 	// Concurrent is how many requests of each direction are served at once; graphsync's own bound when 0.
 	Concurrent uint64
+	// Stream prefers streams to graphsync, with peers that do too.
+	Stream bool
 }
 
 // NewPeer starts a peer on a loopback TCP address.
@@ -207,14 +213,13 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	p := &Peer{Host: h, Store: cfg.Store, cancel: cancel}
-	var exchange []gsimpl.Option
+	var bounds []gsimpl.Option
 	if n := cfg.Concurrent; n > 0 {
-		exchange = append(exchange, gsimpl.MaxInProgressIncomingRequests(n), gsimpl.MaxInProgressOutgoingRequests(n))
+		bounds = append(bounds, gsimpl.MaxInProgressIncomingRequests(n), gsimpl.MaxInProgressOutgoingRequests(n))
 	}
-	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), exchange...)
-	p.Transport = graphsync.NewTransport(h.ID(), gs)
+	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), bounds...)
 	var err error
-	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.Transport,
+	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.transport(gs, cfg.Stream),
 		append([]impl.DataTransferOption{impl.CompletionDelay(func(peer.ID) time.Duration { return 0 })}, cfg.Options...)...)
 	if err != nil {
 		cancel()
@@ -224,6 +229,21 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 		cfg.Prepare(p.Manager)
 	}
 	return p, StartAndWaitForReady(ctx, p.Manager)
+}
+
+// transport makes the transport of a peer, and the router if there are two.
+func (p *Peer) transport(gs exchange.GraphExchange, both bool) dt.Transport {
+	if !both {
+		p.Transport = graphsync.NewTransport(p.Host.ID(), gs)
+		return p.Transport
+	}
+	p.Router = router.New(func(to peer.ID) bool {
+		known, err := p.Host.Peerstore().SupportsProtocols(to, stream.ProtocolID)
+		return err == nil && len(known) > 0
+	})
+	p.Transport = graphsync.NewTransport(p.Host.ID(), gs, graphsync.OnBind(p.Router.SlowBound))
+	p.Router.Join(stream.New(p.Host, p.Store.LinkSystem(), stream.OnBind(p.Router.FastBound)), p.Transport)
+	return p.Router
 }
 
 // StartAndWaitForReady starts a manager and waits for its store.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/internal/testmarket"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -47,6 +48,13 @@ func (t *trace) add(event string, s rm.DealStatus, text string) {
 	if on != nil {
 		on(step)
 	}
+}
+
+// forget begins anew for the next deal.
+func (t *trace) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.steps, t.last, t.text = nil, rm.DealStatusNew, ""
 }
 
 func (t *trace) String() string {
@@ -130,6 +138,7 @@ func newPair(t *testing.T, p rm.Params, leaves, size int, change ...func(*pair))
 	m.root, m.total, err = m.p.Store.BuildDAG(leaves, size, 3)
 	require.NoError(t, err)
 	m.funds = big.Add(big.Mul(p.PricePerByte, big.NewIntUnsigned(m.total)), p.UnsealPrice)
+	m.c.Stream, m.p.Stream = testutil.OverStreams(t), testutil.OverStreams(t)
 	for _, f := range change {
 		f(m)
 	}

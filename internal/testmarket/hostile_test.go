@@ -294,8 +294,7 @@ func TestT03ManyNames(t *testing.T) {
 		}
 		return true
 	}, 20*time.Second, 5*time.Millisecond)
-	m.tp = newTrace() // of the deals before
-	m.p.Provider.SubscribeToEvents(func(e rm.ProviderEvent, s rm.ProviderDealState) { m.tp.add(e.String(), s.Status, s.Message) })
+	m.tp.forget()
 	m.retrieve()
 	m.completed(m.due())
 }

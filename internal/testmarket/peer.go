@@ -47,6 +47,7 @@ type Peer struct {
 	ClientConfig func(*retrievalimpl.ClientConfig)
 	Idle         time.Duration // deadline of the states; 20 s when 0
 	Foreign      bool          // its clients are of another kind
+	Stream       bool          // streams are preferred to graphsync
 
 	targets *targets
 	*testutil.Peer
@@ -87,7 +88,7 @@ func (p *Peer) space(name string) datastore.Batching {
 
 // Start starts the peer.
 func (p *Peer) Start(ctx context.Context) error {
-	cfg := testutil.PeerConfig{Key: p.Key, Store: p.Store, Datastore: p.space("/datatransfer"),
+	cfg := testutil.PeerConfig{Stream: p.Stream, Key: p.Key, Store: p.Store, Datastore: p.space("/datatransfer"),
 		Concurrent: 64,
 		Options: []impl.DataTransferOption{impl.ChannelRestartConfig(channelmonitor.Config{RestartDebounce: 50 * time.Millisecond, RestartBackoff: 100 * time.Millisecond,
 			MaxConsecutiveRestarts: 5, CompleteTimeout: p.idle(),

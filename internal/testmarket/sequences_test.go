@@ -214,7 +214,9 @@ func (sealed) Acquire(context.Context, cid.Cid) (retrievalimpl.Reader, error) {
 }
 
 // TestSequences are the end-to-end sequences of section 5, by number.
-func TestSequences(t *testing.T) {
+func TestSequences(t *testing.T) { testutil.EachTransport(t, eachSequence) }
+
+func eachSequence(t *testing.T) {
 	for _, s := range sequences {
 		t.Run(s.name, func(t *testing.T) {
 			m := s.run(t)

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/internal/testmarket"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -61,7 +62,7 @@ func newCrowd(t *testing.T, ctx context.Context, seed uint64, n int, make func(n
 	for i := range 2 * n {
 		p, err := testmarket.NewPeer(w.bank, uint64(i+1))
 		require.NoError(t, err)
-		p.Book, p.Idle = true, 5*time.Minute
+		p.Book, p.Idle, p.Stream = true, 5*time.Minute, testutil.OverStreams(t)
 		p.Config = func(c *retrievalimpl.ProviderConfig) {
 			c.MaxDealsPerPeer, c.MaxUnpaidBytes, c.MaxUnpaidEnds = 1000, 1<<40, 1<<30
 		}
@@ -265,7 +266,9 @@ func seed() uint64 {
 
 // TestThousandDeals: random sizes and asks, with cancels, lost connections and restarts: no deal hangs, and the money is exact on
 // both sides. The bubble ends only when every goroutine has.
-func TestThousandDeals(t *testing.T) {
+func TestThousandDeals(t *testing.T) { testutil.EachTransport(t, thousandDeals) }
+
+func thousandDeals(t *testing.T) {
 	waves, each := 25, 40
 	if testing.Short() {
 		waves = 3
@@ -324,7 +327,9 @@ func TestThousandDeals(t *testing.T) {
 }
 
 // TestFiftyDeals is TestThousandDeals over real TCP.
-func TestFiftyDeals(t *testing.T) {
+func TestFiftyDeals(t *testing.T) { testutil.EachTransport(t, fiftyDeals) }
+
+func fiftyDeals(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	w := newCrowd(t, ctx, seed(), 3, func(_ uint64, p *testmarket.Peer) { p.Idle = 10 * time.Second })

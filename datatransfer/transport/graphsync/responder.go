@@ -49,6 +49,7 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 		return
 	}
 	asked.Tell(t.handler(), chid)
+	t.bound(chid)
 	b, terr := t.accept(chid, request.ID())
 	if terr != nil {
 		ha.TerminateWithError(terr)

@@ -46,6 +46,9 @@ func RegisterCompletedResponseListener(l func(channelID datatransfer.ChannelID))
 	return func(t *Transport) { t.onResponseDone = l }
 }
 
+// OnBind is told when a channel has a request or response of this transport.
+func OnBind(f func(datatransfer.ChannelID)) Option { return func(t *Transport) { t.bound = f } }
+
 // Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
 type Transport struct {
 	gs             graphsync.GraphExchange
@@ -53,6 +56,7 @@ type Transport struct {
 	supported      []graphsync.ExtensionName
 	onRequestDone  func(datatransfer.ChannelID)
 	onResponseDone func(datatransfer.ChannelID)
+	bound          func(datatransfer.ChannelID)
 	events         atomic.Pointer[datatransfer.EventsHandler]
 	unregister     []graphsync.UnregisterHookFunc
 	ctx            context.Context
@@ -111,7 +115,7 @@ func NewTransport(peerID peer.ID, gs graphsync.GraphExchange, options ...Option)
 	t := &Transport{
 		gs: gs, self: peerID, supported: defaultExtensions, ctx: ctx, cancel: cancel,
 		channels: map[datatransfer.ChannelID]*channel{}, requests: map[graphsync.RequestID]*channel{}, stores: map[datatransfer.ChannelID]*store{},
-		links: map[datatransfer.ChannelID]uint64{},
+		links: map[datatransfer.ChannelID]uint64{}, bound: func(datatransfer.ChannelID) {},
 	}
 	for _, o := range options {
 		o(t)
@@ -235,6 +239,7 @@ func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
 	if err != nil {
 		return err
 	}
+	t.bound(chid)
 	if key, again := t.dedupKey(chid); again {
 		exts = append(exts, graphsync.ExtensionData{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString(key)})
 	}

@@ -1,0 +1,165 @@
+// Package router lets a manager use two transports as one: a fast one for peers that speak it, and one that everybody speaks. It
+// chooses when a channel is opened or restarted, and remembers which one carries it.
+package router
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Carrier is a transport with what both transports of this module have beside the published interface.
+type Carrier interface {
+	dt.PauseableTransport
+	UseStore(dt.ChannelID, ipld.LinkSystem) error
+	MaxLinks(dt.ChannelID, uint64)
+	PeerAway(peer.ID)
+}
+
+// Fast is the transport that is preferred.
+type Fast interface {
+	Carrier
+	// Opening tells whether a request of a channel is being decided on.
+	Opening(dt.ChannelID) bool
+}
+
+// failedFor is how long a peer that did not take the fast transport is served over the other one.
+const failedFor = 10 * time.Minute
+
+// Transport is a datatransfer.PauseableTransport over two others. It is safe for concurrent use.
+type Transport struct {
+	prefers func(peer.ID) bool
+	fast    Fast
+	slow    Carrier
+
+	mu     sync.Mutex
+	onFast map[dt.ChannelID]bool
+	failed map[peer.ID]time.Time
+}
+
+// New makes a router; Join gives it its transports. prefers tells whether a peer may speak the fast one.
+func New(prefers func(peer.ID) bool) *Transport {
+	return &Transport{prefers: prefers, onFast: map[dt.ChannelID]bool{}, failed: map[peer.ID]time.Time{}}
+}
+
+// Join sets the transports. They tell FastBound and SlowBound when they carry a channel.
+func (t *Transport) Join(fast Fast, slow Carrier) { t.fast, t.slow = fast, slow }
+
+// FastBound notes that a channel is carried by the fast transport.
+func (t *Transport) FastBound(chid dt.ChannelID) { t.bound(chid, true, t.slow) }
+
+// SlowBound notes that a channel is carried by the other one.
+func (t *Transport) SlowBound(chid dt.ChannelID) { t.bound(chid, false, t.fast) }
+
+// bound ends what the other transport still does for a channel.
+func (t *Transport) bound(chid dt.ChannelID, fast bool, other Carrier) {
+	t.mu.Lock()
+	was, known := t.onFast[chid]
+	t.onFast[chid] = fast
+	t.mu.Unlock()
+	if known && was != fast {
+		ctx, cancel := shared.Lifetime() // it returns at once
+		defer cancel()
+		_ = other.CloseChannel(ctx, chid)
+	}
+}
+
+// OnFast tells whether a channel is carried by the fast transport.
+func (t *Transport) OnFast(chid dt.ChannelID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.onFast[chid]
+}
+
+func (t *Transport) of(chid dt.ChannelID) Carrier {
+	if t.fast.Opening(chid) || t.OnFast(chid) {
+		return t.fast
+	}
+	return t.slow
+}
+
+// OpenChannel implements datatransfer.Transport.
+func (t *Transport) OpenChannel(ctx context.Context, sender peer.ID, chid dt.ChannelID, root ipld.Link, selector ipld.Node, state dt.ChannelState, msg dt.Message) error {
+	if t.takesFast(sender) {
+		err := t.fast.OpenChannel(ctx, sender, chid, root, selector, state, msg)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		t.mu.Lock()
+		t.failed[sender] = time.Now().Add(failedFor)
+		t.mu.Unlock()
+	}
+	return t.slow.OpenChannel(ctx, sender, chid, root, selector, state, msg)
+}
+
+func (t *Transport) takesFast(p peer.ID) bool {
+	t.mu.Lock()
+	until, bad := t.failed[p]
+	if bad && time.Now().After(until) {
+		delete(t.failed, p)
+		bad = false
+	}
+	t.mu.Unlock()
+	return !bad && t.prefers(p)
+}
+
+// CloseChannel implements datatransfer.Transport.
+func (t *Transport) CloseChannel(ctx context.Context, chid dt.ChannelID) error {
+	return t.of(chid).CloseChannel(ctx, chid)
+}
+
+// PauseChannel implements datatransfer.PauseableTransport.
+func (t *Transport) PauseChannel(ctx context.Context, chid dt.ChannelID) error {
+	return t.of(chid).PauseChannel(ctx, chid)
+}
+
+// ResumeChannel implements datatransfer.PauseableTransport.
+func (t *Transport) ResumeChannel(ctx context.Context, msg dt.Message, chid dt.ChannelID) error {
+	return t.of(chid).ResumeChannel(ctx, msg, chid)
+}
+
+// SetEventHandler implements datatransfer.Transport.
+func (t *Transport) SetEventHandler(h dt.EventsHandler) error {
+	return errors.Join(t.slow.SetEventHandler(h), t.fast.SetEventHandler(h))
+}
+
+// CleanupChannel implements datatransfer.Transport.
+func (t *Transport) CleanupChannel(chid dt.ChannelID) {
+	t.fast.CleanupChannel(chid)
+	t.slow.CleanupChannel(chid)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.onFast, chid)
+}
+
+// Shutdown implements datatransfer.Transport.
+func (t *Transport) Shutdown(ctx context.Context) error {
+	return errors.Join(t.fast.Shutdown(ctx), t.slow.Shutdown(ctx))
+}
+
+// UseStore sets the store of a channel, whichever transport carries it.
+func (t *Transport) UseStore(chid dt.ChannelID, ls ipld.LinkSystem) error {
+	return errors.Join(t.fast.UseStore(chid, ls), t.slow.UseStore(chid, ls))
+}
+
+// MaxLinks bounds how many links a channel may follow.
+func (t *Transport) MaxLinks(chid dt.ChannelID, n uint64) {
+	t.fast.MaxLinks(chid, n)
+	t.slow.MaxLinks(chid, n)
+}
+
+// PeerAway ends what is going on with a peer whose connection is gone.
+func (t *Transport) PeerAway(p peer.ID) {
+	t.fast.PeerAway(p)
+	t.slow.PeerAway(p)
+}
+
+// OpensPaused marks a transport that, when a channel is opened with an answer that says paused, pauses by itself.
+func (t *Transport) OpensPaused() {}

@@ -1,0 +1,225 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+)
+
+// gate is where a sender waits: whether it is paused, what it has to say first, and how it is woken.
+type gate struct {
+	stop func() // of a recipient: tells the sender to stop
+
+	mu      sync.Mutex
+	paused  bool
+	resumes uint64 // grows with each resume
+	out     []dt.Message
+	over    bool // nothing is said any more
+	wake    chan struct{}
+}
+
+func (g *gate) ring() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// resume ends a pause; a message is said before the next block. It reports whether the sender still listens.
+func (g *gate) resume(msg dt.Message) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over || len(g.out) >= maxQueued {
+		return false
+	}
+	g.paused = false
+	g.resumes++
+	if msg != nil {
+		g.out = append(g.out, msg)
+	}
+	g.ring()
+	return true
+}
+
+const maxQueued = 64
+
+func (g *gate) pause() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.paused = true
+}
+
+// pauseUnless pauses if there was no resume since the count was read: one that came meanwhile ended this pause.
+func (g *gate) pauseUnless(since uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.resumes == since {
+		g.paused = true
+	}
+}
+
+func (g *gate) count() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.resumes
+}
+
+// take returns what is to be said, and whether the sender is paused.
+func (g *gate) take() (out []dt.Message, paused bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out, g.out = g.out, nil
+	return out, g.paused
+}
+
+// end closes the gate and returns what was not said.
+func (g *gate) end() []dt.Message {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.over = true
+	out := g.out
+	g.out = nil
+	return out
+}
+
+// PauseChannel implements datatransfer.PauseableTransport. A sender stops after the block that it is at; a recipient ends its stream
+// and asks from its position when it resumes.
+func (t *Transport) PauseChannel(_ context.Context, chid dt.ChannelID) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil {
+		t.mu.Unlock()
+		return dt.ErrChannelNotFound
+	}
+	if !c.sending && !c.opening {
+		t.mu.Unlock()
+		t.hold(chid)
+		return nil
+	}
+	c.wish++
+	r := c.run
+	t.mu.Unlock()
+	if r != nil {
+		r.gate.pause()
+	}
+	return nil
+}
+
+// hold ends the stream of a recipient until it is resumed.
+func (t *Transport) hold(chid dt.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || c.sending {
+		t.mu.Unlock()
+		return
+	}
+	c.wish++
+	c.held = true
+	r := c.run
+	t.mu.Unlock()
+	if r != nil && r.gate.stop != nil {
+		r.gate.stop()
+	}
+}
+
+var (
+	errNotHeld = errors.New("the channel is not paused by this side")
+	// errAway means that the recipient is not there at the moment: its next question decides anew whether data flows.
+	errAway = errors.New("the recipient is away")
+)
+
+// ResumeChannel implements datatransfer.PauseableTransport. msg travels with the resumption; an error means that it has to go
+// another way.
+func (t *Transport) ResumeChannel(_ context.Context, msg dt.Message, chid dt.ChannelID) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil {
+		t.mu.Unlock()
+		return dt.ErrChannelNotFound
+	}
+	if c.opening {
+		defer t.mu.Unlock()
+		if msg != nil && len(c.queued) < maxQueued {
+			c.queued = append(c.queued, msg)
+		}
+		c.resume = true
+		return nil
+	}
+	c.wish++
+	if !c.sending {
+		return t.resumeRecipient(c, msg)
+	}
+	r := c.run
+	t.mu.Unlock()
+	if r == nil || !r.gate.resume(msg) {
+		return errAway
+	}
+	return nil
+}
+
+// resumeRecipient asks for the rest. It is called with mu held, and unlocks it.
+func (t *Transport) resumeRecipient(c *channel, msg dt.Message) error {
+	if msg == nil || !c.held {
+		t.mu.Unlock()
+		return errNotHeld
+	}
+	c.held = false
+	chid, wish, r := c.id, c.wish, c.run
+	t.mu.Unlock()
+	t.group.Go(func() {
+		if r != nil {
+			select {
+			case <-r.done:
+			case <-t.ctx.Done():
+				return
+			}
+		}
+		t.undelivered(chid, msg, t.askRest(chid, wish, msg))
+	})
+	return nil
+}
+
+// askRest asks for what follows the position of a recipient.
+func (t *Transport) askRest(chid dt.ChannelID, wish uint64, msg dt.Message) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || c.wish != wish {
+		t.mu.Unlock()
+		return nil // another wish came since
+	}
+	a := c.ask
+	a.question.msg, a.question.has, a.question.held, a.again, a.retried = msg, c.has, false, true, false
+	t.mu.Unlock()
+	return t.request(chid, a)
+}
+
+// askAgain asks once more for everything that is not here, if blocks are missing after a question that skipped some: sender and
+// recipient may count differently.
+func (t *Transport) askAgain(chid dt.ChannelID) bool {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || !c.ask.again || c.ask.retried {
+		t.mu.Unlock()
+		return false
+	}
+	a := c.ask
+	a.question.has, a.retried = 0, true
+	c.has = 0
+	t.mu.Unlock()
+	return t.request(chid, a) == nil
+}
+
+// undelivered hands a message back that did not leave with a resumption.
+func (t *Transport) undelivered(chid dt.ChannelID, msg dt.Message, err error) {
+	if err == nil || msg == nil {
+		return
+	}
+	t.log(chid, err)
+	if h, ok := t.handler().(interface {
+		Undelivered(dt.ChannelID, dt.Message)
+	}); ok {
+		h.Undelivered(chid, msg)
+	}
+}

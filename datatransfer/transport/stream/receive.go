@@ -1,0 +1,418 @@
+package stream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+
+	"bytes"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+var (
+	errVerification = errors.New("data failed verification")
+	errHeld         = errors.New("paused by the recipient")
+	errGap          = errors.New("a block that should be here is missing")
+	errMissing      = errors.New("the provider misses a block")
+	errCut          = errors.New("stream broke off")
+	errIncomplete   = errors.New("the sender ended before everything was sent")
+)
+
+// request opens a stream for what a recipient asks for.
+func (t *Transport) request(chid dt.ChannelID, a ask) error {
+	ctx, cancel := context.WithTimeout(a.ctx, openLimit)
+	defer cancel()
+	s, err := t.host.NewStream(ctx, a.sender, ProtocolID)
+	if err != nil {
+		return err
+	}
+	t.bound(chid)
+	rc := &recipient{t: t, in: bufio.NewReaderSize(uncut{s}, 64<<10), question: &a.question, has: a.question.has, seen: seen{}}
+	rc.blocks.r = rc.in
+	t.mu.Lock()
+	r, old, err := t.bind(chid, s, a.ctx)
+	if err == nil {
+		rc.r, r.gate.stop = r, rc.stop
+		c := t.channels[chid]
+		c.sending, c.held, c.ask, c.has = false, a.question.held, a, max(c.has, a.question.has)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		_ = s.Reset()
+		return err
+	}
+	if old != nil {
+		old.kill()
+	}
+	stop := context.AfterFunc(t.ctx, r.kill)
+	work := func() {
+		defer close(r.done)
+		defer r.cancel()
+		defer stop()
+		t.receive(rc, a)
+	}
+	if !t.group.Go(work) {
+		r.kill()
+		close(r.done)
+	}
+	return nil
+}
+
+// recipient is the receiving end of a stream.
+type recipient struct {
+	t        *Transport
+	r        *run
+	ls       ipld.LinkSystem
+	in       *bufio.Reader
+	blocks   sections
+	question *question // until it is asked
+	has      int64
+	seen     seen
+	stopping atomic.Bool // the sender was told to stop: what still comes is not taken
+	how      outcome
+	text     string
+}
+
+func (t *Transport) receive(rc *recipient, a ask) {
+	r := rc.r
+	defer context.AfterFunc(r.ctx, func() { _ = r.stream.Reset() })()
+	var limit uint64
+	rc.ls, limit = t.storeOf(r.chid)
+	err := t.handler().OnChannelOpened(r.chid)
+	if err != nil {
+		t.log(r.chid, err)
+		t.abandon(r)
+		return
+	}
+	if !a.question.held {
+		err = walk(&rc.ls, a.question.root, a.question.selector, limit, rc.visit)
+	}
+	if err == nil && !rc.needless() {
+		if err = rc.ask(); err == nil {
+			err = rc.rest(nil)
+		}
+	}
+	t.ended(r, rc, err)
+}
+
+// abandon ends a stream that the events handler does not want.
+func (t *Transport) abandon(r *run) {
+	r.kill()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[r.chid]; c != nil && c.run == r {
+		delete(t.channels, r.chid)
+	}
+}
+
+// needless tells that everything is here and that nobody has to hear of it: what is here already is never proposed, and an accepted
+// push that brings nothing ends with the word of the recipient.
+func (rc *recipient) needless() bool {
+	if rc.question == nil {
+		return false
+	}
+	switch m := rc.question.msg.(type) {
+	case dt.Request:
+		return m.IsNew()
+	case dt.Response:
+		return m.IsNew() && !m.IsPaused()
+	}
+	return false
+}
+
+// ask asks for what follows the blocks that are here, once.
+func (rc *recipient) ask() error {
+	q := rc.question
+	if q == nil {
+		return nil
+	}
+	rc.question = nil
+	q.has = rc.has
+	body, err := q.marshal()
+	if err != nil {
+		return err
+	}
+	return rc.write(frame(kindAsk, body))
+}
+
+func (rc *recipient) write(data []byte) error {
+	_ = rc.r.stream.SetWriteDeadline(time.Now().Add(askLimit))
+	_, err := rc.r.stream.Write(data)
+	return cut(err)
+}
+
+// cut marks an error of the stream itself: it says nothing about what came over it.
+func cut(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errCut, err)
+}
+
+// uncut reads a stream that has to go on: its end is an error too.
+type uncut struct{ io.Reader }
+
+// Read implements io.Reader.
+func (u uncut) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	return n, cut(err)
+}
+
+// stop tells the sender to send no more; what is on its way is thrown away.
+func (rc *recipient) stop() {
+	if rc.stopping.CompareAndSwap(false, true) {
+		_ = rc.write(frame(kindStop, nil))
+		_ = rc.r.stream.CloseWrite()
+		_ = rc.r.stream.SetReadDeadline(time.Now().Add(closeLimit))
+	}
+}
+
+// visit takes the next block of the traversal: out of the store if it is there already, else off the stream.
+func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
+	if data, ok := inlined(c); ok {
+		return data, nil
+	}
+	if again := rc.seen.add(c); again || index <= rc.has {
+		if again && index > rc.has {
+			if err := rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, 0, index, false); err != nil {
+				return nil, rc.pause(err)
+			}
+		}
+		if leaf {
+			return nil, nil
+		}
+		data, err := load(&rc.ls, c)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", errGap, c, err)
+		}
+		return data, nil
+	}
+	if data, ok := rc.here(c, index); ok {
+		return data, rc.pause(rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, false))
+	}
+	data, err := rc.next(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := save(&rc.ls, c, data); err != nil {
+		return nil, fmt.Errorf("store block %s: %w", c, err)
+	}
+	rc.t.moved(rc.r, index)
+	if err := rc.pause(rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, true)); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// here takes a block out of the store that comes before the first one that has to be asked for.
+func (rc *recipient) here(c cid.Cid, index int64) ([]byte, bool) {
+	if rc.question == nil {
+		return nil, false
+	}
+	data, err := load(&rc.ls, c)
+	if err != nil || verify(c, data) != nil {
+		return nil, false
+	}
+	rc.has = index
+	rc.t.moved(rc.r, index)
+	return data, true
+}
+
+// pause stops the sender if that is what an error says.
+func (rc *recipient) pause(err error) error {
+	if !errors.Is(err, dt.ErrPause) {
+		return err
+	}
+	rc.t.hold(rc.r.chid)
+	return errHeld
+}
+
+// moved notes how far the blocks of a channel have come.
+func (t *Transport) moved(r *run, index int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[r.chid]; c != nil && c.run == r {
+		c.has = max(c.has, index)
+	}
+}
+
+// next reads frames until the section of a block is there.
+func (rc *recipient) next(want cid.Cid) ([]byte, error) {
+	if err := rc.ask(); err != nil {
+		return nil, err
+	}
+	for rc.blocks.left == 0 || rc.stopping.Load() {
+		if rc.stopping.Load() {
+			return nil, errHeld
+		}
+		if err := rc.frame(); err != nil {
+			return nil, err
+		}
+	}
+	return rc.blocks.next(want)
+}
+
+var errEnded = errors.New("the sender has ended")
+
+// frame reads one frame. Of a frame of blocks it reads the head only.
+func (rc *recipient) frame() error {
+	if _, err := rc.in.Peek(1); err != nil { // a pause may be long
+		return err
+	}
+	if !rc.stopping.Load() {
+		_ = rc.r.stream.SetReadDeadline(time.Now().Add(frameLimit))
+	}
+	k, size, err := readHeader(rc.in)
+	if err != nil {
+		return unexpected(err)
+	}
+	if !rc.stopping.Load() {
+		_ = rc.r.stream.SetReadDeadline(time.Now().Add(frameLimit * time.Duration(1+size>>20)))
+		defer func() {
+			if k != kindBlocks && !rc.stopping.Load() {
+				_ = rc.r.stream.SetReadDeadline(time.Time{})
+			}
+		}()
+	}
+	switch k {
+	case kindBlocks:
+		rc.blocks.left = size
+		if size == 0 {
+			return fmt.Errorf("%w: an empty frame", errWrongBlock)
+		}
+		return nil
+	case kindMessage, kindEnd:
+		body, err := readBody(rc.in, size)
+		if err != nil {
+			return err
+		}
+		if k == kindMessage {
+			return rc.message(body)
+		}
+		return rc.end(body)
+	}
+	return fmt.Errorf("a sender sent a frame of kind %d", k)
+}
+
+func (rc *recipient) end(body []byte) error {
+	if len(body) == 0 {
+		return errors.New("an end without an outcome")
+	}
+	rc.how, rc.text = outcome(body[0]), string(body[1:])
+	return errEnded
+}
+
+// message lets the handler take a message of the sender.
+func (rc *recipient) message(body []byte) error {
+	msg, err := message.FromNet(bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	var answer dt.Message
+	switch m := msg.(type) {
+	case dt.Response:
+		err = rc.t.handler().OnResponseReceived(rc.r.chid, m)
+	case dt.Request:
+		var resp dt.Response
+		if resp, err = rc.t.handler().OnRequestReceived(rc.r.chid, m); resp != nil {
+			answer = resp
+		}
+	}
+	if answer != nil && !rc.stopping.Load() {
+		out, xerr := messageFrame(answer)
+		if xerr == nil {
+			xerr = rc.write(out)
+		}
+		rc.t.log(rc.r.chid, xerr)
+	}
+	switch {
+	case errors.Is(err, dt.ErrPause):
+		rc.t.hold(rc.r.chid)
+	case errors.Is(err, dt.ErrResume): // says that this side need not wait for the other any more: it does not
+	default:
+		return err
+	}
+	return nil
+}
+
+// rest reads what the sender still says after the last block, or after a pause.
+func (rc *recipient) rest(err error) error {
+	for err == nil {
+		if rc.blocks.left > 0 {
+			if !rc.stopping.Load() {
+				return fmt.Errorf("%w: %d bytes more than were asked for", errWrongBlock, rc.blocks.left)
+			}
+			if _, err := rc.in.Discard(rc.blocks.left); err != nil {
+				return errHeld
+			}
+			rc.blocks.left = 0
+		}
+		err = rc.frame()
+	}
+	switch {
+	case errors.Is(err, errEnded), rc.stopping.Load():
+		return nil
+	}
+	return err
+}
+
+// ended tells the handler how a stream ended.
+func (t *Transport) ended(r *run, rc *recipient, err error) {
+	if errors.Is(err, errHeld) {
+		err = rc.rest(nil)
+	}
+	_ = r.stream.Close()
+	held := rc.stopping.Load() || rc.how == stopped
+	again := errors.Is(err, errGap) || errors.Is(err, errEnded) && rc.how == ended
+	if err != nil || held {
+		_ = r.stream.Reset()
+	}
+	if !t.finish(r, false) {
+		return
+	}
+	lost := errors.Is(err, errCut)
+	t.mu.Lock()
+	if c := t.channels[r.chid]; c != nil && (held || lost) {
+		c.held = true
+	}
+	t.mu.Unlock()
+	switch {
+	case held:
+		return
+	case again && t.askAgain(r.chid):
+		return
+	case lost:
+		t.log(r.chid, t.handler().OnReceiveDataError(r.chid, err))
+		return
+	}
+	t.log(r.chid, t.handler().OnChannelCompleted(r.chid, rc.cause(err)))
+}
+
+// cause says why a transfer failed.
+func (rc *recipient) cause(err error) error {
+	switch {
+	case err == nil && rc.how == ended:
+		return nil
+	case rc.how == missing:
+		return fmt.Errorf("stream failed to complete: %w: %s", errMissing, rc.text)
+	case rc.how == refused:
+		return fmt.Errorf("stream failed to complete: the sender said: %s", rc.text)
+	case errors.Is(err, errEnded):
+		return fmt.Errorf("stream failed to complete: %w", errIncomplete)
+	case errors.Is(err, errWrongBlock), errors.Is(err, errTooManyLinks):
+		return fmt.Errorf("%w: %w", errVerification, err)
+	case err != nil:
+		return fmt.Errorf("stream failed to complete: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,339 @@
+// Package stream moves the blocks of data-transfer channels between two Cartage peers, each channel over one libp2p stream: the
+// messages of data transfer as they are, and blocks in the order of the traversal, as sections of a CAR. The recipient walks the
+// same selector; a block that is not the one that follows, or is not what its CID says, is neither stored nor counted
+// (docs/protocol/stream.md).
+//
+// A sender sends until it is paused; the flow control of the stream keeps it from being faster than the store of the recipient. A
+// recipient that pauses ends its stream, and asks from its position when it goes on.
+//
+// No lock of this package is held across a call of the events handler.
+package stream
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipld/go-ipld-prime"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// ProtocolID is the protocol of the streams.
+const ProtocolID = protocol.ID("/cartage/stream/1.0.0")
+
+// Limits of a stream.
+const (
+	openLimit    = 10 * time.Second
+	askLimit     = 30 * time.Second // until a question has come
+	frameLimit   = time.Minute      // for a frame that has begun, and for each MiB of it
+	writeLimit   = 5 * time.Minute  // for one write to a recipient that takes nothing
+	closeLimit   = time.Minute      // for a recipient to take the rest
+	dismissLimit = time.Second      // for a last word
+	maxInbound   = 1024             // streams of one peer
+)
+
+// Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
+type Transport struct {
+	host   host.Host
+	ls     ipld.LinkSystem
+	bound  func(dt.ChannelID)
+	events atomic.Pointer[dt.EventsHandler]
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  shared.Group
+
+	mu       sync.Mutex
+	closed   bool
+	channels map[dt.ChannelID]*channel
+	stores   map[dt.ChannelID]ipld.LinkSystem
+	links    map[dt.ChannelID]uint64
+	inbound  map[peer.ID]int
+}
+
+// channel is what this transport knows of a channel; Transport.mu guards it.
+type channel struct {
+	id      dt.ChannelID
+	run     *run // the running stream, if there is one
+	sending bool
+	away    bool // the recipient paused or went away
+	wish    uint64
+
+	// Of a sender whose first question is being decided on.
+	opening bool
+	resume  bool
+	queued  []dt.Message
+
+	// Of a recipient.
+	ask  ask
+	held bool // paused by this side: no stream is to run
+	has  int64
+}
+
+// ask is what a recipient asks for; its context bounds every stream of the channel.
+type ask struct {
+	ctx      context.Context
+	sender   peer.ID
+	question question
+	again    bool // the position was told
+	retried  bool // a gap was found in what came, and asked for once more
+}
+
+// run is one stream of a channel.
+type run struct {
+	chid   dt.ChannelID
+	stream network.Stream
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+	gate   gate
+}
+
+// kill ends a stream at once.
+func (r *run) kill() {
+	r.cancel()
+	_ = r.stream.Reset()
+}
+
+// dismiss ends a stream for good: a recipient is told that no more comes.
+func (r *run) dismiss() {
+	if r.gate.stop != nil {
+		r.kill()
+		return
+	}
+	r.gate.mu.Lock()
+	r.gate.over = true
+	r.gate.ring()
+	r.gate.mu.Unlock()
+	stop := time.AfterFunc(dismissLimit, r.kill)
+	context.AfterFunc(r.ctx, func() { stop.Stop() })
+}
+
+// Option changes a transport.
+type Option func(*Transport)
+
+// OnBind is told when a channel has a stream of this transport.
+func OnBind(f func(dt.ChannelID)) Option { return func(t *Transport) { t.bound = f } }
+
+// New makes a transport on a host. Channels without a store of their own read and write through ls.
+func New(h host.Host, ls ipld.LinkSystem, options ...Option) *Transport {
+	t := &Transport{host: h, ls: ls, bound: func(dt.ChannelID) {}, channels: map[dt.ChannelID]*channel{}, stores: map[dt.ChannelID]ipld.LinkSystem{},
+		links: map[dt.ChannelID]uint64{}, inbound: map[peer.ID]int{}}
+	t.ctx, t.cancel = shared.Lifetime()
+	for _, o := range options {
+		o(t)
+	}
+	return t
+}
+
+// SetEventHandler implements datatransfer.Transport: from now on streams are taken.
+func (t *Transport) SetEventHandler(events dt.EventsHandler) error {
+	if !t.events.CompareAndSwap(nil, &events) {
+		return dt.ErrHandlerAlreadySet
+	}
+	t.host.SetStreamHandler(ProtocolID, t.incoming)
+	return nil
+}
+
+func (t *Transport) handler() dt.EventsHandler { return *t.events.Load() }
+
+func (t *Transport) log(chid dt.ChannelID, err error) {
+	if err != nil {
+		slog.Debug("data-transfer event refused", "channel", chid, "error", err)
+	}
+}
+
+// OpensPaused marks a transport that, when a channel is opened with an answer that says paused, pauses by itself.
+func (t *Transport) OpensPaused() {}
+
+// Opening tells whether a question about a channel is being decided on.
+func (t *Transport) Opening(chid dt.ChannelID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	return c != nil && c.opening
+}
+
+// OpenChannel implements datatransfer.Transport. ctx bounds the channel. An error means that the peer did not take a stream.
+func (t *Transport) OpenChannel(ctx context.Context, sender peer.ID, chid dt.ChannelID, root ipld.Link, selector ipld.Node, state dt.ChannelState, msg dt.Message) error {
+	if t.events.Load() == nil {
+		return dt.ErrHandlerNotSet
+	}
+	l, ok := root.(cidlink.Link)
+	if !ok {
+		return errors.New("the root of a channel is a CID")
+	}
+	t.stopCurrent(ctx, chid)
+	a := ask{ctx: ctx, sender: sender, question: question{root: l.Cid, selector: selector, msg: msg, held: pausedAnswer(msg)}}
+	if state != nil {
+		a.question.has, a.again = state.ReceivedCidsTotal(), true
+	}
+	return t.request(chid, a)
+}
+
+// pausedAnswer tells whether a push is accepted paused: the answer travels with the question, and nothing is to be sent yet.
+func pausedAnswer(msg dt.Message) bool {
+	r, ok := msg.(dt.Response)
+	return ok && (r.IsNew() || r.IsRestart()) && r.IsPaused()
+}
+
+// bind makes a stream the current one of its channel; the old one is returned. mu is held.
+func (t *Transport) bind(chid dt.ChannelID, s network.Stream, parent context.Context) (*run, *run, error) {
+	if t.closed {
+		return nil, nil, errors.New("transport is shut down")
+	}
+	c := t.channels[chid]
+	if c == nil {
+		c = &channel{id: chid}
+		t.channels[chid] = c
+	}
+	old := c.run
+	r := &run{chid: chid, stream: s, done: make(chan struct{})}
+	r.ctx, r.cancel = context.WithCancel(parent)
+	r.gate.wake = make(chan struct{}, 1)
+	c.run, c.away, c.held = r, false, false
+	return r, old, nil
+}
+
+// finish forgets a stream that has ended, and tells whether it was the current one of its channel.
+func (t *Transport) finish(r *run, away bool) (current bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[r.chid]
+	if c == nil || c.run != r {
+		return false
+	}
+	c.run, c.away = nil, away
+	return true
+}
+
+// stopCurrent ends the running stream of a channel and waits a moment for its end, so that a restart does not mix with it.
+func (t *Transport) stopCurrent(ctx context.Context, chid dt.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil || c.run == nil {
+		t.mu.Unlock()
+		return
+	}
+	r := c.run
+	c.run = nil
+	t.mu.Unlock()
+	r.kill()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+}
+
+// storeOf returns the store and the bound of a channel.
+func (t *Transport) storeOf(chid dt.ChannelID) (ipld.LinkSystem, uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ls, ok := t.stores[chid]
+	if !ok {
+		ls = t.ls
+	}
+	return ls, t.links[chid]
+}
+
+// UseStore makes the streams of a channel read and write through lsys. Called again it keeps the first store while a stream runs
+// and replaces it otherwise.
+func (t *Transport) UseStore(chid dt.ChannelID, lsys ipld.LinkSystem) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, have := t.stores[chid]
+	if c := t.channels[chid]; !have || c == nil || c.run == nil {
+		t.stores[chid] = lsys
+	}
+	return nil
+}
+
+// MaxLinks bounds how many links the streams of a channel may follow on this side; 0 is no bound of the channel's own.
+func (t *Transport) MaxLinks(chid dt.ChannelID, n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.links[chid] = n
+}
+
+// CloseChannel implements datatransfer.Transport; without a stream it returns at once.
+func (t *Transport) CloseChannel(_ context.Context, chid dt.ChannelID) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	if c == nil {
+		t.mu.Unlock()
+		return dt.ErrChannelNotFound
+	}
+	r := c.run
+	c.run = nil
+	c.wish++
+	t.mu.Unlock()
+	if r != nil {
+		r.dismiss()
+	}
+	return nil
+}
+
+// CleanupChannel implements datatransfer.Transport: a running stream is ended, everything is freed.
+func (t *Transport) CleanupChannel(chid dt.ChannelID) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	delete(t.channels, chid)
+	delete(t.stores, chid)
+	delete(t.links, chid)
+	var r *run
+	if c != nil {
+		r, c.run = c.run, nil
+		c.wish++
+	}
+	t.mu.Unlock()
+	if r != nil {
+		r.dismiss()
+	}
+}
+
+// PeerAway ends the streams with a peer whose connection is gone; the recipient has to ask again.
+func (t *Transport) PeerAway(p peer.ID) {
+	t.mu.Lock()
+	var gone []*run
+	for id, c := range t.channels {
+		if c.run != nil && id.OtherParty(t.host.ID()) == p {
+			gone = append(gone, c.run)
+			c.run, c.away, c.held = nil, c.sending, !c.sending
+		}
+	}
+	t.mu.Unlock()
+	for _, r := range gone {
+		r.kill()
+	}
+}
+
+// Shutdown implements datatransfer.Transport: all goroutines have ended, unless ctx ends first.
+func (t *Transport) Shutdown(ctx context.Context) error {
+	t.mu.Lock()
+	t.closed = true
+	var runs []*run
+	for _, c := range t.channels {
+		if c.run != nil {
+			runs = append(runs, c.run)
+		}
+	}
+	t.channels = map[dt.ChannelID]*channel{}
+	t.mu.Unlock()
+	t.host.RemoveStreamHandler(ProtocolID)
+	t.cancel()
+	for _, r := range runs {
+		r.kill()
+	}
+	return t.group.Close(ctx)
+}

@@ -1,0 +1,135 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/linking"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// visit is called for each link of a traversal, in order; the first has index 1, and a block that is linked twice is visited
+// twice, as by graphsync. The bytes are needed for the links below; of a leaf none have to be returned.
+type visit func(c cid.Cid, index int64, leaf bool) ([]byte, error)
+
+// maxLinks bounds a traversal that has no bound of its own.
+const maxLinks = 1 << 32
+
+var errTooManyLinks = errors.New("the traversal follows too many links")
+
+// walk visits what a selector selects below a root. Both sides of a channel walk the same way, so that the order of blocks needs no
+// words. Everything is walked without building nodes; any other selector is left to the traversal of IPLD.
+func walk(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, limit uint64, v visit) error {
+	if limit == 0 || limit > maxLinks {
+		limit = maxLinks
+	}
+	index := int64(0)
+	next := func(c cid.Cid, leaf bool) ([]byte, error) {
+		index++
+		if uint64(index) > limit {
+			return nil, fmt.Errorf("%w: the limit is %d", errTooManyLinks, limit)
+		}
+		if len(c.Bytes()) > maxCid {
+			return nil, fmt.Errorf("CID %s is longer than %d bytes", c, maxCid)
+		}
+		return v(c, index, leaf)
+	}
+	if shared.SameNode(selector, shared.AllSelector()) {
+		return walkAll(root, next)
+	}
+	return walkSome(ls, root, selector, next)
+}
+
+func walkAll(root cid.Cid, next func(cid.Cid, bool) ([]byte, error)) error {
+	stack := [][]cid.Cid{{root}}
+	for len(stack) > 0 {
+		top := &stack[len(stack)-1]
+		if len(*top) == 0 {
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		c := (*top)[0]
+		*top = (*top)[1:]
+		if leaf(c) {
+			if _, err := next(c, true); err != nil {
+				return err
+			}
+			continue
+		}
+		data, err := next(c, false)
+		if err != nil {
+			return err
+		}
+		links, err := linksOf(c, data)
+		if err != nil {
+			return fmt.Errorf("block %s: %w", c, err)
+		}
+		if len(links) > 0 {
+			stack = append(stack, links)
+		}
+	}
+	return nil
+}
+
+func walkSome(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, next func(cid.Cid, bool) ([]byte, error)) error {
+	mine := *ls
+	mine.TrustedStorage = true // next has checked
+	mine.StorageReadOpener = func(_ linking.LinkContext, l ipld.Link) (io.Reader, error) {
+		cl, ok := l.(cidlink.Link)
+		if !ok {
+			return nil, fmt.Errorf("link of type %T", l)
+		}
+		data, err := next(cl.Cid, false)
+		if err != nil {
+			return nil, err
+		}
+		return bytes.NewReader(bytes.Clone(data)), nil // nodes keep what they were made of
+	}
+	return carstore.WalkSelector(&mine, root, selector, nil)
+}
+
+// seen remembers blocks by the end of their hash.
+type seen map[[16]byte]struct{}
+
+// add notes a block, and tells whether it was there.
+func (s seen) add(c cid.Cid) (again bool) {
+	var k [16]byte
+	hash := c.Hash()
+	copy(k[:], hash[max(0, len(hash)-len(k)):])
+	_, again = s[k]
+	if !again {
+		s[k] = struct{}{}
+	}
+	return again
+}
+
+// load reads a block from a store. What it returns may be the store's own and is not to be changed.
+func load(ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
+	r, err := ls.StorageReadOpener(ipld.LinkContext{}, cidlink.Link{Cid: c})
+	if err != nil {
+		return nil, err
+	}
+	if b, ok := r.(*bytes.Buffer); ok {
+		return b.Bytes(), nil
+	}
+	return io.ReadAll(io.LimitReader(r, MaxBlock+1))
+}
+
+// save writes a block into a store.
+func save(ls *ipld.LinkSystem, c cid.Cid, data []byte) error {
+	w, commit, err := ls.StorageWriteOpener(ipld.LinkContext{})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	return commit(cidlink.Link{Cid: c})
+}
