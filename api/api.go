@@ -120,7 +120,7 @@ type RetrieveRequest struct {
 	Provider    string `json:"provider"`
 	Budget      string `json:"budget"`       // empty: free only
 	MaxExposure uint64 `json:"max_exposure"` // bytes; 0: as configured
-	Transport   string `json:"transport"`
+	Transport   string `json:"transport"`    // one of the names below
 	// Output is where the result will be written; the room there is checked before anything is paid. Empty: nowhere.
 	Output string `json:"output,omitempty"`
 }
@@ -245,3 +245,10 @@ func Dial(ctx context.Context, url, token string) (*Node, func(), error) {
 	}
 	return &n, func() { closer() }, nil
 }
+
+// Transports by name: over a stream if the provider speaks it, always over a stream, or always over graphsync.
+const (
+	TransportAuto      = "auto"
+	TransportStream    = "stream"
+	TransportGraphsync = "graphsync"
+)

@@ -64,7 +64,7 @@ func (c *cli) demoCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.price, "price-per-byte", "2", "attoFIL for each byte")
 	cmd.Flags().StringVar(&f.interval, "payment-interval", "1MiB", "bytes sent before a payment is due")
 	cmd.Flags().StringVar(&f.unseal, "unseal-price", "0", "price before the first byte")
-	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto or graphsync")
+	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
 	cmd.Flags().BoolVar(&f.keep, "keep", false, "keep the homes")
 	cmd.MarkFlagsMutuallyExclusive("file", "size")
 	return cmd
@@ -93,6 +93,9 @@ type proc struct {
 }
 
 func (c *cli) demo(ctx context.Context, f demoFlags) (err error) {
+	if err := checkTransport(f.transport); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "cartage-demo-")
 	if err != nil {
 		return err

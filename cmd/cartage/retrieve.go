@@ -36,7 +36,7 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "where to write; - is stdout")
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
 	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "largest payment interval to accept; 0 is what the configuration says (8MiB)")
-	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto or graphsync")
+	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
 	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
 	cmd.Flags().DurationVar(&f.stall, "stall", 2*time.Minute, "give up after so long without progress; the retrieval can be continued")
@@ -54,8 +54,8 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	if f.out == "" {
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")
 	}
-	if f.transport != "auto" && f.transport != "graphsync" {
-		return req, api.Errorf(api.CodeUsage, "", "transport %q is unknown: use auto or graphsync", f.transport)
+	if err := checkTransport(f.transport); err != nil {
+		return req, err
 	}
 	if req.MaxExposure, err = parseSize(f.exposure); err != nil {
 		return req, err
@@ -209,4 +209,13 @@ func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {
 	}
 	fmt.Fprintf(out, "%s: received %s in %.1f s, spent %s attoFIL in %d vouchers\n", f.out, size(r.Received), r.Seconds, r.Spent, r.Vouchers)
 	return nil
+}
+
+// checkTransport refuses the name of a transport that there is not.
+func checkTransport(name string) error {
+	switch name {
+	case api.TransportAuto, api.TransportStream, api.TransportGraphsync:
+		return nil
+	}
+	return api.Errorf(api.CodeUsage, "Use auto, stream or graphsync.", "transport %q is unknown", name)
 }

@@ -99,7 +99,7 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 		if d.ID != id {
 			return
 		}
-		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
+		r.set(func(v *api.Retrieval) { n.show(v, d, r.begun) })
 		if stopped(d) {
 			select {
 			case ended <- d:
@@ -119,11 +119,12 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 	}
 }
 
-func show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
+func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
 	v.ID, v.Status, v.Message = "c"+d.ID.String(), strings.TrimPrefix(d.Status.String(), "DealStatus"), d.Message
 	v.Received, v.Spent = d.TotalReceived, d.FundsSpent.String()
 	v.Owed = clientstates.Terms(&d).Due(d.TotalReceived).String()
 	v.Seconds = time.Since(begun).Seconds()
+	n.carrier(v, d)
 	if d.PaymentInfo != nil {
 		v.PaymentChan = d.PaymentInfo.PayCh.String()
 	}
@@ -141,7 +142,7 @@ func (n *Node) succeed(r *run, root cid.Cid, d rm.ClientDealState) {
 		}
 	}
 	r.set(func(v *api.Retrieval) {
-		show(v, d, r.begun)
+		n.show(v, d, r.begun)
 		v.Done, v.Vouchers = true, vouchers
 		if err != nil {
 			v.Code, v.Message = api.CodeOther, err.Error()

@@ -33,6 +33,8 @@ import (
 	dtimpl "github.com/cartage-dev/cartage/datatransfer/impl"
 	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
 	gstransport "github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
+	"github.com/cartage-dev/cartage/datatransfer/transport/router"
+	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
@@ -72,18 +74,19 @@ func (n *Node) pieces() retrievalimpl.PieceSource {
 
 // Node is a running node. It is safe for concurrent use.
 type Node struct {
-	parts     Parts
-	log       *slog.Logger
-	Host      host.Host
-	manager   dt.Manager
-	transport *gstransport.Transport
-	hub       *retrievalimpl.Hub
-	Client    *retrievalimpl.Client
-	Provider  *retrievalimpl.Provider
-	asks      *askstore.AskStore
-	Payments  *paych.Manager
-	Pieces    *dagstore.Store
-	targets   *targets
+	parts    Parts
+	log      *slog.Logger
+	Host     host.Host
+	manager  dt.Manager
+	router   *router.Transport
+	carriers map[peer.ID]string // what was asked for, by provider; guarded by mu
+	hub      *retrievalimpl.Hub
+	Client   *retrievalimpl.Client
+	Provider *retrievalimpl.Provider
+	asks     *askstore.AskStore
+	Payments *paych.Manager
+	Pieces   *dagstore.Store
+	targets  *targets
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -99,7 +102,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}}
+	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket, n.listen, n.startClient}
 	for _, step := range steps {
@@ -191,9 +194,11 @@ func (n *Node) openTransfer(ctx context.Context) error {
 	gs := gsimpl.New(gctx, checked, emptyLinks(),
 		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
 		gsimpl.RejectAllRequestsByDefault())
-	n.transport = gstransport.NewTransport(n.Host.ID(), gs, gstransport.Checked(checked))
+	n.router = router.New(n.takesStreams)
+	n.router.Join(stream.New(n.Host, emptyLinks(), stream.OnBind(n.router.FastBound)),
+		gstransport.NewTransport(n.Host.ID(), gs, gstransport.Checked(checked), gstransport.OnBind(n.router.SlowBound)))
 	net := dtnet.NewFromLibp2pHost(n.Host, dtnet.RetryParameters(100*time.Millisecond, 5*time.Second, 3, 3))
-	m, err := dtimpl.NewDataTransfer(n.space("/datatransfer"), net, n.transport, dtimpl.ChannelRestartConfig(channelmonitor.Config{
+	m, err := dtimpl.NewDataTransfer(n.space("/datatransfer"), net, n.router, dtimpl.ChannelRestartConfig(channelmonitor.Config{
 		RestartDebounce: time.Duration(cfg.RestartDebounce), RestartBackoff: time.Second, MaxConsecutiveRestarts: max(1, cfg.MaxRestarts),
 		CompleteTimeout: time.Duration(cfg.IdleTimeout),
 		BeforeRestart:   func(ctx context.Context, id dt.ChannelID) error { return n.hub.BeforeRestart(ctx, id) },

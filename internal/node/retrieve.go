@@ -127,7 +127,7 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 		n.mu.Unlock()
 		return r.snapshot(), nil
 	}
-	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Root: root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: "graphsync"}}
+	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Root: root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: api.TransportAuto}}
 	n.runs[root.String()] = r
 	n.mu.Unlock()
 	here, err := n.complete(r, root)
@@ -240,7 +240,7 @@ func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.Retrieve
 	}
 	if ok {
 		id, fresh = d.ID, false
-		r.set(func(v *api.Retrieval) { show(v, d, r.begun) })
+		r.set(func(v *api.Retrieval) { n.show(v, d, r.begun) })
 		if req.Provider != "" {
 			_, _ = n.connect(ctx, req.Provider) // its address may be new
 		}
@@ -266,6 +266,9 @@ func (n *Node) propose(ctx context.Context, r *run, root cid.Cid, req api.Retrie
 	}
 	p, err := n.connect(ctx, req.Provider)
 	if err != nil {
+		return 0, err
+	}
+	if err := n.carry(p, req.Transport); err != nil {
 		return 0, err
 	}
 	q, err := n.query(ctx, p, root)

@@ -71,15 +71,16 @@ func (t *Transport) bound(chid dt.ChannelID, fast bool, other Carrier) {
 	}
 }
 
-// OnFast tells whether a channel is carried by the fast transport.
-func (t *Transport) OnFast(chid dt.ChannelID) bool {
+// OnFast tells whether a channel is carried by the fast transport, and whether one of the two carries it at all.
+func (t *Transport) OnFast(chid dt.ChannelID) (fast, carried bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.onFast[chid]
+	fast, carried = t.onFast[chid]
+	return fast, carried
 }
 
 func (t *Transport) of(chid dt.ChannelID) Carrier {
-	if t.fast.Opening(chid) || t.OnFast(chid) {
+	if fast, _ := t.OnFast(chid); fast || t.fast.Opening(chid) {
 		return t.fast
 	}
 	return t.slow
