@@ -103,6 +103,11 @@ func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt
 	if err := c.Voucher(enc); err != nil {
 		return err
 	}
+	if t, ok := m.transport.(interface {
+		Say(dt.ChannelID, dt.Message) bool
+	}); ok && t.Say(chid, req) { // it costs no stream of its own
+		return nil
+	}
 	if err := m.net.SendMessage(ctx, chid.OtherParty(m.peerID), req); err != nil {
 		_ = c.Apply(dt.Disconnected, err.Error())
 		return fmt.Errorf("Unable to send request: %w", err)

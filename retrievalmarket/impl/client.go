@@ -106,6 +106,10 @@ type clientDeal struct {
 	received  uint64
 	reported  time.Time
 	waiting   bool // the deal needs to hear of each block
+	ongoing   bool // nothing is being paid or waited for
+	paidFor   uint64
+	ahead     bool // vouchers are sent unasked (D7)
+	step      uint64
 	inFull    bool
 	completed bool
 	accepted  bool // the acceptance was told
@@ -191,7 +195,7 @@ func (c *Client) Stop(ctx context.Context) error {
 }
 
 func (c *Client) track(d rm.ClientDealState) *clientDeal {
-	cd := &clientDeal{id: d.ID, received: d.TotalReceived}
+	cd := &clientDeal{id: d.ID, received: d.TotalReceived, step: min(max(1, d.PaymentInterval), aheadStep), paidFor: d.BytesPaidFor}
 	cd.machine = fsm.NewMachine(c.ctx, c.table, d, c, fsm.Hooks[rm.ClientDealState]{
 		Persist: func(e fsm.EventName, rec rm.ClientDealState) error {
 			durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status)
@@ -228,6 +232,7 @@ func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
 
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
 	cd.mu.Lock()
+	cd.ongoing, cd.paidFor = rec.Status == rm.DealStatusOngoing, rec.BytesPaidFor
 	switch rec.Status {
 	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment:
 		cd.waiting = true

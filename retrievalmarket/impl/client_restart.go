@@ -138,9 +138,7 @@ func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
 	if c.cfg.SupportsAhead == nil || !c.cfg.SupportsAhead(chid.Responder) {
 		return nil
 	}
-	cd.mu.Lock()
-	cd.inFull = true
-	cd.mu.Unlock()
+	c.agree(cd, chid.Responder)
 	return c.settleUp(ctx, cd, chid)
 }
 

@@ -62,6 +62,7 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 		return dt.ChannelID{}, err
 	}
 	c.bind(cd, chid)
+	c.agree(cd, to)
 	return chid, nil
 }
 
@@ -203,6 +204,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			send(rm.ClientEventDataTransferError, fmt.Errorf("the payload is larger than the limit of %d bytes", n))
 			return
 		}
+		c.payAhead(cd, received)
 		if cd.report() {
 			send(rm.ClientEventBlocksReceived, received)
 		}

@@ -28,6 +28,8 @@ type Fast interface {
 	Carrier
 	// Opening tells whether a request of a channel is being decided on.
 	Opening(dt.ChannelID) bool
+	// Say sends a message with the data of a channel, if it can.
+	Say(dt.ChannelID, dt.Message) bool
 }
 
 // failedFor is how long a peer that did not take the fast transport is served over the other one.
@@ -124,6 +126,12 @@ func (t *Transport) PauseChannel(ctx context.Context, chid dt.ChannelID) error {
 // ResumeChannel implements datatransfer.PauseableTransport.
 func (t *Transport) ResumeChannel(ctx context.Context, msg dt.Message, chid dt.ChannelID) error {
 	return t.of(chid).ResumeChannel(ctx, msg, chid)
+}
+
+// Say sends a message with the data of a channel, if its transport can.
+func (t *Transport) Say(chid dt.ChannelID, m dt.Message) bool {
+	fast, _ := t.OnFast(chid)
+	return fast && t.fast.Say(chid, m)
 }
 
 // SetEventHandler implements datatransfer.Transport.

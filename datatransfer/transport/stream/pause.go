@@ -10,7 +10,8 @@ import (
 
 // gate is where a sender waits: whether it is paused, what it has to say first, and how it is woken.
 type gate struct {
-	stop func() // of a recipient: tells the sender to stop
+	stop func()                // of a recipient: tells the sender to stop
+	tell func(dt.Message) bool // of a recipient: sends it a message
 
 	mu      sync.Mutex
 	paused  bool
@@ -105,6 +106,18 @@ func (t *Transport) PauseChannel(_ context.Context, chid dt.ChannelID) error {
 		r.gate.pause()
 	}
 	return nil
+}
+
+// Say sends a message on the stream of a channel. It reports false if that is not possible: the message has to go another way then.
+func (t *Transport) Say(chid dt.ChannelID, m dt.Message) bool {
+	t.mu.Lock()
+	c := t.channels[chid]
+	var r *run
+	if c != nil && !c.sending {
+		r = c.run
+	}
+	t.mu.Unlock()
+	return r != nil && r.gate.tell(m)
 }
 
 // hold ends the stream of a recipient until it is resumed.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,7 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 	t.mu.Lock()
 	r, old, err := t.bind(chid, s, a.ctx)
 	if err == nil {
-		rc.r, r.gate.stop = r, rc.stop
+		rc.r, r.gate.stop, r.gate.tell = r, rc.stop, rc.tell
 		c := t.channels[chid]
 		c.sending, c.held, c.ask, c.has = false, a.question.held, a, max(c.has, a.question.has)
 	}
@@ -79,6 +80,8 @@ type recipient struct {
 	has      int64
 	seen     seen
 	stopping atomic.Bool // the sender was told to stop: what still comes is not taken
+	writing  sync.Mutex
+	asked    bool // the question was written: only then may anything else be
 	how      outcome
 	text     string
 }
@@ -142,13 +145,37 @@ func (rc *recipient) ask() error {
 	if err != nil {
 		return err
 	}
-	return rc.write(frame(kindAsk, body))
+	rc.writing.Lock()
+	defer rc.writing.Unlock()
+	rc.asked = true
+	return rc.put(frame(kindAsk, body))
 }
 
-func (rc *recipient) write(data []byte) error {
+// say writes a frame after the question.
+func (rc *recipient) say(data []byte) error {
+	rc.writing.Lock()
+	defer rc.writing.Unlock()
+	if !rc.asked {
+		return errNotAsked
+	}
+	return rc.put(data)
+}
+
+var errNotAsked = errors.New("nothing was asked for yet")
+
+func (rc *recipient) put(data []byte) error {
 	_ = rc.r.stream.SetWriteDeadline(time.Now().Add(askLimit))
 	_, err := rc.r.stream.Write(data)
 	return cut(err)
+}
+
+// tell sends a message to the sender, if it can be told here.
+func (rc *recipient) tell(m dt.Message) bool {
+	if rc.stopping.Load() {
+		return false
+	}
+	out, err := messageFrame(m)
+	return err == nil && rc.say(out) == nil
 }
 
 // cut marks an error of the stream itself: it says nothing about what came over it.
@@ -171,7 +198,7 @@ func (u uncut) Read(p []byte) (int, error) {
 // stop tells the sender to send no more; what is on its way is thrown away.
 func (rc *recipient) stop() {
 	if rc.stopping.CompareAndSwap(false, true) {
-		_ = rc.write(frame(kindStop, nil))
+		_ = rc.say(frame(kindStop, nil))
 		_ = rc.r.stream.CloseWrite()
 		_ = rc.r.stream.SetReadDeadline(time.Now().Add(closeLimit))
 	}
@@ -331,7 +358,7 @@ func (rc *recipient) message(body []byte) error {
 	if answer != nil && !rc.stopping.Load() {
 		out, xerr := messageFrame(answer)
 		if xerr == nil {
-			xerr = rc.write(out)
+			xerr = rc.say(out)
 		}
 		rc.t.log(rc.r.chid, xerr)
 	}

@@ -325,8 +325,8 @@ func (sd *sender) message(body []byte) error {
 		}
 		err = h.OnResponseReceived(chid, m)
 	}
-	if resp != nil {
-		sd.r.gate.say(resp)
+	if resp != nil && !sd.r.gate.say(resp) {
+		sd.t.undelivered(chid, resp, errAway)
 	}
 	switch {
 	case err == nil || errors.Is(err, dt.ErrResume):
@@ -344,14 +344,16 @@ func (sd *sender) message(body []byte) error {
 	return nil
 }
 
-// say queues a message without ending a pause.
-func (g *gate) say(msg dt.Message) {
+// say queues a message without ending a pause, unless nothing is said any more.
+func (g *gate) say(msg dt.Message) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.over && len(g.out) < maxQueued {
-		g.out = append(g.out, msg)
-		g.ring()
+	if g.over || len(g.out) >= maxQueued {
+		return false
 	}
+	g.out = append(g.out, msg)
+	g.ring()
+	return true
 }
 
 // pass says what is to be said, and waits while the channel is paused.

@@ -1,0 +1,42 @@
+package retrievalimpl
+
+import (
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+)
+
+// aheadStep is how many verified bytes one unasked voucher pays for at most; a shorter interval counts instead (D7).
+const aheadStep = 1 << 20
+
+// agree notes whether a provider takes vouchers that it did not ask for. Such a one is paid for all that was verified whenever it is
+// paid.
+func (c *Client) agree(cd *clientDeal, with peer.ID) {
+	yes := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(with)
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	cd.ahead, cd.inFull = yes, cd.inFull || yes
+}
+
+// payAhead pays for verified bytes before they are asked for, so that no round trip stops the stream. What was not verified is never
+// paid.
+func (c *Client) payAhead(cd *clientDeal, received uint64) {
+	cd.mu.Lock()
+	due := cd.ahead && cd.ongoing && received-min(received, cd.paidFor) >= cd.step
+	if due {
+		cd.ongoing = false // until the deal says so again
+	}
+	cd.mu.Unlock()
+	if !due {
+		return
+	}
+	d, _ := cd.machine.State()
+	owed := clientstates.Terms(&d).Owed(received, d.FundsSpent)
+	if d.Status != rm.DealStatusOngoing || owed.LessThanEqual(big.Zero()) {
+		return
+	}
+	_ = cd.machine.Send(rm.ClientEventBlocksReceived, received)
+	_ = cd.machine.Send(rm.ClientEventPaymentRequested, owed)
+}
