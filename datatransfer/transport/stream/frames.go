@@ -91,7 +91,7 @@ func readBody(r io.Reader, size int) ([]byte, error) {
 }
 
 func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) && !errors.Is(err, errCut) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -279,8 +280,8 @@ func (sd *sender) listen(in *bufio.Reader) {
 	for {
 		k, size, err := readHeader(in)
 		if err != nil {
-			if errors.Is(err, network.ErrReset) {
-				sd.r.cancel()
+			if !errors.Is(err, io.EOF) { // what is no frame, or the end of the stream
+				sd.r.kill()
 			}
 			return
 		}
