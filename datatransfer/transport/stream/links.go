@@ -50,8 +50,8 @@ func inlined(c cid.Cid) ([]byte, bool) {
 	return d.Digest, true
 }
 
-// linksOf lists the links of a block in the order of a traversal that explores everything. Nodes are built for unusual codecs only.
-func linksOf(c cid.Cid, data []byte) ([]cid.Cid, error) {
+// LinksOf lists the links of a block in the order of a traversal that explores everything. Nodes are built for unusual codecs only.
+func LinksOf(c cid.Cid, data []byte) ([]cid.Cid, error) {
 	switch mc.Code(c.Prefix().Codec) {
 	case mc.Raw:
 		return nil, nil

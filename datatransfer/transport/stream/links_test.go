@@ -146,7 +146,7 @@ func FuzzLinks(f *testing.F) {
 		}
 		c, err := cid.V1Builder{Codec: codec, MhType: mh.SHA2_256}.Sum(data)
 		require.NoError(t, err)
-		got, err := linksOf(c, data)
+		got, err := LinksOf(c, data)
 		want, werr := linksOfAny(c, data)
 		if werr == nil && err == nil {
 			require.Equal(t, want, got)
