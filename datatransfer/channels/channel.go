@@ -30,6 +30,7 @@ type Channel struct {
 	id      dt.ChannelID // immutable: the record is replaced with each event
 	work    []work
 	busy    bool
+	warned  time.Time
 	dirty   int
 	flushed time.Time
 	timer   *time.Timer
@@ -339,6 +340,9 @@ func (c *Channel) coalesce(w work) bool {
 	return false
 }
 
+// warnEvery is how often a channel whose listeners do not keep up is spoken of.
+const warnEvery = time.Minute
+
 func (c *Channel) drain() {
 	for {
 		c.mu.Lock()
@@ -349,6 +353,10 @@ func (c *Channel) drain() {
 		}
 		w, behind := c.work[0], len(c.work) > maxBacklog && !c.slow
 		c.slow = c.slow || behind
+		behind = behind && time.Since(c.warned) > warnEvery
+		if behind {
+			c.warned = time.Now()
+		}
 		if c.work = c.work[1:]; len(c.work) == 0 {
 			c.work = c.spare[:0] // begins again at the front
 		}

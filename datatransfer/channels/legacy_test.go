@@ -166,7 +166,7 @@ func FuzzStoredRecord(f *testing.F) {
 		s := store{ds: dssync.MutexWrap(ds), ctx: t.Context()}
 		id := dt.ChannelID{Initiator: "a", Responder: "b", ID: 1}
 		for _, part := range []string{"s", "h"} {
-			require.NoError(t, s.ds.Put(t.Context(), key(part, id), data))
+			require.NoError(t, s.ds.Put(t.Context(), s.key(part, id), data))
 		}
 		_, _ = s.load(t.Context(), id)
 		_, _ = s.readItem("v", id, 0)

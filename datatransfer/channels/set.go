@@ -108,7 +108,7 @@ func (s *Set) reserve(chid dt.ChannelID) error {
 var ErrExists = errors.New("exists already")
 
 func (s *Set) writeNew(c *Channel, voucher Encoded) error {
-	has, err := s.store.ds.Has(s.store.ctx, key("s", c.id))
+	has, err := s.store.ds.Has(s.store.ctx, s.store.key("s", c.id))
 	if err == nil && has {
 		return fmt.Errorf("channel %s: %w", c.id, ErrExists)
 	}

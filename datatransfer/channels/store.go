@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
@@ -26,14 +27,35 @@ type store struct {
 	ds                datastore.Batching
 	vouchers, results DecoderByType
 	ctx               context.Context
+
+	nameMu sync.Mutex
+	names  map[dt.ChannelID]string
 }
 
-func key(part string, chid dt.ChannelID) datastore.Key {
-	return datastore.NewKey("/" + Version + "/" + part + "/" + chid.String())
+func (s *store) key(part string, chid dt.ChannelID) datastore.Key {
+	return datastore.RawKey("/" + Version + "/" + part + "/" + s.name(chid))
 }
 
-func itemKey(part string, chid dt.ChannelID, i uint64) datastore.Key {
-	return key(part, chid).ChildString(fmt.Sprintf("%012d", i))
+// name is the text of a channel's id, which is dear to make.
+func (s *store) name(chid dt.ChannelID) string {
+	s.nameMu.Lock()
+	defer s.nameMu.Unlock()
+	name, ok := s.names[chid]
+	if !ok {
+		if s.names == nil || len(s.names) >= maxNames {
+			s.names = map[dt.ChannelID]string{}
+		}
+		name = chid.String()
+		s.names[chid] = name
+	}
+	return name
+}
+
+// maxNames bounds the names that are remembered.
+const maxNames = 4096
+
+func (s *store) itemKey(part string, chid dt.ChannelID, i uint64) datastore.Key {
+	return s.key(part, chid).ChildString(fmt.Sprintf("%012d", i))
 }
 
 // checkVersion makes an empty store ours, takes over those of go-data-transfer, and refuses what it does not know.
@@ -70,7 +92,7 @@ func (s *store) putStatic(b datastore.Write, st *Static) error {
 	if err != nil {
 		return err
 	}
-	return b.Put(s.ctx, key("s", st.ChannelID), data)
+	return b.Put(s.ctx, s.key("s", st.ChannelID), data)
 }
 
 func (s *store) putHot(b datastore.Write, r *Record) error {
@@ -78,7 +100,7 @@ func (s *store) putHot(b datastore.Write, r *Record) error {
 	if err != nil {
 		return err
 	}
-	return b.Put(s.ctx, key("h", r.Static.ChannelID), data)
+	return b.Put(s.ctx, s.key("h", r.Static.ChannelID), data)
 }
 
 func (e *Encoded) fields() []wire.Field {
@@ -90,12 +112,12 @@ func (s *store) putItem(b datastore.Write, part string, chid dt.ChannelID, i uin
 	if err != nil {
 		return err
 	}
-	return b.Put(s.ctx, itemKey(part, chid, i), data)
+	return b.Put(s.ctx, s.itemKey(part, chid, i), data)
 }
 
 func (s *store) readItem(part string, chid dt.ChannelID, i uint64) (Encoded, error) {
 	var e Encoded
-	data, err := s.ds.Get(s.ctx, itemKey(part, chid, i))
+	data, err := s.ds.Get(s.ctx, s.itemKey(part, chid, i))
 	if err != nil {
 		return e, err
 	}
@@ -128,7 +150,7 @@ func (s *store) putLog(b datastore.Write, chid dt.ChannelID, i uint64, l logLine
 	if err != nil {
 		return err
 	}
-	return b.Put(s.ctx, itemKey("l", chid, i%maxLogKeys), data)
+	return b.Put(s.ctx, s.itemKey("l", chid, i%maxLogKeys), data)
 }
 
 func (s *store) readStages(chid dt.ChannelID, n uint64) *dt.ChannelStages {
@@ -138,7 +160,7 @@ func (s *store) readStages(chid dt.ChannelID, n uint64) *dt.ChannelStages {
 		from = n - maxLogKeys
 	}
 	for i := from; i < n; i++ {
-		data, err := s.ds.Get(s.ctx, itemKey("l", chid, i%maxLogKeys))
+		data, err := s.ds.Get(s.ctx, s.itemKey("l", chid, i%maxLogKeys))
 		if err != nil {
 			continue
 		}
@@ -177,7 +199,7 @@ func addLine(out *dt.ChannelStages, l logLine) {
 
 func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
 	r := Record{Static: &Static{}}
-	data, err := s.ds.Get(ctx, key("s", chid))
+	data, err := s.ds.Get(ctx, s.key("s", chid))
 	if errors.Is(err, datastore.ErrNotFound) {
 		return r, NewErrNotFound(chid)
 	}
@@ -187,7 +209,7 @@ func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
 	if err := wire.DecodeTuple(data, "channel", r.Static.fields()); err != nil {
 		return r, err
 	}
-	data, err = s.ds.Get(ctx, key("h", chid))
+	data, err = s.ds.Get(ctx, s.key("h", chid))
 	if err != nil {
 		return r, fmt.Errorf("state of channel %s: %w", chid, err)
 	}

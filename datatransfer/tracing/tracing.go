@@ -39,7 +39,10 @@ func (si *SpansIndex) SpanForChannel(ctx context.Context, id datatransfer.Channe
 // Child starts a span below that of a channel. What it returns must be called with the outcome.
 func (si *SpansIndex) Child(ctx context.Context, id datatransfer.ChannelID, name string) (context.Context, func(error)) {
 	ctx, _ = si.SpanForChannel(ctx, id)
-	ctx, span := otel.Tracer("data-transfer").Start(ctx, name, trace.WithAttributes(attribute.String("channelID", id.String())))
+	ctx, span := otel.Tracer("data-transfer").Start(ctx, name)
+	if span.IsRecording() { // the text of an id costs more than a block
+		span.SetAttributes(attribute.String("channelID", id.String()))
+	}
 	return ctx, func(err error) {
 		if err != nil {
 			span.RecordError(err)

@@ -2,6 +2,8 @@ package stream
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -156,9 +158,14 @@ func FuzzLinks(f *testing.F) {
 
 // FuzzQuestion: whatever comes as a question decodes within bounds or not at all, and what decodes is written back the same.
 func FuzzQuestion(f *testing.F) {
-	data, err := os.ReadFile("testdata/question.cbor")
-	if err == nil {
-		f.Add(data)
+	raw, err := os.ReadFile("testdata/vectors.json")
+	require.NoError(f, err)
+	var vectors []vector
+	require.NoError(f, json.Unmarshal(raw, &vectors))
+	for _, v := range vectors[:2] {
+		data, err := hex.DecodeString(v.Frame)
+		require.NoError(f, err)
+		f.Add(data[headerSize:])
 	}
 	f.Add([]byte{0x86})
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// hello is what a server tells: where it is, and what it has.
+type hello struct {
+	Peer  peer.AddrInfo `json:"peer"`
+	Addr  string        `json:"addr"`
+	Root  string        `json:"root"`
+	Bytes uint64        `json:"bytes"`
+}
+
+// result is what a child has used for a transfer.
+type result struct {
+	usage
+	Bytes uint64 `json:"bytes"`
+	Error string `json:"error,omitempty"`
+}
+
+const rowLimit = 5 * time.Minute
+
+// serve is the process of a server: a line on its input begins the measurement, a second one ends it.
+func serve(ctx context.Context, r row, d dag, size int) error {
+	m, err := d.build(size)
+	if err != nil {
+		return err
+	}
+	h, err := newHost(r)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	addr, err := r.serve(ctx, h, m, r)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	if err := out.Encode(hello{peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}, addr, m.root.String(), m.bytes}); err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	in.Scan()
+	before := now()
+	in.Scan()
+	return out.Encode(result{usage: now().since(before)})
+}
+
+// fetch is the process of a client.
+func fetch(ctx context.Context, r row) error {
+	var from hello
+	if err := json.NewDecoder(os.Stdin).Decode(&from); err != nil {
+		return err
+	}
+	root, err := cid.Decode(from.Root)
+	if err != nil {
+		return err
+	}
+	h, err := newHost(r)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(ctx, rowLimit)
+	defer cancel()
+	if err := h.Connect(ctx, from.Peer); err != nil {
+		return err
+	}
+	before := now()
+	n, err := r.fetch(ctx, h, from.Peer, from.Addr, root, r)
+	res := result{usage: now().since(before), Bytes: n}
+	if err == nil && n != from.Bytes {
+		err = fmt.Errorf("%w: %d of %d", errBytes, n, from.Bytes)
+	}
+	if err != nil {
+		res.Error = err.Error()
+	}
+	return json.NewEncoder(os.Stdout).Encode(res)
+}

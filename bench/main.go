@@ -1,0 +1,168 @@
+// Bench moves the same DAGs between two processes in every way that there is, ours and other people's, in interleaved rounds, and
+// writes medians with their spread and their ratio to the ceiling as a table, as JSON and as a plot.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+)
+
+type options struct {
+	size   int
+	rounds int
+	only   string
+	out    string
+}
+
+func main() {
+	var o options
+	mib := flag.Int("mib", 256, "size of each DAG in MiB")
+	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
+	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
+	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
+	child := flag.String("child", "", "internal: serve or fetch")
+	which := flag.Int("row", 0, "internal: which row")
+	what := flag.Int("dag", 0, "internal: which DAG")
+	flag.Parse()
+	o.size = *mib << 20
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch *child {
+	case "serve":
+		err = serve(ctx, rows[*which], dags[*what], o.size)
+	case "fetch":
+		err = fetch(ctx, rows[*which])
+	default:
+		err = compare(ctx, o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// sample is one transfer: what both ends used.
+type sample struct {
+	Row    string  `json:"row"`
+	DAG    string  `json:"dag"`
+	Round  int     `json:"round"`
+	Bytes  uint64  `json:"bytes"`
+	CPU    float64 `json:"cpu_seconds"`
+	Wall   float64 `json:"wall_seconds"`
+	Client uint64  `json:"client_peak_rss_bytes"`
+	Server uint64  `json:"server_peak_rss_bytes"`
+	Alloc  uint64  `json:"allocated_bytes"`
+	Error  string  `json:"error,omitempty"`
+}
+
+// compare runs all rows round by round.
+func compare(ctx context.Context, o options) error {
+	var all []sample
+	for round := range o.rounds {
+		for d := range dags {
+			for r := range rows {
+				if !strings.Contains(rows[r].name, o.only) && r > 0 {
+					continue
+				}
+				s, err := once(ctx, r, d, o.size)
+				if err != nil {
+					s.Error = err.Error()
+				}
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				s.Row, s.DAG, s.Round = rows[r].name, dags[d].name, round
+				all = append(all, s)
+				fmt.Fprintf(os.Stderr, "round %d of %d, %s, %s: %.2f CPU-s, %.2f s %s\n", round+1, o.rounds, s.DAG, s.Row, s.CPU, s.Wall, s.Error)
+			}
+		}
+	}
+	text := table(all, o)
+	fmt.Print(text)
+	if o.out == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"README.md": []byte(text), "transports.json": data, "transports.svg": []byte(plot(all))} {
+		if err := os.WriteFile(filepath.Join(o.out, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// process is a child with its ends.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *json.Decoder
+}
+
+func start(ctx context.Context, kind string, r, d, size int) (*process, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(size>>20))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	return &process{cmd, in, json.NewDecoder(out)}, cmd.Start()
+}
+
+func (p *process) end() {
+	_ = p.in.Close()
+	_ = p.cmd.Wait()
+}
+
+// once is one transfer between two fresh processes.
+func once(ctx context.Context, r, d, size int) (s sample, err error) {
+	server, err := start(ctx, "serve", r, d, size)
+	if err != nil {
+		return s, err
+	}
+	defer server.end()
+	var from hello
+	if err := server.out.Decode(&from); err != nil {
+		return s, fmt.Errorf("server: %w", err)
+	}
+	client, err := start(ctx, "fetch", r, d, size)
+	if err != nil {
+		return s, err
+	}
+	defer client.end()
+	if _, err := fmt.Fprintln(server.in, "begin"); err != nil {
+		return s, err
+	}
+	if err := json.NewEncoder(client.in).Encode(from); err != nil {
+		return s, err
+	}
+	var got, gave result
+	if err := client.out.Decode(&got); err != nil {
+		return s, fmt.Errorf("client: %w", err)
+	}
+	if _, err := fmt.Fprintln(server.in, "end"); err != nil {
+		return s, err
+	}
+	if err := server.out.Decode(&gave); err != nil {
+		return s, fmt.Errorf("server: %w", err)
+	}
+	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Server: gave.RSS, Alloc: got.Alloc + gave.Alloc, Error: got.Error}, nil
+}

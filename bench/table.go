@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"html"
+	"slices"
+	"strings"
+)
+
+// summary is the median of a row with its spread.
+type summary struct {
+	row, dag       string
+	n              int
+	cpu, low, high float64 // CPU seconds of both ends for each GiB
+	rate           float64 // MiB a second
+	client, server uint64
+	alloc          float64 // bytes for each byte
+	failed         string
+}
+
+func summarize(all []sample, row, dag string) (s summary, ok bool) {
+	s.row, s.dag = row, dag
+	var cpu, rate, alloc []float64
+	var client, server []uint64
+	for _, x := range all {
+		if x.Row != row || x.DAG != dag {
+			continue
+		}
+		ok = true
+		if x.Error != "" {
+			s.failed = x.Error
+			continue
+		}
+		gib := float64(x.Bytes) / (1 << 30)
+		cpu, rate = append(cpu, x.CPU/gib), append(rate, gib*1024/x.Wall)
+		alloc = append(alloc, float64(x.Alloc)/float64(x.Bytes))
+		client, server = append(client, x.Client), append(server, x.Server)
+	}
+	s.n = len(cpu)
+	if s.n > 0 {
+		s.cpu, s.low, s.high, s.rate, s.alloc = median(cpu), slices.Min(cpu), slices.Max(cpu), median(rate), median(alloc)
+		s.client, s.server = median(client), median(server)
+	}
+	return s, ok
+}
+
+func median[T float64 | uint64](v []T) T {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func table(all []sample, o options) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Moving blocks between two processes
+
+Written by `+"`go run -C bench . -mib %d -rounds %d`"+`: client and server are processes of their own on one machine of two cores, over
+loopback TCP; the server has the DAG in memory, the client verifies and throws away. Each number is the median of interleaved rounds.
+CPU is that of both ends, in seconds for each GiB, with the lowest and highest round; the ratio is to the first row of the same DAG.
+What the rounds were is in [transports.json](transports.json). The other tables are [datatransfer.md](datatransfer.md) and [market.md](market.md).
+
+![CPU seconds for each GiB](transports.svg)
+`, o.size>>20, o.rounds)
+	for _, d := range dags {
+		fmt.Fprintf(&b, "\n## %s\n\n| row | CPU-s/GiB | spread | ratio | MiB/s | client peak RSS | server peak RSS | allocated for each byte |\n|---|---|---|---|---|---|---|---|\n", d.name)
+		base := 0.0
+		for _, r := range rows {
+			s, ok := summarize(all, r.name, d.name)
+			if !ok {
+				continue
+			}
+			if s.n == 0 {
+				fmt.Fprintf(&b, "| %s | failed: %s | | | | | | |\n", s.row, s.failed)
+				continue
+			}
+			if base == 0 {
+				base = s.cpu
+			}
+			fmt.Fprintf(&b, "| %s | %.2f | %.2f to %.2f | %.2f | %.0f | %d MiB | %d MiB | %.2f |\n", s.row, s.cpu, s.low, s.high, s.cpu/base, s.rate, s.client>>20, s.server>>20, s.alloc)
+		}
+	}
+	return b.String()
+}
+
+// plot draws the CPU of each row as bars, one group for each DAG.
+func plot(all []sample) string {
+	const wide, bar, gap, left = 900, 18, 30, 330
+	var b strings.Builder
+	y := gap
+	body := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	for _, d := range dags {
+		body(`<text x="10" y="%d" font-weight="bold">%s: CPU seconds of both ends for each GiB</text>`, y, html.EscapeString(d.name))
+		y += 10
+		top := 0.0
+		for _, r := range rows {
+			s, _ := summarize(all, r.name, d.name)
+			top = max(top, s.cpu)
+		}
+		for _, r := range rows {
+			s, ok := summarize(all, r.name, d.name)
+			if !ok || s.n == 0 {
+				continue
+			}
+			fill := "#9aa7b5"
+			if strings.HasPrefix(r.name, "Cartage") {
+				fill = "#2f6fb3"
+			}
+			body(`<text x="%d" y="%d" text-anchor="end">%s</text>`, left-8, y+bar-5, html.EscapeString(r.name))
+			body(`<rect x="%d" y="%d" width="%.0f" height="%d" fill="%s"/>`, left, y+2, s.cpu/top*(wide-left-80), bar-4, fill)
+			body(`<text x="%.0f" y="%d">%.2f</text>`, left+s.cpu/top*(wide-left-80)+6, y+bar-5, s.cpu)
+			y += bar
+		}
+		y += gap
+	}
+	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n%s</svg>\n", wide, y, b.String())
+}
