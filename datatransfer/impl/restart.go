@@ -180,6 +180,25 @@ func (m *Manager) mustStayPaused(c *channels.Channel) bool {
 	return s.Status() == dt.ResponderPaused || s.Status() == dt.BothPaused
 }
 
+// MayAskAgain bounds what a recipient gets once more that goes on after a pause of its own: as at a restart, and a channel that is over
+// sends nothing.
+func (m *Manager) MayAskAgain(chid dt.ChannelID, has int64) (err error) {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	if over(c) {
+		return fmt.Errorf("channel %s has ended", chid)
+	}
+	c.Do(func(r *channels.Record, cr *channels.Credit) {
+		allowed := uint64(cr.Restart+1)*resendFloor + uint64(cr.Restart+2)/3*r.Queued
+		if uint64(max(has, 0)) < r.QueuedTotal && cr.Resent > allowed {
+			err = fmt.Errorf("%d bytes of the channel were sent again: the bound is %d", cr.Resent, allowed)
+		}
+	})
+	return err
+}
+
 func (m *Manager) checkRestart(s dt.ChannelState, req dt.Request) error {
 	if !req.BaseCid().Equals(s.BaseCID()) {
 		return errors.New("base cid does not match")

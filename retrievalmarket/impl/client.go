@@ -232,7 +232,10 @@ func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
 
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
 	cd.mu.Lock()
-	cd.ongoing, cd.paidFor = rec.Status == rm.DealStatusOngoing, rec.BytesPaidFor
+	if e != rm.ClientEventBlocksReceived { // which comes before the payment for what it tells
+		cd.ongoing = rec.Status == rm.DealStatusOngoing
+	}
+	cd.paidFor = rec.BytesPaidFor
 	switch rec.Status {
 	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment:
 		cd.waiting = true

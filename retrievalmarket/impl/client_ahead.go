@@ -11,13 +11,12 @@ import (
 // aheadStep is how many verified bytes one unasked voucher pays for at most; a shorter interval counts instead (D7).
 const aheadStep = 1 << 20
 
-// agree notes whether a provider takes vouchers that it did not ask for. Such a one is paid for all that was verified whenever it is
-// paid.
+// agree notes whether a provider takes vouchers that it did not ask for.
 func (c *Client) agree(cd *clientDeal, with peer.ID) {
 	yes := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(with)
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
-	cd.ahead, cd.inFull = yes, cd.inFull || yes
+	cd.ahead = yes
 }
 
 // payAhead pays for verified bytes before they are asked for, so that no round trip stops the stream. What was not verified is never

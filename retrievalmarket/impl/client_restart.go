@@ -139,6 +139,9 @@ func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
 		return nil
 	}
 	c.agree(cd, chid.Responder)
+	cd.mu.Lock()
+	cd.inFull = true
+	cd.mu.Unlock()
 	return c.settleUp(ctx, cd, chid)
 }
 

@@ -93,8 +93,18 @@ func tellPosition(h dt.EventsHandler, chid dt.ChannelID, has int64) {
 // channel. That message names no root and no selector, so those of the channel count. A sender that was started again meanwhile
 // takes the channel up from its store.
 func resumed(h dt.EventsHandler, chid dt.ChannelID, f For) error {
-	if err := checkChannel(h, chid, f); err != nil || f.Sending {
+	if err := checkChannel(h, chid, f); err != nil {
 		return err
+	}
+	if b, ok := h.(interface {
+		MayAskAgain(dt.ChannelID, int64) error
+	}); ok {
+		if err := b.MayAskAgain(chid, f.Has); err != nil {
+			return err
+		}
+	}
+	if f.Sending {
+		return nil
 	}
 	if t, ok := h.(interface{ TakeUp(dt.ChannelID) error }); ok {
 		return t.TakeUp(chid)

@@ -5,6 +5,7 @@ package router
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -96,6 +97,7 @@ func (t *Transport) OpenChannel(ctx context.Context, sender peer.ID, chid dt.Cha
 			return err
 		}
 		t.mu.Lock()
+		maps.DeleteFunc(t.failed, func(_ peer.ID, until time.Time) bool { return time.Now().After(until) })
 		t.failed[sender] = time.Now().Add(failedFor)
 		t.mu.Unlock()
 	}

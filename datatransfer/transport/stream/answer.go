@@ -54,7 +54,11 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		return
 	}
 	chid := asked.Channel(t.host.ID(), p, q.msg)
-	t.begin(chid)
+	c, err := t.begin(chid)
+	if err != nil {
+		_ = s.Reset()
+		return
+	}
 	f := asked.For{Root: q.root, Selector: q.selector, Has: q.has, Message: q.msg, Sending: t.sends(chid)}
 	resp, err := asked.Decide(t.handler(), chid, f)
 	paused := errors.Is(err, dt.ErrPause)
@@ -66,13 +70,14 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		out.message(resp)
 	}
 	if err != nil {
-		t.refuse(chid)
-		out.end(refused, err.Error())
+		t.log(chid, err)
+		t.refuse(c)
+		out.end(refused, "the question was refused")
 		out.close(in)
 		return
 	}
 	asked.Tell(t.handler(), chid)
-	b, err := t.accept(chid, s, paused || asked.Silent(t.handler(), chid, q.msg))
+	b, err := t.accept(c, s, paused || asked.Silent(t.handler(), chid, q.msg))
 	if err != nil {
 		_ = s.Reset()
 		return
@@ -83,7 +88,7 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		out.message(m)
 	}
 	if q.held {
-		t.finish(b.run, true)
+		t.finish(b.run, goneAway)
 		out.end(stopped, "")
 		out.close(in)
 		return
@@ -118,29 +123,42 @@ func (t *Transport) sends(chid dt.ChannelID) bool {
 	return c != nil && c.sending
 }
 
-// begin notes that a question is being decided on, so that a resume by the application meets it; refuse forgets a channel that was
-// not accepted.
-func (t *Transport) begin(chid dt.ChannelID) {
+// begin notes that a question is being decided on, so that what the application wishes meanwhile meets it. A channel on which this
+// side receives has no questions.
+func (t *Transport) begin(chid dt.ChannelID) (*channel, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
 	if c == nil {
-		c = &channel{id: chid}
+		c = &channel{id: chid, sending: true, fresh: true}
 		t.channels[chid] = c
 	}
-	c.opening, c.resume = true, false
+	if !c.sending {
+		return nil, errors.New("this side receives on the channel")
+	}
+	if c.opening++; c.opening == 1 {
+		c.last = noWish
+	}
+	return c, nil
 }
 
-func (t *Transport) refuse(chid dt.ChannelID) {
+// refuse ends a question that was not accepted, and forgets a channel that it made. What the application wished meanwhile goes to
+// the stream that runs.
+func (t *Transport) refuse(c *channel) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.channels[chid]
-	if c == nil {
-		return
+	queued, last, r := c.queued, c.last, c.run
+	c.queued = nil
+	if c.opening--; c.opening == 0 && c.fresh && c.run == nil && t.channels[c.id] == c {
+		delete(t.channels, c.id)
 	}
-	c.queued, c.opening, c.resume = nil, false, false
-	if c.run == nil && !c.away {
-		delete(t.channels, chid)
+	t.mu.Unlock()
+	if r != nil && last == wantsResume {
+		r.gate.resume(nil)
+	}
+	for _, m := range queued {
+		if r == nil || !r.gate.say(m) {
+			t.undelivered(c.id, m, errAway)
+		}
 	}
 }
 
@@ -150,19 +168,23 @@ type begun struct {
 	queued []dt.Message
 }
 
-// accept makes a stream the current one of its channel, in one step with taking what was asked for while it was decided on: a
-// resume that comes from now on finds the pause that it ends.
-func (t *Transport) accept(chid dt.ChannelID, s network.Stream, paused bool) (b begun, err error) {
-	ctx := t.handler().OnContextAugment(chid)(t.ctx)
-	t.bound(chid) // before a resume may look for it
+// accept makes a stream the current one of its channel, in one step with taking what was wished for while it was decided on: a resume
+// that comes from now on finds the pause that it ends. A channel that was cleaned up meanwhile is not taken up again.
+func (t *Transport) accept(c *channel, s network.Stream, paused bool) (b begun, err error) {
+	ctx := t.handler().OnContextAugment(c.id)(t.ctx)
+	t.bound(c.id) // before a resume may look for it
 	t.mu.Lock()
-	if c := t.channels[chid]; c != nil {
-		b.queued, paused = c.queued, paused && !c.resume
-		c.queued, c.opening, c.resume = nil, false, false
+	if t.channels[c.id] != c {
+		t.mu.Unlock()
+		return b, dt.ErrChannelNotFound
 	}
-	r, old, err := t.bind(chid, s, ctx)
+	b.queued, c.queued = c.queued, nil
+	paused = paused && c.last != wantsResume || c.last == wantsPause
+	c.opening--
+	c.fresh, c.last = false, noWish
+	r, old, err := t.bind(c.id, s, ctx)
 	if err == nil {
-		t.channels[chid].sending = true
+		c.sending = true
 		r.gate.paused = paused
 	}
 	t.mu.Unlock()
@@ -171,6 +193,10 @@ func (t *Transport) accept(chid dt.ChannelID, s network.Stream, paused bool) (b 
 	}
 	if old != nil {
 		old.kill()
+		select { // one walk at a time
+		case <-old.done:
+		case <-time.After(dismissLimit):
+		}
 	}
 	b.run = r
 	return b, nil

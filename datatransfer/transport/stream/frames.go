@@ -37,7 +37,7 @@ const (
 	maxMessage  = message.MaxMessage
 	maxEnd      = 2048
 	maxSelector = 64 << 10
-	maxCid      = 128
+	maxCid      = 256
 	// MaxBlock is the largest block that is carried.
 	MaxBlock  = 8 << 20
 	maxBlocks = runSize + MaxBlock + maxCid + varint.MaxLenUvarint63

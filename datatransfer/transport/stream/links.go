@@ -169,7 +169,7 @@ func cborHead(data []byte) (major byte, n uint64, size int, err error) {
 
 func cborLink(data []byte) (cid.Cid, int, error) {
 	major, n, size, err := cborHead(data)
-	if err != nil || major != cbg.MajByteString || n < 2 || n > maxCid || n > uint64(len(data)-size) || data[size] != 0 {
+	if err != nil || major != cbg.MajByteString || n < 2 || n > maxCid+1 || n > uint64(len(data)-size) || data[size] != 0 {
 		return cid.Undef, 0, errors.Join(errNoLink, err)
 	}
 	end := size + int(n)

@@ -102,7 +102,7 @@ func TestOrder(t *testing.T) {
 				return f.get(c)
 			}
 			if fast {
-				require.NoError(t, walk(&ls, root, selector, 0, v))
+				require.NoError(t, walk(t.Context().Err, &ls, root, selector, 0, v))
 				return out
 			}
 			require.NoError(t, walkSome(&ls, root, selector, func(c cid.Cid, leaf bool) ([]byte, error) { return v(c, 0, leaf) }))
@@ -127,7 +127,7 @@ func TestTooManyLinks(t *testing.T) {
 		c = f.put(t, cid.DagCBOR, b.Bytes())
 	}
 	ls := carstore.Links(f.get)
-	err := walk(&ls, c, shared.AllSelector(), 1000, func(c cid.Cid, _ int64, _ bool) ([]byte, error) { return f.get(c) })
+	err := walk(t.Context().Err, &ls, c, shared.AllSelector(), 1000, func(c cid.Cid, _ int64, _ bool) ([]byte, error) { return f.get(c) })
 	require.ErrorIs(t, err, errTooManyLinks)
 	require.ErrorContains(t, err, "the limit is 1000")
 }

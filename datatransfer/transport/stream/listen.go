@@ -11,28 +11,23 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/message"
 )
 
+// errForeign is a message that has no business on the stream of a running channel.
+var errForeign = errors.New("a message that is not of this channel, or opens one")
+
 var errEnded = errors.New("the sender has ended")
 
 // frame reads one frame. Of a frame of blocks it reads the head only.
 func (rc *recipient) frame() error {
-	if _, err := rc.in.Peek(1); err != nil { // a pause may be long
+	rc.allow(0) // a pause may be long
+	if _, err := rc.in.Peek(1); err != nil {
 		return err
 	}
-	if !rc.stopping.Load() {
-		_ = rc.r.stream.SetReadDeadline(time.Now().Add(frameLimit))
-	}
+	rc.allow(frameLimit)
 	k, size, err := readHeader(rc.in)
 	if err != nil {
 		return unexpected(err)
 	}
-	if !rc.stopping.Load() {
-		_ = rc.r.stream.SetReadDeadline(time.Now().Add(frameLimit * time.Duration(1+size>>20)))
-		defer func() {
-			if k != kindBlocks && !rc.stopping.Load() {
-				_ = rc.r.stream.SetReadDeadline(time.Time{})
-			}
-		}()
-	}
+	rc.allow(frameLimit * time.Duration(1+size>>20))
 	switch k {
 	case kindBlocks:
 		rc.blocks.left = size
@@ -67,11 +62,18 @@ func (rc *recipient) message(body []byte) error {
 	if err != nil {
 		return err
 	}
+	if msg.TransferID() != rc.r.chid.ID {
+		return errForeign
+	}
+	resumes := rc.t.resumesOf(rc.r.chid)
 	var answer dt.Message
 	switch m := msg.(type) {
 	case dt.Response:
 		err = rc.t.handler().OnResponseReceived(rc.r.chid, m)
 	case dt.Request:
+		if m.IsNew() || m.IsRestart() {
+			return errForeign
+		}
 		var resp dt.Response
 		if resp, err = rc.t.handler().OnRequestReceived(rc.r.chid, m); resp != nil {
 			answer = resp
@@ -86,7 +88,7 @@ func (rc *recipient) message(body []byte) error {
 	}
 	switch {
 	case errors.Is(err, dt.ErrPause):
-		rc.t.hold(rc.r.chid)
+		rc.t.holdUnless(rc.r.chid, resumes)
 	case errors.Is(err, dt.ErrResume): // says that this side need not wait for the other any more: it does not
 	default:
 		return err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 )
@@ -17,7 +19,7 @@ type gate struct {
 	paused  bool
 	resumes uint64 // grows with each resume
 	out     []dt.Message
-	over    bool // nothing is said any more
+	over    atomic.Bool // nothing is said any more
 	wake    chan struct{}
 }
 
@@ -32,7 +34,7 @@ func (g *gate) ring() {
 func (g *gate) resume(msg dt.Message) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over || len(g.out) >= maxQueued {
+	if g.over.Load() || len(g.out) >= maxQueued {
 		return false
 	}
 	g.paused = false
@@ -75,11 +77,17 @@ func (g *gate) take() (out []dt.Message, paused bool) {
 	return out, g.paused
 }
 
+// close lets a sender end at its next block.
+func (g *gate) close() {
+	g.over.Store(true)
+	g.ring()
+}
+
 // end closes the gate and returns what was not said.
 func (g *gate) end() []dt.Message {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.over = true
+	g.over.Store(true)
 	out := g.out
 	g.out = nil
 	return out
@@ -94,12 +102,15 @@ func (t *Transport) PauseChannel(_ context.Context, chid dt.ChannelID) error {
 		t.mu.Unlock()
 		return dt.ErrChannelNotFound
 	}
-	if !c.sending && !c.opening {
+	if !c.sending && c.opening == 0 {
 		t.mu.Unlock()
 		t.hold(chid)
 		return nil
 	}
-	c.wish++
+	if c.opening > 0 {
+		c.last = wantsPause
+	}
+	c.wishes++
 	r := c.run
 	t.mu.Unlock()
 	if r != nil {
@@ -120,6 +131,25 @@ func (t *Transport) Say(chid dt.ChannelID, m dt.Message) bool {
 	return r != nil && r.gate.tell(m)
 }
 
+// resumesOf counts the resumes of a recipient.
+func (t *Transport) resumesOf(chid dt.ChannelID) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil {
+		return c.resumes
+	}
+	return 0
+}
+
+// holdUnless is hold, unless there was a resume since the count was read: one that came meanwhile ended this pause.
+func (t *Transport) holdUnless(chid dt.ChannelID, since uint64) (held bool) {
+	if t.resumesOf(chid) != since {
+		return false
+	}
+	t.hold(chid)
+	return true
+}
+
 // hold ends the stream of a recipient until it is resumed.
 func (t *Transport) hold(chid dt.ChannelID) {
 	t.mu.Lock()
@@ -128,7 +158,7 @@ func (t *Transport) hold(chid dt.ChannelID) {
 		t.mu.Unlock()
 		return
 	}
-	c.wish++
+	c.wishes++
 	c.held = true
 	r := c.run
 	t.mu.Unlock()
@@ -138,7 +168,8 @@ func (t *Transport) hold(chid dt.ChannelID) {
 }
 
 var (
-	errNotHeld = errors.New("the channel is not paused by this side")
+	errOtherWish = errors.New("another wish came since")
+	errNotHeld   = errors.New("the channel is not paused by this side")
 	// errAway means that the recipient is not there at the moment: its next question decides anew whether data flows.
 	errAway = errors.New("the recipient is away")
 )
@@ -152,18 +183,19 @@ func (t *Transport) ResumeChannel(_ context.Context, msg dt.Message, chid dt.Cha
 		t.mu.Unlock()
 		return dt.ErrChannelNotFound
 	}
-	if c.opening {
+	if c.opening > 0 {
 		defer t.mu.Unlock()
 		if msg != nil && len(c.queued) < maxQueued {
 			c.queued = append(c.queued, msg)
 		}
-		c.resume = true
+		c.last = wantsResume
 		return nil
 	}
-	c.wish++
 	if !c.sending {
+		c.resumes++
 		return t.resumeRecipient(c, msg)
 	}
+	c.wishes++
 	r := c.run
 	t.mu.Unlock()
 	if r == nil || !r.gate.resume(msg) {
@@ -179,12 +211,16 @@ func (t *Transport) resumeRecipient(c *channel, msg dt.Message) error {
 		return errNotHeld
 	}
 	c.held = false
-	chid, wish, r := c.id, c.wish, c.run
+	c.wishes++
+	chid, wish, r := c.id, c.wishes, c.run
 	t.mu.Unlock()
 	t.group.Go(func() {
 		if r != nil {
 			select {
 			case <-r.done:
+			case <-time.After(closeLimit): // the sender does not end what it was told to end
+				r.kill()
+				<-r.done
 			case <-t.ctx.Done():
 				return
 			}
@@ -198,11 +234,18 @@ func (t *Transport) resumeRecipient(c *channel, msg dt.Message) error {
 func (t *Transport) askRest(chid dt.ChannelID, wish uint64, msg dt.Message) error {
 	t.mu.Lock()
 	c := t.channels[chid]
-	if c == nil || c.wish != wish {
+	if c == nil || c.wishes != wish {
 		t.mu.Unlock()
-		return nil // another wish came since
+		return errOtherWish
 	}
 	a := c.ask
+	if c.unasked { // the sender has not heard of the channel: what opens it goes first
+		t.mu.Unlock()
+		if err := t.request(chid, a); err != nil {
+			return err
+		}
+		return errNotAsked
+	}
 	a.question.msg, a.question.has, a.question.held, a.again, a.retried = msg, c.has, false, true, false
 	t.mu.Unlock()
 	return t.request(chid, a)

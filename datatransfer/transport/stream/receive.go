@@ -30,6 +30,7 @@ var (
 func (t *Transport) request(chid dt.ChannelID, a ask) error {
 	ctx, cancel := context.WithTimeout(a.ctx, openLimit)
 	defer cancel()
+	defer context.AfterFunc(t.ctx, cancel)()
 	s, err := t.host.NewStream(ctx, a.sender, ProtocolID)
 	if err != nil {
 		return err
@@ -42,7 +43,7 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 	if err == nil {
 		rc.r, r.gate.stop, r.gate.tell = r, rc.stop, rc.tell
 		c := t.channels[chid]
-		c.sending, c.held, c.ask, c.has = false, a.question.held, a, max(c.has, a.question.has)
+		c.unasked, c.sending, c.held, c.ask, c.has = false, false, a.question.held, a, max(c.has, a.question.has)
 	}
 	t.mu.Unlock()
 	if err != nil {
@@ -95,7 +96,7 @@ func (t *Transport) receive(rc *recipient, a ask) {
 		return
 	}
 	if !a.question.held {
-		err = walk(&rc.ls, a.question.root, a.question.selector, limit, rc.visit)
+		err = walk(r.ctx.Err, &rc.ls, a.question.root, a.question.selector, limit, rc.visit)
 	}
 	if err == nil && !rc.needless() {
 		if err = rc.ask(); err == nil {
@@ -148,6 +149,20 @@ func (rc *recipient) ask() error {
 	return rc.put(frame(kindAsk, body))
 }
 
+// allow sets how long the sender may take for what is read next; none is for ever. After a stop its limit stands.
+func (rc *recipient) allow(d time.Duration) {
+	rc.writing.Lock()
+	defer rc.writing.Unlock()
+	if rc.stopping.Load() {
+		return
+	}
+	var until time.Time
+	if d > 0 {
+		until = time.Now().Add(d)
+	}
+	_ = rc.r.stream.SetReadDeadline(until)
+}
+
 // say writes a frame after the question.
 func (rc *recipient) say(data []byte) error {
 	rc.writing.Lock()
@@ -194,10 +209,15 @@ func (u uncut) Read(p []byte) (int, error) {
 
 // stop tells the sender to send no more; what is on its way is thrown away.
 func (rc *recipient) stop() {
-	if rc.stopping.CompareAndSwap(false, true) {
-		_ = rc.say(frame(kindStop, nil))
+	rc.writing.Lock()
+	defer rc.writing.Unlock()
+	if rc.stopping.Swap(true) {
+		return
+	}
+	_ = rc.r.stream.SetReadDeadline(time.Now().Add(closeLimit))
+	if rc.asked {
+		_ = rc.put(frame(kindStop, nil))
 		_ = rc.r.stream.CloseWrite()
-		_ = rc.r.stream.SetReadDeadline(time.Now().Add(closeLimit))
 	}
 }
 
@@ -206,10 +226,11 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	if data, ok := inlined(c); ok {
 		return data, nil
 	}
+	resumes := rc.t.resumesOf(rc.r.chid)
 	if again := rc.seen.add(c); again || index <= rc.has {
 		if again && index > rc.has {
-			if err := rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, 0, index, false); err != nil {
-				return nil, rc.pause(err)
+			if err := rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, 0, index, false)); err != nil {
+				return nil, err
 			}
 		}
 		if leaf {
@@ -222,7 +243,7 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		return data, nil
 	}
 	if data, ok := rc.here(c, index); ok {
-		return data, rc.pause(rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, false))
+		return data, rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, false))
 	}
 	data, err := rc.next(c)
 	if err != nil {
@@ -232,7 +253,7 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		return nil, fmt.Errorf("store block %s: %w", c, err)
 	}
 	rc.t.moved(rc.r, index)
-	if err := rc.pause(rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, true)); err != nil {
+	if err := rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, true)); err != nil {
 		return nil, err
 	}
 	return data, nil
@@ -253,12 +274,14 @@ func (rc *recipient) here(c cid.Cid, index int64) ([]byte, bool) {
 }
 
 // pause stops the sender if that is what an error says.
-func (rc *recipient) pause(err error) error {
-	if !errors.Is(err, dt.ErrPause) {
+func (rc *recipient) pause(resumes uint64, err error) error {
+	switch {
+	case !errors.Is(err, dt.ErrPause):
 		return err
+	case rc.t.holdUnless(rc.r.chid, resumes):
+		return errHeld
 	}
-	rc.t.hold(rc.r.chid)
-	return errHeld
+	return nil
 }
 
 // moved notes how far the blocks of a channel have come.
@@ -272,6 +295,9 @@ func (t *Transport) moved(r *run, index int64) {
 
 // next reads frames until the section of a block is there.
 func (rc *recipient) next(want cid.Cid) ([]byte, error) {
+	if rc.stopping.Load() {
+		return nil, errHeld
+	}
 	if err := rc.ask(); err != nil {
 		return nil, err
 	}
@@ -289,7 +315,10 @@ func (rc *recipient) next(want cid.Cid) ([]byte, error) {
 // ended tells the handler how a stream ended.
 func (t *Transport) ended(r *run, rc *recipient, err error) {
 	if errors.Is(err, errHeld) {
-		err = rc.rest(nil)
+		err = nil
+		if rc.asked {
+			err = rc.rest(nil)
+		}
 	}
 	_ = r.stream.Close()
 	held := rc.stopping.Load() || rc.how == stopped
@@ -297,15 +326,10 @@ func (t *Transport) ended(r *run, rc *recipient, err error) {
 	if err != nil || held {
 		_ = r.stream.Reset()
 	}
-	if !t.finish(r, false) {
+	lost := errors.Is(err, errCut)
+	if !t.finish(r, func(c *channel) { c.away, c.held, c.unasked = false, c.held || held || lost, !rc.asked }) {
 		return
 	}
-	lost := errors.Is(err, errCut)
-	t.mu.Lock()
-	if c := t.channels[r.chid]; c != nil && (held || lost) {
-		c.held = true
-	}
-	t.mu.Unlock()
 	switch {
 	case held:
 		return

@@ -55,7 +55,7 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 		defer close(listening)
 		sd.listen(in)
 	}()
-	err := walk(&ls, q.root, q.selector, limit, sd.visit)
+	err := walk(sd.alive, &ls, q.root, q.selector, limit, sd.visit)
 	if err == nil {
 		err = sd.pass() // a pause at the last block
 	}
@@ -69,7 +69,7 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	sd.over(err, left)
 	select {
 	case <-listening:
-	case <-time.After(closeLimit):
+	case <-time.After(lingerLimit):
 	case <-r.ctx.Done():
 	}
 	_ = r.stream.Reset() // ends the listener; what was to be read was read, or never is
@@ -87,11 +87,14 @@ func (sd *sender) over(err error, left []dt.Message) {
 	case errors.As(err, &lost):
 		sd.out.end(missing, lost.cid.String())
 	case sd.out.err == nil && sd.r.ctx.Err() == nil:
-		sd.out.end(refused, err.Error())
+		sd.out.end(refused, "the sender failed")
+	}
+	if sd.out.err != nil {
+		_ = sd.r.stream.Reset()
 	}
 	_ = sd.r.stream.CloseWrite()
 	quiet := errors.Is(err, errStopped) || sd.out.err != nil
-	current := sd.t.finish(sd.r, quiet)
+	current := sd.t.finish(sd.r, func(c *channel) { c.away = quiet })
 	for _, m := range left {
 		sd.t.undelivered(sd.r.chid, m, errAway)
 	}
@@ -100,8 +103,8 @@ func (sd *sender) over(err error, left []dt.Message) {
 	}
 	h, chid := sd.t.handler(), sd.r.chid
 	switch {
-	case quiet && (sd.out.err == nil || errors.Is(sd.out.err, network.ErrReset)):
-	case quiet:
+	case quiet && (sd.out.err == nil || errors.Is(sd.out.err, network.ErrReset) && chid.Initiator != sd.t.host.ID()):
+	case quiet: // an initiator restarts
 		sd.t.log(chid, h.OnSendDataError(chid, sd.out.err))
 	case err != nil:
 		sd.t.log(chid, h.OnChannelCompleted(chid, fmt.Errorf("stream to %s did not complete: %w", sd.r.stream.Conn().RemotePeer(), err)))
@@ -118,14 +121,12 @@ func (sd *sender) listen(in *bufio.Reader) {
 			if !errors.Is(err, io.EOF) { // what is no frame, or the end of the stream
 				sd.r.kill()
 			}
+			sd.r.gate.close()
 			return
 		}
 		switch k {
 		case kindStop:
-			sd.r.gate.mu.Lock()
-			sd.r.gate.over = true
-			sd.r.gate.ring()
-			sd.r.gate.mu.Unlock()
+			sd.r.gate.close()
 			return
 		case kindMessage:
 			body, err := readBody(in, size)
@@ -148,10 +149,13 @@ func (sd *sender) message(body []byte) error {
 		return err
 	}
 	chid, h := sd.r.chid, sd.t.handler()
+	if msg.TransferID() != chid.ID {
+		return errForeign
+	}
 	var resp dt.Response
 	switch m := msg.(type) {
 	case dt.Request:
-		if chid.Initiator == sd.t.host.ID() {
+		if m.IsNew() || m.IsRestart() || chid.Initiator == sd.t.host.ID() {
 			return errors.New("received request on response channel")
 		}
 		resp, err = h.OnRequestReceived(chid, m)
@@ -184,7 +188,7 @@ func (sd *sender) message(body []byte) error {
 func (g *gate) say(msg dt.Message) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over || len(g.out) >= maxQueued {
+	if g.over.Load() || len(g.out) >= maxQueued {
 		return false
 	}
 	g.out = append(g.out, msg)
@@ -192,26 +196,38 @@ func (g *gate) say(msg dt.Message) bool {
 	return true
 }
 
+// alive tells whether the walk is to go on.
+func (sd *sender) alive() error {
+	switch {
+	case sd.r.ctx.Err() != nil:
+		sd.out.fail(network.ErrReset)
+		return network.ErrReset
+	case sd.r.gate.over.Load():
+		return errStopped
+	}
+	return nil
+}
+
 // pass says what is to be said, and waits while the channel is paused.
 func (sd *sender) pass() error {
 	g := &sd.r.gate
 	for {
 		out, paused := g.take()
-		for _, m := range out {
-			if err := sd.flush(); err != nil {
-				return err
+		for i, m := range out {
+			if sd.flush() == nil {
+				sd.out.message(m)
 			}
-			sd.out.message(m)
+			if sd.out.err != nil { // what was not said goes another way
+				for _, m := range out[i:] {
+					sd.t.undelivered(sd.r.chid, m, sd.out.err)
+				}
+				return sd.out.err
+			}
 		}
-		g.mu.Lock()
-		over := g.over
-		g.mu.Unlock()
+		if err := sd.alive(); err != nil {
+			return err
+		}
 		switch {
-		case over:
-			return errStopped
-		case sd.r.ctx.Err() != nil:
-			sd.out.fail(network.ErrReset)
-			return network.ErrReset
 		case !paused:
 			return sd.out.err
 		}

@@ -37,7 +37,8 @@ const (
 	askLimit     = 30 * time.Second // until a question has come
 	frameLimit   = time.Minute      // for a frame that has begun, and for each MiB of it
 	writeLimit   = 5 * time.Minute  // for one write to a recipient that takes nothing
-	closeLimit   = time.Minute      // for a recipient to take the rest
+	closeLimit   = time.Minute      // for what is still on its way after a pause
+	lingerLimit  = 5 * time.Minute  // for a recipient to take the rest
 	dismissLimit = time.Second      // for a last word
 	maxInbound   = 1024             // streams of one peer
 )
@@ -65,19 +66,31 @@ type channel struct {
 	id      dt.ChannelID
 	run     *run // the running stream, if there is one
 	sending bool
+	fresh   bool // made by a question that is not accepted yet
 	away    bool // the recipient paused or went away
-	wish    uint64
+	wishes  uint64
 
 	// Of a sender whose first question is being decided on.
-	opening bool
-	resume  bool
+	opening int  // questions that are being decided on
+	last    wish // what the application wished meanwhile
 	queued  []dt.Message
 
 	// Of a recipient.
-	ask  ask
-	held bool // paused by this side: no stream is to run
-	has  int64
+	ask     ask
+	held    bool // paused by this side: no stream is to run
+	unasked bool // its last question was never sent
+	resumes uint64
+	has     int64
 }
+
+// wish is what an application wants of a channel whose question is being decided on.
+type wish int
+
+const (
+	noWish wish = iota
+	wantsPause
+	wantsResume
+)
 
 // ask is what a recipient asks for; its context bounds every stream of the channel.
 type ask struct {
@@ -104,16 +117,13 @@ func (r *run) kill() {
 	_ = r.stream.Reset()
 }
 
-// dismiss ends a stream for good: a recipient is told that no more comes.
+// dismiss ends a stream for good, with a last word to the other side.
 func (r *run) dismiss() {
 	if r.gate.stop != nil {
-		r.kill()
-		return
+		r.gate.stop()
+	} else {
+		r.gate.close()
 	}
-	r.gate.mu.Lock()
-	r.gate.over = true
-	r.gate.ring()
-	r.gate.mu.Unlock()
 	stop := time.AfterFunc(dismissLimit, r.kill)
 	context.AfterFunc(r.ctx, func() { stop.Stop() })
 }
@@ -160,7 +170,7 @@ func (t *Transport) Opening(chid dt.ChannelID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
-	return c != nil && c.opening
+	return c != nil && c.opening > 0
 }
 
 // OpenChannel implements datatransfer.Transport. ctx bounds the channel. An error means that the peer did not take a stream.
@@ -205,16 +215,20 @@ func (t *Transport) bind(chid dt.ChannelID, s network.Stream, parent context.Con
 }
 
 // finish forgets a stream that has ended, and tells whether it was the current one of its channel.
-func (t *Transport) finish(r *run, away bool) (current bool) {
+func (t *Transport) finish(r *run, how func(c *channel)) (current bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[r.chid]
 	if c == nil || c.run != r {
 		return false
 	}
-	c.run, c.away = nil, away
+	c.run = nil
+	how(c)
 	return true
 }
+
+// goneAway is a recipient that asks anew when it goes on.
+func goneAway(c *channel) { c.away = true }
 
 // stopCurrent ends the running stream of a channel and waits a moment for its end, so that a restart does not mix with it.
 func (t *Transport) stopCurrent(ctx context.Context, chid dt.ChannelID) {
@@ -276,7 +290,7 @@ func (t *Transport) CloseChannel(_ context.Context, chid dt.ChannelID) error {
 	}
 	r := c.run
 	c.run = nil
-	c.wish++
+	c.wishes++
 	t.mu.Unlock()
 	if r != nil {
 		r.dismiss()
@@ -294,7 +308,7 @@ func (t *Transport) CleanupChannel(chid dt.ChannelID) {
 	var r *run
 	if c != nil {
 		r, c.run = c.run, nil
-		c.wish++
+		c.wishes++
 	}
 	t.mu.Unlock()
 	if r != nil {

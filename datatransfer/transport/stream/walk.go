@@ -20,23 +20,26 @@ import (
 type visit func(c cid.Cid, index int64, leaf bool) ([]byte, error)
 
 // maxLinks bounds a traversal that has no bound of its own.
-const maxLinks = 1 << 32
+const maxLinks = 1 << 26
 
 var errTooManyLinks = errors.New("the traversal follows too many links")
 
 // walk visits what a selector selects below a root. Both sides of a channel walk the same way, so that the order of blocks needs no
-// words. Everything is walked without building nodes; any other selector is left to the traversal of IPLD.
-func walk(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, limit uint64, v visit) error {
+// words. It ends when alive answers an error. Everything is walked without building nodes; any other selector is left to the traversal of IPLD.
+func walk(alive func() error, ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, limit uint64, v visit) error {
 	if limit == 0 || limit > maxLinks {
 		limit = maxLinks
 	}
 	index := int64(0)
 	next := func(c cid.Cid, leaf bool) ([]byte, error) {
 		index++
+		if err := alive(); err != nil {
+			return nil, err
+		}
 		if uint64(index) > limit {
 			return nil, fmt.Errorf("%w: the limit is %d", errTooManyLinks, limit)
 		}
-		if len(c.Bytes()) > maxCid {
+		if _, here := inlined(c); !here && c.ByteLen() > maxCid {
 			return nil, fmt.Errorf("CID %s is longer than %d bytes", c, maxCid)
 		}
 		return v(c, index, leaf)
@@ -56,7 +59,9 @@ func walkAll(root cid.Cid, next func(cid.Cid, bool) ([]byte, error)) error {
 			continue
 		}
 		c := (*top)[0]
-		*top = (*top)[1:]
+		if *top = (*top)[1:]; len(*top) == 0 {
+			stack = stack[:len(stack)-1]
+		}
 		if leaf(c) {
 			if _, err := next(c, true); err != nil {
 				return err
