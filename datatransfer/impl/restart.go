@@ -180,14 +180,14 @@ func (m *Manager) mustStayPaused(c *channels.Channel) bool {
 	return s.Status() == dt.ResponderPaused || s.Status() == dt.BothPaused
 }
 
-// MayAskAgain bounds what a recipient gets once more that goes on after a pause of its own: as at a restart, and a channel that is over
-// sends nothing.
+// MayAskAgain bounds what a recipient gets once more that goes on after a pause of its own: as at a restart; one that is over is sent a few
+// times more.
 func (m *Manager) MayAskAgain(chid dt.ChannelID, has int64) (err error) {
 	c, err := m.live(chid)
 	if err != nil {
 		return err
 	}
-	if over(c) {
+	if s := c.Status(); over(c) && (s != dt.Completed && s != dt.Completing || !m.serveAgain(chid)) { // everything may have left before the pause came
 		return fmt.Errorf("channel %s has ended", chid)
 	}
 	c.Do(func(r *channels.Record, cr *channels.Credit) {

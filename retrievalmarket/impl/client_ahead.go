@@ -16,7 +16,7 @@ func (c *Client) agree(cd *clientDeal, with peer.ID) {
 	yes := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(with)
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
-	cd.ahead = yes
+	cd.ahead, cd.inFull = yes, cd.inFull || yes // what is asked for may cross what was paid unasked
 }
 
 // payAhead pays for verified bytes before they are asked for, so that no round trip stops the stream. What was not verified is never

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -317,4 +318,39 @@ func TestHostileRecipient(t *testing.T) {
 		wg.Wait()
 		require.EqualValues(t, 3, refused.Load())
 	})
+}
+
+// TestSlowSender: a frame that has begun has to come within its time, one byte after the other or not at all.
+func TestSlowSender(t *testing.T) {
+	for name, bytes := range map[string]int{"one byte after the other": 500, "nothing after the head": 5} {
+		t.Run(name, func(t *testing.T) {
+			w := newScene(t, nil, func(w *scene, s network.Stream) {
+				if _, _, err := stream.ReadAsk(s); err != nil {
+					return
+				}
+				for _, b := range stream.RawFrame(3, 1<<19, w.sections(0, len(w.order)))[:bytes] {
+					if _, err := s.Write([]byte{b}); err != nil || !shared.Sleep(w.ctx, 20*time.Millisecond) {
+						return
+					}
+				}
+				<-w.ctx.Done()
+			})
+			l := &listener{}
+			store := testutil.NewMemStore()
+			h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics())
+			require.NoError(t, err)
+			defer h.Close()
+			require.NoError(t, h.Connect(w.ctx, peer.AddrInfo{ID: w.foe.ID(), Addrs: w.foe.Addrs()}))
+			tr := stream.New(h, store.LinkSystem(), stream.FrameTimeout(200*time.Millisecond))
+			require.NoError(t, tr.SetEventHandler(l))
+			defer func() { require.NoError(t, tr.Shutdown(context.Background())) }()
+			chid := dt.ChannelID{Initiator: h.ID(), Responder: w.foe.ID(), ID: 1}
+			require.NoError(t, tr.OpenChannel(w.ctx, w.foe.ID(), chid, cidlink.Link{Cid: w.root}, shared.AllSelector(), nil, w.request(1, false)))
+			require.Eventually(t, func() bool {
+				_, _, cut := l.state()
+				return len(cut) == 1
+			}, 10*time.Second, 5*time.Millisecond)
+			require.Zero(t, store.Len())
+		})
+	}
 }

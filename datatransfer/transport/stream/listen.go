@@ -22,12 +22,12 @@ func (rc *recipient) frame() error {
 	if _, err := rc.in.Peek(1); err != nil {
 		return err
 	}
-	rc.allow(frameLimit)
+	rc.allow(rc.t.frameLimit)
 	k, size, err := readHeader(rc.in)
 	if err != nil {
 		return unexpected(err)
 	}
-	rc.allow(frameLimit * time.Duration(1+size>>20))
+	rc.allow(rc.t.frameLimit * time.Duration(1+size>>20))
 	switch k {
 	case kindBlocks:
 		rc.blocks.left = size

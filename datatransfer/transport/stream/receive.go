@@ -96,7 +96,7 @@ func (t *Transport) receive(rc *recipient, a ask) {
 		return
 	}
 	if !a.question.held {
-		err = walk(r.ctx.Err, &rc.ls, a.question.root, a.question.selector, limit, rc.visit)
+		err = walk(func() error { return cut(r.ctx.Err()) }, &rc.ls, a.question.root, a.question.selector, limit, rc.visit)
 	}
 	if err == nil && !rc.needless() {
 		if err = rc.ask(); err == nil {

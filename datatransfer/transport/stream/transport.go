@@ -35,7 +35,6 @@ const ProtocolID = protocol.ID("/cartage/stream/1.0.0")
 const (
 	openLimit    = 10 * time.Second
 	askLimit     = 30 * time.Second // until a question has come
-	frameLimit   = time.Minute      // for a frame that has begun, and for each MiB of it
 	writeLimit   = 5 * time.Minute  // for one write to a recipient that takes nothing
 	closeLimit   = time.Minute      // for what is still on its way after a pause
 	lingerLimit  = 5 * time.Minute  // for a recipient to take the rest
@@ -45,13 +44,15 @@ const (
 
 // Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
 type Transport struct {
-	host   host.Host
-	ls     ipld.LinkSystem
-	bound  func(dt.ChannelID)
-	events atomic.Pointer[dt.EventsHandler]
-	ctx    context.Context
-	cancel context.CancelFunc
-	group  shared.Group
+	host  host.Host
+	ls    ipld.LinkSystem
+	bound func(dt.ChannelID)
+	// frameLimit is for a frame that has begun, and for each MiB of it.
+	frameLimit time.Duration
+	events     atomic.Pointer[dt.EventsHandler]
+	ctx        context.Context
+	cancel     context.CancelFunc
+	group      shared.Group
 
 	mu       sync.Mutex
 	closed   bool
@@ -134,9 +135,12 @@ type Option func(*Transport)
 // OnBind is told when a channel has a stream of this transport.
 func OnBind(f func(dt.ChannelID)) Option { return func(t *Transport) { t.bound = f } }
 
+// FrameTimeout sets how long a frame that has begun may take, and each further MiB of it (one minute).
+func FrameTimeout(d time.Duration) Option { return func(t *Transport) { t.frameLimit = d } }
+
 // New makes a transport on a host. Channels without a store of their own read and write through ls.
 func New(h host.Host, ls ipld.LinkSystem, options ...Option) *Transport {
-	t := &Transport{host: h, ls: ls, bound: func(dt.ChannelID) {}, channels: map[dt.ChannelID]*channel{}, stores: map[dt.ChannelID]ipld.LinkSystem{},
+	t := &Transport{host: h, ls: ls, bound: func(dt.ChannelID) {}, frameLimit: time.Minute, channels: map[dt.ChannelID]*channel{}, stores: map[dt.ChannelID]ipld.LinkSystem{},
 		links: map[dt.ChannelID]uint64{}, inbound: map[peer.ID]int{}}
 	t.ctx, t.cancel = shared.Lifetime()
 	for _, o := range options {
