@@ -8,6 +8,7 @@ race:
 lint:
 	golangci-lint run
 bench:
+	go run -C bench .
 	go test -run '^$$' -bench . -benchmem ./commp ./paych/... ./datatransfer/...
 demo:
 	go run ./cmd/cartage demo
