@@ -61,7 +61,11 @@ func (s *Store) bytesOf(c cid.Cid) ([]byte, error) {
 // LinkSystem reads and appends blocks. The writer of a block must have checked that it is the one that the traversal
 // expects; its hash is checked here once more only if it comes without a link.
 func (s *Store) LinkSystem() ipld.LinkSystem {
-	ls := Links(s.bytesOf)
+	return Writing(Links(s.bytesOf), s.Put)
+}
+
+// Writing makes a link system write with put, which gets whole blocks.
+func Writing(ls ipld.LinkSystem, put func(cid.Cid, []byte) error) ipld.LinkSystem {
 	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
 		w := &blockWriter{}
 		return w, func(l ipld.Link) error {
@@ -69,7 +73,7 @@ func (s *Store) LinkSystem() ipld.LinkSystem {
 			if !ok {
 				return fmt.Errorf("link of type %T", l)
 			}
-			return s.Put(cl.Cid, w.data)
+			return put(cl.Cid, w.data)
 		}, nil
 	}
 	return ls

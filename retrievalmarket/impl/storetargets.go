@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 
@@ -15,8 +14,6 @@ import (
 	"github.com/ipfs/go-datastore"
 	ipldformat "github.com/ipfs/go-ipld-format"
 	"github.com/ipld/go-ipld-prime"
-	"github.com/ipld/go-ipld-prime/linking"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/multistore"
@@ -145,26 +142,7 @@ func (s *storeTarget) Locate(sel ipld.Node) (carstore.Position, error) {
 
 // LinkSystem implements Target.
 func (s *storeTarget) LinkSystem() ipld.LinkSystem {
-	ls := carstore.Links(s.get)
-	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
-		w := &blockWriter{}
-		return w, func(l ipld.Link) error {
-			cl, ok := l.(cidlink.Link)
-			if !ok {
-				return fmt.Errorf("link of type %T", l)
-			}
-			return s.put(cl.Cid, w.data)
-		}, nil
-	}
-	return ls
-}
-
-type blockWriter struct{ data []byte }
-
-// Write implements io.Writer.
-func (w *blockWriter) Write(p []byte) (int, error) {
-	w.data = append(w.data, p...)
-	return len(p), nil
+	return carstore.Writing(carstore.Links(s.get), s.put)
 }
 
 func (s *storeTarget) put(c cid.Cid, data []byte) error {

@@ -155,6 +155,15 @@ func Silent(h dt.EventsHandler, chid dt.ChannelID, msg dt.Message) bool {
 	return ok && s.Silent(chid)
 }
 
+// Undelivered hands a message back to the handler that could not be carried.
+func Undelivered(h dt.EventsHandler, chid dt.ChannelID, m dt.Message) {
+	if u, ok := h.(interface {
+		Undelivered(dt.ChannelID, dt.Message)
+	}); ok && m != nil {
+		u.Undelivered(chid, m)
+	}
+}
+
 // Tell notes that the other side asks for the data of a channel.
 func Tell(h dt.EventsHandler, chid dt.ChannelID) {
 	if a, ok := h.(interface{ OnDataAsked(dt.ChannelID) }); ok {

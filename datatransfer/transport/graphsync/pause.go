@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -131,14 +132,7 @@ func (t *Transport) undelivered(chid datatransfer.ChannelID, msg datatransfer.Me
 		return
 	}
 	t.log(chid, err)
-	if msg == nil {
-		return
-	}
-	if h, ok := t.handler().(interface {
-		Undelivered(datatransfer.ChannelID, datatransfer.Message)
-	}); ok {
-		h.Undelivered(chid, msg)
-	}
+	asked.Undelivered(t.handler(), chid, msg)
 }
 
 func (t *Transport) wishes(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64) bool {

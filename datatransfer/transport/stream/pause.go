@@ -8,6 +8,7 @@ import (
 	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 )
 
 // gate is where a sender waits: whether it is paused, what it has to say first, and how it is woken.
@@ -269,13 +270,9 @@ func (t *Transport) askAgain(chid dt.ChannelID) bool {
 
 // undelivered hands a message back that did not leave with a resumption.
 func (t *Transport) undelivered(chid dt.ChannelID, msg dt.Message, err error) {
-	if err == nil || msg == nil {
+	if err == nil {
 		return
 	}
 	t.log(chid, err)
-	if h, ok := t.handler().(interface {
-		Undelivered(dt.ChannelID, dt.Message)
-	}); ok {
-		h.Undelivered(chid, msg)
-	}
+	asked.Undelivered(t.handler(), chid, msg)
 }
