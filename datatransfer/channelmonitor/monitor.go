@@ -71,6 +71,8 @@ type Monitor struct {
 
 type monitored struct {
 	failures   uint32
+	unreached  uint32 // failures up to the last time that the other side came back
+	away       bool
 	paused     bool
 	restarting bool
 	again      bool
@@ -180,7 +182,7 @@ func (m *Monitor) Observe(e dt.Event, s dt.ChannelState) {
 		stop(mc.accept)
 	case dt.DataSent, dt.DataReceived:
 		stop(mc.accept)
-		mc.failures = 0
+		mc.failures, mc.unreached = 0, 0
 	case dt.SendDataError, dt.ReceiveDataError, dt.Disconnected:
 		m.schedule(chid, mc)
 	}
@@ -269,7 +271,11 @@ func (m *Monitor) round(chid dt.ChannelID) {
 			m.end(chid, fmt.Errorf("%s: after %d consecutive restarts failed to transfer any data", chid, n-1))
 			return
 		}
-		if err := m.restart(chid); err != nil {
+		back, err := m.restart(chid)
+		if back {
+			attempts = 1
+		}
+		if err != nil {
 			continue
 		}
 		m.sent(chid)
@@ -316,7 +322,7 @@ func (m *Monitor) spacing(chid dt.ChannelID, attempts int) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if mc := m.channels[chid]; mc != nil {
-		attempts = max(attempts, int(mc.failures))
+		attempts = max(attempts, int(mc.failures-min(mc.failures, mc.unreached)))
 	}
 	for ; attempts > 0 && wait < maxSpacing; attempts-- {
 		wait *= 2
@@ -337,18 +343,36 @@ func (m *Monitor) finished(chid dt.ChannelID) (again bool) {
 	return again
 }
 
-func (m *Monitor) restart(chid dt.ChannelID) error {
+// reached notes whether the other side could be connected to, and tells whether it is back. The attempts while it was away say nothing
+// about it: pauses begin anew.
+func (m *Monitor) reached(chid dt.ChannelID, yes bool) (back bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mc := m.channels[chid]
+	if mc == nil {
+		return false
+	}
+	if back = yes && mc.away; back {
+		mc.unreached = mc.failures - 1
+	}
+	mc.away = !yes
+	return back
+}
+
+func (m *Monitor) restart(chid dt.ChannelID) (back bool, err error) {
 	ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
 	defer cancel()
-	if err := m.mgr.ConnectTo(ctx, chid.OtherParty(m.mgr.PeerID())); err != nil {
-		return err
+	err = m.mgr.ConnectTo(ctx, chid.OtherParty(m.mgr.PeerID()))
+	back = m.reached(chid, err == nil)
+	if err != nil {
+		return back, err
 	}
 	if m.cfg.BeforeRestart != nil {
 		if err := m.cfg.BeforeRestart(ctx, chid); err != nil {
-			return err
+			return back, err
 		}
 	}
-	return m.mgr.RestartDataTransferChannel(ctx, chid)
+	return back, m.mgr.RestartDataTransferChannel(ctx, chid)
 }
 
 func (m *Monitor) end(chid dt.ChannelID, err error) {

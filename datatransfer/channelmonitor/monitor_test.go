@@ -139,6 +139,28 @@ func TestR87Spacing(t *testing.T) {
 	})
 }
 
+// TestR87BackAgain: attempts while the other side was away do not make the next ones wait once it is back.
+func TestR87BackAgain(t *testing.T) {
+	cfg := config()
+	cfg.MaxConsecutiveRestarts = 20
+	run(t, cfg, func(t *testing.T, m *channelmonitor.Monitor, mgr *fakeManager) {
+		see(m, dt.Accept, dt.Ongoing)
+		mgr.connectErr = errors.New("away")
+		see(m, dt.Disconnected, dt.Ongoing)
+		time.Sleep(2 * time.Minute) // the pause has grown to more than one
+		mgr.mu.Lock()
+		require.Empty(t, mgr.restarts)
+		mgr.connectErr, mgr.restartErr = nil, errors.New("refused")
+		mgr.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		mgr.mu.Lock()
+		defer mgr.mu.Unlock()
+		require.Greater(t, len(mgr.restarts), 2)
+		require.LessOrEqual(t, mgr.restarts[1]-mgr.restarts[0], 3*time.Second)
+	})
+}
+
 // TestR89Paused: restarts of a paused channel cost nothing if they reach the other side, and do if they do not.
 func TestR89Paused(t *testing.T) {
 	run(t, config(), func(t *testing.T, m *channelmonitor.Monitor, mgr *fakeManager) {
