@@ -78,6 +78,7 @@ type recipient struct {
 	has      int64
 	seen     seen
 	stopping atomic.Bool // the sender was told to stop: what still comes is not taken
+	limits   sync.Mutex  // of stopping and the time that reads have
 	writing  sync.Mutex
 	asked    bool // the question was written: only then may anything else be
 	how      outcome
@@ -151,8 +152,8 @@ func (rc *recipient) ask() error {
 
 // allow sets how long the sender may take for what is read next; none is for ever. After a stop its limit stands.
 func (rc *recipient) allow(d time.Duration) {
-	rc.writing.Lock()
-	defer rc.writing.Unlock()
+	rc.limits.Lock()
+	defer rc.limits.Unlock()
 	if rc.stopping.Load() {
 		return
 	}
@@ -209,16 +210,23 @@ func (u uncut) Read(p []byte) (int, error) {
 
 // stop tells the sender to send no more; what is on its way is thrown away.
 func (rc *recipient) stop() {
-	rc.writing.Lock()
-	defer rc.writing.Unlock()
-	if rc.stopping.Swap(true) {
+	rc.limits.Lock()
+	again := rc.stopping.Swap(true)
+	if !again {
+		_ = rc.r.stream.SetReadDeadline(time.Now().Add(closeLimit))
+	}
+	rc.limits.Unlock()
+	if again {
 		return
 	}
-	_ = rc.r.stream.SetReadDeadline(time.Now().Add(closeLimit))
-	if rc.asked {
-		_ = rc.put(frame(kindStop, nil))
-		_ = rc.r.stream.CloseWrite()
-	}
+	rc.t.group.Go(func() { // who pauses does not wait for the other side
+		rc.writing.Lock()
+		defer rc.writing.Unlock()
+		if rc.asked {
+			_ = rc.put(frame(kindStop, nil))
+			_ = rc.r.stream.CloseWrite()
+		}
+	})
 }
 
 // visit takes the next block of the traversal: out of the store if it is there already, else off the stream.

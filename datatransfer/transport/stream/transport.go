@@ -120,13 +120,13 @@ func (r *run) kill() {
 
 // dismiss ends a stream for good, with a last word to the other side.
 func (r *run) dismiss() {
+	stop := time.AfterFunc(dismissLimit, r.kill)
+	context.AfterFunc(r.ctx, func() { stop.Stop() })
 	if r.gate.stop != nil {
 		r.gate.stop()
 	} else {
 		r.gate.close()
 	}
-	stop := time.AfterFunc(dismissLimit, r.kill)
-	context.AfterFunc(r.ctx, func() { stop.Stop() })
 }
 
 // Option changes a transport.
