@@ -83,7 +83,10 @@ func (t *Transport) OnFast(chid dt.ChannelID) (fast, carried bool) {
 }
 
 func (t *Transport) of(chid dt.ChannelID) Carrier {
-	if fast, _ := t.OnFast(chid); fast || t.fast.Opening(chid) {
+	if t.fast.Opening(chid) { // looked at first: when a question was accepted, its channel is noted before it is not opening any more
+		return t.fast
+	}
+	if fast, _ := t.OnFast(chid); fast {
 		return t.fast
 	}
 	return t.slow
