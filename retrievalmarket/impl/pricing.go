@@ -71,7 +71,7 @@ func (p *Provider) price(ctx context.Context, client peer.ID, payload cid.Cid, p
 	if in.PieceSize == 0 && len(piece.Deals) > 0 {
 		in.PieceSize = piece.Deals[0].Length.Unpadded()
 	}
-	in.Unsealed = p.unsealedCopy(ctx, piece)
+	in.Unsealed = blockunsealing.AtHand(ctx, p.cfg.Node, piece)
 	out, err := p.cfg.Pricing(ctx, in)
 	if err == nil {
 		err = askstore.Check(&out)
@@ -80,17 +80,4 @@ func (p *Provider) price(ctx context.Context, client peer.ID, payload cid.Cid, p
 		return nil, fmt.Errorf("retrieval pricing of piece %s: %w", piece.PieceCID, err)
 	}
 	return &out, nil
-}
-
-func (p *Provider) unsealedCopy(ctx context.Context, piece piecestore.PieceInfo) bool {
-	a, ok := p.cfg.Node.(blockunsealing.SectorAccessor)
-	if !ok {
-		return false
-	}
-	for _, d := range piece.Deals {
-		if yes, err := a.IsUnsealed(ctx, d.SectorID, d.Offset.Unpadded(), d.Length.Unpadded()); err == nil && yes {
-			return true
-		}
-	}
-	return false
 }

@@ -54,12 +54,12 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		return
 	}
 	chid := asked.Channel(t.host.ID(), p, q.msg)
-	c, err := t.begin(chid)
+	c, known, err := t.begin(chid)
 	if err != nil {
 		_ = s.Reset()
 		return
 	}
-	f := asked.For{Root: q.root, Selector: q.selector, Has: q.has, Message: q.msg, Sending: t.sends(chid)}
+	f := asked.For{Root: q.root, Selector: q.selector, Has: q.has, Message: q.msg, Sending: known}
 	resp, err := asked.Decide(t.handler(), chid, f)
 	paused := errors.Is(err, dt.ErrPause)
 	if errors.Is(err, dt.ErrResume) || paused {
@@ -116,30 +116,23 @@ func readQuestion(s network.Stream, in *bufio.Reader) (*question, error) {
 	return q, s.SetReadDeadline(time.Time{})
 }
 
-func (t *Transport) sends(chid dt.ChannelID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.channels[chid]
-	return c != nil && c.sending
-}
-
 // begin notes that a question is being decided on, so that what the application wishes meanwhile meets it. A channel on which this
-// side receives has no questions.
-func (t *Transport) begin(chid dt.ChannelID) (*channel, error) {
+// side receives has no questions. known tells whether a question about it was accepted before.
+func (t *Transport) begin(chid dt.ChannelID) (c *channel, known bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.channels[chid]
+	c = t.channels[chid]
 	if c == nil {
 		c = &channel{id: chid, sending: true, fresh: true}
 		t.channels[chid] = c
 	}
 	if !c.sending {
-		return nil, errors.New("this side receives on the channel")
+		return nil, false, errors.New("this side receives on the channel")
 	}
 	if c.opening++; c.opening == 1 {
 		c.last = noWish
 	}
-	return c, nil
+	return c, !c.fresh, nil
 }
 
 // refuse ends a question that was not accepted, and forgets a channel that it made. What the application wished meanwhile goes to
@@ -184,7 +177,6 @@ func (t *Transport) accept(c *channel, s network.Stream, paused bool) (b begun, 
 	c.fresh, c.last = false, noWish
 	r, old, err := t.bind(c.id, s, ctx)
 	if err == nil {
-		c.sending = true
 		r.gate.paused = paused
 	}
 	t.mu.Unlock()

@@ -1,11 +1,10 @@
 package stream
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
-
-	"bytes"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
@@ -65,7 +64,7 @@ func (rc *recipient) message(body []byte) error {
 	if msg.TransferID() != rc.r.chid.ID {
 		return errForeign
 	}
-	resumes := rc.t.resumesOf(rc.r.chid)
+	resumes := rc.r.gate.count()
 	var answer dt.Message
 	switch m := msg.(type) {
 	case dt.Response:
@@ -88,7 +87,7 @@ func (rc *recipient) message(body []byte) error {
 	}
 	switch {
 	case errors.Is(err, dt.ErrPause):
-		rc.t.holdUnless(rc.r.chid, resumes)
+		rc.t.holdUnless(rc.r, resumes)
 	case errors.Is(err, dt.ErrResume): // says that this side need not wait for the other any more: it does not
 	default:
 		return err
@@ -97,7 +96,7 @@ func (rc *recipient) message(body []byte) error {
 }
 
 // rest reads what the sender still says after the last block, or after a pause.
-func (rc *recipient) rest(err error) error {
+func (rc *recipient) rest() (err error) {
 	for err == nil {
 		if rc.blocks.left > 0 {
 			if !rc.stopping.Load() {

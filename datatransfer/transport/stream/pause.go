@@ -11,7 +11,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 )
 
-// gate is where a sender waits: whether it is paused, what it has to say first, and how it is woken.
+// gate is where a sender waits: whether it is paused, what it has to say first, and how it is woken. Both ends count resumes in it.
 type gate struct {
 	stop func()                // of a recipient: tells the sender to stop
 	tell func(dt.Message) bool // of a recipient: sends it a message
@@ -64,6 +64,13 @@ func (g *gate) pauseUnless(since uint64) {
 	}
 }
 
+// resumed counts a resume of a recipient.
+func (g *gate) resumed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.resumes++
+}
+
 func (g *gate) count() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -103,7 +110,7 @@ func (t *Transport) PauseChannel(_ context.Context, chid dt.ChannelID) error {
 		t.mu.Unlock()
 		return dt.ErrChannelNotFound
 	}
-	if !c.sending && c.opening == 0 {
+	if !c.sending {
 		t.mu.Unlock()
 		t.hold(chid)
 		return nil
@@ -132,22 +139,12 @@ func (t *Transport) Say(chid dt.ChannelID, m dt.Message) bool {
 	return r != nil && r.gate.tell(m)
 }
 
-// resumesOf counts the resumes of a recipient.
-func (t *Transport) resumesOf(chid dt.ChannelID) uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c := t.channels[chid]; c != nil {
-		return c.resumes
-	}
-	return 0
-}
-
 // holdUnless is hold, unless there was a resume since the count was read: one that came meanwhile ended this pause.
-func (t *Transport) holdUnless(chid dt.ChannelID, since uint64) (held bool) {
-	if t.resumesOf(chid) != since {
+func (t *Transport) holdUnless(r *run, since uint64) (held bool) {
+	if r.gate.count() != since {
 		return false
 	}
-	t.hold(chid)
+	t.hold(r.chid)
 	return true
 }
 
@@ -193,7 +190,9 @@ func (t *Transport) ResumeChannel(_ context.Context, msg dt.Message, chid dt.Cha
 		return nil
 	}
 	if !c.sending {
-		c.resumes++
+		if c.run != nil {
+			c.run.gate.resumed()
+		}
 		return t.resumeRecipient(c, msg)
 	}
 	c.wishes++

@@ -34,6 +34,7 @@ type listener struct {
 	onData   func(n int) error
 	onQueue  func(n int) (dt.Message, error)
 	decide   func(dt.Request) error
+	taken    []dt.ChannelID
 }
 
 func (l *listener) OnChannelOpened(dt.ChannelID) error { return nil }
@@ -83,6 +84,13 @@ func (l *listener) OnRequestReceived(_ dt.ChannelID, r dt.Request) (dt.Response,
 		return nil, nil
 	}
 	return nil, decide(r)
+}
+
+func (l *listener) TakeUp(chid dt.ChannelID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken = append(l.taken, chid)
+	return nil
 }
 
 func (l *listener) OnChannelCompleted(_ dt.ChannelID, err error) error {
@@ -241,6 +249,35 @@ func TestRecipientPauses(t *testing.T) {
 		require.Len(t, l.lb.requests, 2)
 		require.True(t, l.lb.requests[1].IsUpdate())
 	})
+}
+
+// TestSenderStartedAgain: a sender that does not know a channel any more takes it up when the recipient goes on; one that knows it does
+// not.
+func TestSenderStartedAgain(t *testing.T) {
+	for name, forgets := range map[string]bool{"forgot": true, "knows": false} {
+		t.Run(name, func(t *testing.T) {
+			onLink(t, func(l *link) {
+				l.la.onData = func(n int) error {
+					if n == 3 {
+						return dt.ErrPause
+					}
+					return nil
+				}
+				l.open()
+				synctest.Wait()
+				if forgets {
+					l.b.CleanupChannel(l.chid)
+				}
+				require.NoError(t, l.a.ResumeChannel(t.Context(), update(false), l.chid))
+				l.completed()
+				if forgets {
+					require.Equal(t, []dt.ChannelID{l.chid}, l.lb.taken)
+				} else {
+					require.Empty(t, l.lb.taken)
+				}
+			})
+		})
+	}
 }
 
 // TestPauseBeforeTheQuestion: a recipient that pauses before it has asked still proposes when it goes on.

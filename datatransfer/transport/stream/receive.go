@@ -101,7 +101,7 @@ func (t *Transport) receive(rc *recipient, a ask) {
 	}
 	if err == nil && !rc.needless() {
 		if err = rc.ask(); err == nil {
-			err = rc.rest(nil)
+			err = rc.rest()
 		}
 	}
 	t.ended(r, rc, err)
@@ -234,7 +234,7 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	if data, ok := inlined(c); ok {
 		return data, nil
 	}
-	resumes := rc.t.resumesOf(rc.r.chid)
+	resumes := rc.r.gate.count()
 	if again := rc.seen.add(c); again || index <= rc.has {
 		if again && index > rc.has {
 			if err := rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, 0, index, false)); err != nil {
@@ -286,7 +286,7 @@ func (rc *recipient) pause(resumes uint64, err error) error {
 	switch {
 	case !errors.Is(err, dt.ErrPause):
 		return err
-	case rc.t.holdUnless(rc.r.chid, resumes):
+	case rc.t.holdUnless(rc.r, resumes):
 		return errHeld
 	}
 	return nil
@@ -325,7 +325,7 @@ func (t *Transport) ended(r *run, rc *recipient, err error) {
 	if errors.Is(err, errHeld) {
 		err = nil
 		if rc.asked {
-			err = rc.rest(nil)
+			err = rc.rest()
 		}
 	}
 	_ = r.stream.Close()

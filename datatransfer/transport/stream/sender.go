@@ -227,8 +227,7 @@ func (sd *sender) pass() error {
 		if err := sd.alive(); err != nil {
 			return err
 		}
-		switch {
-		case !paused:
+		if !paused {
 			return sd.out.err
 		}
 		if err := sd.flush(); err != nil {

@@ -80,7 +80,6 @@ type channel struct {
 	ask     ask
 	held    bool // paused by this side: no stream is to run
 	unasked bool // its last question was never sent
-	resumes uint64
 	has     int64
 }
 

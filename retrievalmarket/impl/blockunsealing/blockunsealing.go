@@ -116,12 +116,17 @@ func (s *Source) Find(ctx context.Context, payload cid.Cid, named *cid.Cid) (pie
 }
 
 func (s *Source) atHand(ctx context.Context, p piecestore.PieceInfo) bool {
-	a, ok := s.node.(SectorAccessor)
+	ctx, cancel := context.WithTimeout(ctx, accessLimit)
+	defer cancel()
+	return AtHand(ctx, s.node, p)
+}
+
+// AtHand tells whether a node has an unsealed copy of a piece. One that is no SectorAccessor has none.
+func AtHand(ctx context.Context, node any, p piecestore.PieceInfo) bool {
+	a, ok := node.(SectorAccessor)
 	if !ok {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, accessLimit)
-	defer cancel()
 	for _, d := range p.Deals {
 		if yes, err := a.IsUnsealed(ctx, d.SectorID, d.Offset.Unpadded(), d.Length.Unpadded()); err == nil && yes {
 			return true
