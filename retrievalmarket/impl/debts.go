@@ -70,11 +70,12 @@ func (d *debts) refuse(ctx context.Context, p peer.ID) error {
 	return nil
 }
 
-// ended notes what a deal leaves unpaid. It is called once for each deal, when it ends.
-func (d *debts) ended(ctx context.Context, s rm.ProviderDealState, sent uint64) error {
+// ended adds what a deal leaves unpaid to a batch, which commit then stores: the deal's end and its debt are one fact. A caller does
+// it once for each deal.
+func (d *debts) ended(ctx context.Context, b datastore.Batch, s rm.ProviderDealState, sent uint64, commit func() error) error {
 	paid := providerstates.Terms(&s).PaidBytes(s.FundsReceived)
 	if !priced(s.PricePerByte) || sent <= paid {
-		return nil
+		return commit()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,8 +92,8 @@ func (d *debts) ended(ctx context.Context, s rm.ProviderDealState, sent uint64) 
 	if err != nil {
 		return err
 	}
-	if err := d.ds.Put(ctx, debtKey(s.Receiver), data); err != nil {
+	if err := b.Put(ctx, debtKey(s.Receiver), data); err != nil {
 		return err
 	}
-	return d.ds.Sync(ctx, debtKey(s.Receiver))
+	return commit()
 }

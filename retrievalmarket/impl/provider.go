@@ -116,6 +116,8 @@ type providerDeal struct {
 	bad      int
 	refused  error // the last bad voucher, when there were too many
 
+	endStored bool // with its debt; the machine's own
+
 	opening  sync.Mutex // held while a piece is opened, which may take as long as unsealing does: nothing else waits for it
 	reader   Reader
 	released bool
@@ -244,10 +246,8 @@ func (p *Provider) channelOver(ctx context.Context, pd *providerDeal, chid dt.Ch
 func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
 	pd := &providerDeal{id: d.Identifier(), paid: d.FundsReceived, pieces: p.cfg.Pieces}
 	pd.machine = fsm.NewMachine(p.ctx, p.table, d, p, fsm.Hooks[rm.ProviderDealState]{
-		Persist: func(e fsm.EventName, rec rm.ProviderDealState) error {
-			return p.store.put(context.WithoutCancel(p.ctx), rec.Identifier().String(), rec, p.table.Final(rec.Status))
-		},
-		Notify: func(e fsm.EventName, rec rm.ProviderDealState) { p.notify(pd, e.(rm.ProviderEvent), rec) },
+		Persist: func(_ fsm.EventName, rec rm.ProviderDealState) error { return p.persist(pd, rec) },
+		Notify:  func(e fsm.EventName, rec rm.ProviderDealState) { p.notify(pd, e.(rm.ProviderEvent), rec) },
 		Dropped: func(e fsm.EventName, rec rm.ProviderDealState, err error) {
 			p.cfg.Log.Debug("provider deal event dropped", "deal", rec.Identifier(), "error", err)
 		},
@@ -261,6 +261,28 @@ func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
 	return pd
 }
 
+// persist stores a deal's record; its end together with what it leaves unpaid.
+func (p *Provider) persist(pd *providerDeal, rec rm.ProviderDealState) error {
+	ctx, id := context.WithoutCancel(p.ctx), rec.Identifier().String()
+	final := p.table.Final(rec.Status)
+	if !final || pd.endStored { // an end whose sync failed is stored once more without the debt
+		return p.store.put(ctx, id, rec, final)
+	}
+	b, err := p.store.ds.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.store.write(ctx, b, id, rec); err != nil {
+		return err
+	}
+	sent := max(rec.TotalSent, p.sent(ctx, rec.ChannelID))
+	if err := p.debts.ended(ctx, b, rec, sent, func() error { return b.Commit(ctx) }); err != nil {
+		return err
+	}
+	pd.endStored = true
+	return p.store.sync(ctx)
+}
+
 func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderDealState) {
 	if e != rm.ProviderEventBlockSent {
 		p.cfg.Log.Info("provider deal", "deal", rec.Identifier().String(), "event", p.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
@@ -271,12 +293,6 @@ func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderD
 	p.subs.publish(e, rec)
 	if !p.table.Final(rec.Status) {
 		return
-	}
-	ctx := context.WithoutCancel(p.ctx)
-	if priced(rec.PricePerByte) {
-		if err := p.debts.ended(ctx, rec, max(rec.TotalSent, p.sent(ctx, rec.ChannelID))); err != nil {
-			p.cfg.Log.Warn("remember what is not paid", "deal", rec.Identifier(), "error", err)
-		}
 	}
 	p.mu.Lock()
 	chid := pd.chid

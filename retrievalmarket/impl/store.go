@@ -34,15 +34,22 @@ func (s deals[T, P]) key(id string) datastore.Key {
 
 // put stores a record; with durable it returns after the record is on stable storage.
 func (s deals[T, P]) put(ctx context.Context, id string, rec T, durable bool) error {
+	if err := s.write(ctx, s.ds, id, rec); err != nil || !durable {
+		return err
+	}
+	return s.sync(ctx)
+}
+
+// write puts a record into a store or a batch.
+func (s deals[T, P]) write(ctx context.Context, to datastore.Write, id string, rec T) error {
 	data, err := wire.Encode(P(&rec))
 	if err != nil {
 		return err
 	}
-	if err := s.ds.Put(ctx, s.key(id), data); err != nil || !durable {
-		return err
-	}
-	return s.ds.Sync(ctx, datastore.NewKey("/"))
+	return to.Put(ctx, s.key(id), data)
 }
+
+func (s deals[T, P]) sync(ctx context.Context) error { return s.ds.Sync(ctx, datastore.NewKey("/")) }
 
 func (s deals[T, P]) get(ctx context.Context, id string) (T, error) {
 	var rec T
