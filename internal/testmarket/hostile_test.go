@@ -128,7 +128,16 @@ func TestHostileProvider(t *testing.T) {
 				}
 				return l.demand(rm.DealStatusFundsNeeded, int64(n)*20)
 			}
+			l.paid = func(*rm.DealPayment) (*rm.DealResponse, error) { return l.demand(rm.DealStatusFundsNeeded, 10*1024*20) }
 		}, rm.DealStatusErrored, "", nil},
+		{"T55 raises the price in mid-deal and gives in", 0, func(l *liar) {
+			l.sent = func(n uint64) (*rm.DealResponse, error) {
+				if n < 4096 {
+					return nil, nil
+				}
+				return l.demand(rm.DealStatusFundsNeeded, int64(n)*20)
+			}
+		}, either, "", nil},
 		{"T56 demands more than is there", 0, func(l *liar) {
 			l.sent = func(n uint64) (*rm.DealResponse, error) { return l.demand(rm.DealStatusFundsNeeded, 1<<60) }
 		}, either, "", nil}, // if it goes on for what is due, all is well
@@ -361,4 +370,17 @@ func TestHostileClient(t *testing.T) {
 		s, err := m.c.Client.GetDeal(id)
 		return err == nil && s.Status == rm.DealStatusRejected && strings.Contains(s.Message, "ended without payment")
 	}, 20*time.Second, 10*time.Millisecond)
+}
+
+// TestM07Limit: a deal stops at the bytes that the caller wants at most, and pays for no more than came.
+func TestM07Limit(t *testing.T) {
+	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
+		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) { c.MaxBytes = func(rm.ClientDealState) uint64 { return 10_000 } }
+	})
+	id := m.retrieve()
+	require.Equal(t, rm.DealStatusErrored, m.tc.ended(t), "%s", m.tc)
+	d, err := m.c.Client.GetDeal(id)
+	require.NoError(t, err)
+	require.Contains(t, d.Message, "the payload is larger than the limit of 10000 bytes")
+	require.LessOrEqual(t, d.FundsSpent.Int64(), int64(d.TotalReceived)*2)
 }

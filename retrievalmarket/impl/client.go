@@ -255,6 +255,8 @@ func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState)
 	case clientstates.PaymentNotSent: // it has no published name
 	case clientstates.NotUnderstood:
 		c.subs.publish(rm.ClientEventDealRejected, rec)
+	case clientstates.TooLarge:
+		c.subs.publish(rm.ClientEventDataTransferError, rec)
 	default:
 		c.subs.publish(event, rec)
 	}

@@ -201,7 +201,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	switch e.Code {
 	case dt.DataReceivedProgress:
 		if n := c.maxBytes(cd); n > 0 && received > n {
-			send(rm.ClientEventDataTransferError, fmt.Errorf("the payload is larger than the limit of %d bytes", n))
+			send(clientstates.TooLarge, n)
 			return
 		}
 		c.payAhead(cd, received)
