@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-jsonrpc"
+	"github.com/ipfs/go-cid"
 )
 
 // Codes of errors; they are the exit codes of the command line.
@@ -223,6 +224,14 @@ type Node struct {
 	PayChannels  func(ctx context.Context) ([]PayChannel, error)
 	SettlePayCh  func(ctx context.Context, ch string) error
 	CollectPayCh func(ctx context.Context, ch string) error
+
+	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
+	ClientDealStatus    func(ctx context.Context, miner, wallet, proposal string) (*StorageDealState, error)
+	ClientQueryAsk      func(ctx context.Context, miner string) (*StorageAsk, error)
+	StorageDeals        func(ctx context.Context) ([]StorageDeal, error)
+	StorageImport       func(ctx context.Context, proposal, path string) (*StorageDeal, error)
+	StorageAsk          func(ctx context.Context) (*StorageAsk, error)
+	SetStorageAsk       func(ctx context.Context, ask StorageAsk, epochs int64) (*StorageAsk, error)
 }
 
 // Namespace of the methods.

@@ -21,6 +21,7 @@ import (
 	"github.com/multiformats/go-multicodec"
 	mh "github.com/multiformats/go-multihash"
 	"github.com/multiformats/go-varint"
+	cbg "github.com/whyrusleeping/cbor-gen"
 
 	"github.com/cartage-dev/cartage/internal/blob"
 )
@@ -112,13 +113,11 @@ func (s *Store) writeHead() error {
 
 // V1Header is the CARv1 header for one root, with its length.
 func V1Header(root cid.Cid) ([]byte, error) {
-	rb := root.Bytes()
 	var b bytes.Buffer
-	b.Write([]byte{0xa2, 0x65, 'r', 'o', 'o', 't', 's', 0x81, 0xd8, 0x2a, 0x58, byte(len(rb) + 1), 0x00})
-	if len(rb) > 254 {
-		return nil, fmt.Errorf("root CID of %d bytes is too long", len(rb))
+	b.Write([]byte{0xa2, 0x65, 'r', 'o', 'o', 't', 's', 0x81})
+	if err := cbg.WriteCid(&b, root); err != nil {
+		return nil, err
 	}
-	b.Write(rb)
 	b.Write([]byte{0x67, 'v', 'e', 'r', 's', 'i', 'o', 'n', 0x01})
 	return append(varint.ToUvarint(uint64(b.Len())), b.Bytes()...), nil
 }

@@ -132,7 +132,7 @@ func (s *Store) repair(ctx context.Context) error {
 		if sh.State != StateInitializing && sh.State != StateRecovering {
 			continue
 		}
-		if _, err := s.Register(ctx, Source{Path: sh.Path}); err != nil {
+		if _, err := s.Register(ctx, Source{Path: sh.Path, Piece: sh.Piece, Padded: sh.Padded}); err != nil {
 			sh.State, sh.Error = StateErrored, err.Error()
 			if err := s.put(sh); err != nil {
 				return err

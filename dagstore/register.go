@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
+	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/carstore"
@@ -16,6 +18,10 @@ import (
 // Source is a CAR file to become a shard.
 type Source struct {
 	Path string
+	// Piece and Padded are given for data that has to be of a certain piece, which may be larger than the CAR: zeros follow. If
+	// Piece is undefined, the smallest piece of the CAR is computed.
+	Piece  cid.Cid
+	Padded uint64
 	// Progress is told how many bytes were read.
 	Progress func(done, total int64)
 }
@@ -44,6 +50,11 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	if err != nil {
 		return Shard{}, fmt.Errorf("%s: %w", src.Path, err)
 	}
+	if src.Piece.Defined() {
+		if err := fit(f, size, l, &sh, src); err != nil {
+			return Shard{}, fmt.Errorf("%s: %w", src.Path, err)
+		}
+	}
 	old, err := s.Info(sh.Piece)
 	switch {
 	case errors.Is(err, ErrShardUnknown):
@@ -59,6 +70,34 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	}
 	sh.Number = old.Number // what a crash interrupted is finished under its number
 	return s.store(sh, rows)
+}
+
+// WrongPieceError says that data is of another piece than it had to be.
+type WrongPieceError struct{ Got, Expected cid.Cid }
+
+// Error implements error.
+func (e *WrongPieceError) Error() string {
+	return fmt.Sprintf("given data does not match expected commP (got: %s, expected %s)", e.Got, e.Expected)
+}
+
+// fit checks a CAR against the piece that it has to be: the CAR at the start of a larger piece, or a CARv2 as it lies.
+func fit(f blob.File, size int64, l carstore.Layout, sh *Shard, src Source) error {
+	p := commp.Piece{CID: sh.Piece, Padded: commp.Padded(sh.Padded)}
+	up, err := commp.PadUp(p, commp.Padded(src.Padded))
+	if (err != nil || !up.CID.Equals(src.Piece)) && l.Offset > 0 {
+		if p, err = commp.Compute(io.NewSectionReader(f, 0, size)); err != nil {
+			return err
+		}
+		up, err = commp.PadUp(p, commp.Padded(src.Padded))
+	}
+	if err != nil {
+		return fmt.Errorf("the data makes piece %s: %w", p.CID, err)
+	}
+	if !up.CID.Equals(src.Piece) {
+		return &WrongPieceError{Got: up.CID, Expected: src.Piece}
+	}
+	sh.Piece, sh.Padded = src.Piece, src.Padded
+	return nil
 }
 
 type rowEntry struct {

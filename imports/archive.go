@@ -2,34 +2,140 @@ package imports
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/ipfs/go-cid"
-	mh "github.com/multiformats/go-multihash"
+	"github.com/ipld/go-codec-dagpb"
+	"github.com/ipld/go-ipld-prime"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/multiformats/go-varint"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
 )
 
-// Archive is a Sink that writes a CARv1, each block once. The header has room for the root and gets it at the end.
-type Archive struct {
-	w    *bufio.Writer
-	seen map[string]bool
+// ErrSourceChanged means that a source is not what it was when it was read first.
+var ErrSourceChanged = errors.New("the source was changed while it was read")
+
+// plan is a Sink that keeps the nodes of a DAG and where its leaves lie: the source is read again for their bytes.
+type plan struct {
+	nodes  map[cid.Cid][]byte
+	leaves map[cid.Cid]span
+}
+
+// span is where the bytes of a leaf lie.
+type span struct {
+	Leaf
+	size int
 }
 
 // Leaf implements Sink.
-func (a *Archive) Leaf(c cid.Cid, data []byte, _ Leaf) error { return a.Node(c, data) }
+func (p *plan) Leaf(c cid.Cid, data []byte, at Leaf) error {
+	if _, ok := p.leaves[c]; !ok {
+		p.leaves[c] = span{at, len(data)}
+	}
+	return nil
+}
 
 // Node implements Sink.
-func (a *Archive) Node(c cid.Cid, data []byte) error {
-	if a.seen[string(c.Hash())] {
+func (p *plan) Node(c cid.Cid, data []byte) error {
+	p.nodes[c] = bytes.Clone(data)
+	return nil
+}
+
+// WriteCAR builds the DAG of a file or folder into a CARv1 at dest: its root is in the header, its blocks follow depth first, each
+// once, identity blocks too. It reads the source twice, in memory for the inner nodes only, and fails if it changed in between. The
+// CAR is written aside, synced and renamed: a crash or an error leaves nothing under the name.
+func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, progress func(int64)) (cid.Cid, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return cid.Undef, err
+	}
+	pl := &plan{nodes: map[cid.Cid][]byte{}, leaves: map[cid.Cid]span{}}
+	b := Builder{Profile: p, Sink: pl, Progress: progress}
+	root, err := b.Add(ctx, abs)
+	if err != nil {
+		return cid.Undef, err
+	}
+	tmp := dest + ".partial"
+	_ = fsys.Remove(tmp)
+	f, err := fsys.Create(tmp, 0o600)
+	if err != nil {
+		return cid.Undef, err
+	}
+	a := archive{plan: pl, w: bufio.NewWriterSize(&blob.Appender{F: f}, 1<<20), seen: map[cid.Cid]bool{}}
+	err = a.write(ctx, root)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close(), a.close()); err != nil {
+		return cid.Undef, errors.Join(err, fsys.Remove(tmp))
+	}
+	return root, blob.Publish(fsys, tmp, dest)
+}
+
+// archive writes the CAR of a plan.
+type archive struct {
+	*plan
+	w    *bufio.Writer
+	seen map[cid.Cid]bool
+	open *os.File // the source that was read last
+	buf  []byte
+}
+
+func (a *archive) write(ctx context.Context, root cid.Cid) error {
+	head, err := carstore.V1Header(root)
+	if err != nil {
+		return err
+	}
+	if _, err := a.w.Write(head); err != nil {
+		return err
+	}
+	if err := a.walk(ctx, root); err != nil {
+		return err
+	}
+	return a.w.Flush()
+}
+
+// walk writes a block and what is below it.
+func (a *archive) walk(ctx context.Context, c cid.Cid) error {
+	if a.seen[c] {
 		return nil
 	}
-	a.seen[string(c.Hash())] = true
+	a.seen[c] = true
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	node, ok := a.nodes[c]
+	if !ok {
+		data, err := a.leaf(c)
+		if err != nil {
+			return err
+		}
+		return a.section(c, data)
+	}
+	if err := a.section(c, node); err != nil {
+		return err
+	}
+	links, err := linksOf(node)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if err := a.walk(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *archive) section(c cid.Cid, data []byte) error {
 	cb := c.Bytes()
 	for _, p := range [][]byte{varint.ToUvarint(uint64(len(cb) + len(data))), cb, data} {
 		if _, err := a.w.Write(p); err != nil {
@@ -39,54 +145,70 @@ func (a *Archive) Node(c cid.Cid, data []byte) error {
 	return nil
 }
 
-// WriteCAR builds the DAG of a file or folder into a CARv1 at dest. It is written aside, synced and renamed: a crash or an
-// error leaves nothing under the name.
-func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, progress func(int64)) (cid.Cid, error) {
-	tmp := dest + ".partial"
-	_ = fsys.Remove(tmp)
-	f, err := fsys.Create(tmp, 0o600)
-	if err != nil {
-		return cid.Undef, err
+// leaf reads the bytes of a leaf and checks that they are still the same.
+func (a *archive) leaf(c cid.Cid) ([]byte, error) {
+	at, ok := a.leaves[c]
+	if !ok {
+		return nil, fmt.Errorf("block %s is in no source", c)
 	}
-	root, err := writeCAR(ctx, f, path, p, progress)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return cid.Undef, errors.Join(err, fsys.Remove(tmp))
+	if a.open == nil || a.open.Name() != at.Path {
+		if err := a.close(); err != nil {
+			return nil, err
+		}
+		f, err := os.Open(at.Path)
+		if err != nil {
+			return nil, err
+		}
+		a.open = f
 	}
-	return root, blob.Publish(fsys, tmp, dest)
+	if cap(a.buf) < at.size {
+		a.buf = make([]byte, at.size)
+	}
+	data := a.buf[:at.size]
+	if _, err := a.open.ReadAt(data, at.Offset); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := carstore.Verify(c, data); err != nil {
+		return nil, fmt.Errorf("%w: %s at offset %d: %w", ErrSourceChanged, at.Path, at.Offset, err)
+	}
+	return data, nil
 }
 
-func writeCAR(ctx context.Context, f blob.File, path string, p Profile, progress func(int64)) (cid.Cid, error) {
-	placeholder, err := cid.V1Builder{Codec: cid.Raw, MhType: p.HashCode}.Sum(nil)
-	if err != nil {
-		return cid.Undef, err
+func (a *archive) close() error {
+	if a.open == nil {
+		return nil
 	}
-	head, err := carstore.V1Header(placeholder)
-	if err != nil {
-		return cid.Undef, err
-	}
-	out := &blob.Appender{F: f, Off: int64(len(head))}
-	a := &Archive{w: bufio.NewWriterSize(out, 1<<20), seen: map[string]bool{}}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return cid.Undef, err
-	}
-	b := Builder{Profile: p, Sink: a, Progress: progress}
-	root, err := b.Add(ctx, abs)
-	if err == nil {
-		err = a.w.Flush()
-	}
-	if err != nil {
-		return cid.Undef, err
-	}
-	final, err := carstore.V1Header(root)
-	if err != nil {
-		return cid.Undef, err
-	}
-	if len(final) != len(head) {
-		return cid.Undef, fmt.Errorf("root %s is inlined (%s): it cannot be provided; the payload is smaller than a CID", root, mh.Codes[root.Prefix().MhType])
-	}
-	if _, err := f.WriteAt(final, 0); err != nil {
-		return cid.Undef, err
-	}
-	return root, f.Sync()
+	err := a.open.Close()
+	a.open = nil
+	return err
 }
+
+// linksOf are the links of a dag-pb node, in order. Links with the same target come as often as they are there.
+func linksOf(node []byte) ([]cid.Cid, error) {
+	n, err := ipld.Decode(node, dagpb.Decode)
+	if err != nil {
+		return nil, err
+	}
+	links, err := n.LookupByString("Links")
+	if err != nil {
+		return nil, err
+	}
+	var out []cid.Cid
+	for it := links.ListIterator(); !it.Done(); {
+		_, l, err := it.Next()
+		if err != nil {
+			return nil, err
+		}
+		h, err := l.LookupByString("Hash")
+		if err != nil {
+			return nil, err
+		}
+		link, err := h.AsLink()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, link.(cidlink.Link).Cid)
+	}
+	return out, nil
+}
+

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/crypto"
 
 	"github.com/cartage-dev/cartage/internal/blob"
 )
@@ -87,6 +88,15 @@ func (w *Wallet) Key(a address.Address) (*Key, error) {
 		return k, nil
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNoKey, a)
+}
+
+// Sign signs a message with the key of an address.
+func (w *Wallet) Sign(a address.Address, msg []byte) (*crypto.Signature, error) {
+	k, err := w.Key(a)
+	if err != nil {
+		return nil, err
+	}
+	return k.Sign(msg)
 }
 
 // List returns the addresses in order.

@@ -3,6 +3,7 @@
 package blob
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ type FS interface {
 	// OpenRW opens an existing file for reading and writing.
 	OpenRW(name string) (File, error)
 	Rename(from, to string) error
+	// Link gives a file a second name on the same file system.
+	Link(from, to string) error
 	Remove(name string) error
 	// RemoveAll removes a file or a folder with everything in it; nothing there is success.
 	RemoveAll(name string) error
@@ -73,6 +76,9 @@ func (OS) OpenRW(name string) (File, error) { return open(name, os.O_RDWR, 0) }
 
 // Rename implements FS.
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Link implements FS.
+func (OS) Link(from, to string) error { return os.Link(from, to) }
 
 // Remove implements FS.
 func (OS) Remove(name string) error { return os.Remove(name) }
@@ -119,6 +125,44 @@ func Publish(fsys FS, tmp, name string) error {
 		return err
 	}
 	return fsys.SyncDir(filepath.Dir(name))
+}
+
+// Clone gives the content of a file a second name: by a link, or as a copy where there can be none. It is durable when it returns.
+func Clone(ctx context.Context, fsys FS, from, to string) error {
+	err := fsys.Link(from, to)
+	if err != nil {
+		err = copyFile(ctx, fsys, from, to)
+	}
+	if err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(to))
+}
+
+func copyFile(ctx context.Context, fsys FS, from, to string) error {
+	in, err := fsys.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	size, err := in.Size()
+	if err != nil {
+		return err
+	}
+	out, err := fsys.Create(to, 0o600)
+	if err != nil {
+		return err
+	}
+	r, w := io.NewSectionReader(in, 0, size), &Appender{F: out}
+	for err == nil && w.Off < size {
+		if err = ctx.Err(); err == nil {
+			_, err = io.CopyN(w, r, min(8<<20, size-w.Off))
+		}
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
 }
 
 // Appender is an io.Writer that writes to the end of a File.

@@ -21,6 +21,7 @@ type Config struct {
 	Ledger    Ledger    `toml:"ledger" comment:"The ledger that payment channels live on. Without one only free deals are possible."`
 	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
 	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
+	Storage   Storage   `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
 }
 
 // Network says where the node listens.
@@ -50,6 +51,14 @@ type Transfer struct {
 	AcceptTimeout      Duration `toml:"accept_timeout" comment:"how long a provider may take to accept a deal"`
 	IdleTimeout        Duration `toml:"idle_timeout" comment:"how long a deal may stand still"`
 	PaymentWaitTimeout Duration `toml:"payment_wait_timeout" comment:"how long a provider waits for a payment"`
+}
+
+// Storage says how storage deals are proposed and taken.
+type Storage struct {
+	ChainView string   `toml:"chain_view" comment:"JSON file with what has to be known of a chain: head, providers, accounts; empty: no storage deals"`
+	Miner     string   `toml:"miner" comment:"address of this provider on that chain, for example f01000; empty: no deals are taken"`
+	Filter    []string `toml:"filter" comment:"command that decides about each deal: JSON on its input, exit code 0 accepts, else its output is the reason"`
+	SkipRules []string `toml:"skip_rules" comment:"rules of taking deals that do not apply here, by name"`
 }
 
 // Duration is a time.Duration as text.

@@ -191,6 +191,14 @@ func (f FS) Rename(from, to string) error {
 	return f.FS.Rename(from, to)
 }
 
+// Link counts as one write.
+func (f FS) Link(from, to string) error {
+	if err := f.Switch.Step(); err != nil {
+		return err
+	}
+	return f.FS.Link(from, to)
+}
+
 // RemoveAll counts as one write.
 func (f FS) RemoveAll(name string) error {
 	if err := f.Switch.Step(); err != nil {

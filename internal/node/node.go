@@ -45,6 +45,7 @@ import (
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	rmnet "github.com/cartage-dev/cartage/retrievalmarket/network"
+	"github.com/cartage-dev/cartage/storagedeal"
 )
 
 // Parts are the seams of a node: a test puts faulty ones there.
@@ -88,6 +89,10 @@ type Node struct {
 	Pieces   *dagstore.Store
 	targets  *targets
 
+	chainView     storagedeal.ChainView // nil without storage deals
+	storageClient *storagedeal.Client
+	storage       *storagedeal.Provider
+
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -104,7 +109,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket, n.listen, n.startClient}
+	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket, n.openStorage, n.listen, n.startClient}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -154,6 +159,9 @@ func (n *Node) space(name string) datastore.Batching {
 
 func (n *Node) openStores(ctx context.Context) (err error) {
 	if n.Pieces, err = dagstore.Open(ctx, n.parts.FS, n.parts.Home.Path("dagstore")); err != nil {
+		return err
+	}
+	if err := n.sweepPieces(); err != nil {
 		return err
 	}
 	if n.parts.Chain != nil {
@@ -288,6 +296,9 @@ func (n *Node) supportsAhead(p peer.ID) bool {
 func (n *Node) Close(ctx context.Context) error {
 	n.cancel()
 	var errs []error
+	if n.storage != nil {
+		errs = append(errs, n.storage.Stop(ctx))
+	}
 	if n.Client != nil {
 		errs = append(errs, n.Client.Stop(ctx))
 	}

@@ -89,7 +89,7 @@ func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error)
 	if strings.EqualFold(filepath.Ext(path), ".car") {
 		return n.Pieces.Register(ctx, dagstore.Source{Path: path})
 	}
-	dir := n.parts.Home.Path("pieces")
+	dir := n.piecesDir()
 	if err := n.parts.FS.MkdirAll(dir, 0o700); err != nil {
 		return dagstore.Shard{}, err
 	}

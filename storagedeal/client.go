@@ -1,0 +1,310 @@
+package storagedeal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v9/market"
+	"github.com/filecoin-project/go-state-types/crypto"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/multiformats/go-multibase"
+	cbg "github.com/whyrusleeping/cbor-gen"
+
+	"github.com/cartage-dev/cartage/paych"
+)
+
+// Signer has the keys of a node.
+type Signer interface {
+	Has(address.Address) bool
+	Sign(address.Address, []byte) (*crypto.Signature, error)
+}
+
+// ClientConfig is what a Client needs.
+type ClientConfig struct {
+	Host     host.Host
+	Chain    ChainView
+	Wallet   Signer
+	Timeouts Timeouts
+}
+
+// Client proposes storage deals and keeps nothing of them (R-T6). It is safe for concurrent use.
+type Client struct{ cfg ClientConfig }
+
+// NewClient makes a client.
+func NewClient(cfg ClientConfig) *Client {
+	cfg.Timeouts = cfg.Timeouts.orDefaults()
+	return &Client{cfg}
+}
+
+// defaultStart is how far ahead a deal starts whose start is not given.
+const defaultStart = 8 * EpochsInDay
+
+// StatelessDeal proposes a free, offline deal to a provider and returns the CID of the signed proposal, which is all that remains
+// of it: a status query needs it later. An error says that the provider has not accepted, as far as is known here; the same
+// params make another proposal when the chain has moved on, unless they name a start epoch.
+func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid, error) {
+	if err := p.check(); err != nil {
+		return cid.Undef, err
+	}
+	deal, miner, err := c.sign(ctx, p)
+	if err != nil {
+		return cid.Undef, err
+	}
+	name, err := ProposalCID(deal)
+	if err != nil {
+		return cid.Undef, err
+	}
+	resp, err := c.propose(ctx, miner, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})
+	if err != nil {
+		return cid.Undef, err
+	}
+	switch r := resp.Response; {
+	case !r.Proposal.Equals(name):
+		return cid.Undef, fmt.Errorf("provider returned proposal cid %s but we expected %s", r.Proposal, name)
+	case r.State != StorageDealWaitingForData:
+		return cid.Undef, &RefusedError{Proposal: name, State: r.State, Message: r.Message}
+	}
+	return name, nil
+}
+
+// RefusedError is the answer of a provider that does not wait for the data of a proposal.
+type RefusedError struct {
+	Proposal cid.Cid
+	State    State
+	Message  string
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("provider returned unexpected state %d for proposal %s, with message: %s", e.State, e.Proposal, e.Message)
+}
+
+// sign makes the signed proposal of params.
+func (c *Client) sign(ctx context.Context, p StartDealParams) (*market.ClientDealProposal, MinerInfo, error) {
+	key, err := c.cfg.Chain.AccountKey(ctx, p.Wallet)
+	if err != nil {
+		return nil, MinerInfo{}, fmt.Errorf("resolve wallet %s: %w", p.Wallet, err)
+	}
+	if !c.cfg.Wallet.Has(key) {
+		return nil, MinerInfo{}, fmt.Errorf("provided address doesn't exist in wallet: %s", key)
+	}
+	miner, err := c.cfg.Chain.MinerInfo(ctx, p.Miner)
+	if err != nil {
+		return nil, miner, err
+	}
+	deal, err := c.terms(ctx, p, key, miner)
+	if err != nil {
+		return nil, miner, err
+	}
+	data, err := MarshalProposal(deal)
+	if err != nil {
+		return nil, miner, err
+	}
+	sig, err := c.cfg.Wallet.Sign(key, data)
+	if err != nil {
+		return nil, miner, err
+	}
+	return &market.ClientDealProposal{Proposal: *deal, ClientSignature: *sig}, miner, nil
+}
+
+// terms fills in what params leave to the chain.
+func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Address, miner MinerInfo) (*market.DealProposal, error) {
+	size := p.Data.PieceSize.Padded()
+	if uint64(size) > uint64(miner.SectorSize) {
+		return nil, fmt.Errorf("data doesn't fit in a sector: a piece of %d bytes, sectors of %d", size, miner.SectorSize)
+	}
+	version, err := c.cfg.Chain.NetworkVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDuration(p.MinBlocksDuration, version); err != nil {
+		return nil, err
+	}
+	start := p.DealStartEpoch
+	if start == 0 {
+		head, err := c.cfg.Chain.Head(ctx)
+		if err != nil {
+			return nil, err
+		}
+		start = head + defaultStart
+	}
+	collateral := p.ProviderCollateral
+	if collateral.Nil() {
+		if collateral, _, err = c.cfg.Chain.CollateralBounds(ctx, size, p.VerifiedDeal); err != nil {
+			return nil, err
+		}
+	}
+	text, err := p.Data.Root.StringOfBase(multibase.Base64url)
+	if err != nil {
+		return nil, fmt.Errorf("label of %s: %w", p.Data.Root, err)
+	}
+	label, err := market.NewLabelFromString(text)
+	if err != nil {
+		return nil, fmt.Errorf("label of %s: %w", p.Data.Root, err)
+	}
+	return &market.DealProposal{
+		PieceCID: *p.Data.PieceCid, PieceSize: size, VerifiedDeal: p.VerifiedDeal, Client: key, Provider: p.Miner, Label: label,
+		StartEpoch: start, EndEpoch: EndEpoch(start, p.MinBlocksDuration, miner.PeriodStart),
+		StoragePricePerEpoch: big.Zero(), ProviderCollateral: collateral, ClientCollateral: big.Zero(),
+	}, nil
+}
+
+// propose sends a proposal and checks who answered.
+func (c *Client) propose(ctx context.Context, miner MinerInfo, p *Proposal) (*SignedResponse, error) {
+	if miner.Peer.ID == "" {
+		return nil, errors.New("the chain view has no peer of the provider")
+	}
+	s, err := openStream(ctx, c.cfg.Host, miner.Peer, c.cfg.Timeouts, DealProtocol111, DealProtocol110, DealProtocol101)
+	if err != nil {
+		return nil, err
+	}
+	var r SignedResponse
+	if err := ask(ctx, s, c.cfg.Timeouts, p, &r); err != nil {
+		return nil, err
+	}
+	if miner.Worker == address.Undef {
+		return &r, nil
+	}
+	return &r, verify(r.Signature, miner.Worker, r.Signed)
+}
+
+// ErrBadSignature means that an answer was not signed by who had to.
+var ErrBadSignature = errors.New("the signature does not match")
+
+func verify(sig *crypto.Signature, by address.Address, data []byte) error {
+	if sig == nil {
+		return fmt.Errorf("%w: there is none of %s", ErrBadSignature, by)
+	}
+	if err := paych.Verify(sig, by, data); err != nil {
+		return fmt.Errorf("%w: of %s: %w", ErrBadSignature, by, err)
+	}
+	return nil
+}
+
+// Result is the outcome of one proposal of a batch.
+type Result struct {
+	Index    int // in the order of the params
+	Proposal cid.Cid
+	Err      error
+}
+
+// StatelessDeals proposes many deals, at most jobs at a time (64 when 0), and yields outcomes as they come. It takes params as it
+// goes, so that their number does not matter. What was begun when the caller stops is waited for.
+func (c *Client) StatelessDeals(ctx context.Context, params iter.Seq[StartDealParams], jobs int) iter.Seq[Result] {
+	if jobs <= 0 {
+		jobs = 64
+	}
+	return func(yield func(Result) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		results, slots := make(chan Result), make(chan struct{}, jobs)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			i := 0
+			for p := range params {
+				select {
+				case slots <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
+				at := i
+				i++
+				wg.Go(func() {
+					defer func() { <-slots }()
+					name, err := c.StatelessDeal(ctx, p)
+					select {
+					case results <- Result{at, name, err}:
+					case <-ctx.Done():
+					}
+				})
+			}
+		})
+		go func() {
+			wg.Wait()
+			close(results)
+		}()
+		defer func() {
+			cancel()
+			for range results {
+			}
+		}()
+		for r := range results {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// DealStatus asks a provider how a deal stands; only the client that signed the proposal may.
+func (c *Client) DealStatus(ctx context.Context, miner, client address.Address, proposal cid.Cid) (*ProviderDealState, error) {
+	info, err := c.cfg.Chain.MinerInfo(ctx, miner)
+	if err != nil {
+		return nil, err
+	}
+	key, err := c.cfg.Chain.AccountKey(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := c.cfg.Wallet.Sign(key, cidBytes(proposal))
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStream(ctx, c.cfg.Host, info.Peer, c.cfg.Timeouts, StatusProtocol110, StatusProtocol101)
+	if err != nil {
+		return nil, err
+	}
+	var r DealStatusResponse
+	if err := ask(ctx, s, c.cfg.Timeouts, &DealStatusRequest{proposal, *sig}, &r); err != nil {
+		return nil, err
+	}
+	if info.Worker != address.Undef {
+		err = verify(&r.Signature, info.Worker, r.Signed)
+	}
+	return &r.DealState, err
+}
+
+// QueryAsk asks a provider for its storage ask.
+func (c *Client) QueryAsk(ctx context.Context, miner address.Address) (*StorageAsk, error) {
+	info, err := c.cfg.Chain.MinerInfo(ctx, miner)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStream(ctx, c.cfg.Host, info.Peer, c.cfg.Timeouts, AskProtocol110, AskProtocol101)
+	if err != nil {
+		return nil, err
+	}
+	var r AskResponse
+	if err := ask(ctx, s, c.cfg.Timeouts, &AskRequest{miner}, &r); err != nil {
+		return nil, err
+	}
+	if r.Ask == nil || r.Ask.Ask == nil {
+		return nil, fmt.Errorf("provider %s has no storage ask", miner)
+	}
+	if r.Ask.Ask.Miner != miner {
+		return nil, fmt.Errorf("got back ask for wrong miner %s", r.Ask.Ask.Miner)
+	}
+	if info.Worker != address.Undef {
+		data, err := encode(r.Ask.Ask, formOf(s.Protocol()))
+		if err == nil {
+			err = verify(r.Ask.Signature, info.Worker, data)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return r.Ask.Ask, nil
+}
+
+// cidBytes is the encoding of a CID: what the client of a deal signs to ask for its state.
+func cidBytes(c cid.Cid) []byte {
+	var b bytes.Buffer
+	_ = cbg.WriteCid(&b, c) // a buffer takes everything
+	return b.Bytes()
+}

@@ -1,0 +1,281 @@
+package storagedeal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Pieces takes the data of deals. Add makes the CAR at path a shard under the piece's name and returns when every block of it can
+// be found (R-W2: a piece that is there already is success); data of another piece is an error and leaves nothing.
+type Pieces interface {
+	Add(ctx context.Context, path string, piece cid.Cid, size abi.PaddedPieceSize, progress func(done, total int64)) error
+}
+
+// Publisher puts a deal on a chain and returns its number there. The same deal again is the same number.
+type Publisher interface {
+	Publish(ctx context.Context, d Deal) (abi.DealID, error)
+}
+
+// Filter decides about a deal that keeps all rules. A refusal has a reason.
+type Filter func(ctx context.Context, d Deal) (accept bool, reason string, err error)
+
+// ProviderConfig is what a Provider needs.
+type ProviderConfig struct {
+	Host      host.Host
+	Miner     address.Address // the provider's name on the chain
+	Worker    address.Address // the key that signs answers
+	Wallet    Signer
+	Chain     ChainView
+	Store     datastore.Batching
+	FS        blob.FS
+	Staging   string // folder that imported data is moved to, and stays in
+	Pieces    Pieces
+	Publisher Publisher
+	Filter    Filter   // may be nil
+	SkipRules []string // names of Rules
+	Timeouts  Timeouts
+	Log       *slog.Logger
+}
+
+// maxStreams is how many peers are answered at once.
+const maxStreams = 256
+
+// Provider is the intake of storage deals: it takes offline proposals, and the data that is imported for them. It is safe for
+// concurrent use.
+type Provider struct {
+	cfg   ProviderConfig
+	recs  records
+	skip  map[string]bool
+	slots chan struct{}
+	group shared.Group
+
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	ask    StorageAsk
+	claims map[cid.Cid]chan struct{}
+}
+
+// NewProvider makes a provider; Start lets it answer.
+func NewProvider(cfg ProviderConfig) (*Provider, error) {
+	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams), claims: map[cid.Cid]chan struct{}{}}
+	p.cfg.Timeouts = cfg.Timeouts.orDefaults()
+	if p.cfg.Log == nil {
+		p.cfg.Log = slog.Default()
+	}
+	known := map[string]bool{}
+	for _, r := range Rules() {
+		known[r.Name] = true
+	}
+	for _, name := range cfg.SkipRules {
+		if !known[name] {
+			return nil, fmt.Errorf("there is no rule %q to leave out", name)
+		}
+		p.skip[name] = true
+	}
+	if !cfg.Wallet.Has(cfg.Worker) {
+		return nil, fmt.Errorf("the wallet does not hold %s, which signs the answers of storage deals", cfg.Worker)
+	}
+	return p, nil
+}
+
+// Start finishes what a crash interrupted and answers from then on, until Stop.
+func (p *Provider) Start(ctx context.Context) error {
+	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := p.loadAsk(ctx); err != nil {
+		return err
+	}
+	list, err := p.recs.unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		if _, err := p.publish(ctx, d); err != nil {
+			return err
+		}
+	}
+	p.cfg.Host.SetStreamHandler(DealProtocol111, p.serve(p.answerDeal))
+	p.cfg.Host.SetStreamHandler(DealProtocol110, p.serve(p.answerDeal))
+	p.cfg.Host.SetStreamHandler(DealProtocol101, p.serve(p.answerDeal))
+	p.cfg.Host.SetStreamHandler(AskProtocol110, p.serve(p.answerAsk))
+	p.cfg.Host.SetStreamHandler(AskProtocol101, p.serve(p.answerAsk))
+	p.cfg.Host.SetStreamHandler(StatusProtocol110, p.serve(p.answerStatus))
+	p.cfg.Host.SetStreamHandler(StatusProtocol101, p.serve(p.answerStatus))
+	return nil
+}
+
+// Stop ends the answers and waits for those that are being given, or until ctx ends.
+func (p *Provider) Stop(ctx context.Context) error {
+	if p.cancel == nil {
+		return nil
+	}
+	for _, id := range p.cfg.Host.Mux().Protocols() {
+		switch id {
+		case DealProtocol111, DealProtocol110, DealProtocol101, AskProtocol110, AskProtocol101, StatusProtocol110, StatusProtocol101:
+			p.cfg.Host.RemoveStreamHandler(id)
+		}
+	}
+	p.cancel()
+	return p.group.Close(ctx)
+}
+
+// serve bounds how many streams are answered at once, and ends each one.
+func (p *Provider) serve(answer func(context.Context, network.Stream) error) network.StreamHandler {
+	return func(s network.Stream) {
+		select {
+		case p.slots <- struct{}{}:
+		default:
+			_ = s.Reset()
+			return
+		}
+		ok := p.group.Go(func() {
+			defer func() { <-p.slots }()
+			stop := context.AfterFunc(p.ctx, func() { _ = s.Reset() })
+			defer stop()
+			if err := answer(p.ctx, s); err != nil {
+				p.cfg.Log.Info("storage deal stream", "peer", s.Conn().RemotePeer(), "protocol", s.Protocol(), "error", err)
+				_ = s.Reset()
+				return
+			}
+			_ = s.Close()
+		})
+		if !ok {
+			<-p.slots
+			_ = s.Reset()
+		}
+	}
+}
+
+func (p *Provider) answerDeal(ctx context.Context, s network.Stream) error {
+	f := formOf(s.Protocol())
+	var prop Proposal
+	if err := receive(s, p.cfg.Timeouts.Read, &prop, f); err != nil {
+		return fmt.Errorf("read the proposal: %w", err)
+	}
+	if prop.DealProposal == nil || prop.Piece == nil {
+		return errors.New("the proposal or its data reference is missing")
+	}
+	resp, err := p.consider(ctx, s, &prop)
+	if err != nil {
+		return err
+	}
+	data, err := encode(resp, f)
+	if err != nil {
+		return err
+	}
+	sig, err := p.cfg.Wallet.Sign(p.cfg.Worker, data)
+	if err != nil {
+		return err
+	}
+	return send(s, p.cfg.Timeouts.Write, &SignedResponse{Response: *resp, Signature: sig}, f)
+}
+
+// consider answers a proposal: one that is known with its state, a new one by the rules and the filter.
+func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposal) (*Response, error) {
+	name, err := ProposalCID(prop.DealProposal)
+	if err != nil {
+		return nil, err
+	}
+	old, err := p.recs.get(ctx, name)
+	if err == nil {
+		return &Response{State: old.State, Message: old.Message, Proposal: name}, nil
+	}
+	if !errors.Is(err, ErrUnknownDeal) {
+		return nil, err
+	}
+	c := &Candidate{Signed: prop.DealProposal, Piece: prop.Piece, Protocol: s.Protocol(), miner: p.cfg.Miner, chain: p.cfg.Chain, ask: p.Ask()}
+	d := Deal{ProposalCid: name, Proposal: *prop.DealProposal, Ref: *prop.Piece, FastRetrieval: prop.FastRetrieval, Client: s.Conn().RemotePeer(),
+		State: StorageDealWaitingForData, Created: time.Now()}
+	err = judge(ctx, c, p.skip)
+	if err == nil {
+		err = p.filter(ctx, d)
+	}
+	if err != nil {
+		p.cfg.Log.Info("storage deal refused", "proposal", name, "peer", d.Client, "reason", err)
+		return &Response{State: StorageDealFailing, Message: clip("deal rejected: " + err.Error()), Proposal: name}, nil
+	}
+	if err := p.keep(ctx, &d); err != nil {
+		return nil, err
+	}
+	return &Response{State: d.State, Message: d.Message, Proposal: name}, nil
+}
+
+// clip keeps a reason within what a message may hold.
+func clip(s string) string { return s[:min(len(s), 4096)] }
+
+// keep stores a new deal, unless the same proposal came twice at once; then it is the deal that was first.
+func (p *Provider) keep(ctx context.Context, d *Deal) error {
+	for {
+		taken := p.claim(d.ProposalCid)
+		if taken == nil {
+			break
+		}
+		select {
+		case <-taken:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer p.free(d.ProposalCid)
+	if old, err := p.recs.get(ctx, d.ProposalCid); err == nil {
+		*d = old
+		return nil
+	}
+	return p.recs.put(ctx, *d)
+}
+
+// claim makes the caller the only one who changes a deal until free; while another is, it returns what is closed at its end.
+func (p *Provider) claim(c cid.Cid) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if taken := p.claims[c]; taken != nil {
+		return taken
+	}
+	p.claims[c] = make(chan struct{})
+	return nil
+}
+
+func (p *Provider) free(c cid.Cid) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.claims[c])
+	delete(p.claims, c)
+}
+
+func (p *Provider) filter(ctx context.Context, d Deal) error {
+	if p.cfg.Filter == nil {
+		return nil
+	}
+	ok, reason, err := p.cfg.Filter(ctx, d)
+	switch {
+	case err != nil:
+		p.cfg.Log.Error("filter of storage deals", "proposal", d.ProposalCid, "error", err)
+		return errors.New("miner error")
+	case !ok:
+		return errors.New(reason)
+	}
+	return nil
+}
+
+// Deals returns all deals, oldest proposals in no order.
+func (p *Provider) Deals(ctx context.Context) ([]Deal, error) { return p.recs.list(ctx) }
+
+// Deal returns the deal of a proposal.
+func (p *Provider) Deal(ctx context.Context, proposal cid.Cid) (Deal, error) {
+	return p.recs.get(ctx, proposal)
+}
