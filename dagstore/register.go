@@ -18,6 +18,7 @@ import (
 // Source is a CAR file to become a shard.
 type Source struct {
 	Path string
+	Name string // what errors call it; Path if it is empty
 	// Piece and Padded are given for data that has to be of a certain piece, which may be larger than the CAR: zeros follow. If
 	// Piece is undefined, the smallest piece of the CAR is computed.
 	Piece  cid.Cid
@@ -34,25 +35,28 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 		return Shard{}, err
 	}
 	defer f.Close()
+	if src.Name == "" {
+		src.Name = src.Path
+	}
 	size, err := f.Size()
 	if err != nil {
 		return Shard{}, err
 	}
 	l, err := carstore.Inspect(f, size)
 	if err != nil {
-		return Shard{}, fmt.Errorf("%s: %w", src.Path, err)
+		return Shard{}, fmt.Errorf("%s: %w", src.Name, err)
 	}
 	if len(l.Roots) != 1 {
-		return Shard{}, fmt.Errorf("%s: CAR has %d roots, a piece needs exactly one", src.Path, len(l.Roots))
+		return Shard{}, fmt.Errorf("%s: CAR has %d roots, a piece needs exactly one", src.Name, len(l.Roots))
 	}
 	sh := Shard{Root: l.Roots[0], Path: src.Path, Offset: uint64(l.Offset)}
 	rows, err := s.index(ctx, f, l, &sh, src.Progress)
 	if err != nil {
-		return Shard{}, fmt.Errorf("%s: %w", src.Path, err)
+		return Shard{}, fmt.Errorf("%s: %w", src.Name, err)
 	}
 	if src.Piece.Defined() {
 		if err := fit(f, size, l, &sh, src); err != nil {
-			return Shard{}, fmt.Errorf("%s: %w", src.Path, err)
+			return Shard{}, fmt.Errorf("%s: %w", src.Name, err)
 		}
 	}
 	old, err := s.Info(sh.Piece)

@@ -44,6 +44,19 @@ func Lotus() Profile {
 	return Profile{Name: "lotus", ChunkSize: 1 << 20, Width: 1024, HashCode: mh.BLAKE2B_MIN + 31, InlineBelow: 126}
 }
 
+// ProfileByName is the profile of a name; no name is the default.
+func ProfileByName(name string) (Profile, error) {
+	for _, p := range []Profile{UnixFS2025(), Lotus()} {
+		if name == p.Name {
+			return p, nil
+		}
+	}
+	if name == "" {
+		return UnixFS2025(), nil
+	}
+	return Profile{}, fmt.Errorf("profile %q is unknown: use %s or %s", name, UnixFS2025().Name, Lotus().Name)
+}
+
 // shardAbove is the size of a directory node from which on it becomes a HAMT.
 const shardAbove = 256 << 10
 

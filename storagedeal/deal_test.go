@@ -41,14 +41,14 @@ func TestMain(m *testing.M) {
 // shards are the pieces of a provider in a dagstore.
 type shards struct{ *dagstore.Store }
 
-func (s shards) Add(ctx context.Context, path string, piece cid.Cid, size abi.PaddedPieceSize, progress func(done, total int64)) error {
-	_, err := s.Register(ctx, dagstore.Source{Path: path, Piece: piece, Padded: uint64(size), Progress: progress})
+func (s shards) Add(ctx context.Context, d storagedeal.Data) error {
+	_, err := s.Register(ctx, dagstore.Source{Path: d.Path, Name: d.Name, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress})
 	return err
 }
 
 // market is a client and a provider of storage deals over TCP.
 type market struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	view     *storagedeal.FileView
 	client   *storagedeal.Client
@@ -62,7 +62,7 @@ type market struct {
 	ds       datastore.Batching
 }
 
-func newHost(t *testing.T) host.Host {
+func newHost(t testing.TB) host.Host {
 	t.Helper()
 	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}))
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func newHost(t *testing.T) host.Host {
 	return h
 }
 
-func newMarket(t *testing.T, change ...func(*market)) *market {
+func newMarket(t testing.TB, change ...func(*market)) *market {
 	t.Helper()
 	m := &market{t: t, dir: t.TempDir(), ch: newHost(t), ph: newHost(t), ds: dssync.MutexWrap(datastore.NewMapDatastore())}
 	var err error

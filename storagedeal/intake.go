@@ -55,7 +55,7 @@ func (p *Provider) stage(ctx context.Context, d *Deal, path string, progress fun
 	staged := filepath.Join(p.cfg.Staging, uuid.NewString()+".car")
 	err := blob.Clone(ctx, p.cfg.FS, path, staged)
 	if err == nil {
-		err = p.cfg.Pieces.Add(ctx, staged, d.Proposal.Proposal.PieceCID, d.Proposal.Proposal.PieceSize, progress)
+		err = p.cfg.Pieces.Add(ctx, Data{Path: staged, Name: path, Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize, Progress: progress})
 	}
 	if err != nil {
 		return errors.Join(err, p.cfg.FS.RemoveAll(staged))

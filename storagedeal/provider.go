@@ -19,10 +19,19 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// Pieces takes the data of deals. Add makes the CAR at path a shard under the piece's name and returns when every block of it can
-// be found (R-W2: a piece that is there already is success); data of another piece is an error and leaves nothing.
+// Data is a CAR that has to be of a certain piece.
+type Data struct {
+	Path     string // where it lies, and stays
+	Name     string // what errors call it
+	Piece    cid.Cid
+	Size     abi.PaddedPieceSize
+	Progress func(done, total int64) // may be nil
+}
+
+// Pieces takes the data of deals. Add makes it a shard under the piece's name and returns when every block of it can be found
+// (R-W2: a piece that is there already is success); data of another piece is an error and leaves nothing.
 type Pieces interface {
-	Add(ctx context.Context, path string, piece cid.Cid, size abi.PaddedPieceSize, progress func(done, total int64)) error
+	Add(ctx context.Context, d Data) error
 }
 
 // Publisher puts a deal on a chain and returns its number there. The same deal again is the same number.

@@ -46,6 +46,8 @@ func (c *cli) initCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.LedgerURL, "ledger", "", "URL of the ledger, as cartage ledger serve prints it")
 	cmd.Flags().StringVar(&o.LedgerTokenFile, "ledger-token-file", "", "file with the token of the ledger")
+	cmd.Flags().StringVar(&o.ChainView, "chain-view", "", "JSON file with what storage deals have to know of a chain")
+	cmd.Flags().StringVar(&o.Miner, "miner", "", "address of this provider on that chain, to take storage deals")
 	cmd.Flags().BoolVar(&yes, "yes", false, "ask nothing (there is nothing to ask at the moment)")
 	return cmd
 }

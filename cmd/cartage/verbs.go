@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/big"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
-	"github.com/cartage-dev/cartage/commp"
 )
 
 // node wraps a verb that talks to the node.
@@ -303,26 +301,4 @@ func (c *cli) paychCmd() *cobra.Command {
 			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.CollectPayCh(ctx, args[0]) })},
 	)
 	return cmd
-}
-
-func (c *cli) commpCmd() *cobra.Command {
-	return &cobra.Command{Use: "commp FILE...", Short: "Compute piece commitments, without a node", Args: c.args(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			for _, name := range args {
-				f, err := os.Open(name)
-				if err != nil {
-					return err
-				}
-				p, err := commp.Compute(f)
-				_ = f.Close()
-				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-				if err := c.show(map[string]any{"file": name, "piece_cid": p.CID.String(), "payload_size": p.Payload, "padded_size": p.Padded, "piece_size": p.Padded.Unpadded()},
-					[][2]string{{"CID: ", p.CID.String()}, {"Piece size: ", size(uint64(p.Padded.Unpadded()))}, {"Piece size in bytes: ", fmt.Sprint(p.Padded.Unpadded())}}); err != nil {
-					return err
-				}
-			}
-			return nil
-		}}
 }

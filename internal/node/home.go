@@ -22,10 +22,12 @@ import (
 type InitOptions struct {
 	LedgerURL       string
 	LedgerTokenFile string
+	ChainView       string // file with what storage deals have to know of a chain
+	Miner           string // this provider's address on that chain
 }
 
 // Init makes a home: configuration, libp2p key, wallet key and token. Files are 0600, folders 0700. A home that exists is
-// left as it is, except for the ledger if one is given.
+// left as it is, except for what is given.
 func Init(h config.Home, o InitOptions) (config.Config, error) {
 	fsys := blob.OS{}
 	if err := fsys.MkdirAll(h.Dir, 0o700); err != nil {
@@ -48,6 +50,14 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 				return c, err
 			}
 		}
+	}
+	if o.ChainView != "" {
+		if c.Storage.ChainView, err = filepath.Abs(o.ChainView); err != nil {
+			return c, err
+		}
+	}
+	if o.Miner != "" {
+		c.Storage.Miner = o.Miner
 	}
 	if err := h.Save(c); err != nil {
 		return c, err

@@ -97,13 +97,9 @@ func (s Service) Pieces(context.Context) ([]api.Piece, error) {
 
 // Import answers Cartage.Import.
 func (s Service) Import(ctx context.Context, path, profile string) (*api.Import, error) {
-	p := imports.UnixFS2025()
-	switch profile {
-	case "", p.Name:
-	case imports.Lotus().Name:
-		p = imports.Lotus()
-	default:
-		return nil, api.Errorf(api.CodeUsage, "", "profile %q is unknown: use %s or %s", profile, p.Name, imports.Lotus().Name)
+	p, err := imports.ProfileByName(profile)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "", "%w", err)
 	}
 	id := uuid.NewString()
 	ref, err := imports.Reference(ctx, s.n.parts.FS, path, s.n.parts.Home.Path("imports"), id, p)

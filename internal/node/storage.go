@@ -52,8 +52,8 @@ func (n *Node) sweepPieces() error {
 type dealPieces struct{ store *dagstore.Store }
 
 // Add implements storagedeal.Pieces.
-func (p dealPieces) Add(ctx context.Context, path string, piece cid.Cid, size abi.PaddedPieceSize, progress func(done, total int64)) error {
-	_, err := p.store.Register(ctx, dagstore.Source{Path: path, Piece: piece, Padded: uint64(size), Progress: progress})
+func (p dealPieces) Add(ctx context.Context, d storagedeal.Data) error {
+	_, err := p.store.Register(ctx, dagstore.Source{Path: d.Path, Name: d.Name, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress})
 	return err
 }
 

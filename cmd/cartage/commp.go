@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multibase"
+	"github.com/spf13/cobra"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/commp"
+	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+// commpFlags are the choices of a commitment.
+type commpFlags struct {
+	raw, inner, whole bool
+	expect, base      string
+	pieceSize         string
+	jobs              int
+}
+
+// commitment is what is printed of a file.
+type commitment struct {
+	File     string         `json:"file"`
+	CID      string         `json:"piece_cid"`
+	Payload  commp.Payload  `json:"payload_size"`
+	Unpadded commp.Unpadded `json:"piece_size"`
+	Padded   commp.Padded   `json:"padded_size"`
+	Kind     string         `json:"kind"`
+	Matches  *bool          `json:"matches,omitempty"`
+}
+
+func (c *cli) commpCmd() *cobra.Command {
+	var f commpFlags
+	cmd := &cobra.Command{Use: "commp FILE...", Aliases: []string{"commP"}, Short: "Compute piece commitments, without a node", Args: c.args(cobra.MinimumNArgs(1)),
+		Long: "Commp computes the piece commitment of CAR files, - being stdin. It needs no node, no chain and no home.",
+		RunE: func(cmd *cobra.Command, args []string) error { return c.commp(cmd.Context(), args, f) }}
+	cmd.Flags().BoolVar(&f.raw, "raw", false, "take any bytes, not only CARs")
+	cmd.Flags().BoolVar(&f.inner, "inner", false, "of a CARv2 take the CARv1 inside")
+	cmd.Flags().BoolVar(&f.whole, "whole", false, "of a CARv2 take the file as it lies")
+	cmd.Flags().StringVar(&f.expect, "expect", "", "fail if the piece is not this one")
+	cmd.Flags().StringVar(&f.pieceSize, "piece-size", "", "padded size to compute the commitment for, with zeros behind the data")
+	cmd.Flags().StringVar(&f.base, "cid-base", "base32", "multibase of the CID")
+	cmd.Flags().IntVar(&f.jobs, "jobs", runtime.NumCPU(), "how many files are read at once")
+	cmd.MarkFlagsMutuallyExclusive("raw", "inner", "whole")
+	return cmd
+}
+
+func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
+	bad := func(format string, a ...any) error {
+		return api.Errorf(api.CodeUsage, "See cartage commp --help.", format, a...)
+	}
+	enc, err := multibase.EncoderByName(f.base)
+	if err != nil {
+		return bad("base %q: %w", f.base, err)
+	}
+	expect := cid.Undef
+	if f.expect != "" {
+		if expect, err = cid.Decode(f.expect); err != nil {
+			return bad("expected piece %q: %w", f.expect, err)
+		}
+	}
+	size := uint64(0)
+	if f.pieceSize != "" {
+		if size, err = parseSize(f.pieceSize); err != nil {
+			return err
+		}
+	}
+	if f.jobs < 1 {
+		return bad("--jobs %d: at least one", f.jobs)
+	}
+	// Each file already takes all cores: files at once help where reading them is slow.
+	type result struct {
+		v   commitment
+		err error
+	}
+	results := make([]chan result, len(args))
+	slots := make(chan struct{}, f.jobs)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for i, name := range args {
+		results[i] = make(chan result, 1)
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			p, kind, err := f.of(ctx, name)
+			if err == nil && size != 0 {
+				p, err = commp.PadUp(p, commp.Padded(size))
+			}
+			if err != nil {
+				results[i] <- result{err: fmt.Errorf("%s: %w", name, err)}
+				return
+			}
+			v := commitment{File: name, CID: p.CID.Encode(enc), Payload: p.Payload, Unpadded: p.Padded.Unpadded(), Padded: p.Padded, Kind: kind}
+			if expect.Defined() {
+				same := p.CID.Equals(expect)
+				v.Matches = &same
+			}
+			results[i] <- result{v: v}
+		})
+	}
+	var errs []error
+	for i := range args {
+		r := <-results[i]
+		if r.err == nil {
+			r.err = c.printCommitment(r.v, len(args) > 1)
+		}
+		if r.err == nil && r.v.Matches != nil && !*r.v.Matches {
+			r.err = api.Errorf(api.CodeOther, "", "%s: the piece is %s, expected %s", r.v.File, r.v.CID, f.expect)
+		}
+		errs = append(errs, r.err)
+	}
+	if len(args) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+func (c *cli) printCommitment(v commitment, named bool) error {
+	if c.json {
+		return printJSON(os.Stdout, v)
+	}
+	if named {
+		fmt.Println("File: ", v.File)
+	}
+	fmt.Println("CID: ", v.CID)
+	fmt.Println("Piece size: ", size(uint64(v.Unpadded)))
+	fmt.Println("Piece size in bytes: ", v.Unpadded)
+	if c.verbose {
+		fmt.Println("Payload size in bytes: ", v.Payload)
+		fmt.Println("Padded piece size in bytes: ", v.Padded)
+		fmt.Println("Kind: ", v.Kind)
+	}
+	return nil
+}
+
+// of computes the commitment of one file, and says what the file is.
+func (f *commpFlags) of(ctx context.Context, name string) (p commp.Piece, kind string, err error) {
+	if name == "-" {
+		if !f.raw {
+			return p, "", api.Errorf(api.CodeUsage, "", "stdin is taken as it comes: say --raw")
+		}
+		p, err = commp.Compute(reader{ctx, os.Stdin})
+		return p, "raw", err
+	}
+	file, err := blob.OS{}.Open(name)
+	if err != nil {
+		return p, "", err
+	}
+	defer file.Close()
+	n, err := file.Size()
+	if err != nil {
+		return p, "", err
+	}
+	from, long, kind := int64(0), n, "raw"
+	if !f.raw {
+		l, err := carstore.Inspect(file, n)
+		if err != nil {
+			return p, "", api.Errorf(api.CodeUsage, "Any bytes are taken with --raw.", "not a car file: %w", err)
+		}
+		kind = fmt.Sprintf("CARv%d", l.Version)
+		switch {
+		case l.Version == 2 && f.inner:
+			from, long, kind = l.Offset, l.Size, "CARv1 inside a CARv2"
+		case l.Version == 2 && !f.whole:
+			return p, "", api.Errorf(api.CodeUsage, "Say --inner for the CARv1 inside, or --whole for the file as it lies.", "a CARv2: it can be taken in two ways")
+		}
+	}
+	p, err = commp.Compute(reader{ctx, io.NewSectionReader(file, from, long)})
+	return p, kind, err
+}
+
+// reader ends with its context.
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+func (c *cli) generateCarCmd() *cobra.Command {
+	var profile string
+	var force bool
+	cmd := &cobra.Command{Use: "generate-car PATH CAR", Short: "Write a file or folder as a CAR, without a node", Args: c.args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := imports.ProfileByName(profile)
+			if err != nil {
+				return api.Errorf(api.CodeUsage, "", "%w", err)
+			}
+			dest, err := filepath.Abs(args[1])
+			if err != nil {
+				return err
+			}
+			if err := carstore.CheckDest(blob.OS{}, dest, force); err != nil {
+				return api.Errorf(api.CodeOther, "Replace it with --force.", "%w", err)
+			}
+			root, err := imports.WriteCAR(cmd.Context(), blob.OS{}, args[0], dest, p, nil)
+			if err != nil {
+				return err
+			}
+			return c.show(map[string]string{"root": root.String(), "car": dest}, [][2]string{{"root", root.String()}, {"CAR", dest}})
+		}}
+	cmd.Flags().StringVar(&profile, "profile", imports.UnixFS2025().Name, "unixfs-v1-2025, or lotus")
+	cmd.Flags().BoolVar(&force, "force", false, "replace what is at the output")
+	return cmd
+}
