@@ -211,4 +211,3 @@ func linksOf(node []byte) ([]cid.Cid, error) {
 	}
 	return out, nil
 }
-

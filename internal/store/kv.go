@@ -1,13 +1,18 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 // KV is an ordered map of raw keys. It is safe for concurrent use.
-type KV struct{ db *pebble.DB }
+type KV struct {
+	db   *pebble.DB
+	opts *pebble.Options
+	dir  string // empty in memory
+}
 
 // OpenKV opens or creates raw keys in dir.
 func OpenKV(dir string) (*KV, error) {
@@ -20,7 +25,12 @@ func OpenKV(dir string) (*KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	return &KV{db}, nil
+	kv := &KV{db, o.Clone(), dir}
+	kv.opts.EnsureDefaults()
+	if err := kv.dropTables(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
+	}
+	return kv, nil
 }
 
 // OpenMemoryKV makes raw keys that live as long as the process, for tests.
@@ -31,7 +41,7 @@ func OpenMemoryKV() (*KV, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &KV{db}, nil
+	return &KV{db: db}, nil
 }
 
 // Get returns a copy of the value, or nil when the key is absent.
