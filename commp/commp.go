@@ -11,7 +11,7 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/filecoin-project/go-fil-commcid"
+	commcid "github.com/filecoin-project/go-fil-commcid"
 	"github.com/ipfs/go-cid"
 )
 
@@ -183,6 +183,9 @@ func PadUp(p Piece, to Padded) (Piece, error) {
 	c, err := commcid.DataCommitmentV1ToCID(n[:])
 	return Piece{c, p.Payload, to}, err
 }
+
+// Commitment is the hash in the CID of a piece; other CIDs are refused.
+func Commitment(piece cid.Cid) ([]byte, error) { return commcid.CIDToDataCommitmentV1(piece) }
 
 func parent(a, b *node) node {
 	var buf [64]byte

@@ -1,258 +1,200 @@
 // Package dagstore knows the pieces of a provider as shards: where the bytes of a piece come from, in which state it is, and,
-// by multihash, where each block lies. Blocks are read out of the piece with positional reads; the piece is never copied
-// and never loaded, and its file is open once however many readers it has.
+// by multihash, where each block lies. Blocks are read out of the piece with positional reads; a piece that can be read at random is
+// never copied and never loaded, and is open once however many readers it has (node spec 1).
 package dagstore
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 
+	"github.com/cartage-dev/cartage/dagstore/index"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/store"
-	"github.com/cartage-dev/cartage/internal/wire"
+	"github.com/cartage-dev/cartage/shared"
 )
 
-// State of a shard; the texts are those of the API.
-type State uint64
+// Config is what a Store is made with. Zero values are the defaults.
+type Config struct {
+	FS  blob.FS // the file system of the host
+	Dir string
+	// Mounts opens the bytes of shards that are no plain files, by the scheme of their URL.
+	Mounts map[string]Scheme
+	// MaxConcurrentIndex is how many pieces are read for their index at once; 5.
+	MaxConcurrentIndex int
+	// MaxConcurrentReadyFetches is how many copies of pieces that cannot be read at random are made at once; 5.
+	MaxConcurrentReadyFetches int
+	// TransientQuota bounds such copies, in bytes; 32 GiB. Above it idle ones go, least recently used first, down to nine tenths.
+	TransientQuota int64
+	// ReaderIdle is how long the file of a piece stays open after its last reader; 0 closes it at once.
+	ReaderIdle time.Duration
+	// RecoverAttempts is how often a failed shard is recovered by acquiring it; 1. Negative is never.
+	RecoverAttempts int
+}
 
-// The states of a shard.
-const (
-	StateNew          State = 0x00
-	StateInitializing State = 0x01
-	StateAvailable    State = 0x02
-	StateServing      State = 0x03
-	StateRecovering   State = 0x80
-	StateErrored      State = 0xf0
-	StateUnknown      State = 0xff
-)
-
-// String is the text of the API.
-func (s State) String() string {
-	switch s {
-	case StateNew:
-		return "ShardStateNew"
-	case StateInitializing:
-		return "ShardStateInitializing"
-	case StateAvailable:
-		return "ShardStateAvailable"
-	case StateServing:
-		return "ShardStateServing"
-	case StateRecovering:
-		return "ShardStateRecovering"
-	case StateErrored:
-		return "ShardStateErrored"
-	case StateUnknown:
-		return "ShardStateUnknown"
+func (c *Config) setDefaults() {
+	if c.FS == nil {
+		c.FS = blob.OS{}
 	}
-	return "__undefined__"
-}
-
-var (
-	// ErrShardUnknown means that no shard has the key.
-	ErrShardUnknown = errors.New("shard not found")
-	// ErrShardInUse means that a reader has the shard.
-	ErrShardInUse = errors.New("shard in use")
-	// ErrNotFound means that no piece has the block.
-	ErrNotFound = errors.New("block not found in any piece")
-)
-
-// Shard is a piece with its place and its sizes.
-type Shard struct {
-	Number  uint64 // local piece number, never reused
-	Piece   cid.Cid
-	Root    cid.Cid
-	Path    string
-	Offset  uint64 // of the CARv1 in the file
-	CarSize uint64
-	Padded  uint64
-	Blocks  uint64
-	Bytes   uint64 // of the blocks
-	State   State
-	Error   string
-}
-
-func (s *Shard) fields() []wire.Field {
-	return []wire.Field{
-		wire.Uint("number", &s.Number), wire.Cid("piece", &s.Piece), wire.Cid("root", &s.Root), wire.Text("path", &s.Path),
-		wire.Uint("offset", &s.Offset), wire.Uint("carSize", &s.CarSize), wire.Uint("padded", &s.Padded), wire.Uint("blocks", &s.Blocks),
-		wire.Uint("bytes", &s.Bytes), wire.Uint("state", &s.State), wire.Text("error", &s.Error),
+	if c.MaxConcurrentIndex == 0 {
+		c.MaxConcurrentIndex = 5
+	}
+	if c.MaxConcurrentReadyFetches == 0 {
+		c.MaxConcurrentReadyFetches = 5
+	}
+	if c.TransientQuota == 0 {
+		c.TransientQuota = 32 << 30
+	}
+	if c.RecoverAttempts == 0 {
+		c.RecoverAttempts = 1
 	}
 }
-
-// Keys of the index: one row for each (multihash, piece).
-const (
-	keyNext  = "n"
-	keyShard = "s" // number -> shard
-	keyPiece = "p" // piece CID -> number
-	keyRow   = "b" // multihash, number -> offset, size of the section
-)
 
 // Store is the shard store. It is safe for concurrent use.
 type Store struct {
-	kv *store.KV
-	fs blob.FS
+	cfg   Config
+	kv    *store.KV
+	cat   catalogue
+	rows  *index.Embedded
+	trans *transients
+	subs  subscribers
+	index chan struct{} // slots of Config.MaxConcurrentIndex
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  shared.Group
+
+	changing sync.Mutex // held while the catalogue changes who a piece's shard is
 
 	mu   sync.Mutex
 	open map[uint64]*reader
+	jobs map[jobKey]*job
 }
 
-// reader is the one open file of a piece.
-type reader struct {
-	file blob.File
-	refs int
-}
-
-// Open opens or creates a store in dir. A shard whose indexing did not finish is indexed again.
+// Open opens or creates a store in dir with the defaults.
 func Open(ctx context.Context, fsys blob.FS, dir string) (*Store, error) {
-	kv, err := store.OpenKV(filepath.Join(dir, "index"))
+	return OpenConfig(ctx, Config{FS: fsys, Dir: dir})
+}
+
+// OpenConfig opens or creates a store. It returns when the catalogue can be read; what a crash interrupted is done again in the
+// background, and waited for by who acquires it. How long it takes does not depend on the number of shards.
+func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
+	cfg.setDefaults()
+	kv, err := store.OpenKV(filepath.Join(cfg.Dir, "index"))
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{kv: kv, fs: fsys, open: map[uint64]*reader{}}
-	if err := s.repair(ctx); err != nil {
-		return nil, errors.Join(err, kv.Close())
+	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			s.cancel()
+			err = errors.Join(err, kv.Close())
+		}
+	}()
+	if s.rows, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
+		return nil, err
+	}
+	if s.trans, err = openTransients(cfg); err != nil {
+		return nil, err
+	}
+	if err := s.cat.migrate(); err != nil {
+		return nil, err
+	}
+	work, err := s.cat.work()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range work {
+		s.begin(n)
 	}
 	return s, nil
 }
 
-// repair finishes what a crash interrupted: a shard that was being indexed starts over.
-func (s *Store) repair(ctx context.Context) error {
-	list, err := s.List()
-	if err != nil {
-		return err
-	}
-	for _, sh := range list {
-		if sh.State != StateInitializing && sh.State != StateRecovering {
-			continue
-		}
-		if _, err := s.Register(ctx, Source{Path: sh.Path, Piece: sh.Piece, Padded: sh.Padded}); err != nil {
-			sh.State, sh.Error = StateErrored, err.Error()
-			if err := s.put(sh); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Close closes the store and the files of its readers.
+// Close ends what runs, which goes on at the next start, and closes the files of readers.
 func (s *Store) Close() error {
+	s.cancel()
+	err := s.group.Close(context.WithoutCancel(s.ctx))
+	s.subs.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
 	for n, r := range s.open {
-		errs = append(errs, r.file.Close())
+		err = errors.Join(err, r.close())
 		delete(s.open, n)
 	}
-	return errors.Join(append(errs, s.kv.Close())...)
-}
-
-func be(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
-func (s *Store) put(sh Shard) error {
-	data, err := wire.EncodeTuple(sh.fields())
-	if err != nil {
-		return err
-	}
-	b := s.kv.NewBatch()
-	b.Set(append([]byte(keyShard), be(sh.Number)...), data)
-	b.Set(append([]byte(keyPiece), sh.Piece.Bytes()...), be(sh.Number))
-	return b.Commit(true)
+	return errors.Join(err, s.rows.Close(), s.kv.Close())
 }
 
 // Info returns a shard by its piece.
 func (s *Store) Info(piece cid.Cid) (Shard, error) {
-	n, err := s.kv.Get(append([]byte(keyPiece), piece.Bytes()...))
+	n, err := s.cat.number(piece)
 	if err != nil {
 		return Shard{}, err
 	}
-	if n == nil {
-		return Shard{}, fmt.Errorf("%w: %s", ErrShardUnknown, piece)
-	}
-	return s.shard(binary.BigEndian.Uint64(n))
+	return s.shard(n)
 }
 
+// shard is a shard as others see it.
 func (s *Store) shard(n uint64) (Shard, error) {
-	var sh Shard
-	data, err := s.kv.Get(append([]byte(keyShard), be(n)...))
-	if err != nil {
-		return sh, err
-	}
-	if data == nil {
-		return sh, fmt.Errorf("%w: number %d", ErrShardUnknown, n)
-	}
-	if err := wire.DecodeTuple(data, "shard", sh.fields()); err != nil {
-		return sh, err
-	}
+	sh, err := s.cat.get(n)
 	s.mu.Lock()
-	if sh.State == StateAvailable && s.open[n] != nil {
+	defer s.mu.Unlock()
+	if r := s.open[n]; sh.State == StateAvailable && r != nil && r.refs > 0 {
 		sh.State = StateServing
 	}
-	s.mu.Unlock()
-	return sh, nil
+	return sh, err
 }
 
-// List returns all shards in order of their number.
+// List returns all shards in order of their number. Records that cannot be read are left to Doctor.
 func (s *Store) List() ([]Shard, error) {
 	var out []Shard
-	var bad error
-	err := s.kv.Scan([]byte(keyShard), func(_, value []byte) bool {
-		var sh Shard
-		if bad = wire.DecodeTuple(value, "shard", sh.fields()); bad == nil {
-			out = append(out, sh)
+	err := s.cat.each(func(sh Shard, _ bool) { out = append(out, sh) }, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range out {
+		if r := s.open[out[i].Number]; out[i].State == StateAvailable && r != nil && r.refs > 0 {
+			out[i].State = StateServing
 		}
-		return bad == nil
-	})
-	return out, errors.Join(err, bad)
-}
-
-// Row is where a block lies: its section in the CARv1 of a piece.
-type Row struct {
-	Shard  uint64
-	Offset uint64
-	Size   uint64
-}
-
-// Find returns the rows of a multihash, without touching any piece.
-func (s *Store) Find(hash mh.Multihash) ([]Row, error) {
-	prefix := append([]byte(keyRow), hash...)
-	var out []Row
-	err := s.kv.Scan(prefix, func(key, value []byte) bool {
-		if len(key) != len(prefix)+8 {
-			return true // a longer multihash with the same start
-		}
-		off, n := binary.Uvarint(value)
-		size, m := binary.Uvarint(value[max(n, 0):])
-		if n > 0 && m > 0 {
-			out = append(out, Row{binary.BigEndian.Uint64(key[len(prefix):]), off, size})
-		}
-		return true
-	})
+	}
 	return out, err
 }
 
-// Lookup returns the available shards that have a block, in order of registration.
+// Find returns where a multihash lies, without touching any piece. Only pieces that can be read are named.
+func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error) {
+	rows, err := s.rows.Find(ctx, hash)
+	out := rows[:0]
+	for _, r := range rows {
+		sh, gerr := s.cat.get(r.Piece)
+		if gerr == nil && sh.State == StateAvailable {
+			out = append(out, r)
+		}
+	}
+	return out, err
+}
+
+// Lookup returns the available shards that have a block, those that are being read first, then in order of registration (R-N11).
 func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
-	rows, err := s.Find(c.Hash())
+	rows, err := s.rows.Find(s.ctx, c.Hash())
 	if err != nil {
 		return nil, err
 	}
-	var out []Shard
+	var serving, idle []Shard
 	for _, r := range rows {
-		sh, err := s.shard(r.Shard)
-		if err != nil {
+		sh, err := s.shard(r.Piece)
+		switch {
+		case errors.Is(err, ErrShardUnknown): // rows of a piece that is just being removed
+		case err != nil:
 			return nil, err
-		}
-		if sh.State == StateAvailable || sh.State == StateServing {
-			out = append(out, sh)
+		case sh.State == StateServing:
+			serving = append(serving, sh)
+		case sh.State == StateAvailable:
+			idle = append(idle, sh)
 		}
 	}
-	return out, nil
+	return append(serving, idle...), nil
 }

@@ -6,121 +6,181 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/dagstore/index"
 )
 
-// Source is a CAR file to become a shard.
+// Source is a CAR to become a shard: a plain file, or what a mount reads.
 type Source struct {
-	Path string
-	Name string // what errors call it; Path if it is empty
+	Path  string
+	Mount string // URL, instead of Path
+	Name  string // what errors call it; Path or Mount if it is empty
 	// Piece and Padded are given for data that has to be of a certain piece, which may be larger than the CAR: zeros follow. If
 	// Piece is undefined, the smallest piece of the CAR is computed.
 	Piece  cid.Cid
 	Padded uint64
+	// Owned says that the file belongs to the store and goes with the shard.
+	Owned bool
 	// Progress is told how many bytes were read.
 	Progress func(done, total int64)
 }
 
-// Register reads a CAR once: it checks every block, computes the piece commitment and builds the index. The same piece
-// again is success. A CAR with no or several roots, or that is cut or lies, is refused and leaves nothing.
+func (src *Source) name() string {
+	switch {
+	case src.Name != "":
+		return src.Name
+	case src.Mount != "":
+		return src.Mount
+	}
+	return src.Path
+}
+
+// RegisterLazy notes a shard that is read when it is first acquired. A piece that is known is success (R-W2): its shard is returned as
+// it is.
+func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
+	if err := checkKey(src.Piece); err != nil {
+		return Shard{}, err
+	}
+	if src.Padded != 0 && commp.Padded(src.Padded) != commp.PaddedFor(commp.Payload(commp.Padded(src.Padded).Unpadded())) {
+		return Shard{}, fmt.Errorf("piece %s: a padded size of %d is no power of two from 128 on", src.Piece, src.Padded)
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if old, err := s.Info(src.Piece); !errors.Is(err, ErrShardUnknown) {
+		return old, err
+	}
+	n, err := s.cat.next()
+	if err != nil {
+		return Shard{}, err
+	}
+	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, Owned: src.Owned, State: StateNew, Created: time.Now()}
+	if _, err := s.mount(&sh); err != nil {
+		return Shard{}, err
+	}
+	if err := s.cat.put(sh); err != nil {
+		return sh, err
+	}
+	s.tell(OpRegister, sh)
+	return sh, nil
+}
+
+// Register reads a CAR once: it checks every block, computes the piece commitment and makes the index. The same piece again is
+// success, and is served from the new place. A CAR with no or several roots, or that is cut or lies, is refused and leaves nothing.
 func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
-	f, err := s.fs.Open(src.Path)
+	release, err := s.slot(ctx)
 	if err != nil {
 		return Shard{}, err
 	}
-	defer f.Close()
-	if src.Name == "" {
-		src.Name = src.Path
+	defer release()
+	s.changing.Lock()
+	n, err := s.cat.next()
+	if err == nil {
+		err = s.cat.begun(n)
 	}
-	size, err := f.Size()
+	s.changing.Unlock()
 	if err != nil {
 		return Shard{}, err
 	}
-	l, err := carstore.Inspect(f, size)
-	if err != nil {
-		return Shard{}, fmt.Errorf("%s: %w", src.Name, err)
+	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, Owned: src.Owned, Created: time.Now()}
+	if err := s.read(ctx, &sh, src.Progress); err != nil {
+		return Shard{}, errors.Join(fmt.Errorf("%s: %w", src.name(), err), s.forget(n))
 	}
-	if len(l.Roots) != 1 {
-		return Shard{}, fmt.Errorf("%s: CAR has %d roots, a piece needs exactly one", src.Name, len(l.Roots))
-	}
-	sh := Shard{Root: l.Roots[0], Path: src.Path, Offset: uint64(l.Offset)}
-	rows, err := s.index(ctx, f, l, &sh, src.Progress)
-	if err != nil {
-		return Shard{}, fmt.Errorf("%s: %w", src.Name, err)
-	}
-	if src.Piece.Defined() {
-		if err := fit(f, size, l, &sh, src); err != nil {
-			return Shard{}, fmt.Errorf("%s: %w", src.Name, err)
-		}
-	}
+	return s.adopt(sh)
+}
+
+// adopt makes what was read the shard of its piece.
+func (s *Store) adopt(sh Shard) (Shard, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	old, err := s.Info(sh.Piece)
 	switch {
 	case errors.Is(err, ErrShardUnknown):
-		return s.store(sh, rows)
 	case err != nil:
-		return sh, err
+		return sh, errors.Join(err, s.forget(sh.Number))
 	case old.State == StateAvailable || old.State == StateServing:
-		if old.Path == sh.Path && old.Offset == sh.Offset {
+		if err := s.forget(sh.Number); err != nil {
+			return old, err
+		}
+		if old.Path == sh.Path && old.Mount == sh.Mount && old.Offset == sh.Offset {
 			return old, nil
 		}
-		old.Path, old.Offset, old.State = sh.Path, sh.Offset, StateAvailable // the file was moved: it is served from where it is now
-		return old, s.put(old)
-	}
-	sh.Number = old.Number // what a crash interrupted is finished under its number
-	return s.store(sh, rows)
-}
-
-// WrongPieceError says that data is of another piece than it had to be.
-type WrongPieceError struct{ Got, Expected cid.Cid }
-
-// Error implements error.
-func (e *WrongPieceError) Error() string {
-	return fmt.Sprintf("given data does not match expected commP (got: %s, expected %s)", e.Got, e.Expected)
-}
-
-// fit checks a CAR against the piece that it has to be: the CAR at the start of a larger piece, or a CARv2 as it lies.
-func fit(f blob.File, size int64, l carstore.Layout, sh *Shard, src Source) error {
-	p := commp.Piece{CID: sh.Piece, Padded: commp.Padded(sh.Padded)}
-	up, err := commp.PadUp(p, commp.Padded(src.Padded))
-	if (err != nil || !up.CID.Equals(src.Piece)) && l.Offset > 0 {
-		if p, err = commp.Compute(io.NewSectionReader(f, 0, size)); err != nil {
-			return err
+		left := ""
+		if old.Owned && old.Path != sh.Path {
+			left = old.Path
 		}
-		up, err = commp.PadUp(p, commp.Padded(src.Padded))
+		old.Path, old.Mount, old.Offset, old.Owned, old.State = sh.Path, sh.Mount, sh.Offset, sh.Owned, StateAvailable
+		if err := s.cat.put(old); err != nil || left == "" {
+			return old, err
+		}
+		return old, s.cfg.FS.RemoveAll(left)
+	default: // not readable as it was known: this one takes its place
+		if err := errors.Join(s.cat.remove(old), s.forget(old.Number)); err != nil {
+			return sh, err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("the data makes piece %s: %w", p.CID, err)
+	sh.State, sh.IndexedAt = StateAvailable, time.Now()
+	if err := s.cat.put(sh); err != nil {
+		return sh, err
 	}
-	if !up.CID.Equals(src.Piece) {
-		return &WrongPieceError{Got: up.CID, Expected: src.Piece}
+	s.tell(OpMakeAvailable, sh)
+	return sh, nil
+}
+
+// checkKey takes CIDs of pieces only (R-D17).
+func checkKey(piece cid.Cid) error {
+	if _, err := commp.Commitment(piece); err != nil {
+		return fmt.Errorf("%s is no key of a shard: %w", piece, err)
 	}
-	sh.Piece, sh.Padded = src.Piece, src.Padded
 	return nil
 }
 
-type rowEntry struct {
-	hash         mh.Multihash
-	offset, size uint64
+// read goes through the bytes of a shard once and makes its rows; root, sizes and, where it is not given, the piece are filled in. After an
+// error the rows are as before.
+func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)) (err error) {
+	f, err := s.openMount(ctx, sh)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	l, err := carstore.Inspect(f, size)
+	if err != nil {
+		return err
+	}
+	if len(l.Roots) != 1 {
+		return fmt.Errorf("CAR has %d roots, a piece needs exactly one", len(l.Roots))
+	}
+	sh.Root, sh.Offset, sh.Blocks = l.Roots[0], uint64(l.Offset), 0
+	sum, err := s.rows.Add(ctx, sh.Number, func(put func(index.Record) error) error {
+		p, err := scan(ctx, f, l, sh, put, progress)
+		if err != nil {
+			return err
+		}
+		return fit(f, size, l, p, sh)
+	})
+	sh.Bytes = sum.Bytes
+	return err
 }
 
-// index reads the CAR: rows, counts and commitment in one pass.
-func (s *Store) index(ctx context.Context, f blob.File, l carstore.Layout, sh *Shard, progress func(int64, int64)) ([]rowEntry, error) {
+// scan checks every block, and returns the smallest piece of the CAR.
+func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(index.Record) error, progress func(int64, int64)) (commp.Piece, error) {
 	w := commp.NewWriter(0)
 	head := make([]byte, l.Header)
 	if _, err := f.ReadAt(head, l.Offset); err != nil {
-		return nil, err
+		return commp.Piece{}, err
 	}
 	if _, err := w.Write(head); err != nil {
-		return nil, err
+		return commp.Piece{}, err
 	}
-	var rows []rowEntry
-	seen := map[string]bool{}
 	hasRoot := sh.Root.Prefix().MhType == mh.IDENTITY
 	end := l.Header
 	err := carstore.Walk(f, l, func(b carstore.Block) error {
@@ -131,28 +191,25 @@ func (s *Store) index(ctx context.Context, f blob.File, l carstore.Layout, sh *S
 			return err
 		}
 		end = b.Offset + b.Section
-		k := string(b.Cid.Hash())
 		hasRoot = hasRoot || b.Cid.Equals(sh.Root)
-		if !seen[k] && b.Cid.Prefix().MhType != mh.IDENTITY {
-			seen[k] = true
-			sh.Bytes += uint64(len(b.Data))
-			rows = append(rows, rowEntry{b.Cid.Hash(), uint64(b.Offset), uint64(b.Section)})
-		}
 		sh.Blocks++
 		if progress != nil {
 			progress(end, l.Size)
 		}
-		return nil
+		if b.Cid.Prefix().MhType == mh.IDENTITY {
+			return nil // it carries its own bytes (R-N9)
+		}
+		return put(index.Record{Multihash: b.Cid.Hash(), Offset: uint64(b.Offset), Size: uint64(len(b.Data)), Overhead: uint64(b.Section) - uint64(len(b.Data))})
 	})
 	p, serr := w.Sum()
 	if err = errors.Join(err, serr); err != nil {
-		return nil, err
+		return p, err
 	}
 	if !hasRoot {
-		return nil, fmt.Errorf("the CAR does not hold its root %s", sh.Root)
+		return p, fmt.Errorf("the CAR does not hold its root %s", sh.Root)
 	}
-	sh.Piece, sh.Padded, sh.CarSize = p.CID, uint64(p.Padded), uint64(end)
-	return rows, nil
+	sh.CarSize = uint64(end)
+	return p, nil
 }
 
 func writeSection(w *commp.Writer, b carstore.Block) error {
@@ -166,51 +223,36 @@ func writeSection(w *commp.Writer, b carstore.Block) error {
 	return nil
 }
 
-// store writes rows and shard; the shard is Available only with all of its rows (R-D8).
-func (s *Store) store(sh Shard, rows []rowEntry) (Shard, error) {
-	n := sh.Number
-	if n == 0 {
-		var err error
-		s.mu.Lock()
-		n, err = s.next()
-		s.mu.Unlock()
-		if err != nil {
-			return sh, err
-		}
-	}
-	sh.Number, sh.State = n, StateInitializing
-	if err := s.put(sh); err != nil {
-		return sh, err
-	}
-	b := s.kv.NewBatch()
-	for _, r := range rows {
-		key := append(append([]byte(keyRow), r.hash...), be(n)...)
-		b.Set(key, binary.AppendUvarint(binary.AppendUvarint(nil, r.offset), r.size))
-		if b.Len() > 4<<20 {
-			if err := b.Commit(false); err != nil {
-				return sh, err
-			}
-			b = s.kv.NewBatch()
-		}
-	}
-	if err := b.Commit(true); err != nil {
-		return sh, err
-	}
-	sh.State = StateAvailable
-	return sh, s.put(sh)
+// WrongPieceError says that data is of another piece than it had to be.
+type WrongPieceError struct{ Got, Expected cid.Cid }
+
+// Error implements error.
+func (e *WrongPieceError) Error() string {
+	return fmt.Sprintf("given data does not match expected commP (got: %s, expected %s)", e.Got, e.Expected)
 }
 
-// next hands out a piece number; mu is held.
-func (s *Store) next() (uint64, error) {
-	b, err := s.kv.Get([]byte(keyNext))
+// fit checks a CAR against the piece that it has to be: the CAR at the start of a larger piece, or a CARv2 as it lies. A shard without
+// a piece gets the smallest one.
+func fit(f Reader, size int64, l carstore.Layout, p commp.Piece, sh *Shard) error {
+	if !sh.Piece.Defined() {
+		sh.Piece, sh.Padded = p.CID, uint64(p.Padded)
+		return nil
+	}
+	if sh.Padded == 0 {
+		sh.Padded = uint64(p.Padded)
+	}
+	up, err := commp.PadUp(p, commp.Padded(sh.Padded))
+	if (err != nil || !up.CID.Equals(sh.Piece)) && l.Offset > 0 {
+		if p, err = commp.Compute(io.NewSectionReader(f, 0, size)); err != nil {
+			return err
+		}
+		up, err = commp.PadUp(p, commp.Padded(sh.Padded))
+	}
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("the data makes piece %s: %w", p.CID, err)
 	}
-	n := uint64(1)
-	if b != nil {
-		n = binary.BigEndian.Uint64(b)
+	if !up.CID.Equals(sh.Piece) {
+		return &WrongPieceError{Got: up.CID, Expected: sh.Piece}
 	}
-	batch := s.kv.NewBatch()
-	batch.Set([]byte(keyNext), be(n+1))
-	return n, batch.Commit(true)
+	return nil
 }

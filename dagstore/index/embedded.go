@@ -124,7 +124,7 @@ func (e *Embedded) load(ctx context.Context, piece uint64) (err error) {
 			return errors.Join(err, t.Drop())
 		}
 	}
-	return t.Ingest()
+	return t.Ingest(ctx)
 }
 
 // Remove implements Loader.

@@ -97,10 +97,9 @@ func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error)
 	if _, err := imports.WriteCAR(ctx, n.parts.FS, path, staged, imports.UnixFS2025(), nil); err != nil {
 		return dagstore.Shard{}, err
 	}
-	sh, err := n.Pieces.Register(ctx, dagstore.Source{Path: staged})
-	if err != nil || sh.Path != staged {
-		// Refused, or the same piece is there already.
-		err = errors.Join(err, n.parts.FS.Remove(staged))
+	sh, err := n.Pieces.Register(ctx, dagstore.Source{Path: staged, Name: path, Owned: true})
+	if err != nil {
+		err = errors.Join(err, n.parts.FS.RemoveAll(staged))
 	}
 	return sh, err
 }

@@ -53,7 +53,7 @@ type dealPieces struct{ store *dagstore.Store }
 
 // Add implements storagedeal.Pieces.
 func (p dealPieces) Add(ctx context.Context, d storagedeal.Data) error {
-	_, err := p.store.Register(ctx, dagstore.Source{Path: d.Path, Name: d.Name, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress})
+	_, err := p.store.Register(ctx, dagstore.Source{Path: d.Path, Name: d.Name, Piece: d.Piece, Padded: uint64(d.Size), Owned: true, Progress: d.Progress})
 	return err
 }
 

@@ -84,7 +84,7 @@ func (t *Tables) finish() error {
 }
 
 // Ingest makes all keys visible and durable.
-func (t *Tables) Ingest() error {
+func (t *Tables) Ingest(ctx context.Context) error {
 	if t.w != nil {
 		if err := t.finish(); err != nil {
 			return errors.Join(err, t.Drop())
@@ -93,7 +93,7 @@ func (t *Tables) Ingest() error {
 	if len(t.files) == 0 {
 		return nil
 	}
-	if err := t.kv.db.Ingest(context.Background(), t.files); err != nil {
+	if err := t.kv.db.Ingest(ctx, t.files); err != nil {
 		return errors.Join(err, t.Drop())
 	}
 	return nil

@@ -1,0 +1,119 @@
+package dagstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/carstore"
+)
+
+// Finding is what is wrong with a shard, by the names of the node spec 7.6, and what helps.
+type Finding struct {
+	Number uint64
+	Piece  cid.Cid // undefined if its record cannot be read
+	Reason string
+	Detail string
+	Repair string
+}
+
+// The reasons of findings.
+const (
+	NotIndexed     = "not indexed"
+	CopyUnreadable = "copy unreadable"
+	IndexMismatch  = "index mismatch"
+	BadRecord      = "bad record"
+)
+
+// sampled is one of how many rows of a piece is compared with its order file, and read.
+const sampled = 1000
+
+// Doctor looks at every shard, and tells what is wrong. It changes nothing.
+func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
+	return func(yield func(Finding, error) bool) {
+		var list []Shard
+		var bad []Finding
+		err := s.cat.each(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
+			bad = append(bad, Finding{Number: n, Reason: BadRecord, Detail: fmt.Sprintf("%v: %x", err, raw[:min(len(raw), 64)]), Repair: "register the piece again"})
+		})
+		if err != nil {
+			yield(Finding{}, err)
+			return
+		}
+		for _, f := range bad {
+			if !yield(f, nil) {
+				return
+			}
+		}
+		for _, sh := range list {
+			if err := ctx.Err(); err != nil {
+				yield(Finding{}, err)
+				return
+			}
+			if f, ok := s.examine(ctx, sh); !ok && !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+// examine looks at one shard.
+func (s *Store) examine(ctx context.Context, sh Shard) (Finding, bool) {
+	f := Finding{Number: sh.Number, Piece: sh.Piece}
+	if sh.State != StateAvailable {
+		f.Reason, f.Detail, f.Repair = NotIndexed, fmt.Sprint(sh.State, " ", sh.Error), "dagstore initialize-shard, or recover-shard if it has failed"
+		return f, false
+	}
+	file, err := s.openMount(ctx, &sh)
+	if err == nil {
+		defer file.Close()
+		var size int64
+		if size, err = file.Size(); err == nil && uint64(size) < sh.Offset+sh.CarSize {
+			err = fmt.Errorf("it has %d bytes, it had at least %d", size, sh.Offset+sh.CarSize)
+		}
+	}
+	if err != nil {
+		f.Reason, f.Detail, f.Repair = CopyUnreadable, fmt.Sprintf("%s: %v", sh.Where(), err), "put the file back, or register the piece from where it is now"
+		return f, false
+	}
+	if err := s.sample(ctx, sh, file); err != nil {
+		f.Reason, f.Detail, f.Repair = IndexMismatch, err.Error(), "destroy the shard and register it again"
+		return f, false
+	}
+	return f, true
+}
+
+// sample compares the order file of a piece with its rows, and some of them with the bytes.
+func (s *Store) sample(ctx context.Context, sh Shard, file Reader) error {
+	if err := s.rows.Check(sh.Number); err != nil {
+		return err
+	}
+	i := 0
+	for r, err := range s.rows.Iterate(ctx, sh.Number, nil) {
+		if err != nil {
+			return err
+		}
+		if i++; i%sampled != 1 {
+			continue
+		}
+		rows, err := s.rows.Find(ctx, r.Multihash)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, row := range rows {
+			found = found || row.Piece == sh.Number && row.Offset == r.Offset
+		}
+		if !found {
+			return fmt.Errorf("block %s is in the order file and has no row", r.Multihash.B58String())
+		}
+		_, err = carstore.ReadSection(file, int64(sh.Offset+r.Offset), int64(r.Section()), cid.NewCidV1(cid.Raw, r.Multihash))
+		if err != nil {
+			return errors.Join(fmt.Errorf("block %s", r.Multihash.B58String()), err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package dagstore
+
+import (
+	"sync"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Operations of events, as the reference names them.
+const (
+	OpRegister      = "OpShardRegister"
+	OpInitialize    = "OpShardInitialize"
+	OpMakeAvailable = "OpShardMakeAvailable"
+	OpDestroy       = "OpShardDestroy"
+	OpAcquire       = "OpShardAcquire"
+	OpFail          = "OpShardFail"
+	OpRelease       = "OpShardRelease"
+	OpRecover       = "OpShardRecover"
+)
+
+// Event is one operation on a shard, with its state after it.
+type Event struct {
+	Piece cid.Cid
+	Op    string
+	State State
+	Error string
+	Lost  uint64 // events that were lost before this one because the listener was slow
+}
+
+// subscribers are listeners that never make the store wait (R-D13).
+type subscribers struct {
+	mu     sync.Mutex
+	list   map[*subscription]bool
+	closed bool
+}
+
+type subscription struct {
+	ch     chan Event
+	filter func(Event) bool
+	lost   uint64
+}
+
+// Subscribe tells about operations from now on. A listener that is more than buffer events behind loses some, and is told how many.
+// The channel is closed by cancel, which may be called again, and by Close.
+func (s *Store) Subscribe(buffer int, filter func(Event) bool) (events <-chan Event, cancel func()) {
+	sub := &subscription{ch: make(chan Event, max(buffer, 1)), filter: filter}
+	s.subs.mu.Lock()
+	defer s.subs.mu.Unlock()
+	if s.subs.closed {
+		close(sub.ch)
+		return sub.ch, func() {}
+	}
+	if s.subs.list == nil {
+		s.subs.list = map[*subscription]bool{}
+	}
+	s.subs.list[sub] = true
+	return sub.ch, func() { s.subs.drop(sub) }
+}
+
+func (l *subscribers) drop(sub *subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.list[sub] {
+		delete(l.list, sub)
+		close(sub.ch)
+	}
+}
+
+func (l *subscribers) publish(e Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for sub := range l.list {
+		if sub.filter != nil && !sub.filter(e) {
+			continue
+		}
+		e.Lost = sub.lost
+		select {
+		case sub.ch <- e:
+			sub.lost = 0
+		default:
+			sub.lost++
+		}
+	}
+}
+
+func (l *subscribers) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for sub := range l.list {
+		close(sub.ch)
+	}
+	l.list = nil
+}
+
+func (s *Store) tell(op string, sh Shard) {
+	s.subs.publish(Event{Piece: sh.Piece, Op: op, State: sh.State, Error: sh.Error})
+}

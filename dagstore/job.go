@@ -1,0 +1,177 @@
+package dagstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// jobKey is what work is for: making a shard readable, or opening its bytes.
+type jobKey struct {
+	number uint64
+	open   bool
+}
+
+// job is work that is done once for all who wait for it. It has a context of its own, which ends when the last of them has left,
+// unless the store itself wants it (R-D4).
+type job struct {
+	done    chan struct{}
+	err     error
+	cancel  context.CancelFunc
+	waiting int
+	kept    bool
+}
+
+// start returns the job of a key, a new one if there is none, or nil when the store closes. mu is held.
+func (s *Store) start(key jobKey, f func(context.Context) error) *job {
+	if j := s.jobs[key]; j != nil {
+		return j
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	j := &job{done: make(chan struct{}), cancel: cancel}
+	ok := s.group.Go(func() {
+		defer cancel()
+		err := f(ctx)
+		s.mu.Lock()
+		j.err = err
+		delete(s.jobs, key)
+		s.mu.Unlock()
+		close(j.done)
+	})
+	if !ok {
+		cancel()
+		return nil
+	}
+	s.jobs[key] = j
+	return j
+}
+
+// share waits for the work of a key, which it begins if nobody did.
+func (s *Store) share(ctx context.Context, key jobKey, f func(context.Context) error) error {
+	for {
+		s.mu.Lock()
+		j := s.start(key, f)
+		if j == nil {
+			s.mu.Unlock()
+			return ErrClosed
+		}
+		j.waiting++
+		s.mu.Unlock()
+		select {
+		case <-j.done:
+			if errors.Is(j.err, context.Canceled) && ctx.Err() == nil && s.ctx.Err() == nil {
+				continue // of those who had left before: it begins anew
+			}
+			return j.err
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		if j.waiting--; j.waiting == 0 && !j.kept {
+			j.cancel()
+		}
+		s.mu.Unlock()
+		return ctx.Err()
+	}
+}
+
+// begin starts the initialisation of a shard that goes on whoever waits, and does not wait itself.
+func (s *Store) begin(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j := s.start(jobKey{number: n}, func(ctx context.Context) error { return s.initialise(ctx, n) }); j != nil {
+		j.kept = true
+	}
+}
+
+// await waits for the initialisation of a shard.
+func (s *Store) await(ctx context.Context, n uint64) error {
+	return s.share(ctx, jobKey{number: n}, func(ctx context.Context) error { return s.initialise(ctx, n) })
+}
+
+// slot waits for a place among those who read pieces for their index (R-D14).
+func (s *Store) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case s.index <- struct{}{}:
+		return func() { <-s.index }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// initialise reads the bytes of a shard and makes its rows. What failed is remembered as the shard's state, and nowhere else: the next
+// one tries again (R-D3). What was cancelled is as if it had not begun.
+func (s *Store) initialise(ctx context.Context, n uint64) error {
+	before, err := s.cat.get(n)
+	if errors.Is(err, ErrShardUnknown) { // numbered only, when the process ended
+		return errors.Join(err, s.forget(n))
+	}
+	if err != nil || before.State == StateAvailable {
+		return err
+	}
+	sh, op := before, OpInitialize
+	sh.State = StateInitializing
+	if before.State == StateErrored || before.State == StateRecovering {
+		sh.State, op = StateRecovering, OpRecover
+	}
+	if sh.State != before.State {
+		if err := s.cat.put(sh); err != nil {
+			return err
+		}
+	}
+	s.tell(op, sh)
+	release, err := s.slot(ctx)
+	if err != nil {
+		return s.undo(before, err)
+	}
+	defer release()
+	fresh := sh
+	if err = s.read(ctx, &fresh, nil); err == nil {
+		fresh.State, fresh.Error, fresh.Attempts, fresh.IndexedAt = StateAvailable, "", 0, time.Now()
+		return s.settle(OpMakeAvailable, fresh)
+	}
+	if ctx.Err() != nil {
+		return s.undo(before, ctx.Err())
+	}
+	if sh.State == StateRecovering {
+		sh.Attempts++
+	}
+	sh.State, sh.Error = StateErrored, clip(err.Error())
+	return errors.Join(fmt.Errorf("%w: %s: %w", ErrShardInit, sh.Piece, err), s.settle(OpFail, sh))
+}
+
+// settle stores the outcome of an initialisation, unless the shard is gone or another has taken its place.
+func (s *Store) settle(op string, sh Shard) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if n, err := s.cat.number(sh.Piece); err != nil || n != sh.Number {
+		return errors.Join(fmt.Errorf("%w: %s", ErrShardUnknown, sh.Piece), s.forget(sh.Number))
+	}
+	if err := s.cat.put(sh); err != nil {
+		return err
+	}
+	s.tell(op, sh)
+	return nil
+}
+
+// undo puts a shard back whose initialisation nobody wants any more. When the store closes it stays as it is: the next start goes on.
+func (s *Store) undo(before Shard, cause error) error {
+	if s.ctx.Err() != nil {
+		return ErrClosed
+	}
+	switch before.State {
+	case StateInitializing:
+		before.State = StateNew
+	case StateRecovering:
+		before.State = StateErrored
+	}
+	return errors.Join(cause, s.settle(OpRelease, before))
+}
+
+// forget removes what a number has: rows and copies.
+func (s *Store) forget(n uint64) error {
+	return errors.Join(s.rows.Remove(context.WithoutCancel(s.ctx), n), s.trans.drop(n), s.cat.done(n))
+}
+
+// clip keeps an error's text within what a record may hold.
+func clip(s string) string { return s[:min(len(s), 4096)] }

@@ -1,0 +1,248 @@
+package dagstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/internal/store"
+	"github.com/cartage-dev/cartage/internal/wire"
+)
+
+// Shard is a piece with its place and its sizes. Root and the sizes are known once it was initialised.
+type Shard struct {
+	Number    uint64 // local piece number, never reused
+	Piece     cid.Cid
+	Root      cid.Cid
+	Path      string // of a plain file; empty for another mount
+	Mount     string // URL of where the bytes come from, for what is no plain file
+	Owned     bool   // the file is the store's own and goes with the shard
+	Offset    uint64 // of the CARv1 in the file
+	CarSize   uint64
+	Padded    uint64
+	Blocks    uint64
+	Bytes     uint64 // of the blocks, each once
+	State     State
+	Error     string
+	Attempts  uint64 // failed recoveries in a row
+	Created   time.Time
+	IndexedAt time.Time
+}
+
+// Where is what a person calls the origin of a shard.
+func (s *Shard) Where() string {
+	if s.Mount != "" {
+		return s.Mount
+	}
+	return s.Path
+}
+
+// Keys of the catalogue.
+const (
+	keyNext  = "n"
+	keyShard = "s" // number -> shard
+	keyPiece = "p" // piece CID -> number
+	keyWork  = "w" // number of a shard whose work a start has to finish
+	keyOld   = "b" // rows of the first version
+)
+
+var undefined = cid.NewCidV1(cid.Raw, []byte{0, 0}) // stands for a root that is not known yet
+
+func (s *Shard) encode() ([]byte, error) {
+	root, created, indexed := s.Root, unix(s.Created), unix(s.IndexedAt)
+	if !root.Defined() {
+		root = undefined
+	}
+	return wire.EncodeTuple(append(s.first(&root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
+		wire.Uint("attempts", &s.Attempts), wire.Uint("created", &created), wire.Uint("indexed", &indexed)))
+}
+
+// first are the fields of the first version.
+func (s *Shard) first(root *cid.Cid) []wire.Field {
+	return []wire.Field{
+		wire.Uint("number", &s.Number), wire.Cid("piece", &s.Piece), wire.Cid("root", root), wire.Text("path", &s.Path),
+		wire.Uint("offset", &s.Offset), wire.Uint("carSize", &s.CarSize), wire.Uint("padded", &s.Padded), wire.Uint("blocks", &s.Blocks),
+		wire.Uint("bytes", &s.Bytes), wire.Uint("state", &s.State), wire.Text("error", &s.Error),
+	}
+}
+
+func unix(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(t.Unix())
+}
+
+func fromUnix(n uint64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(n), 0)
+}
+
+// decodeShard reads a record; old says that it is of the first version, whose rows have to be made anew.
+func decodeShard(data []byte) (s Shard, old bool, err error) {
+	var root cid.Cid
+	var created, indexed uint64
+	err = wire.DecodeTuple(data, "shard", append(s.first(&root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
+		wire.Uint("attempts", &s.Attempts), wire.Uint("created", &created), wire.Uint("indexed", &indexed)))
+	if err != nil {
+		s = Shard{}
+		if wire.DecodeTuple(data, "shard", s.first(&root)) != nil {
+			return s, false, err
+		}
+		old = true
+	}
+	if !root.Equals(undefined) {
+		s.Root = root
+	}
+	s.Created, s.IndexedAt = fromUnix(created), fromUnix(indexed)
+	return s, old, nil
+}
+
+func be(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func shardKey(n uint64) []byte  { return append([]byte(keyShard), be(n)...) }
+func workKey(n uint64) []byte   { return append([]byte(keyWork), be(n)...) }
+func pieceKey(p cid.Cid) []byte { return append([]byte(keyPiece), p.Bytes()...) }
+
+// catalogue keeps shards durably.
+type catalogue struct{ kv *store.KV }
+
+// put stores a shard. What a start has to finish is noted beside it, so that a start looks at nothing else.
+func (c catalogue) put(s Shard) error {
+	data, err := s.encode()
+	if err != nil {
+		return err
+	}
+	b := c.kv.NewBatch()
+	b.Set(shardKey(s.Number), data)
+	b.Set(pieceKey(s.Piece), be(s.Number))
+	if s.State == StateInitializing || s.State == StateRecovering {
+		b.Set(workKey(s.Number), nil)
+	} else {
+		b.Delete(workKey(s.Number))
+	}
+	return b.Commit(true)
+}
+
+func (c catalogue) remove(s Shard) error {
+	b := c.kv.NewBatch()
+	b.Delete(shardKey(s.Number))
+	b.Delete(pieceKey(s.Piece))
+	b.Delete(workKey(s.Number))
+	return b.Commit(true)
+}
+
+// removeLater forgets a shard and notes that its number has something left.
+func (c catalogue) removeLater(s Shard) error {
+	b := c.kv.NewBatch()
+	b.Delete(shardKey(s.Number))
+	b.Delete(pieceKey(s.Piece))
+	b.Set(workKey(s.Number), nil)
+	return b.Commit(true)
+}
+
+// begun notes that a number is being worked on that no shard has yet; done ends it.
+func (c catalogue) begun(n uint64) error {
+	b := c.kv.NewBatch()
+	b.Set(workKey(n), nil)
+	return b.Commit(true)
+}
+
+func (c catalogue) done(n uint64) error {
+	b := c.kv.NewBatch()
+	b.Delete(workKey(n))
+	return b.Commit(true)
+}
+
+func (c catalogue) number(piece cid.Cid) (uint64, error) {
+	n, err := c.kv.Get(pieceKey(piece))
+	if err != nil {
+		return 0, err
+	}
+	if len(n) != 8 {
+		return 0, fmt.Errorf("%w: %s", ErrShardUnknown, piece)
+	}
+	return binary.BigEndian.Uint64(n), nil
+}
+
+func (c catalogue) get(n uint64) (Shard, error) {
+	data, err := c.kv.Get(shardKey(n))
+	if err != nil {
+		return Shard{}, err
+	}
+	if data == nil {
+		return Shard{}, fmt.Errorf("%w: number %d", ErrShardUnknown, n)
+	}
+	s, _, err := decodeShard(data)
+	return s, err
+}
+
+// each calls f for every shard in the order of numbers, and bad for every record that does not parse (R-D15).
+func (c catalogue) each(f func(s Shard, old bool), bad func(number uint64, raw []byte, err error)) error {
+	return c.kv.Scan([]byte(keyShard), func(key, value []byte) bool {
+		s, old, err := decodeShard(value)
+		if err == nil {
+			f(s, old)
+		} else if bad != nil {
+			bad(binary.BigEndian.Uint64(key[len(keyShard):]), append([]byte(nil), value...), err)
+		}
+		return true
+	})
+}
+
+// work are the numbers of the shards whose work was interrupted.
+func (c catalogue) work() (out []uint64, err error) {
+	err = c.kv.Scan([]byte(keyWork), func(key, _ []byte) bool {
+		out = append(out, binary.BigEndian.Uint64(key[len(keyWork):]))
+		return true
+	})
+	return out, err
+}
+
+// next hands out a piece number. The caller serialises.
+func (c catalogue) next() (uint64, error) {
+	b, err := c.kv.Get([]byte(keyNext))
+	if err != nil {
+		return 0, err
+	}
+	n := uint64(1)
+	if len(b) == 8 {
+		n = binary.BigEndian.Uint64(b)
+	}
+	batch := c.kv.NewBatch()
+	batch.Set([]byte(keyNext), be(n+1))
+	return n, batch.Commit(true)
+}
+
+const keyVersion = "v"
+
+// migrate takes a catalogue of the first version over: its shards are initialised again, which makes their rows anew. It may be
+// interrupted and done again.
+func (c catalogue) migrate() error {
+	v, err := c.kv.Get([]byte(keyVersion))
+	if err != nil || len(v) == 1 && v[0] == 2 {
+		return err
+	}
+	if len(v) > 0 {
+		return fmt.Errorf("the dagstore is of version %d, this program knows 2: use a newer one", v[0])
+	}
+	var errs []error
+	err = c.each(func(s Shard, old bool) {
+		if old {
+			s.State = StateInitializing
+			errs = append(errs, c.put(s))
+		}
+	}, nil)
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return err
+	}
+	b := c.kv.NewBatch()
+	b.DeleteRange([]byte(keyOld), []byte{keyOld[0] + 1})
+	b.Set([]byte(keyVersion), []byte{2})
+	return b.Commit(true)
+}
