@@ -225,6 +225,17 @@ type Node struct {
 	SettlePayCh  func(ctx context.Context, ch string) error
 	CollectPayCh func(ctx context.Context, ch string) error
 
+	DagstoreListShards      func(ctx context.Context) ([]DagstoreShardInfo, error)
+	DagstoreShards          func(ctx context.Context, p DagstoreListParams) ([]DagstoreShard, error)
+	DagstoreRegisterShard   func(ctx context.Context, key string) error
+	DagstoreRegister        func(ctx context.Context, key, where string, url, lazy bool) (*Piece, error)
+	DagstoreInitializeShard func(ctx context.Context, key string) error
+	DagstoreRecoverShard    func(ctx context.Context, key string) error
+	DagstoreDestroyShard    func(ctx context.Context, key string) error
+	DagstoreGC              func(ctx context.Context) ([]DagstoreShardResult, error)
+	DagstoreLookupPieces    func(ctx context.Context, c string) ([]DagstoreShardInfo, error)
+	DagstoreDoctor          func(ctx context.Context) ([]DagstoreFinding, error)
+
 	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
 	ClientDealStatus    func(ctx context.Context, miner, wallet, proposal string) (*StorageDealState, error)
 	ClientQueryAsk      func(ctx context.Context, miner string) (*StorageAsk, error)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ func (c *cli) initCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !yes && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json && !agree(fmt.Sprintf("Make a home in %s?", h.Dir)) {
+				return nil
+			}
 			cfg, err := node.Init(h, o)
 			if err != nil {
 				return err
@@ -48,8 +52,16 @@ func (c *cli) initCmd() *cobra.Command {
 	cmd.Flags().StringVar(&o.LedgerTokenFile, "ledger-token-file", "", "file with the token of the ledger")
 	cmd.Flags().StringVar(&o.ChainView, "chain-view", "", "JSON file with what storage deals have to know of a chain")
 	cmd.Flags().StringVar(&o.Miner, "miner", "", "address of this provider on that chain, to take storage deals")
-	cmd.Flags().BoolVar(&yes, "yes", false, "ask nothing (there is nothing to ask at the moment)")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask first")
 	return cmd
+}
+
+// agree asks the person at the terminal.
+func agree(question string) bool {
+	fmt.Fprintf(os.Stderr, "%s [Y/n] ", question)
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	a := strings.ToLower(strings.TrimSpace(line))
+	return err == nil && (a == "" || a == "y" || a == "yes")
 }
 
 func orNone(s string) string {

@@ -21,6 +21,7 @@ type Config struct {
 	Ledger    Ledger    `toml:"ledger" comment:"The ledger that payment channels live on. Without one only free deals are possible."`
 	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
 	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
+	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
 	Storage   Storage   `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
 }
 
@@ -53,6 +54,16 @@ type Transfer struct {
 	PaymentWaitTimeout Duration `toml:"payment_wait_timeout" comment:"how long a provider waits for a payment"`
 }
 
+// DAGStore has the limits of the store of pieces, by the names that operators know. Zeros are the defaults.
+type DAGStore struct {
+	RootDir                   string   `comment:"root directory; empty: dagstore in the home"`
+	MaxConcurrentIndex        int      `comment:"how many pieces are read for their index at once"`
+	MaxConcurrentReadyFetches int      `comment:"how many pieces are copied at once that cannot be read at random"`
+	TransientQuota            int64    `comment:"bytes that such copies may take"`
+	ReaderIdle                Duration `comment:"how long the file of a piece stays open after its last reader"`
+	RecoverAttempts           int      `comment:"how often a failed piece is read again because somebody wants it; -1 is never"`
+}
+
 // Storage says how storage deals are proposed and taken.
 type Storage struct {
 	ChainView string   `toml:"chain_view" comment:"JSON file with what has to be known of a chain: head, providers, accounts; empty: no storage deals"`
@@ -79,6 +90,8 @@ func Default() Config {
 	return Config{
 		Network:   Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
 		Ledger:    Ledger{Watch: Duration(10 * time.Second)},
+		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
+			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20},
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),

@@ -158,7 +158,7 @@ func (n *Node) space(name string) datastore.Batching {
 }
 
 func (n *Node) openStores(ctx context.Context) (err error) {
-	if n.Pieces, err = dagstore.Open(ctx, n.parts.FS, n.parts.Home.Path("dagstore")); err != nil {
+	if err := n.openPieces(ctx); err != nil {
 		return err
 	}
 	if err := n.sweepPieces(); err != nil {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/google/uuid"
@@ -21,6 +23,21 @@ import (
 )
 
 func notHere(c cid.Cid) ([]byte, error) { return nil, fmt.Errorf("block %s is not here", c) }
+
+// openPieces opens the dagstore.
+func (n *Node) openPieces(ctx context.Context) (err error) {
+	c := n.parts.Config.DAGStore
+	dir := c.RootDir
+	if dir == "" {
+		dir = n.parts.Home.Path("dagstore")
+	}
+	web := dagstore.HTTPMount(http.DefaultClient)
+	n.Pieces, err = dagstore.OpenConfig(ctx, dagstore.Config{
+		FS: n.parts.FS, Dir: dir, Mounts: map[string]dagstore.Scheme{"http": web, "https": web}, MaxConcurrentIndex: c.MaxConcurrentIndex,
+		MaxConcurrentReadyFetches: c.MaxConcurrentReadyFetches, TransientQuota: c.TransientQuota, ReaderIdle: time.Duration(c.ReaderIdle), RecoverAttempts: c.RecoverAttempts,
+	})
+	return err
+}
 
 // pieceSource shows the dagstore to the market (D18): each piece has one synthetic deal.
 type pieceSource struct{ store *dagstore.Store }

@@ -36,6 +36,9 @@ func (n *Node) API() *api.Node {
 		Info: s.Info, Provide: s.Provide, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
 		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, WalletNew: s.WalletNew,
 		WalletList: s.WalletList, Faucet: s.Faucet, PayChannels: s.PayChannels, SettlePayCh: s.SettlePayCh, CollectPayCh: s.CollectPayCh,
+		DagstoreListShards: s.DagstoreListShards, DagstoreShards: s.DagstoreShards, DagstoreRegisterShard: s.DagstoreRegisterShard,
+		DagstoreRegister: s.DagstoreRegister, DagstoreInitializeShard: s.DagstoreInitializeShard, DagstoreRecoverShard: s.DagstoreRecoverShard,
+		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreDoctor: s.DagstoreDoctor,
 		ClientStatelessDeal: s.ClientStatelessDeal, ClientDealStatus: s.ClientDealStatus, ClientQueryAsk: s.ClientQueryAsk,
 		StorageDeals: s.StorageDeals, StorageImport: s.StorageImport, StorageAsk: s.StorageAsk, SetStorageAsk: s.SetStorageAsk,
 	}
