@@ -88,8 +88,8 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // Default is the configuration of a new home.
 func Default() Config {
 	return Config{
-		Network:   Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
-		Ledger:    Ledger{Watch: Duration(10 * time.Second)},
+		Network: Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
+		Ledger:  Ledger{Watch: Duration(10 * time.Second)},
 		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20},
