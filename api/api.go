@@ -197,12 +197,32 @@ type Lane struct {
 	Bytes  uint64 `json:"bytes"`
 }
 
-// Import is a DAG made from a file or folder.
+// ImportRequest names a file or folder to import; with CAR it is an archive that stays where it is. Stream says that the path is a
+// copy of a stream that the import may take over.
+type ImportRequest struct {
+	Path    string `json:"path"`
+	CAR     bool   `json:"car,omitempty"`
+	Stream  bool   `json:"stream,omitempty"`
+	Profile string `json:"profile,omitempty"` // the default if it is empty
+}
+
+// Import is something that was imported. Refs and CARPath are the files that it is read from.
 type Import struct {
-	Root  string `json:"root"`
-	ID    string `json:"id"`
-	Path  string `json:"path"`
-	Bytes uint64 `json:"bytes"`
+	Key      uint64 `json:"id"`
+	Root     string `json:"root"`
+	Source   string `json:"source"`
+	FilePath string `json:"path"`
+	CARPath  string `json:"car_path,omitempty"`
+	Refs     string `json:"refs,omitempty"`
+	Bytes    uint64 `json:"bytes"`
+	Err      string `json:"error,omitempty"`
+}
+
+// DataCIDSize is the piece that the archive of an import makes.
+type DataCIDSize struct {
+	PayloadSize uint64 `json:"payload_size"`
+	PieceSize   uint64 `json:"piece_size"` // padded
+	PieceCID    string `json:"piece_cid"`
 }
 
 // Node is the API; over RPC the methods are `Cartage.*`.
@@ -210,7 +230,7 @@ type Node struct {
 	Info         func(ctx context.Context) (*Info, error)
 	Provide      func(ctx context.Context, path string) (*Piece, error)
 	Pieces       func(ctx context.Context) ([]Piece, error)
-	Import       func(ctx context.Context, path, profile string) (*Import, error)
+	Import       func(ctx context.Context, r ImportRequest) (*Import, error)
 	Ask          func(ctx context.Context) (*Ask, error)
 	SetAsk       func(ctx context.Context, ask Ask) (*Ask, error)
 	Find         func(ctx context.Context, c string, providers []string) ([]Offer, error)
@@ -224,6 +244,13 @@ type Node struct {
 	PayChannels  func(ctx context.Context) ([]PayChannel, error)
 	SettlePayCh  func(ctx context.Context, ch string) error
 	CollectPayCh func(ctx context.Context, ch string) error
+
+	ClientListImports  func(ctx context.Context) ([]Import, error)
+	ClientRemoveImport func(ctx context.Context, id uint64) error
+	ClientHasLocal     func(ctx context.Context, root string) (bool, error)
+	ClientLocal        func(ctx context.Context, root string) (*Import, error)
+	ClientRepoint      func(ctx context.Context, id uint64, path string) (*Import, error)
+	ClientDealPieceCID func(ctx context.Context, root string) (*DataCIDSize, error)
 
 	DagstoreListShards      func(ctx context.Context) ([]DagstoreShardInfo, error)
 	DagstoreShards          func(ctx context.Context, p DagstoreListParams) ([]DagstoreShard, error)

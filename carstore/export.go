@@ -13,11 +13,13 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-unixfsnode/data"
 	"github.com/ipfs/go-unixfsnode/file"
+	carv2 "github.com/ipld/go-car/v2"
 	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
+	selectorparse "github.com/ipld/go-ipld-prime/traversal/selector/parse"
 
 	"github.com/cartage-dev/cartage/internal/blob"
 )
@@ -32,7 +34,12 @@ const maxDepth = 4096
 // force. The bytes of every block are checked again on the way.
 func (s *Store) Export(ctx context.Context, fsys blob.FS, dest string, force bool) error {
 	ls := s.LinkSystem()
-	return aside(fsys, dest, force, func(tmp string) error { return exportNode(ctx, fsys, &ls, s.root, tmp, 0) })
+	return ExportFrom(ctx, fsys, &ls, s.root, dest, force)
+}
+
+// ExportFrom is Export out of any link system; it has to check what it reads.
+func ExportFrom(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
+	return aside(fsys, dest, force, func(tmp string) error { return exportNode(ctx, fsys, ls, root, tmp, 0) })
 }
 
 // ExportCAR writes the CARv1 of everything in the file to dest, as Export does.
@@ -121,16 +128,98 @@ func writeFile(fsys blob.FS, name string, f func(io.Writer) error) error {
 // WriteFileTo writes the UnixFS file below root to w.
 func (s *Store) WriteFileTo(ctx context.Context, w io.Writer) error {
 	ls := s.LinkSystem()
-	node, err := load(ctx, &ls, s.root)
+	return WriteFileFrom(ctx, &ls, s.root, w)
+}
+
+// WriteFileFrom is WriteFileTo out of any link system.
+func WriteFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
+	node, err := load(ctx, ls, root)
 	if err != nil {
 		return err
 	}
 	if pb, ok := node.(dagpb.PBNode); ok {
 		if d, err := unixfsData(pb); err == nil && (d.DataType.Int() == data.Data_Directory || d.DataType.Int() == data.Data_HAMTShard) {
-			return fmt.Errorf("%s is a folder: write it to a path, or take the archive with --car", s.root)
+			return fmt.Errorf("%s is a folder: write it to a path, or take the archive with --car", root)
 		}
 	}
-	return copyFile(ctx, &ls, node, w)
+	return copyFile(ctx, ls, node, w)
+}
+
+// WriteCARFrom writes the whole DAG below root as a CARv1: depth first, each block once.
+func WriteCARFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
+	buf := bufio.NewWriterSize(w, 1<<20)
+	_, err := carv2.TraverseV1(ctx, ls, root, selectorparse.CommonSelector_ExploreAllRecursively, buf, carv2.StoreIdentityCIDs(true))
+	if err != nil {
+		return err
+	}
+	return buf.Flush()
+}
+
+// ExportCARFrom is ExportCAR out of any link system.
+func ExportCARFrom(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
+	return aside(fsys, dest, force, func(tmp string) error {
+		return writeFile(fsys, tmp, func(w io.Writer) error { return WriteCARFrom(ctx, ls, root, w) })
+	})
+}
+
+// Entry is a link of a folder, or of any other node.
+type Entry struct {
+	Cid  cid.Cid
+	Name string
+	Size uint64 // of the DAG below it, as the node says
+}
+
+// List returns the links of a node: of a folder its entries, of another dag-pb node its links.
+func List(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) ([]Entry, error) {
+	node, err := load(ctx, ls, root)
+	if err != nil {
+		return nil, err
+	}
+	pb, ok := node.(dagpb.PBNode)
+	if !ok {
+		return nil, nil
+	}
+	if d, err := unixfsData(pb); err == nil && d.DataType.Int() == data.Data_HAMTShard {
+		return listShard(ctx, ls, node)
+	}
+	var out []Entry
+	for it := pb.FieldLinks().Iterator(); !it.Done(); {
+		_, l := it.Next()
+		e := Entry{Cid: l.FieldHash().Link().(cidlink.Link).Cid}
+		if l.FieldName().Exists() {
+			e.Name = l.FieldName().Must().String()
+		}
+		if l.FieldTsize().Exists() {
+			e.Size = uint64(l.FieldTsize().Must().Int())
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// listShard lists a sharded folder; its nodes do not say how large the entries are.
+func listShard(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node) ([]Entry, error) {
+	dir, err := ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, node, ls)
+	if err != nil {
+		return nil, err
+	}
+	var out []Entry
+	for it := dir.MapIterator(); it != nil && !it.Done(); {
+		k, v, err := it.Next()
+		if err != nil {
+			return nil, err
+		}
+		name, err := k.AsString()
+		if err != nil {
+			return nil, err
+		}
+		l, err := v.AsLink()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Entry{Cid: l.(cidlink.Link).Cid, Name: name})
+	}
+	return out, nil
 }
 
 func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (datamodel.Node, error) {

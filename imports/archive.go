@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipld/go-codec-dagpb"
+	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/multiformats/go-varint"

@@ -1,7 +1,3 @@
-// Package imports turns files and folders into UnixFS DAGs.
-//
-// A Builder reads each source once. Leaves and inner nodes go to a Sink as they are made: into a CAR (Archive), or, for an
-// import by reference, leaves as positions in the source and only the inner nodes as blocks.
 package imports
 
 import (

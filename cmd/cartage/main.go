@@ -70,7 +70,7 @@ func (c *cli) root() *cobra.Command {
 	})
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(),
 		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
-		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd())
+		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
 	return root
 }
 

@@ -23,7 +23,7 @@ import (
 // retrieveFlags are the choices of a retrieval.
 type retrieveFlags struct {
 	provider, out, budget, exposure, transport string
-	car, force                                 bool
+	car, force, local                          bool
 	stall                                      time.Duration
 }
 
@@ -32,15 +32,30 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "retrieve CID", Aliases: []string{"get"}, Short: "Buy a payload and write it to a file or folder", Args: c.args(cobra.ExactArgs(1)),
 		Long: "Retrieve buys the payload below CID from a provider, verifies each block and pays as it arrives. Run again after an\ninterruption it continues: blocks that are here are neither fetched nor paid again.",
 		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
-	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
+	f.declare(cmd)
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "where to write; - is stdout")
+	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
+	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
+	return cmd
+}
+
+// catCmd is retrieve to stdout.
+func (c *cli) catCmd() *cobra.Command {
+	f := retrieveFlags{out: "-"}
+	cmd := &cobra.Command{Use: "cat CID", Short: "Buy a file and write it to stdout", Args: c.args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
+	f.declare(cmd)
+	return cmd
+}
+
+// declare declares what all who retrieve can choose.
+func (f *retrieveFlags) declare(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
+	cmd.Flags().BoolVar(&f.local, "allow-local", false, "take it from what was imported here, if it was")
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
 	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "largest payment interval to accept; 0 is what the configuration says (8MiB)")
 	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
-	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
-	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
 	cmd.Flags().DurationVar(&f.stall, "stall", 2*time.Minute, "give up after so long without progress; the retrieval can be continued")
-	return cmd
 }
 
 // request checks what can be checked before anything is asked for or spent.
@@ -84,6 +99,11 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error 
 		return err
 	}
 	return c.withNode(context.WithoutCancel(ctx), func(nctx context.Context, n *api.Node) error {
+		if f.local {
+			if done, err := c.fromImport(ctx, n, root, &f); done || err != nil {
+				return err
+			}
+		}
 		r, err := n.Retrieve(nctx, req)
 		if api.CodeOf(err) == api.CodeFunds && req.Budget == "" && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json {
 			if req.Budget, err = c.askBudget(nctx, n, req, err); err == nil {

@@ -30,24 +30,6 @@ func (c *cli) infoCmd() *cobra.Command {
 		})}
 }
 
-func (c *cli) importCmd() *cobra.Command {
-	var profile string
-	cmd := &cobra.Command{Use: "import PATH", Short: "Make a UnixFS DAG of a file or folder, without copying it", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-			path, err := filepath.Abs(args[0])
-			if err != nil {
-				return err
-			}
-			i, err := n.Import(ctx, path, profile)
-			if err != nil {
-				return err
-			}
-			return c.show(i, [][2]string{{"root", i.Root}, {"import", i.ID}, {"bytes", size(i.Bytes)}})
-		})}
-	cmd.Flags().StringVar(&profile, "profile", "unixfs-v1-2025", "unixfs-v1-2025, or lotus")
-	return cmd
-}
-
 func (c *cli) provideCmd() *cobra.Command {
 	return &cobra.Command{Use: "provide PATH", Short: "Put a file, a folder or a .car up for sale", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {

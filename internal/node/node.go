@@ -36,6 +36,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/router"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
+	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/paych"
@@ -88,6 +89,7 @@ type Node struct {
 	Payments *paych.Manager
 	Pieces   *dagstore.Store
 	targets  *targets
+	imports  *imports.Manager
 
 	chainView     storagedeal.ChainView // nil without storage deals
 	storageClient *storagedeal.Client
@@ -162,6 +164,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	if err := n.sweepPieces(); err != nil {
+		return err
+	}
+	if err := n.openImports(ctx); err != nil {
 		return err
 	}
 	if n.parts.Chain != nil {
@@ -320,6 +325,9 @@ func (n *Node) Close(ctx context.Context) error {
 	n.wg.Wait()
 	if n.targets != nil {
 		errs = append(errs, n.targets.close())
+	}
+	if n.imports != nil {
+		errs = append(errs, n.imports.Close())
 	}
 	if n.Pieces != nil {
 		errs = append(errs, n.Pieces.Close())

@@ -11,7 +11,6 @@ import (
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -36,6 +35,8 @@ func (n *Node) API() *api.Node {
 		Info: s.Info, Provide: s.Provide, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
 		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, WalletNew: s.WalletNew,
 		WalletList: s.WalletList, Faucet: s.Faucet, PayChannels: s.PayChannels, SettlePayCh: s.SettlePayCh, CollectPayCh: s.CollectPayCh,
+		ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
+		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
 		DagstoreListShards: s.DagstoreListShards, DagstoreShards: s.DagstoreShards, DagstoreRegisterShard: s.DagstoreRegisterShard,
 		DagstoreRegister: s.DagstoreRegister, DagstoreInitializeShard: s.DagstoreInitializeShard, DagstoreRecoverShard: s.DagstoreRecoverShard,
 		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreDoctor: s.DagstoreDoctor,
@@ -54,7 +55,7 @@ func coded(err error) error {
 		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
 	case errors.Is(err, ledger.ErrUnauthorised), errors.Is(err, fs.ErrPermission):
 		return api.Errorf(api.CodeUnauthorised, "", "%w", err)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, paych.ErrUnknownChannel):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, imports.ErrUnknownImport), errors.Is(err, paych.ErrUnknownChannel):
 		return api.Errorf(api.CodeNotFound, "", "%w", err)
 	case errors.Is(err, carstore.ErrBadHash), errors.Is(err, carstore.ErrCut):
 		return api.Errorf(api.CodeVerification, "", "%w", err)
@@ -96,20 +97,6 @@ func (s Service) Pieces(context.Context) ([]api.Piece, error) {
 		out = append(out, piece(sh))
 	}
 	return out, coded(err)
-}
-
-// Import answers Cartage.Import.
-func (s Service) Import(ctx context.Context, path, profile string) (*api.Import, error) {
-	p, err := imports.ProfileByName(profile)
-	if err != nil {
-		return nil, api.Errorf(api.CodeUsage, "", "%w", err)
-	}
-	id := uuid.NewString()
-	ref, err := imports.Reference(ctx, s.n.parts.FS, path, s.n.parts.Home.Path("imports"), id, p)
-	if err != nil {
-		return nil, coded(err)
-	}
-	return &api.Import{Root: ref.Root.String(), ID: id, Path: ref.Path, Bytes: ref.Bytes}, nil
 }
 
 func ask(a *rm.Ask) *api.Ask {

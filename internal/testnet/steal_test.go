@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
@@ -47,7 +48,7 @@ func TestR45OtherRoot(t *testing.T) {
 	_, err := a.Provide(w.ctx, dir)
 	require.NoError(t, err)
 	root := func(name string) cid.Cid {
-		i, err := a.Import(w.ctx, filepath.Join(dir, name), "")
+		i, err := a.Import(w.ctx, api.ImportRequest{Path: filepath.Join(dir, name)})
 		require.NoError(t, err)
 		c, err := cid.Decode(i.Root)
 		require.NoError(t, err)

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+	"github.com/spf13/cobra"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+func (c *cli) importCmd() *cobra.Command {
+	var r api.ImportRequest
+	var quiet bool
+	cmd := &cobra.Command{Use: "import PATH", Short: "Make a UnixFS DAG of a file or folder, without copying it", Args: c.args(cobra.ExactArgs(1)),
+		Long: "Import makes a UnixFS DAG of a file or folder. Its bytes stay where they are: when the file is changed or moved, the import cannot be\nserved any more. - imports stdin, of which a copy is kept; --car takes an archive of version 1 or 2 as it is.",
+		RunE: func(cmd *cobra.Command, args []string) error { return c.doImport(cmd.Context(), args[0], r, quiet) }}
+	cmd.Flags().StringVar(&r.Profile, "profile", "", "unixfs-v1-2025 (the default), or lotus")
+	cmd.Flags().BoolVar(&r.CAR, "car", false, "the path is a CAR")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the CID only")
+	return cmd
+}
+
+func (c *cli) doImport(ctx context.Context, path string, r api.ImportRequest, quiet bool) error {
+	if path == "-" {
+		tmp, err := spool(os.Stdin)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(tmp)
+		r.Path, r.Stream = tmp, true
+	} else {
+		var err error
+		if r.Path, err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	return c.withNode(ctx, func(ctx context.Context, n *api.Node) error {
+		i, err := n.Import(ctx, r)
+		if err != nil {
+			return err
+		}
+		if root, err := cid.Decode(i.Root); err == nil && root.Prefix().MhType == multihash.IDENTITY {
+			fmt.Fprintln(os.Stderr, "warning: the root holds its own bytes (an identity CID): providers cannot look it up or announce it")
+		}
+		switch {
+		case quiet:
+			fmt.Println(i.Root)
+			return nil
+		case c.json:
+			return printJSON(os.Stdout, i)
+		}
+		fmt.Printf("Import %d, Root %s\n", i.Key, i.Root)
+		return nil
+	})
+}
+
+// spool keeps a stream in a file.
+func spool(r io.Reader) (string, error) {
+	f, err := os.CreateTemp("", "cartage-import-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(f, r)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}
+
+func (c *cli) localCmd() *cobra.Command {
+	return &cobra.Command{Use: "local", Short: "What was imported", Args: c.args(cobra.NoArgs),
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			list, err := n.ClientListImports(ctx)
+			if err != nil {
+				return err
+			}
+			return table(c, list, []string{"ID", "ROOT", "BYTES", "SOURCE", "PATH", "ERROR"}, func(i api.Import) []string {
+				return []string{fmt.Sprint(i.Key), i.Root, size(i.Bytes), i.Source, i.FilePath, i.Err}
+			}, "nothing was imported: cartage import PATH")
+		})}
+}
+
+func importID(s string) (uint64, error) {
+	id, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, api.Errorf(api.CodeUsage, "Ids are listed by cartage local.", "%q is not the id of an import", s)
+	}
+	return id, nil
+}
+
+func (c *cli) dropCmd() *cobra.Command {
+	return &cobra.Command{Use: "drop ID...", Short: "Forget imports; your files stay", Args: c.args(cobra.MinimumNArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			for _, a := range args {
+				id, err := importID(a)
+				if err != nil {
+					return err
+				}
+				if err := n.ClientRemoveImport(ctx, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})}
+}
+
+func (c *cli) repointCmd() *cobra.Command {
+	return &cobra.Command{Use: "repoint ID PATH", Short: "Say where the file of an import is now", Args: c.args(cobra.ExactArgs(2)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			id, err := importID(args[0])
+			if err != nil {
+				return err
+			}
+			path, err := filepath.Abs(args[1])
+			if err != nil {
+				return err
+			}
+			i, err := n.ClientRepoint(ctx, id, path)
+			if err != nil {
+				return err
+			}
+			return c.show(i, [][2]string{{"import", fmt.Sprint(i.Key)}, {"root", i.Root}, {"path", i.FilePath}})
+		})}
+}
+
+func (c *cli) statCmd() *cobra.Command {
+	return &cobra.Command{Use: "stat CID", Short: "How large the piece of an import is", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			d, err := n.ClientDealPieceCID(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return printJSON(os.Stdout, d)
+			}
+			fmt.Printf("Piece Size  : %d\nPayload Size: %d\nPiece CID   : %s\n", d.PieceSize, d.PayloadSize, d.PieceCID)
+			return nil
+		})}
+}
+
+// openLocal opens an import of this node for reading.
+func openLocal(i *api.Import) (*imports.View, cid.Cid, error) {
+	root, err := cid.Decode(i.Root)
+	if err != nil {
+		return nil, root, err
+	}
+	v, err := imports.Files{FS: blob.OS{}, ID: i.Key, Root: root, Refs: i.Refs, Nodes: i.CARPath}.Open()
+	return v, root, err
+}
+
+// exportLocal writes what was imported, as write does what was retrieved.
+func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err error) {
+	v, root, err := openLocal(i)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	ls := v.LinkSystem()
+	if f.out == "-" {
+		if f.car {
+			return carstore.WriteCARFrom(ctx, &ls, root, os.Stdout)
+		}
+		return carstore.WriteFileFrom(ctx, &ls, root, os.Stdout)
+	}
+	out, err := filepath.Abs(f.out)
+	if err != nil {
+		return err
+	}
+	if f.car {
+		return carstore.ExportCARFrom(ctx, blob.OS{}, &ls, root, out, f.force)
+	}
+	return carstore.ExportFrom(ctx, blob.OS{}, &ls, root, out, f.force)
+}
+
+// fromImport answers a retrieval out of an import, if there is one: nothing is asked for and nothing is paid.
+func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retrieveFlags) (bool, error) {
+	has, err := n.ClientHasLocal(ctx, root)
+	if err != nil || !has {
+		return false, err
+	}
+	i, err := n.ClientLocal(ctx, root)
+	if err != nil {
+		return false, err
+	}
+	if err := f.exportLocal(ctx, i); err != nil {
+		return false, err
+	}
+	fmt.Fprintf(os.Stderr, "%s was imported here (import %d): nothing was asked for and nothing paid\n", root, i.Key)
+	return true, nil
+}
+
+func (c *cli) lsCmd() *cobra.Command {
+	return &cobra.Command{Use: "ls CID", Short: "List a folder that was imported", Args: c.args(cobra.ExactArgs(1)),
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) (err error) {
+			i, err := n.ClientLocal(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			v, root, err := openLocal(i)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, v.Close()) }()
+			ls := v.LinkSystem()
+			list, err := carstore.List(ctx, &ls, root)
+			if err != nil {
+				return err
+			}
+			return table(c, list, []string{"CID", "NAME", "SIZE"}, func(e carstore.Entry) []string {
+				return []string{e.Cid.String(), e.Name, size(e.Size)}
+			}, "it has no links")
+		})}
+}

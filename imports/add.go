@@ -1,0 +1,154 @@
+package imports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/ipfs/go-cid"
+)
+
+// Add imports a file or folder without a copy: its inner nodes go into a CAR, its leaves stay where they are.
+func (m *Manager) Add(ctx context.Context, path string, p Profile, progress func(int64)) (Import, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return Import{}, err
+	}
+	return m.build(ctx, m.next(), path, map[string]string{LabelSource: "import", LabelFilename: path}, p, progress)
+}
+
+// AddReader imports a stream, of which a copy is kept.
+func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, progress func(int64)) (Import, error) {
+	id := m.next()
+	data := m.path(id, ".data")
+	f, err := m.fs.Create(data, 0o600)
+	if err != nil {
+		return Import{}, err
+	}
+	w := &blob.Appender{F: f}
+	for err == nil {
+		if err = ctx.Err(); err == nil {
+			_, err = io.CopyN(w, r, 4<<20)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return Import{}, errors.Join(err, m.fs.RemoveAll(data))
+	}
+	i, err := m.build(ctx, id, data, map[string]string{LabelSource: "import-local", LabelData: data}, p, progress)
+	if err != nil {
+		err = errors.Join(err, m.fs.RemoveAll(data))
+	}
+	return i, err
+}
+
+// build makes the DAG of a path. A failure leaves nothing.
+func (m *Manager) build(ctx context.Context, id uint64, path string, labels map[string]string, p Profile, progress func(int64)) (Import, error) {
+	s := &refSink{files: map[string]int{}}
+	b := Builder{Profile: p, Sink: s, Progress: progress}
+	root, err := b.Add(ctx, path)
+	if err != nil {
+		return Import{}, err
+	}
+	i := Import{ID: id, Labels: labels}
+	labels[LabelRoot], labels[LabelBytes] = root.String(), strconv.FormatUint(s.bytes, 10)
+	labels[LabelCARPath], labels[LabelCAROwner] = m.path(id, ".car"), OwnerManager
+	err = m.writeNodes(id, root, s.nodes)
+	if err == nil {
+		err = m.keep(ctx, i, &s.refs)
+	}
+	if err != nil {
+		return Import{}, errors.Join(err, m.removeFiles(i))
+	}
+	return i, nil
+}
+
+// writeNodes writes the CAR of an import: a valid one, of its inner nodes.
+func (m *Manager) writeNodes(id uint64, root cid.Cid, nodes []nodeBlock) error {
+	tmp := m.path(id, ".car.partial")
+	c, err := carstore.Open(m.fs, tmp, root)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if err = c.Put(n.c, n.data); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = c.Finalize()
+	}
+	if err = errors.Join(err, c.Close()); err != nil {
+		return errors.Join(err, m.fs.RemoveAll(tmp))
+	}
+	return blob.Publish(m.fs, tmp, m.path(id, ".car"))
+}
+
+// keep stores the leaf table and then the record, which makes the import.
+func (m *Manager) keep(ctx context.Context, i Import, r *refs) error {
+	if err := blob.WriteFile(m.fs, m.path(i.ID, ".refs"), r.encode(), 0o600); err != nil {
+		return err
+	}
+	return m.put(ctx, i)
+}
+
+// AddCAR imports a CAR of version 1 or 2 where it lies. It must have one root, and every block must be what its CID says.
+func (m *Manager) AddCAR(ctx context.Context, path string) (Import, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return Import{}, err
+	}
+	f, err := m.fs.Open(path)
+	if err != nil {
+		return Import{}, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return Import{}, err
+	}
+	l, err := carstore.Inspect(f, size)
+	if err != nil {
+		return Import{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(l.Roots) != 1 {
+		return Import{}, fmt.Errorf("%s: CAR has %d roots, an import needs exactly one", path, len(l.Roots))
+	}
+	s := &refSink{files: map[string]int{}}
+	n, err := s.source(path)
+	if err != nil {
+		return Import{}, err
+	}
+	err = carstore.Walk(f, l, func(b carstore.Block) error {
+		off := l.Offset + b.Offset + b.Section - int64(len(b.Data))
+		s.refs.rows = append(s.refs.rows, row{b.Cid.Hash(), n, off, len(b.Data)})
+		s.bytes += uint64(len(b.Data))
+		return ctx.Err()
+	})
+	if err != nil {
+		return Import{}, fmt.Errorf("%s: %w", path, err)
+	}
+	i := Import{ID: m.next(), Labels: map[string]string{LabelSource: "import", LabelFilename: path, LabelRoot: l.Roots[0].String(), LabelCARPath: path,
+		LabelCAROwner: "user", LabelBytes: strconv.FormatUint(s.bytes, 10)}}
+	if err := m.keep(ctx, i, &s.refs); err != nil {
+		return Import{}, errors.Join(err, m.removeFiles(i))
+	}
+	return i, nil
+}
+
+// removeFiles removes the files of an import that are ours.
+func (m *Manager) removeFiles(i Import) error {
+	names := []string{m.path(i.ID, ".refs"), m.path(i.ID, ".refs.tmp"), m.path(i.ID, ".car.partial"), m.path(i.ID, ".car"), m.path(i.ID, ".data")}
+	var errs []error
+	for _, n := range names {
+		errs = append(errs, m.fs.RemoveAll(n))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"context"
+	"os"
+	"strconv"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/commp"
+	"github.com/cartage-dev/cartage/imports"
+)
+
+// openImports opens what was imported and tells what is wrong with it.
+func (n *Node) openImports(ctx context.Context) (err error) {
+	if n.imports, err = imports.Open(ctx, n.parts.FS, n.parts.Home.Path("imports"), n.space("/client")); err != nil {
+		return err
+	}
+	_, err = n.imports.Check(ctx, n.log)
+	return err
+}
+
+func (s Service) imported(i imports.Import) api.Import {
+	f := s.n.imports.Files(i)
+	v := api.Import{Key: i.ID, Root: i.Labels[imports.LabelRoot], Source: i.Labels[imports.LabelSource], FilePath: i.Labels[imports.LabelFilename], CARPath: f.Nodes, Refs: f.Refs}
+	v.Bytes, _ = strconv.ParseUint(i.Labels[imports.LabelBytes], 10, 64)
+	if i.Err != nil {
+		v.Err = i.Err.Error()
+	}
+	return v
+}
+
+// Import answers Cartage.Import.
+func (s Service) Import(ctx context.Context, r api.ImportRequest) (*api.Import, error) {
+	p, err := imports.ProfileByName(r.Profile)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "", "%w", err)
+	}
+	var i imports.Import
+	switch {
+	case r.CAR:
+		i, err = s.n.imports.AddCAR(ctx, r.Path)
+	case r.Stream:
+		i, err = s.importStream(ctx, r.Path, p)
+	default:
+		i, err = s.n.imports.Add(ctx, r.Path, p, nil)
+	}
+	if err != nil {
+		return nil, coded(err)
+	}
+	v := s.imported(i)
+	return &v, nil
+}
+
+func (s Service) importStream(ctx context.Context, path string, p imports.Profile) (imports.Import, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return imports.Import{}, err
+	}
+	defer f.Close()
+	return s.n.imports.AddReader(ctx, f, p, nil)
+}
+
+// ClientListImports answers Cartage.ClientListImports.
+func (s Service) ClientListImports(ctx context.Context) ([]api.Import, error) {
+	list, err := s.n.imports.List(ctx)
+	out := make([]api.Import, 0, len(list))
+	for _, i := range list {
+		out = append(out, s.imported(i))
+	}
+	return out, coded(err)
+}
+
+// ClientRemoveImport answers Cartage.ClientRemoveImport.
+func (s Service) ClientRemoveImport(ctx context.Context, id uint64) error {
+	return coded(s.n.imports.Drop(ctx, id))
+}
+
+// ClientHasLocal answers Cartage.ClientHasLocal; absence is no error.
+func (s Service) ClientHasLocal(ctx context.Context, root string) (bool, error) {
+	c, err := ParseCID(root)
+	if err != nil {
+		return false, err
+	}
+	_, ok, err := s.n.imports.Find(ctx, c)
+	return ok, coded(err)
+}
+
+// local is the newest usable import of a root.
+func (s Service) local(ctx context.Context, root string) (imports.Import, cid.Cid, error) {
+	c, err := ParseCID(root)
+	if err != nil {
+		return imports.Import{}, c, err
+	}
+	i, ok, err := s.n.imports.Find(ctx, c)
+	if err == nil && !ok {
+		err = api.Errorf(api.CodeNotFound, "Imports are listed by cartage local.", "no import has root %s", c)
+	}
+	return i, c, coded(err)
+}
+
+// ClientLocal answers Cartage.ClientLocal: the import to read a root from.
+func (s Service) ClientLocal(ctx context.Context, root string) (*api.Import, error) {
+	i, _, err := s.local(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	v := s.imported(i)
+	return &v, nil
+}
+
+// ClientRepoint answers Cartage.ClientRepoint.
+func (s Service) ClientRepoint(ctx context.Context, id uint64, path string) (*api.Import, error) {
+	i, err := s.n.imports.Repoint(ctx, id, path)
+	if err != nil {
+		return nil, coded(err)
+	}
+	v := s.imported(i)
+	return &v, nil
+}
+
+// ClientDealPieceCID answers Cartage.ClientDealPieceCID: the piece of the archive of an import, without writing the archive.
+func (s Service) ClientDealPieceCID(ctx context.Context, root string) (*api.DataCIDSize, error) {
+	i, c, err := s.local(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.n.imports.View(ctx, i.ID)
+	if err != nil {
+		return nil, coded(err)
+	}
+	defer v.Close()
+	ls := v.LinkSystem()
+	w := commp.NewWriter(0)
+	werr := carstore.WriteCARFrom(ctx, &ls, c, w)
+	p, err := w.Sum()
+	if werr != nil {
+		return nil, coded(werr)
+	}
+	if err != nil {
+		return nil, coded(err)
+	}
+	return &api.DataCIDSize{PayloadSize: uint64(p.Payload), PieceSize: uint64(p.Padded), PieceCID: p.CID.String()}, nil
+}
