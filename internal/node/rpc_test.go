@@ -51,8 +51,11 @@ func TestAPIErrors(t *testing.T) {
 		call func() error
 		code int
 	}{
-		"no such file":        {func() error { _, err := a.Provide(ctx, "/no/such/file"); return err }, api.CodeNotFound},
-		"unknown profile":     {func() error { _, err := a.Import(ctx, api.ImportRequest{Path: os.Args[0], Profile: "none"}); return err }, api.CodeUsage},
+		"no such file": {func() error { _, err := a.Provide(ctx, "/no/such/file"); return err }, api.CodeNotFound},
+		"unknown profile": {func() error {
+			_, err := a.Import(ctx, api.ImportRequest{Path: os.Args[0], Profile: "none"})
+			return err
+		}, api.CodeUsage},
 		"price is no number":  {func() error { _, err := a.SetAsk(ctx, api.Ask{PricePerByte: "x", UnsealPrice: "0"}); return err }, api.CodeUsage},
 		"price without bytes": {func() error { _, err := a.SetAsk(ctx, api.Ask{PricePerByte: "1", UnsealPrice: "0"}); return err }, api.CodeUsage},
 		"not a deal":          {func() error { return a.CancelDeal(ctx, "x1") }, api.CodeUsage},

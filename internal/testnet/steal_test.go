@@ -19,8 +19,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
-	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/api"
+	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
