@@ -18,11 +18,13 @@ import (
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/internal/ui"
+	"github.com/cartage-dev/cartage/ipfsstore"
 )
 
 // retrieveFlags are the choices of a retrieval.
 type retrieveFlags struct {
 	provider, out, budget, exposure, transport string
+	into, ipfs                                 string
 	car, force, local                          bool
 	stall                                      time.Duration
 }
@@ -36,12 +38,14 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "where to write; - is stdout")
 	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
+	cmd.Flags().StringVar(&f.into, "into", "file", "file, or ipfs: put the blocks into an IPFS node, after they were checked here")
+	cmd.Flags().StringVar(&f.ipfs, "ipfs-api", "http://127.0.0.1:5001", "RPC API of that node: URL or multiaddress")
 	return cmd
 }
 
 // catCmd is retrieve to stdout.
 func (c *cli) catCmd() *cobra.Command {
-	f := retrieveFlags{out: "-"}
+	f := retrieveFlags{out: "-", into: "file"}
 	cmd := &cobra.Command{Use: "cat CID", Short: "Buy a file and write it to stdout", Args: c.args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
 	f.declare(cmd)
@@ -66,7 +70,17 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 		return req, err
 	}
 	req.CID = c.String()
-	if f.out == "" {
+	switch {
+	case f.into == "ipfs":
+		if _, err := ipfsstore.New(f.ipfs, nil); err != nil {
+			return req, api.Errorf(api.CodeUsage, "", "%w", err)
+		}
+		if f.out != "" || f.car {
+			return req, api.Errorf(api.CodeUsage, "", "--into ipfs writes no file: leave -o and --car out")
+		}
+	case f.into != "file":
+		return req, api.Errorf(api.CodeUsage, "Say file or ipfs.", "%q is no place for a payload", f.into)
+	case f.out == "":
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")
 	}
 	if err := checkTransport(f.transport); err != nil {
@@ -80,7 +94,7 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 			return req, err
 		}
 	}
-	if f.out == "-" {
+	if f.out == "-" || f.into == "ipfs" {
 		return req, nil
 	}
 	if f.out, err = filepath.Abs(f.out); err != nil {
@@ -191,6 +205,9 @@ func (c *cli) interrupt(ctx context.Context, n *api.Node, r *api.Retrieval) erro
 
 // write exports the retrieved file.
 func (f *retrieveFlags) write(ctx context.Context, car string) error {
+	if f.into == "ipfs" {
+		return intoIPFS(ctx, f.ipfs, car)
+	}
 	s, err := carstore.OpenRead(car)
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cartage-dev/cartage/ipfsstore/ipfstest"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 )
@@ -47,9 +48,11 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"start": start, "stop": stop, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "field": field, "retry": retry,
+			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Values[procsKey{}] = map[string]*exec.Cmd{}
+			e.Values[ipfsKey{}] = map[string]*ipfstest.SimulatedNode{}
 			e.Defer(func() {
 				for _, p := range e.Values[procsKey{}].(map[string]*exec.Cmd) {
 					_ = p.Process.Kill()
@@ -62,6 +65,26 @@ func TestScripts(t *testing.T) {
 }
 
 type procsKey struct{}
+
+type ipfsKey struct{}
+
+func ipfsNodes(ts *testscript.TestScript) map[string]*ipfstest.SimulatedNode {
+	return ts.Value(ipfsKey{}).(map[string]*ipfstest.SimulatedNode)
+}
+
+// ipfs-node NAME: a simulated IPFS node; sets NAME_URL.
+func ipfsNode(t *testing.T, ts *testscript.TestScript, args []string) {
+	n, url := ipfstest.Start(t)
+	ipfsNodes(ts)[args[0]] = n
+	ts.Setenv(args[0]+"_URL", url)
+}
+
+// ipfs-blocks NAME N: the node has so many blocks.
+func ipfsBlocks(ts *testscript.TestScript, _ bool, args []string) {
+	if got := strconv.Itoa(ipfsNodes(ts)[args[0]].Len()); got != args[1] {
+		ts.Fatalf("%s has %s blocks, want %s", args[0], got, args[1])
+	}
+}
 
 func procs(ts *testscript.TestScript) map[string]*exec.Cmd {
 	return ts.Value(procsKey{}).(map[string]*exec.Cmd)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,8 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/testmarket"
+	"github.com/cartage-dev/cartage/ipfsstore"
+	"github.com/cartage-dev/cartage/ipfsstore/ipfstest"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
 	piecestoreimpl "github.com/cartage-dev/cartage/piecestore/impl"
@@ -330,4 +333,26 @@ func TestDealDeciderOpt(t *testing.T) {
 	s, _ := w.retrieve(nil)
 	require.Equal(t, rm.DealStatusRejected, s.Status)
 	require.Equal(t, "deal rejected: not today", s.Message)
+}
+
+// TestT_S1 : the same retrieval into a store in memory and into an IPFS node gives the same bytes for the same money.
+func TestT_S1(t *testing.T) {
+	w := newTrade(t)
+	s, _ := w.retrieve(nil)
+	require.Equal(t, rm.DealStatusCompleted, s.Status, s.Message)
+	w.holds(w.accessor.bs)
+	due := int64(2*w.total + 50)
+	w.paid(due)
+
+	node, url := ipfstest.Start(t)
+	tr := &http.Transport{}
+	defer tr.CloseIdleConnections()
+	bs, err := ipfsstore.New(url, &http.Client{Transport: tr})
+	require.NoError(t, err)
+	w.accessor.bs = bs
+	s, _ = w.retrieve(nil)
+	require.Equal(t, rm.DealStatusCompleted, s.Status, s.Message)
+	w.holds(bs)
+	w.paid(2 * due)
+	require.Equal(t, 21, node.Calls("put"), "each block once")
 }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	blocks "github.com/ipfs/go-block-format"
+
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/ipfsstore"
+)
+
+// atOnce is how many bytes of blocks are put into an IPFS node in one go.
+const atOnce = 8 << 20
+
+// intoIPFS puts the blocks of a CAR into an IPFS node. Done again it changes nothing.
+func intoIPFS(ctx context.Context, node, car string) (err error) {
+	s, err := ipfsstore.New(node, nil)
+	if err != nil {
+		return err
+	}
+	f, err := blob.OS{}.Open(car)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	l, err := carstore.Inspect(f, size)
+	if err != nil {
+		return err
+	}
+	var list []blocks.Block
+	waiting, n := 0, 0
+	flush := func() error {
+		err := s.PutMany(ctx, list)
+		n += len(list)
+		list, waiting = list[:0], 0
+		return err
+	}
+	err = carstore.Walk(f, l, func(b carstore.Block) error {
+		blk, err := blocks.NewBlockWithCid(bytes.Clone(b.Data), b.Cid)
+		if err != nil {
+			return err
+		}
+		list = append(list, blk)
+		if waiting += len(b.Data); waiting < atOnce {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return api.Errorf(api.CodeUnreachable, "What was retrieved is here: run the same command again, nothing is paid twice.", "put the blocks into the IPFS node: %w", err)
+	}
+	fmt.Fprintf(os.Stderr, "%d blocks are in the IPFS node at %s\n", n, node)
+	return nil
+}
