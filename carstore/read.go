@@ -12,7 +12,6 @@ import (
 	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
-	mh "github.com/multiformats/go-multihash"
 	"github.com/multiformats/go-varint"
 )
 
@@ -132,10 +131,8 @@ func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
 		if err != nil {
 			return err
 		}
-		if sec.cid.Prefix().MhType != mh.IDENTITY {
-			if err := Verify(sec.cid, sec.data); err != nil {
-				return fmt.Errorf("section at offset %d: %w", sec.start, err)
-			}
+		if err := Verify(sec.cid, sec.data); err != nil {
+			return fmt.Errorf("section at offset %d: %w", sec.start, err)
 		}
 		if err := fn(Block{sec.cid, sec.data, sec.start - l.Offset, s.off - sec.start}); err != nil {
 			return err

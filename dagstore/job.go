@@ -170,7 +170,10 @@ func (s *Store) undo(before Shard, cause error) error {
 
 // forget removes what a number has: rows and copies.
 func (s *Store) forget(n uint64) error {
-	return errors.Join(s.rows.Remove(context.WithoutCancel(s.ctx), n), s.trans.drop(n), s.cat.done(n))
+	if err := errors.Join(s.rows.Remove(context.WithoutCancel(s.ctx), n), s.trans.drop(n)); err != nil {
+		return err // the note that there is something to clear away stays
+	}
+	return s.cat.done(n)
 }
 
 // clip keeps an error's text within what a record may hold.

@@ -120,7 +120,10 @@ func (s *Store) adopt(sh Shard) (Shard, error) {
 		}
 		return old, s.cfg.FS.RemoveAll(left)
 	default: // not readable as it was known: this one takes its place
-		if err := errors.Join(s.cat.remove(old), s.forget(old.Number)); err != nil {
+		if err := s.cat.removeLater(old); err != nil {
+			return sh, err
+		}
+		if err := s.forget(old.Number); err != nil {
 			return sh, err
 		}
 	}

@@ -129,14 +129,6 @@ func (c catalogue) put(s Shard) error {
 	return b.Commit(true)
 }
 
-func (c catalogue) remove(s Shard) error {
-	b := c.kv.NewBatch()
-	b.Delete(shardKey(s.Number))
-	b.Delete(pieceKey(s.Piece))
-	b.Delete(workKey(s.Number))
-	return b.Commit(true)
-}
-
 // removeLater forgets a shard and notes that its number has something left.
 func (c catalogue) removeLater(s Shard) error {
 	b := c.kv.NewBatch()
