@@ -142,10 +142,18 @@ func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
 
 // ReadSection reads one section of which offset and size are known and returns its block bytes, checked against c.
 func ReadSection(f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
+	return ReadSectionInto(nil, f, off, size, c)
+}
+
+// ReadSectionInto is ReadSection into a buffer of the caller, if that is large enough.
+func ReadSectionInto(buf []byte, f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
 	if size <= 0 || size > MaxBlock+maxCid+10 {
 		return nil, fmt.Errorf("section of %d bytes is above the limit", size)
 	}
-	buf := make([]byte, size)
+	if int64(cap(buf)) < size {
+		buf = make([]byte, size)
+	}
+	buf = buf[:size]
 	if _, err := f.ReadAt(buf, off); err != nil {
 		return nil, fmt.Errorf("read block %s: %w", c, err)
 	}

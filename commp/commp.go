@@ -3,7 +3,7 @@
 package commp
 
 import (
-	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 
+	"crypto/sha256"
 	commcid "github.com/filecoin-project/go-fil-commcid"
 	"github.com/ipfs/go-cid"
 )
@@ -233,19 +234,25 @@ func tree(data []byte, padded int) node {
 
 // spread puts two zero bits behind every 254 of 1016.
 func spread(out []byte, in *[127]byte) {
+	_ = out[127]
 	copy(out[:32], in[:32])
 	out[31] &= 0x3f
-	carry(out[32:64], in[31:64], 2)
-	carry(out[64:96], in[63:96], 4)
-	carry(out[96:127], in[95:127], 6)
-	out[127] = in[126] >> 2
+	for i := 0; i < 32; i += 8 {
+		binary.LittleEndian.PutUint64(out[32+i:], shifted(in, 31+i, 2))
+		binary.LittleEndian.PutUint64(out[64+i:], shifted(in, 63+i, 4))
+	}
+	for i := 0; i < 24; i += 8 {
+		binary.LittleEndian.PutUint64(out[96+i:], shifted(in, 95+i, 6))
+	}
+	for i := 24; i < 31; i++ {
+		out[96+i] = in[95+i]>>2 | in[96+i]<<6
+	}
 	out[63] &= 0x3f
 	out[95] &= 0x3f
+	out[127] = in[126] >> 2
 }
 
-// carry shifts bytes left by k bits; in has one byte more than out, the one before.
-func carry(out, in []byte, k uint) {
-	for i := range out {
-		out[i] = in[i]>>(8-k) | in[i+1]<<k
-	}
+// shifted are eight bytes of a stream of bits, least significant first, that was moved by k bits: the byte at i gives its last k.
+func shifted(in *[127]byte, i int, k uint) uint64 {
+	return binary.LittleEndian.Uint64(in[i:])>>(8-k) | uint64(in[i+8])<<(56+k)
 }

@@ -69,6 +69,9 @@ type Store struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
+	closing sync.Once
+	closed  error
+
 	changing sync.Mutex // held while the catalogue changes who a piece's shard is
 
 	mu   sync.Mutex
@@ -116,8 +119,13 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	return s, nil
 }
 
-// Close ends what runs, which goes on at the next start, and closes the files of readers.
+// Close ends what runs, which goes on at the next start, and closes the files of readers. It may be called again.
 func (s *Store) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Store) close() error {
 	s.cancel()
 	err := s.group.Close(context.WithoutCancel(s.ctx))
 	s.subs.close()

@@ -91,7 +91,7 @@ func (s *Store) sample(ctx context.Context, sh Shard, file Reader) error {
 	if err := s.rows.Check(sh.Number); err != nil {
 		return err
 	}
-	i := 0
+	i, buf := 0, []byte(nil)
 	for r, err := range s.rows.Iterate(ctx, sh.Number, nil) {
 		if err != nil {
 			return err
@@ -110,7 +110,10 @@ func (s *Store) sample(ctx context.Context, sh Shard, file Reader) error {
 		if !found {
 			return fmt.Errorf("block %s is in the order file and has no row", r.Multihash.B58String())
 		}
-		_, err = carstore.ReadSection(file, int64(sh.Offset+r.Offset), int64(r.Section()), cid.NewCidV1(cid.Raw, r.Multihash))
+		if need := int(r.Section()); cap(buf) < need {
+			buf = make([]byte, need)
+		}
+		_, err = carstore.ReadSectionInto(buf, file, int64(sh.Offset+r.Offset), int64(r.Section()), cid.NewCidV1(cid.Raw, r.Multihash))
 		if err != nil {
 			return errors.Join(fmt.Errorf("block %s", r.Multihash.B58String()), err)
 		}
