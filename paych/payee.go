@@ -23,6 +23,7 @@ type payee struct {
 	cash     sync.Mutex // one message that moves money at a time
 	mu       sync.Mutex
 	addr     address.Address
+	deep     bool // its create was seen deep enough in the chain
 	info     *ChannelInfo
 	read     time.Time
 	lanes    map[uint64]*laneRecord
@@ -120,7 +121,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	if err != nil {
 		return zero, err
 	}
-	if err := m.checkChannel(ctx, info, v); err != nil {
+	if err := m.checkChannel(ctx, p, info, v); err != nil {
 		return zero, err
 	}
 	if err := VerifyVoucher(v, info.From); err != nil {
@@ -146,7 +147,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 }
 
 // checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
-func (m *Manager) checkChannel(ctx context.Context, info *ChannelInfo, v *paych.SignedVoucher) error {
+func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo, v *paych.SignedVoucher) error {
 	if info.Collected {
 		return fmt.Errorf("%w: %s", ErrChannelSettled, info.Address)
 	}
@@ -156,15 +157,29 @@ func (m *Manager) checkChannel(ctx context.Context, info *ChannelInfo, v *paych.
 	if info.SettlingAt != 0 {
 		return fmt.Errorf("%w: at epoch %d", ErrChannelSettling, info.SettlingAt)
 	}
-	if f := m.chain.Finality(); f > 0 {
-		_, epoch, err := m.chain.Head(ctx)
-		if err != nil {
-			return err
-		}
-		if epoch-info.OpenedAt < f {
-			return fmt.Errorf("%w: opened at %d, now %d, needed depth %d", ErrUnconfirmed, info.OpenedAt, epoch, f)
-		}
+	return m.checkDepth(ctx, p, info)
+}
+
+// checkDepth waits for the confirmations of a channel. One that was seen deep enough is not asked for again: a chain that is away does
+// not stop the deals on it.
+func (m *Manager) checkDepth(ctx context.Context, p *payee, info *ChannelInfo) error {
+	f := m.chain.Finality()
+	p.mu.Lock()
+	deep := p.deep
+	p.mu.Unlock()
+	if f == 0 || deep {
+		return nil
 	}
+	_, epoch, err := m.chain.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if epoch-info.OpenedAt < f {
+		return fmt.Errorf("%w: opened at %d, now %d, needed depth %d", ErrUnconfirmed, info.OpenedAt, epoch, f)
+	}
+	p.mu.Lock()
+	p.deep = true
+	p.mu.Unlock()
 	return nil
 }
 

@@ -83,6 +83,9 @@ func (c *cli) daemonCmd() *cobra.Command {
 	cmd.Flags().StringArrayVar(&o.Listen, "listen", nil, "listen on this multiaddress instead of the configured ones (may be repeated)")
 	cmd.Flags().StringVar(&o.LedgerURL, "ledger", "", "URL of the ledger, or serve to run the one in HOME/ledger")
 	cmd.Flags().StringVar(&o.TokenFile, "ledger-token-file", "", "file with the token of the ledger")
+	cmd.Flags().StringVar(&o.Chain, "chain", "", "ledger, or lotus for a Filecoin chain (default: what the configuration has)")
+	cmd.Flags().StringVar(&o.LotusAPI, "lotus-api", "", "JSON-RPC API of a Lotus node, for example http://127.0.0.1:1234/rpc/v1")
+	cmd.Flags().StringVar(&o.LotusTokenFile, "lotus-token-file", "", "file with a token of that node that may sign")
 	return cmd
 }
 

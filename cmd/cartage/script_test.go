@@ -18,7 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/big"
+
 	"github.com/cartage-dev/cartage/ipfsstore/ipfstest"
+	"github.com/cartage-dev/cartage/paych/paychtest"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 )
@@ -49,6 +53,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"start": start, "stop": stop, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "field": field, "retry": retry,
 			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
+			"lotus-node": func(ts *testscript.TestScript, neg bool, args []string) { lotusNode(t, ts, args) },
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Values[procsKey{}] = map[string]*exec.Cmd{}
@@ -65,6 +70,31 @@ func TestScripts(t *testing.T) {
 }
 
 type procsKey struct{}
+
+// lotus-node NAME HOME...: a simulated Lotus node that holds the keys of the homes, and money for them; sets NAME_URL and writes its token
+// to NAME.token.
+func lotusNode(t *testing.T, ts *testscript.TestScript, args []string) {
+	n := paychtest.NewSimulatedLotus()
+	n.Advance(10)
+	stop := n.Mine(20 * time.Millisecond)
+	t.Cleanup(func() {
+		stop()
+		n.Close()
+	})
+	for _, home := range args[1:] {
+		var b struct {
+			Address string `json:"address"`
+		}
+		out, err := command(ts, "--json", "--home", home, "wallet", "list").Output()
+		ts.Check(err)
+		ts.Check(json.Unmarshal(out, &b))
+		a, err := address.NewFromString(b.Address)
+		ts.Check(err)
+		n.Fund(a, big.NewInt(1_000_000_000), true)
+	}
+	ts.Setenv(args[0]+"_URL", n.URL)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".token"), []byte(paychtest.TokenSign+"\n"), 0o600))
+}
 
 type ipfsKey struct{}
 

@@ -19,6 +19,7 @@ import (
 type Config struct {
 	Network   Network   `toml:"network" comment:"Where this node listens."`
 	Ledger    Ledger    `toml:"ledger" comment:"The ledger that payment channels live on. Without one only free deals are possible."`
+	Lotus     Lotus     `toml:"lotus" comment:"A Filecoin chain, instead of a ledger."`
 	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
 	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
 	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
@@ -37,6 +38,12 @@ type Ledger struct {
 	TokenFile string `toml:"token_file" comment:"file with the bearer token of the ledger"`
 	// Watch is how often payment channels are looked after.
 	Watch Duration `toml:"watch" comment:"how often channels are looked at: settling ones are redeemed, settled ones collected; at most 60 epochs"`
+}
+
+// Lotus says how to reach the node of a Filecoin chain.
+type Lotus struct {
+	API       string `toml:"api" comment:"for example http://127.0.0.1:1234/rpc/v1; empty: no Filecoin chain"`
+	TokenFile string `toml:"token_file" comment:"file with a token that may sign; its wallet must hold the keys of this node's wallet"`
 }
 
 // Retrieval has the limits of a client.

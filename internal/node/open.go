@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
+	"github.com/cartage-dev/cartage/paych/lotus"
 )
 
 // Options of opening a home.
@@ -23,7 +24,40 @@ type Options struct {
 	Listen    []string
 	LedgerURL string // overrides the configuration
 	TokenFile string
-	Log       *slog.Logger
+	// Chain is ledger or lotus; what the configuration says if it is empty.
+	Chain          string
+	LotusAPI       string // overrides the configuration, as LotusTokenFile does
+	LotusTokenFile string
+	Log            *slog.Logger
+}
+
+// chain applies the options to a configuration and tells whether the chain is a Filecoin one.
+func (o *Options) chain(cfg *config.Config) (bool, error) {
+	if o.LedgerURL != "" {
+		cfg.Ledger.URL = o.LedgerURL
+	}
+	if o.TokenFile != "" {
+		cfg.Ledger.TokenFile = o.TokenFile
+	}
+	if o.LotusAPI != "" {
+		cfg.Lotus.API = o.LotusAPI
+	}
+	if o.LotusTokenFile != "" {
+		cfg.Lotus.TokenFile = o.LotusTokenFile
+	}
+	switch {
+	case o.Chain == "ledger":
+		return false, nil
+	case o.Chain == "lotus" && cfg.Lotus.API == "":
+		return false, api.Errorf(api.CodeUsage, "Name it with --lotus-api URL, or in [lotus] of config.toml.", "no Lotus API is given")
+	case o.Chain == "lotus":
+		return true, nil
+	case o.Chain != "":
+		return false, api.Errorf(api.CodeUsage, "Say ledger or lotus.", "%q is no chain", o.Chain)
+	case cfg.Lotus.API != "" && cfg.Ledger.URL != "":
+		return false, api.Errorf(api.CodeUsage, "Choose with --chain ledger or --chain lotus.", "the configuration has a ledger and a Lotus node")
+	}
+	return cfg.Lotus.API != "", nil
 }
 
 // Opened is a node with the resources that it was opened on.
@@ -42,11 +76,9 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err := private(h.Dir); err != nil {
 		return nil, err
 	}
-	if o.LedgerURL != "" {
-		cfg.Ledger.URL = o.LedgerURL
-	}
-	if o.TokenFile != "" {
-		cfg.Ledger.TokenFile = o.TokenFile
+	filecoin, err := o.chain(&cfg)
+	if err != nil {
+		return nil, err
 	}
 	key, err := readKey(h.Path("libp2p.key"))
 	if err != nil {
@@ -65,10 +97,14 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	}
 	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Listen: o.Listen, Log: o.Log}
 	done := func() {}
-	if cfg.Ledger.URL != "" {
-		if done, err = dialLedger(ctx, &parts); err != nil {
-			return nil, errors.Join(err, state.Close())
-		}
+	switch {
+	case filecoin:
+		done, err = dialLotus(ctx, &parts)
+	case cfg.Ledger.URL != "":
+		done, err = dialLedger(ctx, &parts)
+	}
+	if err != nil {
+		return nil, errors.Join(err, state.Close())
 	}
 	n, err := Build(ctx, parts)
 	if err != nil {
@@ -76,6 +112,23 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 		return nil, errors.Join(err, state.Close())
 	}
 	return &Opened{n, state, done}, nil
+}
+
+func dialLotus(ctx context.Context, p *Parts) (func(), error) {
+	cfg := lotus.Config{URL: p.Config.Lotus.API}
+	if f := p.Config.Lotus.TokenFile; f != "" {
+		t, err := ReadToken(f)
+		if err != nil {
+			return nil, api.Errorf(api.CodeUnauthorised, "Set it with --lotus-token-file FILE.", "%w", err)
+		}
+		cfg.Token = t
+	}
+	c, done, err := lotus.Dial(ctx, cfg)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "It looks like http://127.0.0.1:1234/rpc/v1.", "%w", err)
+	}
+	p.Chain = c
+	return done, nil
 }
 
 func dialLedger(ctx context.Context, p *Parts) (func(), error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
+	"github.com/cartage-dev/cartage/paych/lotus"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -53,7 +54,9 @@ func coded(err error) error {
 		return err
 	case errors.Is(err, ledger.ErrUnavailable):
 		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
-	case errors.Is(err, ledger.ErrUnauthorised), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, lotus.ErrNodeUnavailable), errors.Is(err, lotus.ErrNodeBehind):
+		return api.Errorf(api.CodeUnreachable, "Is the Lotus node running, and synced?", "%w", err)
+	case errors.Is(err, lotus.ErrAuth), errors.Is(err, ledger.ErrUnauthorised), errors.Is(err, fs.ErrPermission):
 		return api.Errorf(api.CodeUnauthorised, "", "%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, imports.ErrUnknownImport), errors.Is(err, paych.ErrUnknownChannel):
 		return api.Errorf(api.CodeNotFound, "", "%w", err)
@@ -67,11 +70,19 @@ func coded(err error) error {
 
 // Info answers Cartage.Info.
 func (s Service) Info(context.Context) (*api.Info, error) {
-	i := &api.Info{PeerID: s.n.Host.ID().String(), Addresses: s.n.Addresses(), Ledger: s.n.parts.Config.Ledger.URL, Providing: s.n.Provider != nil}
+	i := &api.Info{PeerID: s.n.Host.ID().String(), Addresses: s.n.Addresses(), Ledger: s.n.chainName(), Providing: s.n.Provider != nil}
 	if w, err := s.n.wallet(); err == nil {
 		i.Wallet = w.String()
 	}
 	return i, nil
+}
+
+// chainName is where the money is.
+func (n *Node) chainName() string {
+	if _, ok := n.parts.Chain.(*lotus.Chain); ok {
+		return n.parts.Config.Lotus.API
+	}
+	return n.parts.Config.Ledger.URL
 }
 
 func piece(sh dagstore.Shard) api.Piece {

@@ -13,6 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/big"
+
+	"github.com/filecoin-project/go-address"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -26,13 +29,16 @@ import (
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
+	"github.com/cartage-dev/cartage/paych/lotus"
+	"github.com/cartage-dev/cartage/paych/paychtest"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 )
 
-// Net is a ledger that its peers share.
+// Net is a ledger, or a simulated Lotus node, that its peers share.
 type Net struct {
 	Dir    string
 	Ledger *ledger.Ledger
+	Lotus  *paychtest.SimulatedLotus
 	url    string
 	token  string
 	stop   context.CancelFunc
@@ -62,8 +68,33 @@ func New(ctx context.Context, dir string) (*Net, error) {
 	return n, nil
 }
 
+// NewLotus starts a simulated Lotus node, whose time stands still until it is told otherwise.
+func NewLotus(dir string) *Net { return &Net{Dir: dir, Lotus: paychtest.NewSimulatedLotus()} }
+
+// fund gives an address money.
+func (n *Net) fund(ctx context.Context, a address.Address) error {
+	if n.Lotus != nil {
+		n.Lotus.Fund(a, big.NewInt(1_000_000_000_000), true)
+		return nil
+	}
+	_, err := n.Ledger.Faucet(ctx, a)
+	return err
+}
+
+// dial returns the chain for a wallet.
+func (n *Net) dial(ctx context.Context, w *paych.Wallet) (paych.Chain, func(), error) {
+	if n.Lotus != nil {
+		return lotus.Dial(ctx, lotus.Config{URL: n.Lotus.URL, Token: paychtest.TokenSign, Rest: 100 * time.Millisecond})
+	}
+	return ledger.Dial(ctx, n.url, n.token, w)
+}
+
 // Close stops the ledger.
 func (n *Net) Close() error {
+	if n.Lotus != nil {
+		n.Lotus.Close()
+		return nil
+	}
 	n.stop()
 	return errors.Join(<-n.served, n.Ledger.Close())
 }
@@ -106,7 +137,7 @@ func (n *Net) Peer(ctx context.Context, name string, provide bool) (*Peer, error
 	if err != nil {
 		return nil, err
 	}
-	if _, err := n.Ledger.Faucet(ctx, a); err != nil {
+	if err := n.fund(ctx, a); err != nil {
 		return nil, err
 	}
 	cfg := config.Default()
@@ -119,7 +150,7 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 	if sw == nil {
 		sw = &faults.Switch{}
 	}
-	chain, hangup, err := ledger.Dial(ctx, p.net.url, p.net.token, p.Wallet)
+	chain, hangup, err := p.net.dial(ctx, p.Wallet)
 	if err != nil {
 		return err
 	}
