@@ -208,21 +208,21 @@ type ImportRequest struct {
 
 // Import is something that was imported. Refs and CARPath are the files that it is read from.
 type Import struct {
-	Key      uint64 `json:"id"`
-	Root     string `json:"root"`
-	Source   string `json:"source"`
-	FilePath string `json:"path"`
-	CARPath  string `json:"car_path,omitempty"`
-	Refs     string `json:"refs,omitempty"`
-	Bytes    uint64 `json:"bytes"`
-	Err      string `json:"error,omitempty"`
+	Key      uint64
+	Root     string
+	Source   string
+	FilePath string
+	CARPath  string `json:",omitempty"`
+	Refs     string `json:",omitempty"`
+	Bytes    uint64
+	Err      string
 }
 
 // DataCIDSize is the piece that the archive of an import makes.
 type DataCIDSize struct {
-	PayloadSize uint64 `json:"payload_size"`
-	PieceSize   uint64 `json:"piece_size"` // padded
-	PieceCID    string `json:"piece_cid"`
+	PayloadSize uint64
+	PieceSize   uint64 // padded
+	PieceCID    string
 }
 
 // Node is the API; over RPC the methods are `Cartage.*`.

@@ -22,6 +22,7 @@ import (
 	selectorparse "github.com/ipld/go-ipld-prime/traversal/selector/parse"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // ErrExists means that something is at the place where the export should go.
@@ -147,7 +148,7 @@ func WriteFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.
 
 // WriteCARFrom writes the whole DAG below root as a CARv1: depth first, each block once.
 func WriteCARFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
-	buf := bufio.NewWriterSize(w, 1<<20)
+	buf := bufio.NewWriterSize(shared.Writer(ctx, w), 1<<20)
 	_, err := carv2.TraverseV1(ctx, ls, root, selectorparse.CommonSelector_ExploreAllRecursively, buf, carv2.StoreIdentityCIDs(true))
 	if err != nil {
 		return err
@@ -239,7 +240,7 @@ func copyFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, w i
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(w, r, make([]byte, 1<<20))
+	_, err = io.CopyBuffer(shared.Writer(ctx, w), r, make([]byte, 1<<20))
 	return err
 }
 

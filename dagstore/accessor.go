@@ -16,11 +16,14 @@ import (
 	"github.com/cartage-dev/cartage/dagstore/index"
 )
 
-// reader is the one open file of a piece. It is closed some time after its last user.
+// reader is the one open file of a shard, as the shard was when it was opened. It is closed some time after its last user; one that was
+// detached, because the shard is served from elsewhere now, at once.
 type reader struct {
-	file  Reader
-	refs  int
-	timer *time.Timer
+	file     Reader
+	shard    Shard
+	refs     int
+	timer    *time.Timer
+	detached bool
 }
 
 func (r *reader) close() error {
@@ -33,14 +36,18 @@ func (r *reader) close() error {
 // Accessor reads the blocks of one shard until it is closed; closing it twice is harmless. It is safe for concurrent use.
 type Accessor struct {
 	store *Store
-	shard Shard
-	file  Reader
+	r     *reader
 	once  sync.Once
 }
 
 // Acquire gives read access to a shard. One that was not read yet is read first, and a failed one is recovered, once for all who wait;
 // who leaves does not disturb the others. Readers of one shard share one open file.
 func (s *Store) Acquire(ctx context.Context, piece cid.Cid) (*Accessor, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	for {
 		sh, err := s.Info(piece)
 		if err != nil {
@@ -71,10 +78,10 @@ func (s *Store) take(ctx context.Context, sh Shard) (*Accessor, error) {
 				r.timer = nil
 			}
 			s.mu.Unlock()
-			return &Accessor{store: s, shard: sh, file: r.file}, nil
+			return &Accessor{store: s, r: r}, nil
 		}
 		s.mu.Unlock()
-		if err := s.share(ctx, jobKey{sh.Number, true}, func(ctx context.Context) error { return s.openShard(ctx, sh) }); err != nil {
+		if err := s.share(ctx, jobKey{sh.Number, true}, func(ctx context.Context) error { return s.openShard(ctx, sh.Number) }); err != nil {
 			return nil, err
 		}
 	}
@@ -84,27 +91,66 @@ func (s *Store) take(ctx context.Context, sh Shard) (*Accessor, error) {
 const unclaimed = time.Second
 
 // openShard opens the file of a shard, unless the one before has done so in the meantime. It runs once at a time for a shard.
-func (s *Store) openShard(ctx context.Context, sh Shard) error {
+func (s *Store) openShard(ctx context.Context, n uint64) error {
 	s.mu.Lock()
-	there := s.open[sh.Number] != nil
+	there := s.open[n] != nil
 	s.mu.Unlock()
 	if there {
 		return nil
+	}
+	sh, err := s.cat.get(n)
+	if err != nil {
+		return err
 	}
 	f, err := s.openMount(ctx, &sh)
 	if err != nil {
 		return fmt.Errorf("open piece %s: %w", sh.Piece, err)
 	}
-	size, err := f.Size()
-	if err != nil || uint64(size) < sh.Offset+sh.CarSize {
-		return errors.Join(fmt.Errorf("piece %s: %s has %d bytes, it had at least %d when it was registered (%w)", sh.Piece, sh.Where(), size, sh.Offset+sh.CarSize, errors.Join(io.ErrUnexpectedEOF, err)), f.Close())
+	if err := holds(f, &sh); err != nil {
+		return errors.Join(err, f.Close())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &reader{file: f}
-	s.open[sh.Number] = r
-	s.idle(sh.Number, r, max(unclaimed, s.cfg.ReaderIdle))
-	return nil
+	r := &reader{file: f, shard: sh}
+	s.open[n] = r
+	s.idle(n, r, max(unclaimed, s.cfg.ReaderIdle))
+	return s.spare()
+}
+
+// spare closes idle files above the bound. mu is held.
+func (s *Store) spare() (err error) {
+	idle := 0
+	for _, r := range s.open {
+		if r.refs == 0 {
+			idle++
+		}
+	}
+	for n, r := range s.open {
+		if idle <= s.cfg.OpenReaders {
+			break
+		}
+		if r.refs == 0 {
+			delete(s.open, n)
+			err = errors.Join(err, r.close())
+			idle--
+		}
+	}
+	return err
+}
+
+// detach lets go of the open file of a shard that is served from elsewhere from now on; who reads it goes on reading it.
+func (s *Store) detach(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.open[n]
+	if r == nil {
+		return
+	}
+	delete(s.open, n)
+	r.detached = true
+	if r.refs == 0 {
+		_ = r.close()
+	}
 }
 
 // idle closes a file after some time without users. mu is held.
@@ -122,22 +168,22 @@ func (s *Store) idle(n uint64, r *reader, after time.Duration) {
 // Close gives the access back.
 func (a *Accessor) Close() (err error) {
 	a.once.Do(func() {
-		s, n := a.store, a.shard.Number
+		s, r, n := a.store, a.r, a.r.shard.Number
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		r := s.open[n]
-		if r == nil || r.file != a.file {
-			return // the store was closed
+		if r.refs--; r.refs > 0 || s.open[n] != r && !r.detached {
+			return // others read it, or the store was closed
 		}
-		if r.refs--; r.refs > 0 {
-			return
-		}
-		if s.cfg.ReaderIdle > 0 {
+		switch {
+		case r.detached:
+			err = r.close()
+		case s.cfg.ReaderIdle > 0:
 			s.idle(n, r, s.cfg.ReaderIdle)
-			return
+			err = s.spare()
+		default:
+			delete(s.open, n)
+			err = r.close()
 		}
-		delete(s.open, n)
-		err = r.close()
 	})
 	return err
 }
@@ -157,16 +203,21 @@ func (a *Accessor) row(c cid.Cid) (index.Row, []byte, error) {
 	if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
 		return index.Row{}, dec.Digest, nil
 	}
+	leave, err := a.store.enter()
+	if err != nil {
+		return index.Row{}, nil, err
+	}
+	defer leave()
 	rows, err := a.store.rows.Find(a.store.ctx, c.Hash())
 	if err != nil {
 		return index.Row{}, nil, err
 	}
 	for _, r := range rows {
-		if r.Piece == a.shard.Number {
+		if r.Piece == a.r.shard.Number {
 			return r, nil, nil
 		}
 	}
-	return index.Row{}, nil, fmt.Errorf("%w: %s is not in piece %s", ErrNotFound, c, a.shard.Piece)
+	return index.Row{}, nil, fmt.Errorf("%w: %s is not in piece %s", ErrNotFound, c, a.r.shard.Piece)
 }
 
 // Get reads a block and checks its hash before it leaves (R-B4). Identity CIDs carry their own bytes.
@@ -179,7 +230,7 @@ func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
 	if err != nil || data != nil || r.Piece == 0 {
 		return data, err
 	}
-	return carstore.ReadSectionInto(buf, a.file, int64(a.shard.Offset+r.Offset), int64(r.Section()), c)
+	return carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
 }
 
 // Size is the size of a block, out of the index.
@@ -196,8 +247,8 @@ func (a *Accessor) LinkSystem() ipld.LinkSystem { return carstore.Links(a.Get) }
 
 // ReadAll reads the whole CARv1 of the piece.
 func (a *Accessor) ReadAll() io.Reader {
-	return io.NewSectionReader(a.file, int64(a.shard.Offset), int64(a.shard.CarSize))
+	return io.NewSectionReader(a.r.file, int64(a.r.shard.Offset), int64(a.r.shard.CarSize))
 }
 
 // Shard is what is being read.
-func (a *Accessor) Shard() Shard { return a.shard }
+func (a *Accessor) Shard() Shard { return a.r.shard }

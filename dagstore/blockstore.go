@@ -54,7 +54,7 @@ func (s *Set) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
 			return blocks.NewBlockWithCid(data, c)
 		}
 		if !errors.Is(err, ErrNotFound) {
-			errs = append(errs, fmt.Errorf("piece %s: %w", a.shard.Piece, err))
+			errs = append(errs, fmt.Errorf("piece %s: %w", a.r.shard.Piece, err))
 		}
 	}
 	if len(errs) == 0 {
@@ -93,7 +93,7 @@ func (s *Set) AllKeysChan(ctx context.Context) (<-chan cid.Cid, error) {
 	ok := s.list[0].store.group.Go(func() {
 		defer close(out)
 		for _, a := range s.list {
-			for r, err := range a.store.rows.Iterate(ctx, a.shard.Number, nil) {
+			for r, err := range a.store.rows.Iterate(ctx, a.r.shard.Number, nil) {
 				if err != nil {
 					return
 				}

@@ -23,6 +23,8 @@ import (
 type Config struct {
 	FS  blob.FS // the file system of the host
 	Dir string
+	// Pieces is where the files lie that are the store's own; pieces in Dir.
+	Pieces string
 	// Mounts opens the bytes of shards that are no plain files, by the scheme of their URL.
 	Mounts map[string]Scheme
 	// MaxConcurrentIndex is how many pieces are read for their index at once; 5.
@@ -33,6 +35,8 @@ type Config struct {
 	TransientQuota int64
 	// ReaderIdle is how long the file of a piece stays open after its last reader; 0 closes it at once.
 	ReaderIdle time.Duration
+	// OpenReaders is how many files of pieces stay open that nobody reads; 128.
+	OpenReaders int
 	// RecoverAttempts is how often a failed shard is recovered by acquiring it; 1. Negative is never.
 	RecoverAttempts int
 }
@@ -40,6 +44,12 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.FS == nil {
 		c.FS = blob.OS{}
+	}
+	if c.Pieces == "" {
+		c.Pieces = filepath.Join(c.Dir, "pieces")
+	}
+	if c.OpenReaders == 0 {
+		c.OpenReaders = 128
 	}
 	if c.MaxConcurrentIndex == 0 {
 		c.MaxConcurrentIndex = 5
@@ -74,7 +84,10 @@ type Store struct {
 
 	changing sync.Mutex // held while the catalogue changes who a piece's shard is
 
+	users sync.WaitGroup // calls that use the engine
+
 	mu   sync.Mutex
+	shut bool
 	open map[uint64]*reader
 	jobs map[jobKey]*job
 }
@@ -103,10 +116,13 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.rows, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
 		return nil, err
 	}
-	if s.trans, err = openTransients(cfg); err != nil {
+	if err := s.cat.migrate(); err != nil {
 		return nil, err
 	}
-	if err := s.cat.migrate(); err != nil {
+	if s.trans, err = openTransients(cfg, func(n uint64) bool {
+		_, err := s.cat.get(n)
+		return !errors.Is(err, ErrShardUnknown)
+	}); err != nil {
 		return nil, err
 	}
 	work, err := s.cat.work()
@@ -126,8 +142,12 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) close() error {
+	s.mu.Lock()
+	s.shut = true
+	s.mu.Unlock()
 	s.cancel()
 	err := s.group.Close(context.WithoutCancel(s.ctx))
+	s.users.Wait()
 	s.subs.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,8 +158,34 @@ func (s *Store) close() error {
 	return errors.Join(err, s.rows.Close(), s.kv.Close())
 }
 
+// enter keeps the engine open until leave is called; once the store closes it fails.
+func (s *Store) enter() (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shut {
+		return nil, ErrClosed
+	}
+	s.users.Add(1)
+	return s.users.Done, nil
+}
+
+// within is a context that also ends with the store.
+func (s *Store) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
 // Info returns a shard by its piece.
 func (s *Store) Info(piece cid.Cid) (Shard, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return Shard{}, err
+	}
+	defer leave()
 	n, err := s.cat.number(piece)
 	if err != nil {
 		return Shard{}, err
@@ -160,8 +206,13 @@ func (s *Store) shard(n uint64) (Shard, error) {
 
 // List returns all shards in order of their number. Records that cannot be read are left to Doctor.
 func (s *Store) List() ([]Shard, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	var out []Shard
-	err := s.cat.each(func(sh Shard, _ bool) { out = append(out, sh) }, nil)
+	err = s.cat.each(func(sh Shard, _ bool) { out = append(out, sh) }, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range out {
@@ -174,6 +225,11 @@ func (s *Store) List() ([]Shard, error) {
 
 // Find returns where a multihash lies, without touching any piece. Only pieces that can be read are named.
 func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	rows, err := s.rows.Find(ctx, hash)
 	out := rows[:0]
 	for _, r := range rows {
@@ -187,6 +243,11 @@ func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error
 
 // Lookup returns the available shards that have a block, those that are being read first, then in order of registration (R-N11).
 func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	rows, err := s.rows.Find(s.ctx, c.Hash())
 	if err != nil {
 		return nil, err
@@ -195,7 +256,7 @@ func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 	for _, r := range rows {
 		sh, err := s.shard(r.Piece)
 		switch {
-		case errors.Is(err, ErrShardUnknown): // rows of a piece that is just being removed
+		case errors.Is(err, ErrShardUnknown), errors.Is(err, ErrBadRecord): // another piece may have it
 		case err != nil:
 			return nil, err
 		case sh.State == StateServing:

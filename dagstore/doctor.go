@@ -34,9 +34,17 @@ const sampled = 1000
 // Doctor looks at every shard, and tells what is wrong. It changes nothing.
 func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
+		leave, err := s.enter()
+		if err != nil {
+			yield(Finding{}, err)
+			return
+		}
+		defer leave()
+		ctx, cancel := s.within(ctx)
+		defer cancel()
 		var list []Shard
 		var bad []Finding
-		err := s.cat.each(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
+		err = s.cat.each(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
 			bad = append(bad, Finding{Number: n, Reason: BadRecord, Detail: fmt.Sprintf("%v: %x", err, raw[:min(len(raw), 64)]), Repair: "register the piece again"})
 		})
 		if err != nil {
@@ -67,12 +75,12 @@ func (s *Store) examine(ctx context.Context, sh Shard) (Finding, bool) {
 		f.Reason, f.Detail, f.Repair = NotIndexed, fmt.Sprint(sh.State, " ", sh.Error), "dagstore initialize-shard, or recover-shard if it has failed"
 		return f, false
 	}
-	file, err := s.openMount(ctx, &sh)
-	if err == nil {
-		defer file.Close()
-		var size int64
-		if size, err = file.Size(); err == nil && uint64(size) < sh.Offset+sh.CarSize {
-			err = fmt.Errorf("it has %d bytes, it had at least %d", size, sh.Offset+sh.CarSize)
+	m, err := s.mount(&sh)
+	var file Reader
+	if _, streamed := m.(Streamer); err == nil && !streamed { // a stream would have to be copied
+		if file, err = m.Open(ctx); err == nil {
+			defer file.Close()
+			err = holds(file, &sh)
 		}
 	}
 	if err != nil {
@@ -109,6 +117,9 @@ func (s *Store) sample(ctx context.Context, sh Shard, file Reader) error {
 		}
 		if !found {
 			return fmt.Errorf("block %s is in the order file and has no row", r.Multihash.B58String())
+		}
+		if file == nil {
+			continue
 		}
 		if need := int(r.Section()); cap(buf) < need {
 			buf = make([]byte, need)

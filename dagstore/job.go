@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -21,6 +23,7 @@ type job struct {
 	cancel  context.CancelFunc
 	waiting int
 	kept    bool
+	left    bool // everybody has gone
 }
 
 // start returns the job of a key, a new one if there is none, or nil when the store closes. mu is held.
@@ -60,7 +63,7 @@ func (s *Store) share(ctx context.Context, key jobKey, f func(context.Context) e
 		s.mu.Unlock()
 		select {
 		case <-j.done:
-			if errors.Is(j.err, context.Canceled) && ctx.Err() == nil && s.ctx.Err() == nil {
+			if j.left && j.err != nil && ctx.Err() == nil && s.ctx.Err() == nil {
 				continue // of those who had left before: it begins anew
 			}
 			return j.err
@@ -68,6 +71,7 @@ func (s *Store) share(ctx context.Context, key jobKey, f func(context.Context) e
 		}
 		s.mu.Lock()
 		if j.waiting--; j.waiting == 0 && !j.kept {
+			j.left = true
 			j.cancel()
 		}
 		s.mu.Unlock()
@@ -102,24 +106,13 @@ func (s *Store) slot(ctx context.Context) (release func(), err error) {
 // initialise reads the bytes of a shard and makes its rows. What failed is remembered as the shard's state, and nowhere else: the next
 // one tries again (R-D3). What was cancelled is as if it had not begun.
 func (s *Store) initialise(ctx context.Context, n uint64) error {
-	before, err := s.cat.get(n)
-	if errors.Is(err, ErrShardUnknown) { // numbered only, when the process ended
+	before, sh, err := s.claim(n)
+	if errors.Is(err, ErrShardUnknown) { // numbered only, when the process ended, or destroyed meanwhile
 		return errors.Join(err, s.forget(n))
 	}
 	if err != nil || before.State == StateAvailable {
 		return err
 	}
-	sh, op := before, OpInitialize
-	sh.State = StateInitializing
-	if before.State == StateErrored || before.State == StateRecovering {
-		sh.State, op = StateRecovering, OpRecover
-	}
-	if sh.State != before.State {
-		if err := s.cat.put(sh); err != nil {
-			return err
-		}
-	}
-	s.tell(op, sh)
 	release, err := s.slot(ctx)
 	if err != nil {
 		return s.undo(before, err)
@@ -140,13 +133,34 @@ func (s *Store) initialise(ctx context.Context, n uint64) error {
 	return errors.Join(fmt.Errorf("%w: %s: %w", ErrShardInit, sh.Piece, err), s.settle(OpFail, sh))
 }
 
+// claim notes that a shard is being read: before is what it was.
+func (s *Store) claim(n uint64) (before, sh Shard, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if before, err = s.cat.get(n); err != nil || before.State == StateAvailable {
+		return before, before, err
+	}
+	op := OpInitialize
+	sh = before
+	sh.State = StateInitializing
+	if before.State == StateErrored || before.State == StateRecovering {
+		sh.State, op = StateRecovering, OpRecover
+	}
+	if sh.State != before.State {
+		err = s.cat.put(sh)
+	}
+	s.tell(op, sh)
+	return before, sh, err
+}
+
 // settle stores the outcome of an initialisation, unless the shard is gone or another has taken its place.
 func (s *Store) settle(op string, sh Shard) error {
 	s.changing.Lock()
-	defer s.changing.Unlock()
 	if n, err := s.cat.number(sh.Piece); err != nil || n != sh.Number {
+		s.changing.Unlock()
 		return errors.Join(fmt.Errorf("%w: %s", ErrShardUnknown, sh.Piece), s.forget(sh.Number))
 	}
+	defer s.changing.Unlock()
 	if err := s.cat.put(sh); err != nil {
 		return err
 	}
@@ -168,13 +182,19 @@ func (s *Store) undo(before Shard, cause error) error {
 	return errors.Join(cause, s.settle(OpRelease, before))
 }
 
-// forget removes what a number has: rows and copies.
+// forget removes what a number has: rows, copies, and the file of its own.
 func (s *Store) forget(n uint64) error {
-	if err := errors.Join(s.rows.Remove(context.WithoutCancel(s.ctx), n), s.trans.drop(n)); err != nil {
+	if err := errors.Join(s.rows.Remove(context.WithoutCancel(s.ctx), n), s.trans.drop(n), s.cfg.FS.RemoveAll(s.own(n))); err != nil {
 		return err // the note that there is something to clear away stays
 	}
 	return s.cat.done(n)
 }
+
+// own is the file of a number that is the store's own.
+func (s *Store) own(n uint64) string { return filepath.Join(s.cfg.Pieces, ownName(n)) }
+
+// ownName is how a record calls it: a home that is moved takes its pieces with it.
+func ownName(n uint64) string { return strconv.FormatUint(n, 10) + ".car" }
 
 // clip keeps an error's text within what a record may hold.
 func clip(s string) string { return s[:min(len(s), 4096)] }

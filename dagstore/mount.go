@@ -2,9 +2,11 @@ package dagstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
+	"path/filepath"
 
 	"github.com/cartage-dev/cartage/internal/blob"
 )
@@ -42,7 +44,7 @@ func (m fileMount) Open(context.Context) (Reader, error) { return m.fs.Open(m.pa
 // mount returns the mount of a shard.
 func (s *Store) mount(sh *Shard) (Mount, error) {
 	if sh.Mount == "" {
-		return fileMount{s.cfg.FS, sh.Path}, nil
+		return fileMount{s.cfg.FS, s.file(sh)}, nil
 	}
 	u, err := url.Parse(sh.Mount)
 	if err != nil {
@@ -53,6 +55,50 @@ func (s *Store) mount(sh *Shard) (Mount, error) {
 		return nil, fmt.Errorf("unrecognized mount scheme: %s of %q", u.Scheme, sh.Mount)
 	}
 	return f(u)
+}
+
+// file is the path of a shard that is a plain file: names without a folder are the store's own.
+func (s *Store) file(sh *Shard) string {
+	if filepath.IsAbs(sh.Path) || sh.Path == "" {
+		return sh.Path
+	}
+	return filepath.Join(s.cfg.Pieces, sh.Path)
+}
+
+// File is the file that a shard is served from, or nothing for one that is no plain file.
+func (s *Store) File(sh Shard) string {
+	if sh.Mount != "" {
+		return ""
+	}
+	return s.file(&sh)
+}
+
+// Present tells whether the bytes of a shard seem to be there, without reading or copying them.
+func (s *Store) Present(ctx context.Context, sh Shard) error {
+	m, err := s.mount(&sh)
+	if err != nil {
+		return err
+	}
+	if _, ok := m.(fileMount); !ok {
+		return nil
+	}
+	f, err := m.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(holds(f, &sh), f.Close())
+}
+
+// holds tells whether a file is as long as the shard needs it.
+func holds(f Reader, sh *Shard) error {
+	size, err := f.Size()
+	if err == nil && uint64(size) < sh.Offset+sh.CarSize {
+		err = fmt.Errorf("%w: it has %d bytes, it had at least %d when it was registered", io.ErrUnexpectedEOF, size, sh.Offset+sh.CarSize)
+	}
+	if err != nil {
+		return fmt.Errorf("piece %s: %s: %w", sh.Piece, sh.Where(), err)
+	}
+	return nil
 }
 
 // openMount opens the bytes of a shard: as they lie where they can be read at random, else as a copy.

@@ -29,41 +29,80 @@ func (s *Store) only(ctx context.Context, piece cid.Cid, verb string, state Stat
 	return s.await(ctx, sh.Number)
 }
 
-// Destroy forgets a shard: its record, its rows, its copy, and its file if that is the store's own. One that is being read stays.
-func (s *Store) Destroy(_ context.Context, piece cid.Cid) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+// InitializeAnyway is Initialize that goes on when who asked for it has left.
+func (s *Store) InitializeAnyway(ctx context.Context, piece cid.Cid) error {
 	sh, err := s.Info(piece)
+	if err == nil && sh.State == StateNew {
+		s.begin(sh.Number)
+		return s.await(ctx, sh.Number)
+	}
+	return errors.Join(err, s.Initialize(ctx, piece))
+}
+
+// Destroy forgets a shard: its record, its rows, its copy, and its file if that is the store's own. One that is being read stays. It
+// returns when nothing is left; what cannot be cleared away before ctx ends is cleared at the next start.
+func (s *Store) Destroy(ctx context.Context, piece cid.Cid) error {
+	leave, err := s.enter()
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	r, j := s.open[sh.Number], s.jobs[jobKey{number: sh.Number}]
-	if r != nil && r.refs > 0 {
-		s.mu.Unlock()
-		return fmt.Errorf("%w: failed to destroy shard; active references: %d", ErrShardInUse, r.refs)
+	defer leave()
+	s.changing.Lock()
+	sh, err := s.former(piece)
+	if err == nil {
+		err = s.unread(sh.Number)
 	}
-	if r != nil {
-		delete(s.open, sh.Number)
-		err = r.close()
+	if err == nil {
+		// The record first: without it nothing of the rest is found, and the number is noted as one to clear away.
+		err = s.cat.removeLater(sh)
 	}
-	if j != nil {
-		j.cancel() // who waits for it hears that the shard is not there
-	}
-	s.mu.Unlock()
-	// The record first: without it nothing of the rest is found, and the number is noted as one to clean up.
-	if err := errors.Join(err, s.cat.removeLater(sh)); err != nil {
+	s.changing.Unlock()
+	if err != nil {
 		return err
-	}
-	if sh.Owned && sh.Path != "" {
-		err = s.cfg.FS.RemoveAll(sh.Path)
-	}
-	if j == nil {
-		err = errors.Join(err, s.forget(sh.Number))
 	}
 	sh.State, sh.Error = StateUnknown, ""
 	s.tell(OpDestroy, sh)
-	return err
+	if sh.Owned && sh.Path != "" {
+		err = s.cfg.FS.RemoveAll(s.file(&sh))
+	}
+	return errors.Join(err, s.clear(ctx, sh.Number))
+}
+
+// unread refuses a shard that somebody reads, and closes its file otherwise. changing is held.
+func (s *Store) unread(n uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.open[n]
+	if r == nil {
+		return nil
+	}
+	if r.refs > 0 {
+		return fmt.Errorf("%w: failed to destroy shard; active references: %d", ErrShardInUse, r.refs)
+	}
+	delete(s.open, n)
+	return r.close()
+}
+
+// clear ends the work on a number that no shard has any more, and removes what it has.
+func (s *Store) clear(ctx context.Context, n uint64) error {
+	for _, key := range []jobKey{{n, false}, {n, true}} {
+		s.mu.Lock()
+		j := s.jobs[key]
+		if j != nil {
+			j.cancel() // who waits for it hears that the shard is not there
+		}
+		s.mu.Unlock()
+		if j == nil {
+			continue
+		}
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+			return ctx.Err() // the note stays: a start clears it away
+		}
+	}
+	s.detach(n)
+	return s.forget(n)
 }
 
 // Collected is the outcome of a collection for one shard.
@@ -74,6 +113,11 @@ type Collected struct {
 
 // Collect removes the copies of pieces that nobody reads. It writes nothing else, and nothing at all when there are none (R-D10).
 func (s *Store) Collect(ctx context.Context) (out []Collected, err error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	for _, n := range s.trans.idle() {
 		if err := ctx.Err(); err != nil {
 			return out, err

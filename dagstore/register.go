@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -14,19 +15,21 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore/index"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Source is a CAR to become a shard: a plain file, or what a mount reads.
 type Source struct {
 	Path  string
 	Mount string // URL, instead of Path
+	// Build, instead of Path, writes the CAR to the path that it is given; it becomes the store's own and goes with the shard. After a
+	// crash, or an error, nothing of it is left.
+	Build func(path string) error
 	Name  string // what errors call it; Path or Mount if it is empty
 	// Piece and Padded are given for data that has to be of a certain piece, which may be larger than the CAR: zeros follow. If
 	// Piece is undefined, the smallest piece of the CAR is computed.
 	Piece  cid.Cid
 	Padded uint64
-	// Owned says that the file belongs to the store and goes with the shard.
-	Owned bool
 	// Progress is told how many bytes were read.
 	Progress func(done, total int64)
 }
@@ -50,6 +53,11 @@ func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
 	if src.Padded != 0 && commp.Padded(src.Padded) != commp.PaddedFor(commp.Payload(commp.Padded(src.Padded).Unpadded())) {
 		return Shard{}, fmt.Errorf("piece %s: a padded size of %d is no power of two from 128 on", src.Piece, src.Padded)
 	}
+	leave, err := s.enter()
+	if err != nil {
+		return Shard{}, err
+	}
+	defer leave()
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if old, err := s.Info(src.Piece); !errors.Is(err, ErrShardUnknown) {
@@ -59,7 +67,7 @@ func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
 	if err != nil {
 		return Shard{}, err
 	}
-	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, Owned: src.Owned, State: StateNew, Created: time.Now()}
+	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, State: StateNew, Created: time.Now()}
 	if _, err := s.mount(&sh); err != nil {
 		return Shard{}, err
 	}
@@ -73,66 +81,131 @@ func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
 // Register reads a CAR once: it checks every block, computes the piece commitment and makes the index. The same piece again is
 // success, and is served from the new place. A CAR with no or several roots, or that is cut or lies, is refused and leaves nothing.
 func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return Shard{}, err
+	}
+	defer leave()
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	release, err := s.slot(ctx)
 	if err != nil {
 		return Shard{}, err
 	}
 	defer release()
+	n, err := s.number()
+	if err != nil {
+		return Shard{}, err
+	}
+	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, Created: time.Now()}
+	if src.Build != nil {
+		sh.Path, sh.Mount, sh.Owned = ownName(n), "", true
+		if err = s.cfg.FS.MkdirAll(s.cfg.Pieces, 0o700); err == nil {
+			err = src.Build(s.own(n))
+		}
+	}
+	if err == nil {
+		err = s.read(ctx, &sh, src.Progress)
+	}
+	if err != nil {
+		if name := src.name(); name != "" {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		return Shard{}, errors.Join(err, s.forget(n))
+	}
+	return s.adopt(ctx, sh)
+}
+
+// number hands out a piece number, noted as one that a start clears away if no shard has it by then.
+func (s *Store) number() (uint64, error) {
 	s.changing.Lock()
+	defer s.changing.Unlock()
 	n, err := s.cat.next()
 	if err == nil {
 		err = s.cat.begun(n)
 	}
-	s.changing.Unlock()
-	if err != nil {
-		return Shard{}, err
-	}
-	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, Owned: src.Owned, Created: time.Now()}
-	if err := s.read(ctx, &sh, src.Progress); err != nil {
-		return Shard{}, errors.Join(fmt.Errorf("%s: %w", src.name(), err), s.forget(n))
-	}
-	return s.adopt(sh)
+	return n, err
 }
 
 // adopt makes what was read the shard of its piece.
-func (s *Store) adopt(sh Shard) (Shard, error) {
+func (s *Store) adopt(ctx context.Context, sh Shard) (Shard, error) {
 	s.changing.Lock()
-	defer s.changing.Unlock()
-	old, err := s.Info(sh.Piece)
-	switch {
-	case errors.Is(err, ErrShardUnknown):
-	case err != nil:
+	old, err := s.former(sh.Piece)
+	if err != nil && !errors.Is(err, ErrShardUnknown) {
+		s.changing.Unlock()
 		return sh, errors.Join(err, s.forget(sh.Number))
-	case old.State == StateAvailable || old.State == StateServing:
-		if err := s.forget(sh.Number); err != nil {
-			return old, err
-		}
-		if old.Path == sh.Path && old.Mount == sh.Mount && old.Offset == sh.Offset {
-			return old, nil
-		}
-		left := ""
-		if old.Owned && old.Path != sh.Path {
-			left = old.Path
-		}
-		old.Path, old.Mount, old.Offset, old.Owned, old.State = sh.Path, sh.Mount, sh.Offset, sh.Owned, StateAvailable
-		if err := s.cat.put(old); err != nil || left == "" {
-			return old, err
-		}
-		return old, s.cfg.FS.RemoveAll(left)
-	default: // not readable as it was known: this one takes its place
-		if err := s.cat.removeLater(old); err != nil {
-			return sh, err
-		}
-		if err := s.forget(old.Number); err != nil {
-			return sh, err
-		}
+	}
+	known := err == nil
+	if known && old.State == StateAvailable {
+		return s.move(ctx, old, sh) // which unlocks
 	}
 	sh.State, sh.IndexedAt = StateAvailable, time.Now()
-	if err := s.cat.put(sh); err != nil {
+	if !known {
+		err = s.cat.put(sh)
+	} else { // not readable as it was known: this one takes its place
+		err = s.cat.replace(old.Number, sh)
+	}
+	s.changing.Unlock()
+	if err != nil {
 		return sh, err
 	}
 	s.tell(OpMakeAvailable, sh)
-	return sh, nil
+	if !known {
+		return sh, nil
+	}
+	return sh, s.clear(ctx, old.Number)
+}
+
+// former is the shard that a piece has; of one whose record is damaged the number is known.
+func (s *Store) former(piece cid.Cid) (Shard, error) {
+	n, err := s.cat.number(piece)
+	if err != nil {
+		return Shard{}, err
+	}
+	old, err := s.cat.get(n)
+	if errors.Is(err, ErrBadRecord) {
+		return Shard{Number: n, Piece: piece, State: StateErrored}, nil
+	}
+	return old, err
+}
+
+// move serves a piece that can be read already from where it is now. changing is held, and let go. A file of the store's own is
+// kept where it is, if it is all there.
+func (s *Store) move(ctx context.Context, old, sh Shard) (Shard, error) {
+	same := old.Path == sh.Path && old.Mount == sh.Mount && old.Offset == sh.Offset
+	if same || sh.Owned && s.Present(ctx, old) == nil {
+		s.changing.Unlock()
+		return old, s.forget(sh.Number)
+	}
+	left := ""
+	if old.Owned && !s.sameFile(&old, &sh) {
+		left = s.file(&old)
+	}
+	old.Path, old.Mount, old.Offset, old.Owned = sh.Path, sh.Mount, sh.Offset, sh.Owned
+	err := s.cat.put(old)
+	s.changing.Unlock()
+	if err != nil {
+		return old, errors.Join(err, s.forget(sh.Number))
+	}
+	s.detach(old.Number)
+	// From here on the piece is registered: what cannot be cleared away now is no failure of that.
+	if left != "" {
+		_ = s.cfg.FS.RemoveAll(left)
+	}
+	if sh.Owned { // its file is served; only its rows go
+		if s.rows.Remove(context.WithoutCancel(ctx), sh.Number) == nil {
+			_ = s.cat.done(sh.Number)
+		}
+		return old, nil
+	}
+	_ = s.forget(sh.Number)
+	return old, nil
+}
+
+func (s *Store) sameFile(a, b *Shard) bool {
+	x, err := os.Stat(s.file(a))
+	y, yerr := os.Stat(s.file(b))
+	return err == nil && yerr == nil && os.SameFile(x, y)
 }
 
 // checkKey takes CIDs of pieces only (R-D17).
@@ -151,6 +224,9 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if r, ok := f.(*ranges); ok { // a request under way ends with who wants it
+		defer context.AfterFunc(ctx, r.stop)()
+	}
 	size, err := f.Size()
 	if err != nil {
 		return err
@@ -168,7 +244,7 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 		if err != nil {
 			return err
 		}
-		return fit(f, size, l, p, sh)
+		return fit(ctx, f, size, l, p, sh)
 	})
 	sh.Bytes = sum.Bytes
 	return err
@@ -236,7 +312,7 @@ func (e *WrongPieceError) Error() string {
 
 // fit checks a CAR against the piece that it has to be: the CAR at the start of a larger piece, or a CARv2 as it lies. A shard without
 // a piece gets the smallest one.
-func fit(f Reader, size int64, l carstore.Layout, p commp.Piece, sh *Shard) error {
+func fit(ctx context.Context, f Reader, size int64, l carstore.Layout, p commp.Piece, sh *Shard) error {
 	if !sh.Piece.Defined() {
 		sh.Piece, sh.Padded = p.CID, uint64(p.Padded)
 		return nil
@@ -246,7 +322,7 @@ func fit(f Reader, size int64, l carstore.Layout, p commp.Piece, sh *Shard) erro
 	}
 	up, err := commp.PadUp(p, commp.Padded(sh.Padded))
 	if (err != nil || !up.CID.Equals(sh.Piece)) && l.Offset > 0 {
-		if p, err = commp.Compute(io.NewSectionReader(f, 0, size)); err != nil {
+		if p, err = commp.Compute(shared.Reader(ctx, io.NewSectionReader(f, 0, size))); err != nil {
 			return err
 		}
 		up, err = commp.PadUp(p, commp.Padded(sh.Padded))

@@ -129,6 +129,21 @@ func (c catalogue) put(s Shard) error {
 	return b.Commit(true)
 }
 
+// replace makes one shard the successor of another in one write, and notes that the old number has something left.
+func (c catalogue) replace(old uint64, s Shard) error {
+	data, err := s.encode()
+	if err != nil {
+		return err
+	}
+	b := c.kv.NewBatch()
+	b.Delete(shardKey(old))
+	b.Set(workKey(old), nil)
+	b.Set(shardKey(s.Number), data)
+	b.Set(pieceKey(s.Piece), be(s.Number))
+	b.Delete(workKey(s.Number))
+	return b.Commit(true)
+}
+
 // removeLater forgets a shard and notes that its number has something left.
 func (c catalogue) removeLater(s Shard) error {
 	b := c.kv.NewBatch()
@@ -171,6 +186,9 @@ func (c catalogue) get(n uint64) (Shard, error) {
 		return Shard{}, fmt.Errorf("%w: number %d", ErrShardUnknown, n)
 	}
 	s, _, err := decodeShard(data)
+	if err != nil {
+		err = fmt.Errorf("%w: number %d: %w", ErrBadRecord, n, err)
+	}
 	return s, err
 }
 

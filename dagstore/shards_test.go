@@ -326,26 +326,58 @@ func TestR_D4(t *testing.T) {
 	require.Eventually(t, func() bool { return w.state(piece) == dagstore.StateNew }, 5*time.Second, time.Millisecond, "as if it had not begun")
 }
 
-// TestR_D5: a file that is another's stays, whatever is collected or destroyed; one of the store's own goes with its shard.
+// TestR_D5: a file that is another's stays, whatever is collected or destroyed; one of the store's own goes with its shard, also when
+// the home was moved in between.
 func TestR_D5(t *testing.T) {
 	w := newWorld(t)
-	for _, owned := range []bool{false, true} {
-		car := filepath.Join(w.dir, fmt.Sprint(owned, ".car"))
-		cids, _ := writeCAR(t, car, 9, 5)
-		sh, err := w.Register(t.Context(), dagstore.Source{Path: car, Owned: owned})
-		require.NoError(t, err)
-		w.readable(sh.Piece, cids[0])
-		list, err := w.Collect(t.Context())
-		require.NoError(t, err)
-		require.Empty(t, list)
-		require.FileExists(t, car)
-		require.NoError(t, w.Destroy(t.Context(), sh.Piece))
-		if owned {
-			require.NoFileExists(t, car)
-		} else {
-			require.FileExists(t, car)
-		}
-	}
+	car := filepath.Join(w.dir, "mine.car")
+	cids, _ := writeCAR(t, car, 9, 5)
+	sh, err := w.Register(t.Context(), dagstore.Source{Path: car})
+	require.NoError(t, err)
+	w.readable(sh.Piece, cids[0])
+	list, err := w.Collect(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, list)
+	require.FileExists(t, car)
+	require.NoError(t, w.Destroy(t.Context(), sh.Piece))
+	require.FileExists(t, car)
+
+	build := func(to string) error { return blob.Clone(t.Context(), blob.OS{}, car, to) }
+	sh, err = w.Register(t.Context(), dagstore.Source{Build: build})
+	require.NoError(t, err)
+	again, err := w.Register(t.Context(), dagstore.Source{Build: build})
+	require.NoError(t, err)
+	require.Equal(t, sh.Number, again.Number)
+	files, err := os.ReadDir(filepath.Join(w.cfg.Dir, "pieces"))
+	require.NoError(t, err)
+	require.Len(t, files, 1, "the same piece again is not kept twice")
+	require.NoError(t, w.Close())
+	moved := filepath.Join(w.dir, "elsewhere")
+	require.NoError(t, os.Rename(w.cfg.Dir, moved))
+	w.cfg.Dir = moved
+	w.start()
+	w.readable(sh.Piece, cids[0])
+
+	require.NoError(t, os.Remove(w.File(sh)))
+	again, err = w.Register(t.Context(), dagstore.Source{Build: build}) // its file was lost: the new one is served
+	require.NoError(t, err)
+	require.Equal(t, sh.Number, again.Number)
+	w.readable(sh.Piece, cids[3])
+	w.restart()
+	w.readable(sh.Piece, cids[4])
+	require.NoError(t, w.Destroy(t.Context(), sh.Piece))
+	files, err = os.ReadDir(filepath.Join(w.cfg.Dir, "pieces"))
+	require.NoError(t, err)
+	require.Empty(t, files)
+	require.FileExists(t, car)
+	_, err = w.Register(t.Context(), dagstore.Source{Build: func(to string) error {
+		require.NoError(t, build(to))
+		return errOrigin
+	}})
+	require.ErrorIs(t, err, errOrigin)
+	files, err = os.ReadDir(filepath.Join(w.cfg.Dir, "pieces"))
+	require.NoError(t, err)
+	require.Empty(t, files)
 }
 
 // TestR_D6: a destroyed shard leaves no trace, and who waited for it hears that it is not there; one that is read stays.

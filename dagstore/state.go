@@ -48,6 +48,8 @@ var (
 	ErrShardInUse = errors.New("shard in use")
 	// ErrNotFound means that no piece has the block.
 	ErrNotFound = errors.New("block not found in any piece")
+	// ErrBadRecord means that what is stored of a shard cannot be read: register the piece again.
+	ErrBadRecord = errors.New("record of the shard is damaged")
 	// ErrClosed means that the store is closed or closing.
 	ErrClosed = errors.New("dagstore is closed")
 )

@@ -30,15 +30,16 @@ type transients struct {
 }
 
 type transient struct {
-	size int64
-	refs int
-	used uint64
+	size   int64
+	refs   int
+	used   uint64
+	doomed bool // to be removed when nobody reads it
 }
 
 const complete = ".complete"
 
-// openTransients takes over what is there; what is not complete is removed.
-func openTransients(cfg Config) (*transients, error) {
+// openTransients takes over what is there; what is not complete, or of no shard, is removed.
+func openTransients(cfg Config, known func(n uint64) bool) (*transients, error) {
 	t := &transients{fs: cfg.FS, dir: filepath.Join(cfg.Dir, "transients"), quota: cfg.TransientQuota, slots: make(chan struct{}, cfg.MaxConcurrentReadyFetches),
 		files: map[uint64]*transient{}, freed: make(chan struct{})}
 	list, err := os.ReadDir(t.dir)
@@ -48,7 +49,7 @@ func openTransients(cfg Config) (*transients, error) {
 	for _, f := range list {
 		info, ierr := f.Info()
 		n, perr := strconv.ParseUint(strings.TrimSuffix(f.Name(), complete), 10, 64)
-		if ierr != nil || perr != nil || !strings.HasSuffix(f.Name(), complete) {
+		if ierr != nil || perr != nil || !strings.HasSuffix(f.Name(), complete) || !known(n) {
 			err = errors.Join(err, t.fs.RemoveAll(filepath.Join(t.dir, f.Name())))
 			continue
 		}
@@ -86,6 +87,9 @@ func (t *transients) release(n uint64) {
 	if f := t.files[n]; f != nil {
 		f.refs--
 		f.used = t.clock
+		if f.doomed && f.refs == 0 {
+			_ = t.remove(n)
+		}
 	}
 	close(t.freed)
 	t.freed = make(chan struct{})
@@ -114,12 +118,6 @@ func (t *transients) open(ctx context.Context, n uint64, m Streamer) (Reader, er
 
 // fetch copies a piece; the copy has one reference then.
 func (t *transients) fetch(ctx context.Context, n uint64, m Streamer) (err error) {
-	select {
-	case t.slots <- struct{}{}:
-		defer func() { <-t.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	if err := t.fs.MkdirAll(t.dir, 0o700); err != nil {
 		return err
 	}
@@ -131,7 +129,14 @@ func (t *transients) fetch(ctx context.Context, n uint64, m Streamer) (err error
 	if err := t.reserve(ctx, n, size); err != nil {
 		return err
 	}
-	if err := t.write(ctx, n, r, size); err != nil {
+	select { // who waits for room keeps nobody else from copying
+	case t.slots <- struct{}{}:
+		err = t.write(ctx, n, r, size)
+		<-t.slots
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		t.mu.Lock()
 		delete(t.files, n)
 		t.total -= size
@@ -224,11 +229,16 @@ func (t *transients) remove(n uint64) error {
 	return nil
 }
 
-// drop removes the copy of a piece, unless it is being read.
+// drop removes the copy of a piece; one that is being read goes with its last reader.
 func (t *transients) drop(n uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f := t.files[n]; f == nil || f.refs > 0 {
+	f := t.files[n]
+	if f == nil {
+		return nil
+	}
+	if f.refs > 0 {
+		f.doomed = true
 		return nil
 	}
 	return t.remove(n)

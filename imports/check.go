@@ -35,9 +35,11 @@ func (m *Manager) state(i Import) condition {
 	if name == "" {
 		return condition{err: errors.New(lacksCAR), message: lacksCAR}
 	}
-	st, err := os.Stat(name)
 	ours := i.Labels[LabelCAROwner] == OwnerManager
-	if err != nil && ours {
+	size := int64(0)
+	if st, err := os.Stat(name); err == nil {
+		size = st.Size()
+	} else if ours {
 		return condition{err: fmt.Errorf("%s: %w", brokenCAR, err), message: brokenCAR}
 	}
 	data, err := os.ReadFile(m.path(i.ID, ".refs"))
@@ -56,7 +58,7 @@ func (m *Manager) state(i Import) condition {
 			return condition{err: fmt.Errorf("%s: %w", staleData, err), message: staleData, stale: true}
 		}
 	}
-	return condition{size: st.Size()}
+	return condition{size: size}
 }
 
 // check compares a source with what it was.
@@ -129,6 +131,9 @@ func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, 
 	}
 	for n, f := range r.sources {
 		rest, ok := strings.CutPrefix(f.path, old)
+		if !ok { // one that was interrupted between the table and the record
+			rest, ok = strings.CutPrefix(f.path, path)
+		}
 		if old == "" || !ok {
 			return i, fmt.Errorf("import %d was made of %s, not of a file", id, f.path)
 		}
@@ -143,6 +148,9 @@ func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, 
 	defer m.mu.Unlock()
 	if m.open[id] != nil {
 		return i, fmt.Errorf("import %d is being read: try again later", id)
+	}
+	if _, err := m.get(ctx, id); err != nil { // dropped meanwhile
+		return i, err
 	}
 	if err := blob.WriteFile(m.fs, m.path(id, ".refs"), r.encode(), 0o600); err != nil {
 		return i, err

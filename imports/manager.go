@@ -172,10 +172,13 @@ func (m *Manager) get(ctx context.Context, id uint64) (Import, error) {
 
 // Drop forgets an import. Files of the user stay.
 func (m *Manager) Drop(ctx context.Context, id uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	i, err := m.get(ctx, id)
-	if err != nil {
+	if errors.Is(err, ErrUnknownImport) {
 		return err
 	}
+	i.ID = id // also one whose record cannot be read is dropped
 	b, err := m.ds.Batch(ctx)
 	if err != nil {
 		return err
@@ -185,6 +188,10 @@ func (m *Manager) Drop(ctx context.Context, id uint64) error {
 	}
 	if err := store.Commit(ctx, m.ds, b); err != nil {
 		return err
+	}
+	if o := m.open[id]; o != nil { // who reads it reads it to the end
+		o.dropped = &i
+		return nil
 	}
 	return m.removeFiles(i)
 }
@@ -267,7 +274,11 @@ func (m *Manager) giveBack(o *opened) error {
 		return nil
 	}
 	delete(m.open, o.id)
-	return o.close()
+	err := o.close()
+	if o.dropped != nil {
+		err = errors.Join(err, m.removeFiles(*o.dropped))
+	}
+	return err
 }
 
 // Find returns the newest usable import of a root; none is no error (R-F1, R-I8).

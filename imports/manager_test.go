@@ -413,3 +413,55 @@ func TestCrash(t *testing.T) {
 		})
 	}
 }
+
+// TestDropWhileRead: who reads an import reads it to the end; its files go then.
+func TestDropWhileRead(t *testing.T) {
+	r := newRoom(t)
+	i, err := r.AddReader(t.Context(), bytes.NewReader(stream(1, 2<<20)), imports.UnixFS2025(), nil)
+	require.NoError(t, err)
+	v, err := r.View(t.Context(), i.ID)
+	require.NoError(t, err)
+	require.NoError(t, r.Drop(t.Context(), i.ID))
+	ls := v.LinkSystem()
+	var b bytes.Buffer
+	require.NoError(t, carstore.WriteFileFrom(t.Context(), &ls, v.Root(), &b))
+	require.Equal(t, 2<<20, b.Len())
+	require.NotEmpty(t, ours(t, r.dir))
+	require.NoError(t, v.Close())
+	require.Empty(t, ours(t, r.dir))
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	i, err = r.Add(t.Context(), r.file("data", 1, 2<<20), imports.UnixFS2025(), nil)
+	require.NoError(t, err)
+	v, err = r.View(t.Context(), i.ID)
+	require.NoError(t, err)
+	defer v.Close()
+	ls = v.LinkSystem()
+	require.ErrorIs(t, carstore.WriteFileFrom(done, &ls, v.Root(), io.Discard), context.Canceled)
+	require.ErrorContains(t, carstore.WriteCARFrom(done, &ls, v.Root(), io.Discard), "context canceled") // the traversal does not wrap it
+}
+
+// TestRepointInterrupted: a repoint that died between its two writes leaves an import that the check survives, and that can be
+// repointed again.
+func TestRepointInterrupted(t *testing.T) {
+	r := newRoom(t)
+	old, now := filepath.Join(r.dir, "old.car"), filepath.Join(r.dir, "now.car")
+	_, err := imports.WriteCAR(t.Context(), blob.OS{}, r.file("data", 1, 2<<20), old, imports.UnixFS2025(), nil)
+	require.NoError(t, err)
+	i, err := r.AddCAR(t.Context(), old)
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(old, now))
+	sw := &faults.Switch{}
+	m, err := imports.Open(t.Context(), blob.OS{}, filepath.Join(r.dir, "imports"), faults.Store{Batching: r.ds, Switch: sw})
+	require.NoError(t, err)
+	sw.At = sw.Count() + 1
+	_, err = m.Repoint(t.Context(), i.ID, now)
+	require.ErrorIs(t, err, faults.ErrCrashed)
+	r.reopen()
+	_, _ = r.health()
+	_, err = r.Repoint(t.Context(), i.ID, now)
+	require.NoError(t, err)
+	got, err := r.bytes(i.ID)
+	require.NoError(t, err)
+	require.Equal(t, stream(1, 2<<20), got)
+}

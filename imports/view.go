@@ -50,8 +50,10 @@ type opened struct {
 	nodes *carstore.Store // nil if there are none
 	refs  *refs
 
+	views   int     // guarded by the manager, as dropped is
+	dropped *Import // its files go with the last view
+
 	mu    sync.Mutex
-	views int
 	files map[int]blob.File
 }
 

@@ -72,7 +72,9 @@ func New(api string, client *http.Client) (*Store, error) {
 		return nil, fmt.Errorf("address %q of an IPFS node: write it as http://127.0.0.1:5001 or /ip4/127.0.0.1/tcp/5001", api)
 	}
 	if client == nil {
-		client = http.DefaultClient
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.MaxIdleConnsPerHost = atOnce
+		client = &http.Client{Transport: t}
 	}
 	return &Store{strings.TrimSuffix(u.String(), "/") + "/api/v0/", client}, nil
 }
@@ -102,7 +104,8 @@ func (s *Store) call(ctx context.Context, what string, args url.Values, body io.
 	if json.Unmarshal(text, &e) != nil || e.Message == "" {
 		e.Message = strings.TrimSpace(string(text))
 	}
-	if resp.StatusCode == http.StatusNotFound && !strings.Contains(e.Message, "page not found") || isNotFound(e.Message) {
+	json404 := resp.StatusCode == http.StatusNotFound && strings.Contains(resp.Header.Get("Content-Type"), "json")
+	if what != "block/put" && (json404 || isNotFound(e.Message)) {
 		return nil, errNotFound
 	}
 	return nil, fmt.Errorf("IPFS node: %s: %s: %s", what, resp.Status, e.Message)

@@ -62,6 +62,9 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 
 // foreign tells whether a peer is known to speak none of the protocols.
 func foreign(h host.Host, to peer.ID, protocols []protocol.ID) bool {
+	if to == "" {
+		return true
+	}
 	all, err := h.Peerstore().GetProtocols(to)
 	ours, serr := h.Peerstore().SupportsProtocols(to, protocols...)
 	return err == nil && serr == nil && len(all) > 0 && len(ours) == 0

@@ -16,7 +16,7 @@ import (
 func (p *Provider) answerStatus(ctx context.Context, s network.Stream) error {
 	f := formOf(s.Protocol())
 	var req DealStatusRequest
-	if err := receive(s, p.cfg.Timeouts.Read, &req, f); err != nil {
+	if err := receive(s, min(p.cfg.Timeouts.Read, readQuestion), &req, f); err != nil {
 		return fmt.Errorf("read the question: %w", err)
 	}
 	st := p.status(ctx, &req)
@@ -57,7 +57,7 @@ func (p *Provider) status(ctx context.Context, req *DealStatusRequest) *Provider
 func (p *Provider) answerAsk(_ context.Context, s network.Stream) error {
 	f := formOf(s.Protocol())
 	var req AskRequest
-	if err := receive(s, p.cfg.Timeouts.Read, &req, f); err != nil {
+	if err := receive(s, min(p.cfg.Timeouts.Read, readQuestion), &req, f); err != nil {
 		return fmt.Errorf("read the question: %w", err)
 	}
 	var resp AskResponse
@@ -71,7 +71,7 @@ func (p *Provider) answerAsk(_ context.Context, s network.Stream) error {
 		if err != nil {
 			return err
 		}
-		resp.Ask = &SignedStorageAsk{&a, sig}
+		resp.Ask = &SignedStorageAsk{Ask: &a, Signature: sig}
 	}
 	return send(s, p.cfg.Timeouts.Write, &resp, f)
 }
@@ -120,7 +120,12 @@ func (p *Provider) SetAsk(ctx context.Context, price, verified abi.TokenAmount, 
 func (p *Provider) loadAsk(ctx context.Context) error {
 	data, err := p.cfg.Store.Get(ctx, askKey)
 	if err == nil {
-		return json.Unmarshal(data, &p.ask)
+		if err := json.Unmarshal(data, &p.ask); err != nil || p.ask.Miner == p.cfg.Miner {
+			return err
+		}
+		a := p.ask // of another name of this provider
+		_, err = p.SetAsk(ctx, a.Price, a.VerifiedPrice, a.MinPieceSize, a.MaxPieceSize, 365*EpochsInDay)
+		return err
 	}
 	if !errors.Is(err, datastore.ErrNotFound) {
 		return err

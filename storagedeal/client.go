@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync"
+	"strings"
+	"unicode"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
@@ -47,8 +48,8 @@ func NewClient(cfg ClientConfig) *Client {
 const defaultStart = 8 * EpochsInDay
 
 // StatelessDeal proposes a free, offline deal to a provider and returns the CID of the signed proposal, which is all that remains
-// of it: a status query needs it later. An error says that the provider has not accepted, as far as is known here; the same
-// params make another proposal when the chain has moved on, unless they name a start epoch.
+// of it: a status query needs it later. With an error after signing it comes too: the provider may have taken the deal although its answer
+// was lost. The same params make another proposal when the chain has moved on, unless they name a start epoch.
 func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid, error) {
 	if err := p.check(); err != nil {
 		return cid.Undef, err
@@ -63,15 +64,28 @@ func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid,
 	}
 	resp, err := c.propose(ctx, miner, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})
 	if err != nil {
-		return cid.Undef, err
+		return name, fmt.Errorf("proposal %s: %w", name, err)
 	}
 	switch r := resp.Response; {
 	case !r.Proposal.Equals(name):
-		return cid.Undef, fmt.Errorf("provider returned proposal cid %s but we expected %s", r.Proposal, name)
+		return name, fmt.Errorf("%w: provider returned proposal cid %s but we expected %s", ErrBadAnswer, r.Proposal, name)
 	case r.State != StorageDealWaitingForData:
-		return cid.Undef, &RefusedError{Proposal: name, State: r.State, Message: r.Message}
+		return name, &RefusedError{Proposal: name, State: r.State, Message: printable(r.Message)}
 	}
 	return name, nil
+}
+
+// ErrBadAnswer means that a provider answered something else than was asked.
+var ErrBadAnswer = errors.New("the provider's answer is for something else")
+
+// printable is a text of a peer without what could change a terminal or forge a line.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
 }
 
 // RefusedError is the answer of a provider that does not wait for the data of a proposal.
@@ -141,7 +155,11 @@ func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Addre
 			return nil, err
 		}
 	}
-	text, err := p.Data.Root.StringOfBase(multibase.Base64url)
+	base := multibase.Encoding(multibase.Base64url)
+	if p.Data.Root.Version() == 0 {
+		base = multibase.Base58BTC // the one form that it has
+	}
+	text, err := p.Data.Root.StringOfBase(base)
 	if err != nil {
 		return nil, fmt.Errorf("label of %s: %w", p.Data.Root, err)
 	}
@@ -158,9 +176,6 @@ func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Addre
 
 // propose sends a proposal and checks who answered.
 func (c *Client) propose(ctx context.Context, miner MinerInfo, p *Proposal) (*SignedResponse, error) {
-	if miner.Peer.ID == "" {
-		return nil, errors.New("the chain view has no peer of the provider")
-	}
 	s, err := openStream(ctx, c.cfg.Host, miner.Peer, c.cfg.Timeouts, DealProtocol111, DealProtocol110, DealProtocol101)
 	if err != nil {
 		return nil, err
@@ -196,45 +211,49 @@ type Result struct {
 }
 
 // StatelessDeals proposes many deals, at most jobs at a time (64 when 0), and yields outcomes as they come. It takes params as it
-// goes, so that their number does not matter. What was begun when the caller stops is waited for.
+// goes, so that their number does not matter; params that let it wait let outcomes wait too. When ctx ends no more are taken; the outcomes
+// of what was begun come still.
 func (c *Client) StatelessDeals(ctx context.Context, params iter.Seq[StartDealParams], jobs int) iter.Seq[Result] {
 	if jobs <= 0 {
 		jobs = 64
 	}
 	return func(yield func(Result) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		results, slots := make(chan Result), make(chan struct{}, jobs)
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			i := 0
-			for p := range params {
-				select {
-				case slots <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				at := i
-				i++
-				wg.Go(func() {
-					defer func() { <-slots }()
-					name, err := c.StatelessDeal(ctx, p)
-					select {
-					case results <- Result{at, name, err}:
-					case <-ctx.Done():
-					}
-				})
+		next, stop := iter.Pull(params)
+		defer stop()
+		results := make(chan Result, jobs) // nobody who has an outcome waits
+		under, index := 0, 0
+		begin := func() bool {
+			if ctx.Err() != nil {
+				return false
 			}
-		})
-		go func() {
-			wg.Wait()
-			close(results)
-		}()
+			p, ok := next()
+			if !ok {
+				return false
+			}
+			at := index
+			index++
+			under++
+			go func() {
+				name, err := c.StatelessDeal(ctx, p)
+				results <- Result{at, name, err}
+			}()
+			return true
+		}
 		defer func() {
-			cancel()
-			for range results {
+			for ; under > 0; under-- {
+				<-results
 			}
 		}()
-		for r := range results {
+		more := true
+		for {
+			for more && under < jobs {
+				more = begin()
+			}
+			if under == 0 {
+				return
+			}
+			r := <-results
+			under--
 			if !yield(r) {
 				return
 			}
@@ -265,9 +284,15 @@ func (c *Client) DealStatus(ctx context.Context, miner, client address.Address, 
 		return nil, err
 	}
 	if info.Worker != address.Undef {
-		err = verify(&r.Signature, info.Worker, r.Signed)
+		if err := verify(&r.Signature, info.Worker, r.Signed); err != nil {
+			return nil, err
+		}
 	}
-	return &r.DealState, err
+	if c := r.DealState.ProposalCid; c != nil && !c.Equals(proposal) {
+		return nil, fmt.Errorf("%w: the state of %s instead of %s", ErrBadAnswer, c, proposal)
+	}
+	r.DealState.Message = printable(r.DealState.Message)
+	return &r.DealState, nil
 }
 
 // QueryAsk asks a provider for its storage ask.
@@ -291,11 +316,7 @@ func (c *Client) QueryAsk(ctx context.Context, miner address.Address) (*StorageA
 		return nil, fmt.Errorf("got back ask for wrong miner %s", r.Ask.Ask.Miner)
 	}
 	if info.Worker != address.Undef {
-		data, err := encode(r.Ask.Ask, formOf(s.Protocol()))
-		if err == nil {
-			err = verify(r.Ask.Signature, info.Worker, data)
-		}
-		if err != nil {
+		if err := verify(r.Ask.Signature, info.Worker, r.Ask.Signed); err != nil {
 			return nil, err
 		}
 	}

@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 type shards struct{ *dagstore.Store }
 
 func (s shards) Add(ctx context.Context, d storagedeal.Data) error {
-	_, err := s.Register(ctx, dagstore.Source{Path: d.Path, Name: d.Name, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress})
+	_, err := s.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress,
+		Build: func(to string) error { return blob.Clone(ctx, blob.OS{}, d.Path, to) }})
 	return err
 }
 
@@ -90,8 +91,8 @@ func newMarket(t testing.TB, change ...func(*market)) *market {
 	m.shards, err = dagstore.Open(t.Context(), blob.OS{}, filepath.Join(m.dir, "dagstore"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.shards.Close()) })
-	m.cfg = storagedeal.ProviderConfig{Host: m.ph, Miner: m.miner, Worker: worker.Address, Wallet: pw, Chain: m.view, Store: m.ds, FS: blob.OS{},
-		Staging: filepath.Join(m.dir, "pieces"), Pieces: shards{m.shards}, Publisher: &storagedeal.SimulatedPublisher{Store: dssync.MutexWrap(datastore.NewMapDatastore())}}
+	m.cfg = storagedeal.ProviderConfig{Host: m.ph, Miner: m.miner, Worker: worker.Address, Wallet: pw, Chain: m.view, Store: m.ds,
+		Pieces: shards{m.shards}, Publisher: &storagedeal.SimulatedPublisher{Store: dssync.MutexWrap(datastore.NewMapDatastore())}}
 	for _, f := range change {
 		f(m)
 	}
@@ -128,10 +129,10 @@ func (m *market) params(root cid.Cid, p commp.Piece) storagedeal.StartDealParams
 		Wallet: m.from, Miner: m.miner, EpochPrice: big.Zero(), MinBlocksDuration: 518400, FastRetrieval: true}
 }
 
-// staged are the files in the staging folder.
+// staged are the files of pieces.
 func (m *market) staged() []string {
 	m.t.Helper()
-	list, err := filepath.Glob(filepath.Join(m.cfg.Staging, "*"))
+	list, err := filepath.Glob(filepath.Join(m.dir, "dagstore", "pieces", "*"))
 	require.NoError(m.t, err)
 	return list
 }
@@ -454,7 +455,7 @@ func TestImportCrash(t *testing.T) {
 
 		sw := &faults.Switch{At: at}
 		cfg := m.cfg
-		cfg.FS, cfg.Store = faults.FS{FS: blob.OS{}, Switch: sw}, faults.Store{Batching: m.ds, Switch: sw}
+		cfg.Store = faults.Store{Batching: m.ds, Switch: sw}
 		m.provider, err = storagedeal.NewProvider(cfg)
 		require.NoError(t, err)
 		err = m.provider.Start(t.Context())
@@ -483,4 +484,69 @@ func TestImportCrash(t *testing.T) {
 		_, err = m.shards.Lookup(root)
 		require.NoError(t, err)
 	}
+}
+
+// TestHostileQuestions: proposals with epochs near the end of numbers are answered, or refused, at once; a provider without an address
+// is an error; a root of version 0 has a label.
+func TestHostileQuestions(t *testing.T) {
+	m := newMarket(t)
+	_, root, p := m.archive("data", 300_000)
+	params := m.params(root, p)
+	params.DealStartEpoch = 9223372036854257307
+	_, err := m.client.StatelessDeal(t.Context(), params)
+	require.ErrorContains(t, err, "none of this millennium")
+	params = m.params(root, p)
+	params.Data.Root = cid.NewCidV0(root.Hash())
+	name, err := m.client.StatelessDeal(t.Context(), params)
+	require.NoError(t, err)
+	d, err := m.provider.Deal(t.Context(), name)
+	require.NoError(t, err)
+	label, err := d.Proposal.Proposal.Label.ToString()
+	require.NoError(t, err)
+	require.Equal(t, params.Data.Root.String(), label)
+
+	other, err := address.NewIDAddress(2000)
+	require.NoError(t, err)
+	m.view.Providers["f02000"] = storagedeal.FileMiner{SectorSize: 32 << 30}
+	_, err = m.client.QueryAsk(t.Context(), other)
+	require.ErrorContains(t, err, "has no peer of the provider")
+	_, err = m.client.DealStatus(t.Context(), other, m.from, name)
+	require.ErrorContains(t, err, "has no peer of the provider")
+}
+
+// TestSlots: one peer that opens streams and says nothing does not keep others out, and not itself for long.
+func TestSlots(t *testing.T) {
+	m := newMarket(t)
+	_, root, p := m.archive("data", 300_000)
+	hog := newHost(t)
+	hog.Peerstore().AddAddrs(m.ph.ID(), m.ph.Addrs(), time.Hour)
+	for range 200 {
+		s, err := hog.NewStream(t.Context(), m.ph.ID(), storagedeal.DealProtocol111)
+		require.NoError(t, err)
+		_, _ = s.Write([]byte{0xa3})
+	}
+	_, err := m.client.StatelessDeal(t.Context(), m.params(root, p))
+	require.NoError(t, err)
+}
+
+// TestR_T6 : a stateless deal writes nothing on the side of the client: it has no store at all; what it returns with an error is enough to
+// ask for the state (R-T5 lost answers).
+func TestR_T6(t *testing.T) {
+	m := newMarket(t)
+	_, root, p := m.archive("data", 300_000)
+	params := m.params(root, p)
+	params.DealStartEpoch = 5 // long ago
+	name, err := m.client.StatelessDeal(t.Context(), params)
+	require.Error(t, err)
+	require.True(t, name.Defined())
+	st, err := m.client.DealStatus(t.Context(), m.miner, m.from, name)
+	require.NoError(t, err)
+	require.Equal(t, storagedeal.StorageDealProposalNotFound, st.State)
+	params = m.params(root, p)
+	params.FastRetrieval = false
+	name, err = m.client.StatelessDeal(t.Context(), params)
+	require.NoError(t, err)
+	st, err = m.client.DealStatus(t.Context(), m.miner, m.from, name)
+	require.NoError(t, err)
+	require.False(t, st.FastRetrieval, "R-T3")
 }

@@ -4,20 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
-
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // ErrBusy means that data is being imported for the same deal.
 var ErrBusy = errors.New("data is being imported for this deal")
 
 // ImportData takes the CAR at path as the data of a deal that waits for it: it must be of the deal's piece, alone or with zeros
-// behind it. The data is linked into the staging folder, or copied where that cannot be; there it becomes the piece that is served. After
-// an error the deal waits as before and nothing is left. It returns when the piece can be retrieved.
+// behind it. After an error the deal waits as before and nothing is left. It returns when the piece can be retrieved.
 func (p *Provider) ImportData(ctx context.Context, proposal cid.Cid, path string, progress func(done, total int64)) (Deal, error) {
 	if p.claim(proposal) != nil {
 		return Deal{}, fmt.Errorf("%w: %s", ErrBusy, proposal)
@@ -26,6 +21,9 @@ func (p *Provider) ImportData(ctx context.Context, proposal cid.Cid, path string
 	d, err := p.recs.get(ctx, proposal)
 	if err != nil {
 		return d, err
+	}
+	if d.State == StorageDealPublish { // the data is here
+		return p.publish(ctx, d)
 	}
 	if d.State != StorageDealWaitingForData {
 		return d, fmt.Errorf("deal %s is in state %s, data is taken in %s only", proposal, d.State, StorageDealWaitingForData)
@@ -37,7 +35,8 @@ func (p *Provider) ImportData(ctx context.Context, proposal cid.Cid, path string
 	if start := d.Proposal.Proposal.StartEpoch; head > start && !p.skip["epochs"] {
 		return d, fmt.Errorf("deal %s had to start at epoch %d, the chain is at %d", proposal, start, head)
 	}
-	if err := p.stage(ctx, &d, path, progress); err != nil {
+	err = p.cfg.Pieces.Add(ctx, Data{Path: path, Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize, Progress: progress})
+	if err != nil {
 		return d, err
 	}
 	d.State = StorageDealPublish
@@ -47,27 +46,11 @@ func (p *Provider) ImportData(ctx context.Context, proposal cid.Cid, path string
 	return p.publish(ctx, d)
 }
 
-// stage moves the data into the staging folder and makes it a shard, which checks the piece in the same pass.
-func (p *Provider) stage(ctx context.Context, d *Deal, path string, progress func(done, total int64)) error {
-	if err := p.cfg.FS.MkdirAll(p.cfg.Staging, 0o700); err != nil {
-		return err
-	}
-	staged := filepath.Join(p.cfg.Staging, uuid.NewString()+".car")
-	err := blob.Clone(ctx, p.cfg.FS, path, staged)
-	if err == nil {
-		err = p.cfg.Pieces.Add(ctx, Data{Path: staged, Name: path, Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize, Progress: progress})
-	}
-	if err != nil {
-		return errors.Join(err, p.cfg.FS.RemoveAll(staged))
-	}
-	return nil
-}
-
 // publish ends a deal whose data is here.
 func (p *Provider) publish(ctx context.Context, d Deal) (Deal, error) {
 	id, err := p.cfg.Publisher.Publish(ctx, d)
 	if err != nil {
-		return d, fmt.Errorf("publish deal %s: %w: it is tried again at the next start", d.ProposalCid, err)
+		return d, fmt.Errorf("publish deal %s: %w: importing its data again, or a start, tries it again", d.ProposalCid, err)
 	}
 	d.DealID, d.State = id, StorageDealActive
 	return d, p.recs.put(ctx, d)

@@ -74,6 +74,7 @@ type AskResponse struct{ Ask *SignedStorageAsk }
 type SignedStorageAsk struct {
 	Ask       *StorageAsk
 	Signature *crypto.Signature
+	Signed    []byte // the ask as it came
 }
 
 // StorageAsk is what a provider takes. Prices are attoFIL for a GiB and epoch, sizes are padded.
@@ -191,7 +192,7 @@ func (a *AskResponse) fields(f form) []wire.Field {
 
 func (s *SignedStorageAsk) fields(f form) []wire.Field {
 	return []wire.Field{
-		wire.Nullable("Ask", &s.Ask, func(a *StorageAsk) wire.Field { return f.nested("Ask", a.fields(f)) }), signature("Signature", &s.Signature),
+		wire.Nullable("Ask", &s.Ask, func(a *StorageAsk) wire.Field { return signed(f, "Ask", &s.Signed, a) }), signature("Signature", &s.Signature),
 	}
 }
 

@@ -30,6 +30,9 @@ func formOf(p protocol.ID) form {
 	return form(p == DealProtocol101 || p == AskProtocol101 || p == StatusProtocol101)
 }
 
+// ErrUnreachable means that no stream to a provider could be opened.
+var ErrUnreachable = errors.New("provider is not reachable")
+
 // Timeouts bound the steps of a question to a provider (R-T5). Zero values are the defaults.
 type Timeouts struct {
 	Open  time.Duration // all attempts to open a stream; 60 s
@@ -51,6 +54,9 @@ func (t Timeouts) orDefaults() Timeouts {
 
 // openStream opens a stream for the newest protocol that the peer speaks.
 func openStream(ctx context.Context, h host.Host, to peer.AddrInfo, t Timeouts, protocols ...protocol.ID) (network.Stream, error) {
+	if to.ID == "" {
+		return nil, errors.New("the chain view has no peer of the provider")
+	}
 	ctx, cancel := context.WithTimeout(ctx, t.Open)
 	defer cancel()
 	if len(to.Addrs) > 0 && h.Network().Connectedness(to.ID) != network.Connected {
@@ -59,7 +65,7 @@ func openStream(ctx context.Context, h host.Host, to peer.AddrInfo, t Timeouts, 
 	retry := shared.RetryStream{Min: time.Second, Max: 5 * time.Minute, Attempts: 15, Factor: 1.5, StopIfForeign: true}
 	s, err := retry.Open(ctx, h, to.ID, protocols...)
 	if err != nil {
-		return nil, fmt.Errorf("open a stream to %s: %w", to.ID, err)
+		return nil, fmt.Errorf("%w: open a stream to %s: %w", ErrUnreachable, to.ID, err)
 	}
 	return s, nil
 }

@@ -53,6 +53,9 @@ func MaxDuration(version uint) abi.ChainEpoch {
 	return MaxDealDuration
 }
 
+// maxEpoch is far beyond every deal, and far from where epochs overflow.
+const maxEpoch = 1 << 40
+
 // ErrStateless marks params that no stateless deal can have.
 var ErrStateless = errors.New("not a stateless storage deal")
 
@@ -78,8 +81,8 @@ func (p *StartDealParams) check() error {
 		return bad("a wallet and a miner address are needed")
 	case !p.ProviderCollateral.Nil() && p.ProviderCollateral.Sign() < 0:
 		return bad("provider collateral %s is negative", p.ProviderCollateral)
-	case p.DealStartEpoch < 0:
-		return bad("start epoch %d is negative", p.DealStartEpoch)
+	case p.DealStartEpoch < 0, p.DealStartEpoch > maxEpoch:
+		return bad("start epoch %d is none of this millennium", p.DealStartEpoch)
 	}
 	if err := CheckPieceCID(*p.Data.PieceCid); err != nil {
 		return bad("%w", err)
@@ -113,7 +116,7 @@ func CheckPieceCID(c cid.Cid) error {
 func EndEpoch(start abi.ChainEpoch, duration uint64, periodStart abi.ChainEpoch) abi.ChainEpoch {
 	low := start + abi.ChainEpoch(duration)
 	end := low + EpochsInDay - low%EpochsInDay + periodStart%EpochsInDay - 1
-	for end < low {
+	if end < low { // by less than a day
 		end += EpochsInDay
 	}
 	return end

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,21 +15,20 @@ import (
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
 )
 
 // Data is a CAR that has to be of a certain piece.
 type Data struct {
-	Path     string // where it lies, and stays
-	Name     string // what errors call it
+	Path     string // of the caller; it is linked or copied
 	Piece    cid.Cid
 	Size     abi.PaddedPieceSize
 	Progress func(done, total int64) // may be nil
 }
 
-// Pieces takes the data of deals. Add makes it a shard under the piece's name and returns when every block of it can be found
+// Pieces takes the data of deals. Add makes its own link or copy of it a shard under the piece's name and returns when every block of it can be found
 // (R-W2: a piece that is there already is success); data of another piece is an error and leaves nothing.
 type Pieces interface {
 	Add(ctx context.Context, d Data) error
@@ -50,8 +50,6 @@ type ProviderConfig struct {
 	Wallet    Signer
 	Chain     ChainView
 	Store     datastore.Batching
-	FS        blob.FS
-	Staging   string // folder that imported data is moved to, and stays in
 	Pieces    Pieces
 	Publisher Publisher
 	Filter    Filter   // may be nil
@@ -60,8 +58,12 @@ type ProviderConfig struct {
 	Log       *slog.Logger
 }
 
-// maxStreams is how many peers are answered at once.
-const maxStreams = 256
+// Bounds of what is answered at once: in all, and of one peer. A question has to come soon.
+const (
+	maxStreams   = 1024
+	streamsOfOne = 128
+	readQuestion = 10 * time.Second
+)
 
 // Provider is the intake of storage deals: it takes offline proposals, and the data that is imported for them. It is safe for
 // concurrent use.
@@ -78,11 +80,12 @@ type Provider struct {
 	mu     sync.Mutex
 	ask    StorageAsk
 	claims map[cid.Cid]chan struct{}
+	of     map[peer.ID]int // streams by peer
 }
 
 // NewProvider makes a provider; Start lets it answer.
 func NewProvider(cfg ProviderConfig) (*Provider, error) {
-	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams), claims: map[cid.Cid]chan struct{}{}}
+	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams), claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}}
 	p.cfg.Timeouts = cfg.Timeouts.orDefaults()
 	if p.cfg.Log == nil {
 		p.cfg.Log = slog.Default()
@@ -111,11 +114,11 @@ func (p *Provider) Start(ctx context.Context) error {
 	}
 	list, err := p.recs.unfinished(ctx)
 	if err != nil {
-		return err
+		p.cfg.Log.Error("storage deals that were being published", "error", err)
 	}
 	for _, d := range list {
-		if _, err := p.publish(ctx, d); err != nil {
-			return err
+		if _, err := p.publish(ctx, d); err != nil { // importing its data again publishes it too
+			p.cfg.Log.Error("storage deal", "proposal", d.ProposalCid, "error", err)
 		}
 	}
 	p.cfg.Host.SetStreamHandler(DealProtocol111, p.serve(p.answerDeal))
@@ -146,14 +149,13 @@ func (p *Provider) Stop(ctx context.Context) error {
 // serve bounds how many streams are answered at once, and ends each one.
 func (p *Provider) serve(answer func(context.Context, network.Stream) error) network.StreamHandler {
 	return func(s network.Stream) {
-		select {
-		case p.slots <- struct{}{}:
-		default:
+		from := s.Conn().RemotePeer()
+		if !p.admit(from) {
 			_ = s.Reset()
 			return
 		}
 		ok := p.group.Go(func() {
-			defer func() { <-p.slots }()
+			defer p.dismiss(from)
 			stop := context.AfterFunc(p.ctx, func() { _ = s.Reset() })
 			defer stop()
 			if err := answer(p.ctx, s); err != nil {
@@ -164,16 +166,41 @@ func (p *Provider) serve(answer func(context.Context, network.Stream) error) net
 			_ = s.Close()
 		})
 		if !ok {
-			<-p.slots
+			p.dismiss(from)
 			_ = s.Reset()
 		}
+	}
+}
+
+// admit counts a stream of a peer, unless there are too many.
+func (p *Provider) admit(from peer.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of[from] >= streamsOfOne {
+		return false
+	}
+	select {
+	case p.slots <- struct{}{}:
+		p.of[from]++
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *Provider) dismiss(from peer.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	<-p.slots
+	if p.of[from]--; p.of[from] == 0 {
+		delete(p.of, from)
 	}
 }
 
 func (p *Provider) answerDeal(ctx context.Context, s network.Stream) error {
 	f := formOf(s.Protocol())
 	var prop Proposal
-	if err := receive(s, p.cfg.Timeouts.Read, &prop, f); err != nil {
+	if err := receive(s, min(p.cfg.Timeouts.Read, readQuestion), &prop, f); err != nil {
 		return fmt.Errorf("read the proposal: %w", err)
 	}
 	if prop.DealProposal == nil || prop.Piece == nil {
@@ -200,6 +227,10 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 	if err != nil {
 		return nil, err
 	}
+	if err := p.sole(ctx, name); err != nil { // the same proposal twice at once is judged once
+		return nil, err
+	}
+	defer p.free(name)
 	old, err := p.recs.get(ctx, name)
 	if err == nil {
 		return &Response{State: old.State, Message: old.Message, Proposal: name}, nil
@@ -218,21 +249,21 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 		p.cfg.Log.Info("storage deal refused", "proposal", name, "peer", d.Client, "reason", err)
 		return &Response{State: StorageDealFailing, Message: clip("deal rejected: " + err.Error()), Proposal: name}, nil
 	}
-	if err := p.keep(ctx, &d); err != nil {
+	if err := p.recs.put(ctx, d); err != nil {
 		return nil, err
 	}
 	return &Response{State: d.State, Message: d.Message, Proposal: name}, nil
 }
 
 // clip keeps a reason within what a message may hold.
-func clip(s string) string { return s[:min(len(s), 4096)] }
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 4096)], "") }
 
-// keep stores a new deal, unless the same proposal came twice at once; then it is the deal that was first.
-func (p *Provider) keep(ctx context.Context, d *Deal) error {
+// sole waits until the caller is the only one who deals with a proposal; free ends it.
+func (p *Provider) sole(ctx context.Context, proposal cid.Cid) error {
 	for {
-		taken := p.claim(d.ProposalCid)
+		taken := p.claim(proposal)
 		if taken == nil {
-			break
+			return nil
 		}
 		select {
 		case <-taken:
@@ -240,12 +271,6 @@ func (p *Provider) keep(ctx context.Context, d *Deal) error {
 			return ctx.Err()
 		}
 	}
-	defer p.free(d.ProposalCid)
-	if old, err := p.recs.get(ctx, d.ProposalCid); err == nil {
-		*d = old
-		return nil
-	}
-	return p.recs.put(ctx, *d)
 }
 
 // claim makes the caller the only one who changes a deal until free; while another is, it returns what is closed at its end.

@@ -88,7 +88,7 @@ func checkLabel(_ context.Context, c *Candidate) error {
 	if l.Length() > MaxLabel {
 		return fmt.Errorf("deal label can be at most %d bytes, is %d", MaxLabel, l.Length())
 	}
-	if c.Protocol != DealProtocol111 && !l.IsString() && l.Length() > 0 {
+	if c.Protocol != DealProtocol111 && !l.IsString() {
 		return fmt.Errorf("deal label must be a text on protocol %s: its signature would not be that of the chain", c.Protocol)
 	}
 	return nil
@@ -120,6 +120,9 @@ func checkOffline(_ context.Context, c *Candidate) error {
 
 func checkEpochs(_ context.Context, c *Candidate) error {
 	p := &c.Signed.Proposal
+	if p.StartEpoch < 0 || p.EndEpoch > maxEpoch {
+		return fmt.Errorf("epochs %d to %d are none of this millennium", p.StartEpoch, p.EndEpoch)
+	}
 	if p.EndEpoch <= p.StartEpoch {
 		return errors.New("proposal end before proposal start")
 	}
@@ -151,7 +154,7 @@ func checkCollateral(ctx context.Context, c *Candidate) error {
 	if err != nil {
 		return err
 	}
-	if p.ProviderCollateral.LessThan(low) {
+	if p.ProviderCollateral.Nil() || p.ProviderCollateral.LessThan(low) {
 		return fmt.Errorf("proposed provider collateral %s below minimum %s", p.ProviderCollateral, low)
 	}
 	if high.Sign() > 0 && p.ProviderCollateral.GreaterThan(high) {
@@ -182,9 +185,12 @@ func checkAskSize(_ context.Context, c *Candidate) error {
 	return nil
 }
 
-// checkFree: no money of deals is handled here.
+// checkFree: no money of deals is handled here, so that there are no funds of a client to look at.
 func checkFree(_ context.Context, c *Candidate) error {
-	if p := c.Signed.Proposal.StoragePricePerEpoch; p.Sign() != 0 {
+	if p := c.Signed.Proposal.ClientCollateral; p.Nil() || p.Sign() != 0 {
+		return fmt.Errorf("client collateral is %s: this provider takes deals without", p)
+	}
+	if p := c.Signed.Proposal.StoragePricePerEpoch; p.Nil() || p.Sign() != 0 {
 		return fmt.Errorf("storage price per epoch is %s: this provider takes deals with a price of 0 only", p)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -19,6 +21,7 @@ import (
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // commpFlags are the choices of a commitment.
@@ -34,7 +37,7 @@ type commitment struct {
 	File     string         `json:"file"`
 	CID      string         `json:"piece_cid"`
 	Payload  commp.Payload  `json:"payload_size"`
-	Unpadded commp.Unpadded `json:"piece_size"`
+	Unpadded commp.Unpadded `json:"unpadded_piece_size"`
 	Padded   commp.Padded   `json:"padded_size"`
 	Kind     string         `json:"kind"`
 	Matches  *bool          `json:"matches,omitempty"`
@@ -98,7 +101,7 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 				p, err = commp.PadUp(p, commp.Padded(size))
 			}
 			if err != nil {
-				results[i] <- result{err: fmt.Errorf("%s: %w", name, err)}
+				results[i] <- result{err: inFile(name, err)}
 				return
 			}
 			v := commitment{File: name, CID: p.CID.Encode(enc), Payload: p.Payload, Unpadded: p.Padded.Unpadded(), Padded: p.Padded, Kind: kind}
@@ -120,10 +123,19 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 		}
 		errs = append(errs, r.err)
 	}
-	if len(args) == 1 {
-		return errs[0]
+	return c.summary(errs)
+}
+
+// summary ends a verb over several things: each failure is told, the last with the code.
+func (c *cli) summary(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) < 2 {
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
+	for _, err := range errs[:len(errs)-1] {
+		c.complain(err, api.CodeOf(err))
+	}
+	return errs[len(errs)-1]
 }
 
 func (c *cli) printCommitment(v commitment, named bool) error {
@@ -134,7 +146,7 @@ func (c *cli) printCommitment(v commitment, named bool) error {
 		fmt.Println("File: ", v.File)
 	}
 	fmt.Println("CID: ", v.CID)
-	fmt.Println("Piece size: ", size(uint64(v.Unpadded)))
+	fmt.Println("Piece size: ", strings.Replace(size(uint64(v.Unpadded)), ".0 ", " ", 1))
 	fmt.Println("Piece size in bytes: ", v.Unpadded)
 	if c.verbose {
 		fmt.Println("Payload size in bytes: ", v.Payload)
@@ -144,13 +156,22 @@ func (c *cli) printCommitment(v commitment, named bool) error {
 	return nil
 }
 
+// inFile names the file that an error is of.
+func inFile(name string, err error) error {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return &api.Error{Code: e.Code, Message: name + ": " + e.Message, Hint: e.Hint}
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
 // of computes the commitment of one file, and says what the file is.
 func (f *commpFlags) of(ctx context.Context, name string) (p commp.Piece, kind string, err error) {
 	if name == "-" {
 		if !f.raw {
 			return p, "", api.Errorf(api.CodeUsage, "", "stdin is taken as it comes: say --raw")
 		}
-		p, err = commp.Compute(reader{ctx, os.Stdin})
+		p, err = commp.Compute(shared.Reader(ctx, os.Stdin))
 		return p, "raw", err
 	}
 	file, err := blob.OS{}.Open(name)
@@ -176,21 +197,8 @@ func (f *commpFlags) of(ctx context.Context, name string) (p commp.Piece, kind s
 			return p, "", api.Errorf(api.CodeUsage, "Say --inner for the CARv1 inside, or --whole for the file as it lies.", "a CARv2: it can be taken in two ways")
 		}
 	}
-	p, err = commp.Compute(reader{ctx, io.NewSectionReader(file, from, long)})
+	p, err = commp.Compute(shared.Reader(ctx, io.NewSectionReader(file, from, long)))
 	return p, kind, err
-}
-
-// reader ends with its context.
-type reader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }
 
 func (c *cli) generateCarCmd() *cobra.Command {

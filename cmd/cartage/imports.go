@@ -17,6 +17,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 func (c *cli) importCmd() *cobra.Command {
@@ -33,7 +34,7 @@ func (c *cli) importCmd() *cobra.Command {
 
 func (c *cli) doImport(ctx context.Context, path string, r api.ImportRequest, quiet bool) error {
 	if path == "-" {
-		tmp, err := spool(os.Stdin)
+		tmp, err := spool(ctx, os.Stdin)
 		if err != nil {
 			return err
 		}
@@ -66,12 +67,12 @@ func (c *cli) doImport(ctx context.Context, path string, r api.ImportRequest, qu
 }
 
 // spool keeps a stream in a file.
-func spool(r io.Reader) (string, error) {
+func spool(ctx context.Context, r io.Reader) (string, error) {
 	f, err := os.CreateTemp("", "cartage-import-*")
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(f, r)
+	_, err = io.Copy(f, shared.Reader(ctx, r))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return "", errors.Join(err, os.Remove(f.Name()))
 	}
@@ -167,6 +168,18 @@ func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	ls := v.LinkSystem()
+	if f.into == "ipfs" {
+		tmp, err := os.MkdirTemp("", "cartage-ipfs-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		car := filepath.Join(tmp, "local.car")
+		if err := carstore.ExportCARFrom(ctx, blob.OS{}, &ls, root, car, false); err != nil {
+			return err
+		}
+		return intoIPFS(ctx, f.ipfs, car)
+	}
 	if f.out == "-" {
 		if f.car {
 			return carstore.WriteCARFrom(ctx, &ls, root, os.Stdout)
@@ -193,10 +206,15 @@ func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retri
 	if err != nil {
 		return false, err
 	}
-	if err := f.exportLocal(ctx, i); err != nil {
+	if err := f.exportLocal(ctx, i); errors.Is(err, carstore.ErrBadHash) {
+		return false, api.Errorf(api.CodeVerification, "", "%w", err)
+	} else if err != nil {
 		return false, err
 	}
 	fmt.Fprintf(os.Stderr, "%s was imported here (import %d): nothing was asked for and nothing paid\n", root, i.Key)
+	if c.json && f.out != "-" {
+		return true, printJSON(os.Stdout, map[string]any{"root": root, "output": f.out, "import": i.Key, "bytes": i.Bytes, "spent": "0", "status": "Local"})
+	}
 	return true, nil
 }
 

@@ -117,10 +117,7 @@ func (c *cli) daemon(ctx context.Context, o node.Options) error {
 	if err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
-	if err := c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1"); err != nil {
-		return err
-	}
-	err = n.Serve(ctx, h, ln)
+	err = n.Serve(ctx, h, ln, func() error { return c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1") })
 	cctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 	defer stop()
 	return errors.Join(err, n.Close(cctx))

@@ -59,7 +59,12 @@ func intoIPFS(ctx context.Context, node, car string) (err error) {
 	if err == nil {
 		err = flush()
 	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, carstore.ErrBadHash), errors.Is(err, ipfsstore.ErrOtherCid):
+		return api.Errorf(api.CodeVerification, "", "%w", err)
+	case err != nil:
 		return api.Errorf(api.CodeUnreachable, "What was retrieved is here: run the same command again, nothing is paid twice.", "put the blocks into the IPFS node: %w", err)
 	}
 	fmt.Fprintf(os.Stderr, "%d blocks are in the IPFS node at %s\n", n, node)

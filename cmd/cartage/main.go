@@ -28,6 +28,7 @@ func run() int {
 	address.CurrentNetwork = address.Mainnet
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not listen to the first
 	c := &cli{}
 	root := c.root()
 	err := root.ExecuteContext(ctx)
@@ -36,7 +37,8 @@ func run() int {
 	}
 	code := api.CodeOf(err)
 	switch {
-	case c.usage, strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "if any flags in the group"):
+	case c.usage, strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "if any flags in the group"),
+		strings.HasPrefix(err.Error(), "required flag(s)"):
 		code = api.CodeUsage
 	case code == api.CodeOther && errors.Is(err, fs.ErrPermission):
 		code = api.CodeUnauthorised

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,6 +52,9 @@ func (c *cli) dealCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.collateral, "provider-collateral", "", "what the provider lays down: attoFIL, or with FIL or nanoFIL (default: the network's minimum)")
 	cmd.Flags().StringVar(&f.batch, "batch", "", "file of many proposals, - for stdin")
 	cmd.Flags().IntVar(&f.jobs, "jobs", 64, "how many proposals of a batch are under way at once")
+	for _, one := range []string{"manual-piece-cid", "manual-piece-size", "from", "start-epoch", "verified-deal", "fast-retrieval", "provider-collateral"} {
+		cmd.MarkFlagsMutuallyExclusive("batch", one)
+	}
 	cmd.AddCommand(c.dealStatusCmd())
 	return cmd
 }
@@ -162,14 +166,17 @@ func (c *cli) dealBatch(ctx context.Context, f dealFlags) error {
 	return c.withNode(ctx, func(ctx context.Context, n *api.Node) error {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		slots, good, failed := make(chan struct{}, f.jobs), 0, 0
-		tell := func(o outcome) {
+		slots, good, failed, code := make(chan struct{}, f.jobs), 0, 0, api.CodeRejected
+		tell := func(o outcome, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if o.Error == "" {
 				good++
 			} else {
 				failed++
+				if c := api.CodeOf(err); c != api.CodeRejected {
+					code = c // of the last failure that is no refusal
+				}
 			}
 			if c.json {
 				_ = printJSON(os.Stdout, o)
@@ -182,7 +189,10 @@ func (c *cli) dealBatch(ctx context.Context, f dealFlags) error {
 		lines := bufio.NewScanner(in)
 		lines.Buffer(nil, 1<<20)
 		for at := 1; lines.Scan() && ctx.Err() == nil; at++ {
-			data := append([]byte(nil), lines.Bytes()...)
+			data := append([]byte(nil), bytes.TrimSpace(lines.Bytes())...)
+			if len(data) == 0 {
+				continue
+			}
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()
@@ -195,22 +205,22 @@ func (c *cli) dealBatch(ctx context.Context, f dealFlags) error {
 			return err
 		}
 		if failed > 0 {
-			return api.Errorf(api.CodeRejected, "", "%d of %d proposals were not accepted", failed, good+failed)
+			return api.Errorf(code, "", "%d of %d proposals were not accepted", failed, good+failed)
 		}
 		return nil
 	})
 }
 
-func proposeLine(ctx context.Context, n *api.Node, at int, data []byte) outcome {
+func proposeLine(ctx context.Context, n *api.Node, at int, data []byte) (outcome, error) {
 	var p api.StartDealParams
 	if err := json.Unmarshal(data, &p); err != nil {
-		return outcome{Line: at, Error: err.Error()}
+		return outcome{Line: at, Error: err.Error()}, api.Errorf(api.CodeUsage, "", "%w", err)
 	}
 	name, err := n.ClientStatelessDeal(ctx, p)
 	if err != nil {
-		return outcome{Line: at, Error: err.Error()}
+		return outcome{Line: at, Error: err.Error()}, err
 	}
-	return outcome{Line: at, Proposal: name.String()}
+	return outcome{Line: at, Proposal: name.String()}, nil
 }
 
 func (c *cli) dealStatusCmd() *cobra.Command {

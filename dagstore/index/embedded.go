@@ -129,9 +129,12 @@ func (e *Embedded) load(ctx context.Context, piece uint64) (err error) {
 
 // Remove implements Loader.
 func (e *Embedded) Remove(ctx context.Context, piece uint64) error {
-	o, err := openOrder(e.fs, e.name(piece), false)
+	o, err := openOrder(e.fs, e.name(piece), true)
 	if errors.Is(err, ErrUnknownPiece) {
 		return nil
+	}
+	if errors.Is(err, ErrBadOrder) {
+		return e.purge(ctx, piece)
 	}
 	if err != nil {
 		return err
@@ -154,6 +157,26 @@ func (e *Embedded) Remove(ctx context.Context, piece uint64) error {
 	}
 	// The file goes last: until then the removal can be done again.
 	if err := errors.Join(b.Commit(true), o.Close()); err != nil {
+		return err
+	}
+	return errors.Join(e.fs.RemoveAll(e.name(piece)), e.fs.SyncDir(e.dir))
+}
+
+// purge removes the rows of a piece whose order file cannot be believed: it looks at all rows.
+func (e *Embedded) purge(ctx context.Context, piece uint64) error {
+	b, bad := e.kv.NewBatch(), error(nil)
+	err := e.kv.Scan([]byte(keyRow), func(key, _ []byte) bool {
+		if len(key) < 8 || binary.BigEndian.Uint64(key[len(key)-8:]) != piece {
+			return true
+		}
+		b.Delete(append([]byte(nil), key...))
+		if bad = ctx.Err(); bad == nil && b.Len() > 4<<20 {
+			bad = b.Commit(false)
+			b = e.kv.NewBatch()
+		}
+		return bad == nil
+	})
+	if err = errors.Join(err, bad, b.Commit(true)); err != nil {
 		return err
 	}
 	return errors.Join(e.fs.RemoveAll(e.name(piece)), e.fs.SyncDir(e.dir))

@@ -110,6 +110,13 @@ func openOrder(fsys blob.FS, name string, check bool) (_ *orderFile, err error) 
 	if size < int64(len(orderMagic)+footerLen) {
 		return nil, ErrBadOrder
 	}
+	head := make([]byte, len(orderMagic))
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(head, orderMagic) {
+		return nil, ErrBadOrder
+	}
 	foot := make([]byte, footerLen)
 	if _, err := f.ReadAt(foot, size-footerLen); err != nil {
 		return nil, err

@@ -127,16 +127,26 @@ func Publish(fsys FS, tmp, name string) error {
 	return fsys.SyncDir(filepath.Dir(name))
 }
 
-// Clone gives the content of a file a second name: by a link, or as a copy where there can be none. It is durable when it returns.
+// Clone gives the content of a file a second name: by a link, or as a copy where there can be none. A link is one file with two names: what
+// is written to one of them later is in both. It is durable when it returns.
 func Clone(ctx context.Context, fsys FS, from, to string) error {
-	err := fsys.Link(from, to)
-	if err != nil {
-		err = copyFile(ctx, fsys, from, to)
-	}
+	real, err := filepath.EvalSymlinks(from) // a link to a link would break with it
 	if err != nil {
 		return err
 	}
-	return fsys.SyncDir(filepath.Dir(to))
+	if err := fsys.Link(real, to); err != nil {
+		if err := copyFile(ctx, fsys, real, to); err != nil {
+			return err
+		}
+		return fsys.SyncDir(filepath.Dir(to))
+	}
+	f, err := fsys.OpenRW(to)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	} else if errors.Is(err, fs.ErrPermission) {
+		err = nil // a file that cannot be written was not written just now
+	}
+	return errors.Join(err, fsys.SyncDir(filepath.Dir(to)))
 }
 
 func copyFile(ctx context.Context, fsys FS, from, to string) error {

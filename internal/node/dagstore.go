@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,7 +114,7 @@ func (s Service) DagstoreRegister(ctx context.Context, key, where string, url, l
 	if err != nil {
 		return nil, shardError(err)
 	}
-	p := piece(sh)
+	p := s.n.piece(sh)
 	return &p, nil
 }
 
@@ -202,7 +203,7 @@ func (s Service) DagstoreInitializeAll(ctx context.Context, p api.DagstoreInitia
 	}
 	var keys []cid.Cid
 	for _, sh := range list {
-		if sh.State == dagstore.StateNew && (p.IncludeSealed || sh.Mount == "") {
+		if sh.State == dagstore.StateNew && (p.IncludeSealed || !strings.HasPrefix(sh.Mount, dagstore.SectorScheme+"://")) {
 			keys = append(keys, sh.Piece)
 		}
 	}
@@ -211,6 +212,9 @@ func (s Service) DagstoreInitializeAll(ctx context.Context, p api.DagstoreInitia
 		jobs = len(keys)
 	}
 	out := make(chan api.DagstoreInitializeAllEvent)
+	// It ends with the caller or with the node; what was begun goes on until the node ends.
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.n.ctx, cancel)
 	send := func(e api.DagstoreInitializeAllEvent) {
 		select {
 		case out <- e:
@@ -218,6 +222,8 @@ func (s Service) DagstoreInitializeAll(ctx context.Context, p api.DagstoreInitia
 		}
 	}
 	s.n.wg.Go(func() {
+		defer cancel()
+		defer stop()
 		defer close(out)
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -227,15 +233,13 @@ func (s Service) DagstoreInitializeAll(ctx context.Context, p api.DagstoreInitia
 			case slots <- struct{}{}:
 			case <-ctx.Done():
 				return
-			case <-s.n.ctx.Done():
-				return
 			}
 			e := api.DagstoreInitializeAllEvent{Key: k.String(), Event: "start", Total: len(keys), Current: i + 1}
 			wg.Go(func() {
 				defer func() { <-slots }()
 				send(e)
 				e.Event = "end"
-				if err := s.n.Pieces.Initialize(ctx, k); err != nil {
+				if err := s.n.Pieces.InitializeAnyway(ctx, k); err != nil {
 					e.Error = err.Error()
 				}
 				e.Success = e.Error == ""

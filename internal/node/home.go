@@ -45,10 +45,10 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 	}
 	if o.LedgerURL != "" {
 		c.Ledger.URL = o.LedgerURL
-		if o.LedgerTokenFile != "" {
-			if c.Ledger.TokenFile, err = filepath.Abs(o.LedgerTokenFile); err != nil {
-				return c, err
-			}
+	}
+	if o.LedgerTokenFile != "" {
+		if c.Ledger.TokenFile, err = filepath.Abs(o.LedgerTokenFile); err != nil {
+			return c, err
 		}
 	}
 	if o.ChainView != "" {

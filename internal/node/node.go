@@ -163,9 +163,6 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if err := n.openPieces(ctx); err != nil {
 		return err
 	}
-	if err := n.sweepPieces(); err != nil {
-		return err
-	}
 	if err := n.openImports(ctx); err != nil {
 		return err
 	}

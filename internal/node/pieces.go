@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-state-types/abi"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/dagstore"
@@ -33,7 +32,7 @@ func (n *Node) openPieces(ctx context.Context) (err error) {
 	}
 	web := dagstore.HTTPMount(http.DefaultClient)
 	n.Pieces, err = dagstore.OpenConfig(ctx, dagstore.Config{
-		FS: n.parts.FS, Dir: dir, Mounts: map[string]dagstore.Scheme{"http": web, "https": web}, MaxConcurrentIndex: c.MaxConcurrentIndex,
+		FS: n.parts.FS, Dir: dir, Pieces: n.parts.Home.Path("pieces"), Mounts: map[string]dagstore.Scheme{"http": web, "https": web}, MaxConcurrentIndex: c.MaxConcurrentIndex,
 		MaxConcurrentReadyFetches: c.MaxConcurrentReadyFetches, TransientQuota: c.TransientQuota, ReaderIdle: time.Duration(c.ReaderIdle), RecoverAttempts: c.RecoverAttempts,
 	})
 	return err
@@ -43,18 +42,26 @@ func (n *Node) openPieces(ctx context.Context) (err error) {
 type pieceSource struct{ store *dagstore.Store }
 
 // Find implements retrievalimpl.PieceSource.
-func (s pieceSource) Find(_ context.Context, payload cid.Cid, piece *cid.Cid) (retrievalimpl.Found, error) {
+func (s pieceSource) Find(ctx context.Context, payload cid.Cid, piece *cid.Cid) (retrievalimpl.Found, error) {
 	shards, err := s.store.Lookup(payload)
 	if err != nil {
 		return retrievalimpl.Found{}, err
 	}
+	var away error
 	for _, sh := range shards {
 		if piece != nil && !piece.Equals(sh.Piece) {
+			continue
+		}
+		if err := s.store.Present(ctx, sh); err != nil { // another piece may have it (R-N11)
+			away = errors.Join(away, err)
 			continue
 		}
 		return retrievalimpl.Found{Size: sh.CarSize, Info: piecestore.PieceInfo{PieceCID: sh.Piece, Deals: []piecestore.DealInfo{{
 			DealID: 0, SectorID: abi.SectorNumber(sh.Number), Offset: 0, Length: abi.PaddedPieceSize(sh.Padded),
 		}}}}, nil
+	}
+	if away != nil {
+		return retrievalimpl.Found{}, fmt.Errorf("payload CID %s: %w", payload, away)
 	}
 	return retrievalimpl.Found{}, fmt.Errorf("payload CID %s: %w", payload, rm.ErrNotFound)
 }
@@ -106,17 +113,8 @@ func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error)
 	if strings.EqualFold(filepath.Ext(path), ".car") {
 		return n.Pieces.Register(ctx, dagstore.Source{Path: path})
 	}
-	dir := n.piecesDir()
-	if err := n.parts.FS.MkdirAll(dir, 0o700); err != nil {
-		return dagstore.Shard{}, err
-	}
-	staged := filepath.Join(dir, uuid.NewString()+".car")
-	if _, err := imports.WriteCAR(ctx, n.parts.FS, path, staged, imports.UnixFS2025(), nil); err != nil {
-		return dagstore.Shard{}, err
-	}
-	sh, err := n.Pieces.Register(ctx, dagstore.Source{Path: staged, Name: path, Owned: true})
-	if err != nil {
-		err = errors.Join(err, n.parts.FS.RemoveAll(staged))
-	}
-	return sh, err
+	return n.Pieces.Register(ctx, dagstore.Source{Name: path, Build: func(to string) error {
+		_, err := imports.WriteCAR(ctx, n.parts.FS, path, to, imports.UnixFS2025(), nil)
+		return err
+	}})
 }

@@ -18,8 +18,8 @@ import (
 )
 
 // Serve answers the API over loopback HTTP until ctx ends. HOME/api holds the URL while it runs; every call needs the
-// token of HOME/token.
-func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener) error {
+// token of HOME/token. ready is called when others can call.
+func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready func() error) error {
 	token, err := ReadToken(h.Path("token"))
 	if err != nil {
 		return err
@@ -33,6 +33,9 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener) error 
 		return err
 	}
 	defer os.Remove(h.Path("api"))
+	if err := ready(); err != nil {
+		return errors.Join(err, ln.Close())
+	}
 	return rpc.Serve(ctx, ln, token, mux)
 }
 

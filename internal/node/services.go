@@ -24,6 +24,7 @@ import (
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/storagedeal"
 )
 
 // Service answers the API of a node.
@@ -49,6 +50,8 @@ func (n *Node) API() *api.Node {
 // coded gives an error of the node a code and a hint.
 func coded(err error) error {
 	var e *api.Error
+	var refused *storagedeal.RefusedError
+	var wrong *dagstore.WrongPieceError
 	switch {
 	case err == nil, errors.As(err, &e):
 		return err
@@ -60,6 +63,16 @@ func coded(err error) error {
 		return api.Errorf(api.CodeUnauthorised, "", "%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, imports.ErrUnknownImport), errors.Is(err, paych.ErrUnknownChannel):
 		return api.Errorf(api.CodeNotFound, "", "%w", err)
+	case errors.As(err, &refused):
+		return api.Errorf(api.CodeRejected, "", "%w", err)
+	case errors.Is(err, storagedeal.ErrUnknownDeal), errors.Is(err, storagedeal.ErrUnknownMiner):
+		return api.Errorf(api.CodeNotFound, "", "%w", err)
+	case errors.Is(err, storagedeal.ErrStateless):
+		return api.Errorf(api.CodeUsage, "", "%w", err)
+	case errors.Is(err, storagedeal.ErrUnreachable):
+		return api.Errorf(api.CodeUnreachable, "", "%w", err)
+	case errors.Is(err, storagedeal.ErrBadAnswer), errors.Is(err, storagedeal.ErrBadSignature), errors.As(err, &wrong):
+		return api.Errorf(api.CodeVerification, "", "%w", err)
 	case errors.Is(err, carstore.ErrBadHash), errors.Is(err, carstore.ErrCut):
 		return api.Errorf(api.CodeVerification, "", "%w", err)
 	case errors.Is(err, paych.ErrWalletFunds):
@@ -85,9 +98,9 @@ func (n *Node) chainName() string {
 	return n.parts.Config.Ledger.URL
 }
 
-func piece(sh dagstore.Shard) api.Piece {
+func (n *Node) piece(sh dagstore.Shard) api.Piece {
 	return api.Piece{Root: sh.Root.String(), PieceCID: sh.Piece.String(), Bytes: sh.Bytes, Blocks: sh.Blocks, CarSize: sh.CarSize, Padded: sh.Padded,
-		Path: sh.Path, State: strings.TrimPrefix(sh.State.String(), "ShardState")}
+		Path: n.Pieces.File(sh), State: strings.TrimPrefix(sh.State.String(), "ShardState")}
 }
 
 // Provide answers Cartage.Provide.
@@ -96,7 +109,7 @@ func (s Service) Provide(ctx context.Context, path string) (*api.Piece, error) {
 	if err != nil {
 		return nil, coded(err)
 	}
-	p := piece(sh)
+	p := s.n.piece(sh)
 	return &p, nil
 }
 
@@ -105,7 +118,7 @@ func (s Service) Pieces(context.Context) ([]api.Piece, error) {
 	list, err := s.n.Pieces.List()
 	out := []api.Piece{}
 	for _, sh := range list {
-		out = append(out, piece(sh))
+		out = append(out, s.n.piece(sh))
 	}
 	return out, coded(err)
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,44 +15,17 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/dagstore"
+	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/storagedeal"
 )
 
-// piecesDir is where pieces lie that are this node's own.
-func (n *Node) piecesDir() string { return n.parts.Home.Path("pieces") }
-
-// sweepPieces removes what a crash left in the folder of pieces: files that no shard is served from.
-func (n *Node) sweepPieces() error {
-	files, err := os.ReadDir(n.piecesDir())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	list, err := n.Pieces.List()
-	if err != nil {
-		return err
-	}
-	served := map[string]bool{}
-	for _, sh := range list {
-		served[sh.Path] = true
-	}
-	for _, f := range files {
-		if name := filepath.Join(n.piecesDir(), f.Name()); !served[name] {
-			n.log.Warn("remove what an interrupted import left", "file", name)
-			err = errors.Join(err, n.parts.FS.RemoveAll(name))
-		}
-	}
-	return err
-}
-
 // dealPieces makes the data of storage deals shards.
-type dealPieces struct{ store *dagstore.Store }
+type dealPieces struct{ n *Node }
 
 // Add implements storagedeal.Pieces.
 func (p dealPieces) Add(ctx context.Context, d storagedeal.Data) error {
-	_, err := p.store.Register(ctx, dagstore.Source{Path: d.Path, Name: d.Name, Piece: d.Piece, Padded: uint64(d.Size), Owned: true, Progress: d.Progress})
+	_, err := p.n.Pieces.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress,
+		Build: func(to string) error { return blob.Clone(ctx, p.n.parts.FS, d.Path, to) }})
 	return err
 }
 
@@ -85,8 +57,8 @@ func (n *Node) openStorage(ctx context.Context) error {
 		return err
 	}
 	pc := storagedeal.ProviderConfig{
-		Host: n.Host, Miner: miner, Worker: worker, Wallet: n.parts.Wallet, Chain: view, Store: n.space("/storage/deals"), FS: n.parts.FS,
-		Staging: n.piecesDir(), Pieces: dealPieces{n.Pieces}, Publisher: &storagedeal.SimulatedPublisher{Store: n.space("/storage/numbers")},
+		Host: n.Host, Miner: miner, Worker: worker, Wallet: n.parts.Wallet, Chain: view, Store: n.space("/storage/deals"),
+		Pieces: dealPieces{n}, Publisher: &storagedeal.SimulatedPublisher{Store: n.space("/storage/numbers")},
 		SkipRules: cfg.SkipRules, Log: n.log,
 	}
 	if len(cfg.Filter) > 0 {
@@ -139,11 +111,13 @@ func (s Service) ClientStatelessDeal(ctx context.Context, p api.StartDealParams)
 		q.VerifiedDeal = *p.VerifiedDeal
 	}
 	c, err := s.n.storageClient.StatelessDeal(ctx, q)
-	if errors.Is(err, storagedeal.ErrStateless) {
-		return nil, api.Errorf(api.CodeUsage, "", "%w", err)
-	}
 	if err != nil {
-		return nil, coded(err)
+		err = coded(err)
+		var e *api.Error
+		if c.Defined() && !errors.As(err, &e) {
+			err = api.Errorf(api.CodeOther, "The provider may have taken it: cartage deal status tells.", "%w", err)
+		}
+		return nil, err
 	}
 	return &c, nil
 }
@@ -172,7 +146,9 @@ func (s Service) ClientDealStatus(ctx context.Context, miner, wallet, proposal s
 	}
 	w, err := s.n.wallet()
 	if wallet != "" {
-		w, err = address.NewFromString(wallet)
+		if w, err = address.NewFromString(wallet); err != nil {
+			return nil, api.Errorf(api.CodeUsage, "", "%q is not an address: %w", wallet, err)
+		}
 	}
 	if err != nil {
 		return nil, coded(err)
@@ -185,7 +161,10 @@ func (s Service) ClientDealStatus(ctx context.Context, miner, wallet, proposal s
 	if err != nil {
 		return nil, coded(err)
 	}
-	return &api.StorageDealState{Proposal: c.String(), State: d.State.String(), Message: d.Message, DealID: uint64(d.DealID)}, nil
+	if d.State == storagedeal.StorageDealProposalNotFound {
+		return nil, api.Errorf(api.CodeNotFound, "", "provider %s does not know proposal %s", m, c)
+	}
+	return &api.StorageDealState{Proposal: c.String(), State: strings.TrimPrefix(d.State.String(), "StorageDeal"), Message: d.Message, DealID: uint64(d.DealID)}, nil
 }
 
 // ClientQueryAsk answers Cartage.ClientQueryAsk.
