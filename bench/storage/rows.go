@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	commphh "github.com/filecoin-project/go-fil-commp-hashhash"
@@ -379,8 +380,40 @@ func reading(ctx context.Context, dir string, size int64, _ int) ([]row, error) 
 		}
 		ours, hash = append(ours, o), append(hash, h)
 	}
-	return []row{against("blocks of 1 MiB out of a shard into one buffer, CPU, against sha2-256 over the same bytes", median(into), median(hash), 1.3, false),
+	crowd, err := measure(func() error { return thousand(ctx, s, sh.Piece, some) })
+	if err != nil {
+		return nil, err
+	}
+	return []row{{"1 000 readers of one shard at once, 10 blocks of 1 MiB each: heap above the baseline", mib(crowd.peak), "", "", "at most 64 MiB", crowd.peak <= 64<<20},
+		against("blocks of 1 MiB out of a shard into one buffer, CPU, against sha2-256 over the same bytes", median(into), median(hash), 1.3, false),
 		against("the same, each into memory of its own", median(ours), median(hash), 1.3, false)}, nil
+}
+
+// thousand acquires a shard a thousand times and reads through all of them at once.
+func thousand(ctx context.Context, s *dagstore.Store, piece cid.Cid, some []cid.Cid) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, 1000)
+	for i := range 1000 {
+		wg.Go(func() {
+			a, err := s.Acquire(ctx, piece)
+			if err == nil {
+				for k := range 10 {
+					if _, err = a.Get(some[(i+k)%len(some)]); err != nil {
+						break
+					}
+				}
+				err = errors.Join(err, a.Close())
+			}
+			errs <- err
+		})
+	}
+	wg.Wait()
+	close(errs)
+	var all []error
+	for err := range errs {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
 }
 
 func median(list []spent) time.Duration {

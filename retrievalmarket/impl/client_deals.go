@@ -5,6 +5,9 @@ import (
 	"fmt"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/fsm"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -86,4 +89,36 @@ func (c *Client) ListDeals() (map[rm.DealID]rm.ClientDealState, error) {
 		out[id], _ = d.machine.State()
 	}
 	return out, err
+}
+
+func checkParams(payload cid.Cid, p rm.Params, funds abi.TokenAmount) error {
+	for name, a := range map[string]abi.TokenAmount{"price per byte": p.PricePerByte, "unseal price": p.UnsealPrice, "total funds": funds} {
+		if a.Nil() || a.LessThan(big.Zero()) {
+			return fmt.Errorf("%s must be given and not negative", name)
+		}
+	}
+	if !payload.Defined() {
+		return errors.New("payload CID must be defined")
+	}
+	if p.PricePerByte.GreaterThan(big.Zero()) && p.PaymentInterval == 0 {
+		return errors.New("a price per byte needs a payment interval above 0")
+	}
+	return nil
+}
+
+// refuseSecond refuses a second active deal for the same payload with the same provider.
+func (c *Client) refuseSecond(d rm.ClientDealState) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.deals {
+		s, _ := o.machine.State()
+		if c.table.Final(s.Status) {
+			continue
+		}
+		if s.Sender == d.Sender && s.PayloadCID.Equals(d.PayloadCID) {
+			return fmt.Errorf("there is an active retrieval deal with peer %s for payload CID %s (retrieval deal ID %d, state %s) - existing deal must be cancelled before starting a new retrieval deal",
+				d.Sender, d.PayloadCID, s.ID, s.Status)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,24 @@
+package storagedeal
+
+import (
+	"context"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// AskFor sends a proposal over one protocol and reads the answer.
+func AskFor(ctx context.Context, h host.Host, to peer.ID, id protocol.ID, p *Proposal) (*SignedResponse, error) {
+	s, err := h.NewStream(ctx, to, id)
+	if err != nil {
+		return nil, err
+	}
+	var r SignedResponse
+	t := Timeouts{Open: 5 * time.Second, Write: 5 * time.Second, Read: 5 * time.Second}
+	return &r, ask(ctx, s, t, p, &r)
+}
+
+// Encoded is a proposal as it goes over a stream.
+func Encoded(p *Proposal, id protocol.ID) ([]byte, error) { return encode(p, formOf(id)) }
