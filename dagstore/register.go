@@ -24,7 +24,7 @@ type Source struct {
 	Mount string // URL, instead of Path
 	// Build, instead of Path, writes the CAR to the path that it is given; it becomes the store's own and goes with the shard. After a
 	// crash, or an error, nothing of it is left.
-	Build func(path string) error
+	Build func(ctx context.Context, path string) error
 	Name  string // what errors call it; Path or Mount if it is empty
 	// Piece and Padded are given for data that has to be of a certain piece, which may be larger than the CAR: zeros follow. If
 	// Piece is undefined, the smallest piece of the CAR is computed.
@@ -101,7 +101,7 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	if src.Build != nil {
 		sh.Path, sh.Mount, sh.Owned = ownName(n), "", true
 		if err = s.cfg.FS.MkdirAll(s.cfg.Pieces, 0o700); err == nil {
-			err = src.Build(s.own(n))
+			err = src.Build(ctx, s.own(n))
 		}
 	}
 	if err == nil {

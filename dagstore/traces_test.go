@@ -28,7 +28,7 @@ func TestR_D5(t *testing.T) {
 	require.NoError(t, w.Destroy(t.Context(), sh.Piece))
 	require.FileExists(t, car)
 
-	build := func(to string) error { return blob.Clone(t.Context(), blob.OS{}, car, to) }
+	build := func(ctx context.Context, to string) error { return blob.Clone(ctx, blob.OS{}, car, to) }
 	sh, err = w.Register(t.Context(), dagstore.Source{Build: build})
 	require.NoError(t, err)
 	again, err := w.Register(t.Context(), dagstore.Source{Build: build})
@@ -56,8 +56,8 @@ func TestR_D5(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, files)
 	require.FileExists(t, car)
-	_, err = w.Register(t.Context(), dagstore.Source{Build: func(to string) error {
-		require.NoError(t, build(to))
+	_, err = w.Register(t.Context(), dagstore.Source{Build: func(ctx context.Context, to string) error {
+		require.NoError(t, build(ctx, to))
 		return errOrigin
 	}})
 	require.ErrorIs(t, err, errOrigin)

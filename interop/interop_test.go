@@ -131,18 +131,31 @@ func pauseResume(t *testing.T, d *trade, byInitiator bool) {
 	if byInitiator {
 		paused, resumed = "PauseInitiator", "ResumeInitiator"
 	}
+	require.Eventually(t, func() bool { return d.recipient.store().Len() >= 19 }, 5*time.Second, time.Millisecond) // nothing else is on its way
 	require.NoError(t, who.pause(d.ctx, chid))
 	d.atI.saw(t, paused)
 	d.atR.saw(t, paused)
 	g.move(2) // a requester stops at the next block that it gets, and says so
 	// A v2 requester that pauses takes what is still on its way for the beginning of its next answer: it has to be in by then.
-	time.Sleep(300 * time.Millisecond)
+	d.quiet()
 	g.move(1 << 30)
-	time.Sleep(300 * time.Millisecond)
+	d.quiet()
 	require.Less(t, d.recipient.store().Len(), leaves+1)
 	require.NoError(t, who.resume(d.ctx, chid))
 	d.atI.saw(t, resumed)
 	d.complete(t)
+}
+
+// quiet waits until nothing has arrived for a while.
+func (d *trade) quiet() {
+	const still = 500 * time.Millisecond
+	last, since := -1, time.Now()
+	for time.Since(since) < still {
+		if n := d.recipient.store().Len(); n != last {
+			last, since = n, time.Now()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func cancel(t *testing.T, d *trade, byInitiator bool) {

@@ -40,7 +40,7 @@ type shards struct{ *dagstore.Store }
 
 func (s shards) Add(ctx context.Context, d storagedeal.Data) error {
 	_, err := s.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress,
-		Build: func(to string) error { return blob.Clone(ctx, blob.OS{}, d.Path, to) }})
+		Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, blob.OS{}, d.Path, to) }})
 	return err
 }
 

@@ -113,7 +113,7 @@ func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error)
 	if strings.EqualFold(filepath.Ext(path), ".car") {
 		return n.Pieces.Register(ctx, dagstore.Source{Path: path})
 	}
-	return n.Pieces.Register(ctx, dagstore.Source{Name: path, Build: func(to string) error {
+	return n.Pieces.Register(ctx, dagstore.Source{Name: path, Build: func(ctx context.Context, to string) error {
 		_, err := imports.WriteCAR(ctx, n.parts.FS, path, to, imports.UnixFS2025(), nil)
 		return err
 	}})

@@ -25,7 +25,7 @@ type dealPieces struct{ n *Node }
 // Add implements storagedeal.Pieces.
 func (p dealPieces) Add(ctx context.Context, d storagedeal.Data) error {
 	_, err := p.n.Pieces.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress,
-		Build: func(to string) error { return blob.Clone(ctx, p.n.parts.FS, d.Path, to) }})
+		Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, p.n.parts.FS, d.Path, to) }})
 	return err
 }
 
