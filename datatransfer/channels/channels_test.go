@@ -160,6 +160,7 @@ func TestR34CleanupAbsorbs(t *testing.T) {
 				if tc.into == dt.Error {
 					args = append(args, "broken")
 				}
+				synctest.Wait() // what was told so far was heard
 				f.block = make(chan struct{})
 				require.NoError(t, c.Apply(tc.into, args...))
 				require.Equal(t, tc.through, c.State().Status())
@@ -236,6 +237,7 @@ func TestR32Backlog(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		c := f.create(1)
 		require.NoError(t, c.Apply(dt.Accept))
+		synctest.Wait()
 		synctest.Wait()
 		f.block = make(chan struct{})
 		for i := range 5000 {
