@@ -2,7 +2,6 @@ package storagedeal_test
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"testing"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	marketv9 "github.com/filecoin-project/go-state-types/builtin/v9/market"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
@@ -87,7 +85,7 @@ func TestT_T7Stream(t *testing.T) {
 			require.NoError(t, s.SetReadDeadline(time.Now().Add(5*time.Second)))
 			_, err = io.ReadAll(s)
 		}
-		require.True(t, errors.Is(err, network.ErrReset), "%v", err)
+		require.ErrorContains(t, err, "reset")
 	}
 	for n := 0; n < len(data); n += 7 {
 		reset(data[:n])
