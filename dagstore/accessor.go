@@ -20,11 +20,16 @@ import (
 // detached, because the shard is served from elsewhere now, at once.
 type reader struct {
 	file     Reader
+	slots    chan struct{} // of readsAtOnce
 	shard    Shard
 	refs     int
 	timer    *time.Timer
 	detached bool
 }
+
+// readsAtOnce is how many blocks of one shard are read and checked at once: a crowd of readers takes turns, so that its memory does not
+// grow with it.
+const readsAtOnce = 16
 
 func (r *reader) close() error {
 	if r.timer != nil {
@@ -111,7 +116,7 @@ func (s *Store) openShard(ctx context.Context, n uint64) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &reader{file: f, shard: sh}
+	r := &reader{file: f, shard: sh, slots: make(chan struct{}, readsAtOnce)}
 	s.open[n] = r
 	s.idle(n, r, max(unclaimed, s.cfg.ReaderIdle))
 	return s.spare()
@@ -230,6 +235,8 @@ func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
 	if err != nil || data != nil || r.Piece == 0 {
 		return data, err
 	}
+	a.r.slots <- struct{}{}
+	defer func() { <-a.r.slots }()
 	return carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
 }
 
