@@ -148,6 +148,16 @@ func (c *cli) findCmd() *cobra.Command {
 	var providers []string
 	cmd := &cobra.Command{Use: "find CID", Short: "Ask providers for their offers", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			local, err := n.ClientHasLocal(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if local && !c.json {
+				fmt.Println("LOCAL")
+			}
+			if local && len(providers) == 0 {
+				return nil
+			}
 			list, err := n.Find(ctx, args[0], providers)
 			if err != nil {
 				return err
