@@ -75,3 +75,14 @@ func noEOF(err error) error {
 	}
 	return err
 }
+
+// WriteSection writes one block as a section of a CAR.
+func WriteSection(w io.Writer, c cid.Cid, data []byte) error {
+	cb := c.Bytes()
+	for _, part := range [][]byte{varint.ToUvarint(uint64(len(cb) + len(data))), cb, data} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -2,7 +2,6 @@ package dagstore
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -266,7 +265,7 @@ func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := writeSection(w, b); err != nil {
+		if err := carstore.WriteSection(w, b.Cid, b.Data); err != nil {
 			return err
 		}
 		end = b.Offset + b.Section
@@ -289,17 +288,6 @@ func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(
 	}
 	sh.CarSize = uint64(end)
 	return p, nil
-}
-
-func writeSection(w *commp.Writer, b carstore.Block) error {
-	cb := b.Cid.Bytes()
-	head := binary.AppendUvarint(nil, uint64(len(cb)+len(b.Data)))
-	for _, part := range [][]byte{head, cb, b.Data} {
-		if _, err := w.Write(part); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // WrongPieceError says that data is of another piece than it had to be.

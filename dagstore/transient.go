@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // transients are copies of pieces whose mount can only be read from its start. They are bounded by a quota; idle ones go, least
@@ -154,11 +155,7 @@ func (t *transients) write(ctx context.Context, n uint64, r io.Reader, size int6
 		return err
 	}
 	w := &blob.Appender{F: f}
-	for err == nil && w.Off < size {
-		if err = ctx.Err(); err == nil {
-			_, err = io.CopyN(w, r, min(4<<20, size-w.Off))
-		}
-	}
+	_, err = io.CopyN(w, shared.Reader(ctx, r), size)
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("the source ended after %d bytes, it should have %d: %w", w.Off, size, io.ErrUnexpectedEOF)
 	}

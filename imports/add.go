@@ -10,6 +10,7 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
 	"github.com/ipfs/go-cid"
 )
 
@@ -30,13 +31,8 @@ func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, progres
 	if err != nil {
 		return Import{}, err
 	}
-	w := &blob.Appender{F: f}
-	for err == nil {
-		if err = ctx.Err(); err == nil {
-			_, err = io.CopyN(w, r, 4<<20)
-		}
-	}
-	if errors.Is(err, io.EOF) {
+	_, err = io.Copy(&blob.Appender{F: f}, shared.Reader(ctx, r))
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

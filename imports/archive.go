@@ -14,7 +14,6 @@ import (
 	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
-	"github.com/multiformats/go-varint"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
@@ -118,9 +117,9 @@ func (a *archive) walk(ctx context.Context, c cid.Cid) error {
 		if err != nil {
 			return err
 		}
-		return a.section(c, data)
+		return carstore.WriteSection(a.w, c, data)
 	}
-	if err := a.section(c, node); err != nil {
+	if err := carstore.WriteSection(a.w, c, node); err != nil {
 		return err
 	}
 	links, err := linksOf(node)
@@ -129,16 +128,6 @@ func (a *archive) walk(ctx context.Context, c cid.Cid) error {
 	}
 	for _, l := range links {
 		if err := a.walk(ctx, l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *archive) section(c cid.Cid, data []byte) error {
-	cb := c.Bytes()
-	for _, p := range [][]byte{varint.ToUvarint(uint64(len(cb) + len(data))), cb, data} {
-		if _, err := a.w.Write(p); err != nil {
 			return err
 		}
 	}

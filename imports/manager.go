@@ -3,6 +3,7 @@
 package imports
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,15 +148,7 @@ func (m *Manager) records(ctx context.Context) (out []Import, err error) {
 		out = append(out, i)
 		return nil
 	})
-	slices.SortFunc(out, func(a, b Import) int {
-		switch {
-		case a.ID < b.ID:
-			return -1
-		case a.ID > b.ID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(out, func(a, b Import) int { return cmp.Compare(a.ID, b.ID) })
 	return out, err
 }
 

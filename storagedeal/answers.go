@@ -8,6 +8,7 @@ import (
 
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/crypto"
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/network"
 )
@@ -20,11 +21,7 @@ func (p *Provider) answerStatus(ctx context.Context, s network.Stream) error {
 		return fmt.Errorf("read the question: %w", err)
 	}
 	st := p.status(ctx, &req)
-	data, err := encode(st, f)
-	if err != nil {
-		return err
-	}
-	sig, err := p.cfg.Wallet.Sign(p.cfg.Worker, data)
+	sig, err := p.sign(st, f)
 	if err != nil {
 		return err
 	}
@@ -63,17 +60,22 @@ func (p *Provider) answerAsk(_ context.Context, s network.Stream) error {
 	var resp AskResponse
 	if req.Miner == p.cfg.Miner {
 		a := p.Ask()
-		data, err := encode(&a, f)
-		if err != nil {
-			return err
-		}
-		sig, err := p.cfg.Wallet.Sign(p.cfg.Worker, data)
+		sig, err := p.sign(&a, f)
 		if err != nil {
 			return err
 		}
 		resp.Ask = &SignedStorageAsk{Ask: &a, Signature: sig}
 	}
 	return send(s, p.cfg.Timeouts.Write, &resp, f)
+}
+
+// sign signs an answer in the form in which it is sent.
+func (p *Provider) sign(m message, f form) (*crypto.Signature, error) {
+	data, err := encode(m, f)
+	if err != nil {
+		return nil, err
+	}
+	return p.cfg.Wallet.Sign(p.cfg.Worker, data)
 }
 
 // Ask is what the provider takes.

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -121,24 +122,35 @@ func (p *Provider) Start(ctx context.Context) error {
 			p.cfg.Log.Error("storage deal", "proposal", d.ProposalCid, "error", err)
 		}
 	}
-	p.cfg.Host.SetStreamHandler(DealProtocol111, p.serve(p.answerDeal))
-	p.cfg.Host.SetStreamHandler(DealProtocol110, p.serve(p.answerDeal))
-	p.cfg.Host.SetStreamHandler(DealProtocol101, p.serve(p.answerDeal))
-	p.cfg.Host.SetStreamHandler(AskProtocol110, p.serve(p.answerAsk))
-	p.cfg.Host.SetStreamHandler(AskProtocol101, p.serve(p.answerAsk))
-	p.cfg.Host.SetStreamHandler(StatusProtocol110, p.serve(p.answerStatus))
-	p.cfg.Host.SetStreamHandler(StatusProtocol101, p.serve(p.answerStatus))
+	for id, answer := range p.answers() {
+		p.cfg.Host.SetStreamHandler(id, p.serve(answer))
+	}
 	return nil
 }
+
+// answers are the protocols that are answered.
+func (p *Provider) answers() map[protocol.ID]answer {
+	return map[protocol.ID]answer{
+		DealProtocol111:   p.answerDeal,
+		DealProtocol110:   p.answerDeal,
+		DealProtocol101:   p.answerDeal,
+		AskProtocol110:    p.answerAsk,
+		AskProtocol101:    p.answerAsk,
+		StatusProtocol110: p.answerStatus,
+		StatusProtocol101: p.answerStatus,
+	}
+}
+
+type answer func(context.Context, network.Stream) error
 
 // Stop ends the answers and waits for those that are being given, or until ctx ends.
 func (p *Provider) Stop(ctx context.Context) error {
 	if p.cancel == nil {
 		return nil
 	}
+	answers := p.answers()
 	for _, id := range p.cfg.Host.Mux().Protocols() {
-		switch id {
-		case DealProtocol111, DealProtocol110, DealProtocol101, AskProtocol110, AskProtocol101, StatusProtocol110, StatusProtocol101:
+		if _, ours := answers[id]; ours {
 			p.cfg.Host.RemoveStreamHandler(id)
 		}
 	}
@@ -147,7 +159,7 @@ func (p *Provider) Stop(ctx context.Context) error {
 }
 
 // serve bounds how many streams are answered at once, and ends each one.
-func (p *Provider) serve(answer func(context.Context, network.Stream) error) network.StreamHandler {
+func (p *Provider) serve(give answer) network.StreamHandler {
 	return func(s network.Stream) {
 		from := s.Conn().RemotePeer()
 		if !p.admit(from) {
@@ -158,7 +170,7 @@ func (p *Provider) serve(answer func(context.Context, network.Stream) error) net
 			defer p.dismiss(from)
 			stop := context.AfterFunc(p.ctx, func() { _ = s.Reset() })
 			defer stop()
-			if err := answer(p.ctx, s); err != nil {
+			if err := give(p.ctx, s); err != nil {
 				p.cfg.Log.Info("storage deal stream", "peer", s.Conn().RemotePeer(), "protocol", s.Protocol(), "error", err)
 				_ = s.Reset()
 				return
@@ -210,11 +222,7 @@ func (p *Provider) answerDeal(ctx context.Context, s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	data, err := encode(resp, f)
-	if err != nil {
-		return err
-	}
-	sig, err := p.cfg.Wallet.Sign(p.cfg.Worker, data)
+	sig, err := p.sign(resp, f)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/dagstore"
 )
 
 func (c *cli) dagstoreCmd() *cobra.Command {
@@ -160,7 +161,7 @@ func (c *cli) initializeAll(ctx context.Context, n *api.Node, jobs int, sealed b
 	}
 	var list []api.DagstoreShard
 	for _, s := range all {
-		if sealed || !strings.HasPrefix(s.Where, "lotus://") {
+		if sealed || !strings.HasPrefix(s.Where, dagstore.SectorScheme+"://") {
 			list = append(list, s)
 		}
 	}

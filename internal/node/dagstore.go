@@ -27,19 +27,20 @@ func shardInfo(sh dagstore.Shard) api.DagstoreShardInfo {
 	return api.DagstoreShardInfo{Key: sh.Piece.String(), State: sh.State.String(), Error: sh.Error}
 }
 
-func byKey(list []api.DagstoreShardInfo) []api.DagstoreShardInfo {
-	sort.Slice(list, func(i, j int) bool { return list[i].Key < list[j].Key })
-	return list
+// shardInfos tells of shards in the order of their keys.
+func shardInfos(list []dagstore.Shard) []api.DagstoreShardInfo {
+	out := make([]api.DagstoreShardInfo, 0, len(list))
+	for _, sh := range list {
+		out = append(out, shardInfo(sh))
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	return out
 }
 
 // DagstoreListShards answers Cartage.DagstoreListShards.
 func (s Service) DagstoreListShards(context.Context) ([]api.DagstoreShardInfo, error) {
 	list, err := s.n.Pieces.List()
-	out := make([]api.DagstoreShardInfo, 0, len(list))
-	for _, sh := range list {
-		out = append(out, shardInfo(sh))
-	}
-	return byKey(out), coded(err)
+	return shardInfos(list), coded(err)
 }
 
 // DagstoreShards answers Cartage.DagstoreShards: a page of all that is known, in the order of registration.
@@ -112,19 +113,10 @@ func (s Service) DagstoreRegister(ctx context.Context, key, where string, url, l
 	}
 	sh, err := register(ctx, src)
 	if err != nil {
-		return nil, shardError(err)
+		return nil, coded(err)
 	}
 	p := s.n.piece(sh)
 	return &p, nil
-}
-
-// shardError gives an error of the dagstore a code.
-func shardError(err error) error {
-	var wrong *dagstore.WrongPieceError
-	if errors.As(err, &wrong) {
-		return api.Errorf(api.CodeVerification, "", "%w", err)
-	}
-	return coded(err)
 }
 
 // DagstoreInitializeShard answers Cartage.DagstoreInitializeShard.
@@ -147,7 +139,7 @@ func (s Service) onShard(ctx context.Context, key string, f func(context.Context
 	if err != nil {
 		return err
 	}
-	return shardError(f(ctx, c))
+	return coded(f(ctx, c))
 }
 
 // DagstoreGC answers Cartage.DagstoreGC.
@@ -171,11 +163,7 @@ func (s Service) DagstoreLookupPieces(_ context.Context, c string) ([]api.Dagsto
 		return nil, err
 	}
 	list, err := s.n.Pieces.Lookup(block)
-	out := make([]api.DagstoreShardInfo, 0, len(list))
-	for _, sh := range list {
-		out = append(out, shardInfo(sh))
-	}
-	return byKey(out), coded(err)
+	return shardInfos(list), coded(err)
 }
 
 // DagstoreDoctor answers Cartage.DagstoreDoctor.
