@@ -29,7 +29,8 @@ type StateEntryFuncs map[StateKey]StateEntryFunc
 type Context interface {
 	// Context ends when the machine stops, or when an interrupting event (a cancel) arrives.
 	Context() context.Context
-	// Trigger queues an event on this machine, behind those that already wait.
+	// Trigger queues an event that follows from the record that the entry function was given: it is applied before what others send, so
+	// that nothing changes under the decision. Two things go first: an interrupt, and before an event that ends the machine all that waits.
 	Trigger(event EventName, args ...any) error
 }
 

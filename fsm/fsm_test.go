@@ -185,3 +185,39 @@ func TestNothingIsAppliedUnstored(t *testing.T) {
 		require.NoError(t, m.Stop(ctx))
 	})
 }
+
+// TestMachineDecisions: what an entry function decides is applied to the record that it saw, whatever others send meanwhile; and what
+// they sent before the end is not lost.
+func TestMachineDecisions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		hold := make(chan struct{})
+		s := fsm.Spec[lamp]{
+			Name: "lamp", State: func(l *lamp) fsm.StateKey { return l.State }, SetState: func(l *lamp, s fsm.StateKey) { l.State = s.(string) },
+			Events: fsm.Events{
+				fsm.Event("ask").From("off").To("deciding").From("deciding").To("urgent").FromAny().ToJustRecord(),
+				fsm.Event("nothing due").FromMany("deciding", "urgent").To("waiting"),
+				fsm.Event("paid").FromAny().ToJustRecord(), fsm.Event("close").From("waiting").To("closing"), fsm.Event("closed").From("closing").To("dark"),
+			},
+			Entry: fsm.StateEntryFuncs{
+				"deciding": func(ctx fsm.Context, _ any, _ lamp) error {
+					<-hold
+					return ctx.Trigger("nothing due")
+				},
+				"closing": func(ctx fsm.Context, _ any, _ lamp) error { return ctx.Trigger("closed") },
+			},
+			Final: []fsm.StateKey{"dark"},
+		}
+		m := fsm.NewMachine(t.Context(), compile(t, s), lamp{State: "off"}, nil, fsm.Hooks[lamp]{
+			Notify: func(e fsm.EventName, l lamp) { order = append(order, e.(string)+":"+l.State) },
+		})
+		require.NoError(t, m.Send("ask"))
+		synctest.Wait()
+		for _, e := range []string{"ask", "close", "paid"} {
+			require.NoError(t, m.Send(e))
+		}
+		close(hold)
+		require.NoError(t, m.Wait(t.Context()))
+		require.Equal(t, []string{"ask:deciding", "nothing due:waiting", "ask:waiting", "close:closing", "paid:closing", "closed:dark"}, order)
+	})
+}

@@ -36,11 +36,13 @@ type Machine[S any] struct {
 
 	mu      sync.Mutex
 	rec     S
+	raised  []queued // by entry functions, about the record as it is: they go before what others sent meanwhile
 	queue   []queued
 	running bool
 	stopped bool
 	ended   bool
 	cancel  context.CancelFunc // of the running entry function
+	entered context.Context    // of the running entry function
 	idle    chan struct{}      // closed when running ends
 	timer   *time.Timer
 	timerID uint64
@@ -142,7 +144,7 @@ func (m *Machine[S]) Wait(ctx context.Context) error {
 func (m *Machine[S]) Stop(ctx context.Context) error {
 	m.mu.Lock()
 	m.stopped = true
-	m.queue = nil
+	m.queue, m.raised = nil, nil
 	if m.cancel != nil {
 		m.cancel()
 	}
@@ -154,18 +156,46 @@ func (m *Machine[S]) Stop(ctx context.Context) error {
 func (m *Machine[S]) loop() {
 	for {
 		m.mu.Lock()
-		if len(m.queue) == 0 || m.stopped || m.ended {
+		q, ok := m.next()
+		if !ok {
 			m.running = false
 			close(m.idle)
 			m.mu.Unlock()
 			return
 		}
-		q := m.queue[0]
-		m.queue[0] = queued{}
-		m.queue = m.queue[1:]
 		m.mu.Unlock()
 		m.step(q)
 	}
+}
+
+// next takes the event that is due: an interrupt, then what the last entry function raised, then what others sent. What ends the machine
+// comes last: nothing that was sent before is lost. mu is held.
+func (m *Machine[S]) next() (q queued, ok bool) {
+	if m.stopped || m.ended {
+		return q, false
+	}
+	from := &m.queue
+	if len(m.raised) > 0 && !m.interrupted() && (len(m.queue) == 0 || !m.ends(m.raised[0].event)) {
+		from = &m.raised
+	}
+	if len(*from) == 0 {
+		return q, false
+	}
+	q = (*from)[0]
+	(*from)[0] = queued{}
+	*from = (*from)[1:]
+	return q, true
+}
+
+// ends tells whether an event leads to a final state from here; mu is held.
+func (m *Machine[S]) ends(event EventName) bool {
+	kind, to, ok := m.table.Lookup(m.table.spec.State(&m.rec), event)
+	return ok && kind == Enter && m.table.final[to]
+}
+
+// interrupted tells whether the first event that others sent ends the work of the present state; mu is held.
+func (m *Machine[S]) interrupted() bool {
+	return len(m.queue) > 0 && m.interrupts(m.queue[0].event)
 }
 
 // step applies one event, stores and announces the result, and runs the entry function.
@@ -249,11 +279,11 @@ func (m *Machine[S]) enter(e entry[S], rec S) {
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 	m.mu.Lock()
-	if m.stopped || len(m.queue) > 0 && m.interrupts(m.queue[0].event) {
+	if m.stopped || m.interrupted() {
 		m.mu.Unlock()
 		return
 	}
-	m.cancel = cancel
+	m.cancel, m.entered = cancel, ctx
 	m.mu.Unlock()
 	err := func() (err error) {
 		defer func() {
@@ -264,7 +294,7 @@ func (m *Machine[S]) enter(e entry[S], rec S) {
 		return e(machineContext[S]{ctx, m}, m.env, rec)
 	}()
 	m.mu.Lock()
-	m.cancel = nil
+	m.cancel, m.entered = nil, nil
 	m.mu.Unlock()
 	if err != nil && m.ctx.Err() == nil {
 		m.fail(rec, err)
@@ -307,6 +337,16 @@ type machineContext[S any] struct {
 }
 
 func (c machineContext[S]) Context() context.Context { return c.ctx }
+
+// Trigger queues an event that was decided on the record as it is: no event of others comes between. From a goroutine that outlives the
+// entry function it is a Send.
 func (c machineContext[S]) Trigger(event EventName, args ...any) error {
-	return c.m.Send(event, args...)
+	c.m.mu.Lock()
+	if c.m.entered != c.ctx || c.m.stopped {
+		c.m.mu.Unlock()
+		return c.m.Send(event, args...)
+	}
+	defer c.m.mu.Unlock()
+	c.m.raised = append(c.m.raised, queued{event, args})
+	return nil
 }

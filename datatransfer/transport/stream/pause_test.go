@@ -376,3 +376,26 @@ func TestRefused(t *testing.T) {
 		require.ErrorIs(t, l.b.PauseChannel(t.Context(), l.chid), dt.ErrChannelNotFound)
 	})
 }
+
+// TestCleanedUpAtTheEnd: a sender that waits behind its last block and is done for another reason, as after a restart in which only the
+// last payment was open, leaves a recipient that has everything.
+func TestCleanedUpAtTheEnd(t *testing.T) {
+	onLink(t, func(l *link) {
+		l.lb.onQueue = func(n int) (dt.Message, error) {
+			if n == leaves+1 {
+				return nil, dt.ErrPause
+			}
+			return nil, nil
+		}
+		l.open()
+		synctest.Wait()
+		received, ends, _ := l.la.state()
+		require.Equal(t, leaves+1, received)
+		require.Empty(t, ends, "the sender has not ended yet")
+		l.b.CleanupChannel(l.chid)
+		synctest.Wait()
+		_, ends, cut := l.la.state()
+		require.Empty(t, cut)
+		require.Equal(t, []error{nil}, ends)
+	})
+}

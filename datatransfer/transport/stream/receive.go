@@ -81,6 +81,7 @@ type recipient struct {
 	limits   sync.Mutex  // of stopping and the time that reads have
 	writing  sync.Mutex
 	asked    bool // the question was written: only then may anything else be
+	whole    bool // every block of the traversal is here
 	how      outcome
 	text     string
 }
@@ -98,6 +99,7 @@ func (t *Transport) receive(rc *recipient, a ask) {
 	}
 	if !a.question.held {
 		err = walk(func() error { return cut(r.ctx.Err()) }, &rc.ls, a.question.root, a.question.selector, limit, rc.visit)
+		rc.whole = err == nil
 	}
 	if err == nil && !rc.needless() {
 		if err = rc.ask(); err == nil {
@@ -329,7 +331,7 @@ func (t *Transport) ended(r *run, rc *recipient, err error) {
 		}
 	}
 	_ = r.stream.Close()
-	held := rc.stopping.Load() || rc.how == stopped
+	held := rc.stopping.Load() || rc.how == stopped && !rc.whole // a sender whose channel is over says that it stops, with everything here too
 	again := errors.Is(err, errGap) || errors.Is(err, errEnded) && rc.how == ended
 	if err != nil || held {
 		_ = r.stream.Reset()
