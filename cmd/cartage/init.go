@@ -50,6 +50,7 @@ func (c *cli) initCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.LedgerURL, "ledger", "", "URL of the ledger, as cartage ledger serve prints it")
 	cmd.Flags().StringVar(&o.LedgerTokenFile, "ledger-token-file", "", "file with the token of the ledger")
+	cmd.Flags().StringVar(&o.LedgerCertFile, "ledger-cert", "", "file with the certificate of a ledger of another machine")
 	cmd.Flags().StringVar(&o.ChainView, "chain-view", "", "JSON file with what storage deals have to know of a chain")
 	cmd.Flags().StringVar(&o.Miner, "miner", "", "address of this provider on that chain, to take storage deals")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask first")
@@ -99,7 +100,7 @@ func (c *cli) daemon(ctx context.Context, o node.Options) error {
 	defer cancel()
 	var own *servedLedger
 	if o.LedgerURL == "serve" {
-		if own, err = serveLedger(ctx, config.Home{Dir: h.Path("ledger")}, anyPort); err != nil {
+		if own, err = serveLedger(ctx, config.Home{Dir: h.Path("ledger")}, serveOptions{listen: anyPort}); err != nil {
 			return err
 		}
 		defer own.close()

@@ -34,8 +34,9 @@ type Network struct {
 
 // Ledger says how to reach the ledger.
 type Ledger struct {
-	URL       string `toml:"url" comment:"for example http://127.0.0.1:4000; empty: no ledger"`
+	URL       string `toml:"url" comment:"for example http://127.0.0.1:4000, https://host:4000 or unix:///path; empty: no ledger"`
 	TokenFile string `toml:"token_file" comment:"file with the bearer token of the ledger"`
+	CertFile  string `toml:"cert_file" comment:"file with the certificate of the ledger, if its URL begins with https://"`
 	// Watch is how often payment channels are looked after.
 	Watch Duration `toml:"watch" comment:"how often channels are looked at: settling ones are redeemed, settled ones collected; at most 60 epochs"`
 }

@@ -22,6 +22,7 @@ import (
 type InitOptions struct {
 	LedgerURL       string
 	LedgerTokenFile string
+	LedgerCertFile  string
 	ChainView       string // file with what storage deals have to know of a chain
 	Miner           string // this provider's address on that chain
 }
@@ -46,13 +47,13 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 	if o.LedgerURL != "" {
 		c.Ledger.URL = o.LedgerURL
 	}
-	if o.LedgerTokenFile != "" {
-		if c.Ledger.TokenFile, err = filepath.Abs(o.LedgerTokenFile); err != nil {
-			return c, err
+	for _, f := range []struct{ given, to *string }{
+		{&o.LedgerTokenFile, &c.Ledger.TokenFile}, {&o.LedgerCertFile, &c.Ledger.CertFile}, {&o.ChainView, &c.Storage.ChainView},
+	} {
+		if *f.given == "" {
+			continue
 		}
-	}
-	if o.ChainView != "" {
-		if c.Storage.ChainView, err = filepath.Abs(o.ChainView); err != nil {
+		if *f.to, err = filepath.Abs(*f.given); err != nil {
 			return c, err
 		}
 	}

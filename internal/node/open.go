@@ -140,7 +140,15 @@ func dialLedger(ctx context.Context, p *Parts) (func(), error) {
 		}
 		token = t
 	}
-	c, done, err := ledger.Dial(ctx, p.Config.Ledger.URL, token, p.Wallet)
+	var options []ledger.DialOption
+	if f := p.Config.Ledger.CertFile; f != "" {
+		pem, err := os.ReadFile(f)
+		if err != nil {
+			return nil, api.Errorf(api.CodeUsage, "Set it with cartage init --ledger-cert FILE.", "read the certificate of the ledger: %w", err)
+		}
+		options = append(options, ledger.PinCertificate(pem))
+	}
+	c, done, err := ledger.Dial(ctx, p.Config.Ledger.URL, token, p.Wallet, options...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,10 @@
-// Package rpc serves JSON-RPC on a loopback listener to callers that hold a token.
+// Package rpc serves JSON-RPC to callers that hold a token: on this machine over a loopback port or a Unix socket, elsewhere over TLS.
 package rpc
 
 import (
 	"context"
 	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -16,13 +17,24 @@ import (
 const drain = 2 * time.Second
 
 // Serve answers on ln until ctx ends. It returns after the calls in progress have ended, so that what they use may be
-// closed. An address that is not loopback is refused: there is no TLS here.
+// closed. A TCP address that is not loopback is refused, unless the listener is one of Encrypt.
 func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler) error {
-	if a, ok := ln.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		return fmt.Errorf("refusing to serve on %s: without TLS only loopback addresses are allowed", ln.Addr())
+	h = guard(token, h)
+	switch a := ln.Addr().(type) {
+	case *net.UnixAddr:
+	case *net.TCPAddr:
+		_, secret := ln.(encrypted)
+		if !secret && !a.IP.IsLoopback() {
+			return fmt.Errorf("refusing to serve on %s: without TLS only loopback addresses are allowed", a)
+		}
+		if !secret {
+			h = local(h)
+		}
+	default:
+		return fmt.Errorf("refusing to serve on %s: it is neither TCP nor a Unix socket", a)
 	}
 	srv := &http.Server{
-		Handler:           guard(token, h),
+		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		// No ReadTimeout: it would end the context of calls that take longer.
 	}
@@ -43,14 +55,29 @@ func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler) e
 	return nil
 }
 
-// guard checks the token, and that the call was meant for this host and not sent by a page of another one.
-func guard(token string, next http.Handler) http.Handler {
+// encrypted is a listener whose connections nobody else reads.
+type encrypted struct{ net.Listener }
+
+// Encrypt serves the connections of a listener over TLS 1.3.
+func Encrypt(ln net.Listener, cert tls.Certificate) net.Listener {
+	return encrypted{tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}})}
+}
+
+// local checks that a call was meant for this host and not sent by a page of another one.
+func local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
 		if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// guard checks the token.
+func guard(token string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if subtle.ConstantTimeCompare([]byte(got), []byte(token)) != 1 {
 			w.WriteHeader(http.StatusUnauthorized)

@@ -12,6 +12,7 @@ type KV struct {
 	db   *pebble.DB
 	opts *pebble.Options
 	dir  string // empty in memory
+	room *room  // nil in memory
 }
 
 // OpenKV opens or creates raw keys in dir.
@@ -25,7 +26,7 @@ func OpenKV(dir string) (*KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	kv := &KV{db, o.Clone(), dir}
+	kv := &KV{db, o.Clone(), dir, newRoom(dir)}
 	kv.opts.EnsureDefaults()
 	if err := kv.dropTables(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
@@ -88,10 +89,13 @@ func prefixEnd(prefix []byte) []byte {
 }
 
 // Batch collects writes that are applied together.
-type Batch struct{ b *pebble.Batch }
+type Batch struct {
+	b    *pebble.Batch
+	room *room
+}
 
 // NewBatch starts a batch.
-func (kv *KV) NewBatch() *Batch { return &Batch{kv.db.NewBatch()} }
+func (kv *KV) NewBatch() *Batch { return &Batch{kv.db.NewBatch(), kv.room} }
 
 // Set stores a copy of key and value.
 func (b *Batch) Set(key, value []byte) { _ = b.b.Set(key, value, nil) }
@@ -105,8 +109,12 @@ func (b *Batch) DeleteRange(start, end []byte) { _ = b.b.DeleteRange(start, end,
 // Len is the size of the batch in bytes.
 func (b *Batch) Len() int { return b.b.Len() }
 
-// Commit applies the batch; with sync it returns after the batch is on stable storage.
+// Commit applies the batch; with sync it returns after the batch is on stable storage. On a disk that is nearly full it is refused with
+// ErrNoRoom, and nothing has changed.
 func (b *Batch) Commit(sync bool) error {
+	if err := b.room.check(); err != nil {
+		return errors.Join(err, b.b.Close())
+	}
 	o := pebble.NoSync
 	if sync {
 		o = pebble.Sync

@@ -33,7 +33,7 @@ func Open(dir string) (datastore.Batching, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	return ds, nil
+	return &records{ds, newRoom(dir)}, nil
 }
 
 // lockedOptions takes the lock of a folder first: an open that fails on it would leave the engine's goroutines behind.

@@ -1,11 +1,15 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -42,18 +46,59 @@ type Client struct {
 
 var _ pay.Chain = (*Client)(nil)
 
-// Dial returns a client of the ledger at url. It does not connect yet, so that a node can start before its ledger.
-func Dial(ctx context.Context, url, token string, wallet pay.Signer) (*Client, func(), error) {
-	c := &Client{wallet: wallet, url: url, locks: map[address.Address]*sync.Mutex{}}
-	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
-		return nil, nil, fmt.Errorf("ledger URL %q must begin with http:// or https://", url)
+// DialOption changes how a ledger is reached.
+type DialOption func(*http.Transport) error
+
+// PinCertificate takes a TLS server with exactly this certificate (PEM), whatever name or address it is reached by.
+func PinCertificate(data []byte) DialOption {
+	return func(t *http.Transport) error {
+		block, _ := pem.Decode(data)
+		if block == nil || block.Type != "CERTIFICATE" {
+			return errors.New("there is no certificate in the pinned PEM file of the ledger")
+		}
+		t.TLSClientConfig = &tls.Config{
+			MinVersion:         tls.VersionTLS13,
+			InsecureSkipVerify: true, // in favour of the check below, which is stricter than names and authorities
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].Raw, block.Bytes) {
+					return errors.New("the server has another certificate than the pinned one")
+				}
+				return nil
+			},
+		}
+		return nil
 	}
-	closer, err := jsonrpc.NewMergeClient(ctx, strings.TrimSuffix(url, "/")+"/rpc/v1", "Ledger", []any{&c.API},
-		http.Header{"Authorization": {"Bearer " + token}}, jsonrpc.WithTimeout(30*time.Second))
+}
+
+// Dial returns a client of the ledger at url: http://127.0.0.1:4000, https://host:4000 or unix:///path/of/the/socket. It does not
+// connect yet, so that a node can start before its ledger.
+func Dial(ctx context.Context, url, token string, wallet pay.Signer, options ...DialOption) (*Client, func(), error) {
+	c := &Client{wallet: wallet, url: url, locks: map[address.Address]*sync.Mutex{}}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = nil
+	for _, o := range options {
+		if err := o(t); err != nil {
+			return nil, nil, err
+		}
+	}
+	base := strings.TrimSuffix(url, "/")
+	if path, ok := strings.CutPrefix(url, "unix://"); ok {
+		base = "http://ledger"
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}
+	} else if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
+		return nil, nil, fmt.Errorf("ledger URL %q must begin with http://, https:// or unix://", url)
+	}
+	closer, err := jsonrpc.NewMergeClient(ctx, base+"/rpc/v1", "Ledger", []any{&c.API},
+		http.Header{"Authorization": {"Bearer " + token}}, jsonrpc.WithTimeout(30*time.Second), jsonrpc.WithHTTPClient(&http.Client{Transport: t}))
 	if err != nil {
 		return nil, nil, err
 	}
-	return c, func() { closer() }, nil
+	return c, func() {
+		closer()
+		t.CloseIdleConnections()
+	}, nil
 }
 
 func (c *Client) unavailable(err error) error {
@@ -61,7 +106,7 @@ func (c *Client) unavailable(err error) error {
 		return nil
 	}
 	var conn *jsonrpc.RPCConnectionError
-	if errors.As(err, &conn) || strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "EOF") {
+	if errors.As(err, &conn) || strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "no such file") || strings.Contains(err.Error(), "EOF") {
 		return fmt.Errorf("%w at %s: %w", ErrUnavailable, c.url, err)
 	}
 	if strings.Contains(err.Error(), "http status 401") || strings.Contains(err.Error(), "401 Unauthorized") {
@@ -192,7 +237,7 @@ func (c *Client) send(ctx context.Context, t *Tx, key *pay.Key) (cid.Cid, error)
 	if err != nil {
 		return cid.Undef, err
 	}
-	if !acc.Exists {
+	if !acc.Exists && t.Kind != KindMint {
 		return cid.Undef, fmt.Errorf("%w: %s has none", pay.ErrWalletFunds, t.From)
 	}
 	h, err := c.API.Head(ctx)
@@ -256,6 +301,35 @@ func (c *Client) Lookup(ctx context.Context, from address.Address, intent uuid.U
 		return cid.Undef, c.unavailable(err)
 	}
 	return cid.Decode(s)
+}
+
+// Mint creates money with the operator's key, which the wallet must hold, and returns when it is on the ledger.
+func (c *Client) Mint(ctx context.Context, to address.Address, amount abi.TokenAmount) (cid.Cid, error) {
+	info, err := c.network(ctx)
+	if err != nil {
+		return cid.Undef, err
+	}
+	key, err := c.wallet.Key(info.Operator)
+	if err != nil {
+		return cid.Undef, fmt.Errorf("only the operator of the ledger mints: %w", err)
+	}
+	intent := uuid.New()
+	t := &Tx{From: info.Operator, Kind: KindMint, To: to, Value: amount, Intent: intent[:]}
+	if t.Network, err = hex.DecodeString(info.Network); err != nil {
+		return cid.Undef, err
+	}
+	l := c.lock(info.Operator)
+	l.Lock()
+	defer l.Unlock()
+	id, err := c.send(ctx, t, key)
+	if err != nil {
+		return id, c.unavailable(err)
+	}
+	r, err := c.Wait(ctx, id)
+	if err == nil && r.ExitCode != 0 {
+		err = fmt.Errorf("mint failed: %s", r.Message)
+	}
+	return id, err
 }
 
 // FaucetTo asks a development ledger for money.

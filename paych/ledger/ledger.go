@@ -30,6 +30,10 @@ var (
 	ErrQueueFull    = fmt.Errorf("%w: the queue is full", ErrRefused)
 	ErrFaucet       = errors.New("faucet refused")
 	ErrNotLedger    = errors.New("no ledger here: run cartage ledger init")
+	// ErrReadOnly means that the ledger could not write once and takes nothing more: what it answered before is stored.
+	ErrReadOnly = errors.New("ledger is read-only")
+	// ErrClock means that the clock of the ledger has jumped ahead; its operator has to confirm the time.
+	ErrClock = errors.New("the clock of the ledger has jumped ahead")
 )
 
 // Batches and queue (4.5).
@@ -69,8 +73,8 @@ type Ledger struct {
 	kv       *store.KV
 	net      network
 	operator *pay.Key
-	now      func() time.Time
-	high     atomic.Uint64 // the highest epoch that was ever told
+	clock    clock
+	broken   atomic.Pointer[error] // why nothing can be written any more
 
 	queue chan *submission
 	done  chan struct{}
@@ -120,13 +124,25 @@ func Init(home string, o Options) error {
 	return v.commit(true)
 }
 
+// Option changes how a ledger is opened.
+type Option func(*Ledger)
+
+// WithClock replaces the wall clock, for tests and simulations.
+func WithClock(now func() time.Time) Option { return func(l *Ledger) { l.clock.now = now } }
+
+// ConfirmClock says that the clock is right although it is far ahead of the last time that the ledger saw.
+func ConfirmClock() Option { return func(l *Ledger) { l.clock.confirmed = true } }
+
 // Open opens a ledger and starts its writer.
-func Open(ctx context.Context, home string) (*Ledger, error) {
+func Open(ctx context.Context, home string, options ...Option) (*Ledger, error) {
 	kv, err := store.OpenKV(filepath.Join(home, "ledger"))
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{kv: kv, now: time.Now, queue: make(chan *submission, maxQueue), done: make(chan struct{}), faucet: map[address.Address]time.Time{}}
+	l := &Ledger{kv: kv, clock: clock{now: time.Now}, queue: make(chan *submission, maxQueue), done: make(chan struct{}), faucet: map[address.Address]time.Time{}}
+	for _, o := range options {
+		o(l)
+	}
 	b, err := kv.Get([]byte(keyNetwork))
 	if err == nil && b == nil {
 		err = fmt.Errorf("%s: %w", home, ErrNotLedger)
@@ -144,6 +160,9 @@ func Open(ctx context.Context, home string) (*Ledger, error) {
 	if err == nil {
 		l.operator, err = wallet.Key(l.net.Operator)
 	}
+	if err == nil {
+		err = l.startClock()
+	}
 	if err != nil {
 		return nil, errors.Join(err, kv.Close())
 	}
@@ -159,37 +178,36 @@ func (l *Ledger) Close() error {
 	return l.kv.Close()
 }
 
-// epoch is the clock: it never goes back (I7).
-func (l *Ledger) epoch(m *meta) uint64 {
-	e := m.Epoch
-	if d := l.now().UnixNano() - int64(l.net.Genesis); d > 0 {
-		e = max(e, uint64(d)/l.net.Epoch)
-	}
-	for {
-		high := l.high.Load()
-		if e <= high {
-			return high
-		}
-		if l.high.CompareAndSwap(high, e) {
-			return e
-		}
-	}
-}
-
 // Submit applies a signed transaction and returns after it is durable. The same bytes again answer the same.
 func (l *Ledger) Submit(ctx context.Context, data []byte) (cid.Cid, error) {
+	t, err := l.check(data)
+	if err != nil {
+		return cid.Undef, err
+	}
+	return l.submit(ctx, t, data)
+}
+
+// check makes the checks that need no store.
+func (l *Ledger) check(data []byte) (*Tx, error) {
 	t, err := DecodeTx(data)
 	if err != nil {
-		return cid.Undef, fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if !bytes.Equal(t.Network, l.net.ID) {
-		return cid.Undef, fmt.Errorf("%w: it is for another ledger", ErrRefused)
+		return nil, fmt.Errorf("%w: it is for another ledger", ErrRefused)
 	}
 	if len(t.Intent) != 16 {
-		return cid.Undef, fmt.Errorf("%w: intent must be 16 bytes", ErrRefused)
+		return nil, fmt.Errorf("%w: intent must be 16 bytes", ErrRefused)
 	}
 	if err := t.verify(); err != nil {
-		return cid.Undef, fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return t, nil
+}
+
+func (l *Ledger) submit(ctx context.Context, t *Tx, data []byte) (cid.Cid, error) {
+	if err := l.writable(); err != nil {
+		return cid.Undef, err
 	}
 	c, err := txCid(data)
 	if err != nil {
@@ -214,10 +232,14 @@ func (l *Ledger) Submit(ctx context.Context, data []byte) (cid.Cid, error) {
 // write is the single writer: it groups what waits into one durable batch.
 func (l *Ledger) write(ctx context.Context) {
 	defer close(l.done)
+	mark := time.NewTicker(markEvery)
+	defer mark.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-mark.C:
+			l.mark()
 		case s := <-l.queue:
 			batch := []*submission{s}
 			for len(batch) < maxBatch && len(l.queue) > 0 {
@@ -234,17 +256,18 @@ func (l *Ledger) apply(batch []*submission) {
 	epoch := uint64(0)
 	if err == nil {
 		epoch = l.epoch(m)
+		err = l.clock.trusted()
 	}
 	errs := make([]error, len(batch))
 	if err == nil {
 		err = l.all(v, batch, epoch, errs)
 	}
 	if err == nil && len(v.changed) > 0 {
-		err = v.commit(true)
+		err = l.commit(v)
 	}
 	for i, s := range batch {
 		if err != nil {
-			errs[i] = fmt.Errorf("ledger cannot write: %w", err)
+			errs[i] = err
 		}
 		s.done <- errs[i]
 	}
@@ -334,7 +357,7 @@ func (l *Ledger) Faucet(ctx context.Context, to address.Address) (cid.Cid, error
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	now := l.clock.now()
 	recent := 0
 	for a, at := range l.faucet {
 		if now.Sub(at) >= time.Hour {

@@ -40,11 +40,11 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	home := t.TempDir()
 	require.NoError(t, Init(home, Options{Epoch: time.Second, SettleDelay: 100, Dev: true}))
-	l, err := Open(t.Context(), home)
+	b := &bench{t: t, home: home, clock: time.Now().Add(10 * time.Second)}
+	l, err := Open(t.Context(), home, WithClock(func() time.Time { return b.clock }))
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, l.Close()) })
-	b := &bench{Ledger: l, t: t, home: home, clock: time.Unix(0, int64(l.net.Genesis)).Add(10 * time.Second)}
-	l.now = func() time.Time { return b.clock }
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	b.Ledger = l
 	b.payer, b.payee = newKey(t), newKey(t)
 	_, err = l.Faucet(t.Context(), b.payer.Address)
 	require.NoError(t, err)
@@ -64,13 +64,13 @@ func newKey(t *testing.T) *pay.Key {
 }
 
 func (b *bench) seq(a address.Address) uint64 {
-	acc, err := service{b.Ledger}.Account(b.t.Context(), a)
+	acc, err := service{l: b.Ledger}.Account(b.t.Context(), a)
 	require.NoError(b.t, err)
 	return acc.Seq
 }
 
 func (b *bench) balance(a address.Address) int64 {
-	acc, err := service{b.Ledger}.Account(b.t.Context(), a)
+	acc, err := service{l: b.Ledger}.Account(b.t.Context(), a)
 	require.NoError(b.t, err)
 	// Every account starts with the faucet's amount.
 	return big.Sub(acc.Balance, big.Mul(big.NewInt(faucetFIL), big.NewInt(1e18))).Int64()
@@ -90,7 +90,7 @@ func (b *bench) send(key *pay.Key, t *Tx) (*ReceiptInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return service{b.Ledger}.Receipt(b.t.Context(), c)
+	return service{l: b.Ledger}.Receipt(b.t.Context(), c)
 }
 
 func (b *bench) do(key *pay.Key, kind Kind, to address.Address, value int64, params []byte) *ReceiptInfo {
@@ -120,7 +120,7 @@ func (b *bench) present(v *paych.SignedVoucher, secret []byte) *ReceiptInfo {
 }
 
 func (b *bench) channel() *ChannelInfo {
-	c, err := service{b.Ledger}.Channel(b.t.Context(), b.ch)
+	c, err := service{l: b.Ledger}.Channel(b.t.Context(), b.ch)
 	require.NoError(b.t, err)
 	return c
 }
@@ -320,26 +320,79 @@ func TestFaucet(t *testing.T) {
 	require.ErrorContains(t, err, "--dev")
 }
 
-// TestClock: invariant I7: the epoch stands when the clock goes back, also over a restart.
+// TestClock: invariant I7 and scenario 60: the epoch stands when the clock goes back, also over a restart; when it jumps ahead nothing is
+// taken until the operator confirms it.
 func TestClock(t *testing.T) {
 	home := t.TempDir()
 	require.NoError(t, Init(home, Options{Epoch: time.Second, SettleDelay: 10, Dev: true}))
-	l, err := Open(t.Context(), home)
-	require.NoError(t, err)
-	at := time.Unix(0, int64(l.net.Genesis)).Add(time.Hour)
-	l.now = func() time.Time { return at }
+	at := time.Now().Round(0).Add(time.Second)
+	open := func(options ...Option) *Ledger {
+		l, err := Open(t.Context(), home, append(options, WithClock(func() time.Time { return at }))...)
+		require.NoError(t, err)
+		return l
+	}
+	epoch := func(l *Ledger) uint64 {
+		h, err := service{l: l}.Head(t.Context())
+		require.NoError(t, err)
+		return h.Epoch
+	}
+	l := open()
+	for range 60 {
+		at = at.Add(time.Minute)
+		epoch(l)
+	}
 	key := newKey(t)
-	_, err = l.Faucet(t.Context(), key.Address)
+	_, err := l.Faucet(t.Context(), key.Address)
 	require.NoError(t, err)
+	before := epoch(l)
+	require.GreaterOrEqual(t, before, uint64(3600))
+	for name, away := range map[string]time.Duration{"back 1 h": -time.Hour, "forward 2 days": 48 * time.Hour} {
+		at = at.Add(away)
+		require.Equal(t, before, epoch(l), name)
+		if away < 0 {
+			_, err := l.Faucet(t.Context(), newKey(t).Address)
+			require.NoError(t, err, name)
+		} else {
+			_, err := l.Faucet(t.Context(), newKey(t).Address)
+			require.ErrorIs(t, err, ErrClock, name)
+		}
+		at = at.Add(-away)
+		require.NoError(t, l.Close())
+		l = open()
+	}
+	require.Equal(t, before, epoch(l))
+
 	require.NoError(t, l.Close())
-	l, err = Open(t.Context(), home)
-	require.NoError(t, err)
+	at = at.Add(8 * 24 * time.Hour)
+	l = open()
+	require.Equal(t, before, epoch(l))
+	_, err = l.Faucet(t.Context(), newKey(t).Address)
+	require.ErrorIs(t, err, ErrClock)
+	require.ErrorContains(t, err, "--confirm-clock")
+	require.NoError(t, l.Close())
+	l = open(ConfirmClock())
 	defer l.Close()
-	at = at.Add(-30 * time.Minute)
-	l.now = func() time.Time { return at }
-	h, err := service{l}.Head(t.Context())
+	_, err = l.Faucet(t.Context(), newKey(t).Address)
 	require.NoError(t, err)
-	require.EqualValues(t, 3600, h.Epoch)
+	require.GreaterOrEqual(t, epoch(l), before+8*24*3600)
+}
+
+// TestReadOnly: scenario 62: after a write that failed nothing more is taken; what was answered before is there after a restart.
+func TestReadOnly(t *testing.T) {
+	b := newBench(t)
+	require.Zero(t, b.redeem(b.voucher(1, 1, 10), nil).ExitCode)
+	failing := errors.New("no space left on device")
+	b.broken.Store(&failing)
+	_, err := b.send(b.payee, b.tx(b.payee, KindSettle, b.ch, 0, nil))
+	require.ErrorIs(t, err, failing)
+	require.Zero(t, b.channel().SettlingAt)
+	require.NoError(t, b.Close())
+	again, err := Open(t.Context(), b.home, WithClock(func() time.Time { return b.clock }))
+	require.NoError(t, err)
+	b.Ledger = again
+	require.EqualValues(t, 10, b.channel().ToSend.Int64())
+	require.Zero(t, b.do(b.payee, KindSettle, b.ch, 0, nil).ExitCode)
+	require.NoError(t, again.Verify())
 }
 
 // TestOneProcess: scenario 61: the store is opened once.

@@ -48,7 +48,7 @@ func newModel(t *rapid.T, keys []*pay.Key, op *pay.Key) *model {
 	m.l = &Ledger{kv: kv, operator: op, faucet: map[address.Address]time.Time{}, net: network{
 		ID: make([]byte, 32), Schema: schema, Epoch: uint64(time.Second), SettleDelay: modelDelay, Operator: op.Address,
 	}}
-	m.l.now = func() time.Time { return time.Unix(m.wall, 0) }
+	m.l.clock.now = func() time.Time { return time.Unix(m.wall, 0) }
 	for i := range keys {
 		m.mint(t, i, 1000)
 	}
@@ -70,7 +70,7 @@ func (m *model) apply(t *rapid.T, key *pay.Key, x *Tx) (*ReceiptInfo, error) {
 	if err := <-s.done; err != nil {
 		return nil, err
 	}
-	return service{m.l}.Receipt(t.Context(), c)
+	return service{l: m.l}.Receipt(t.Context(), c)
 }
 
 func (m *model) tx(i int, kind Kind, to address.Address, value int64, params []byte) *Tx {
@@ -203,13 +203,13 @@ func (m *model) check(t *rapid.T) {
 	require.True(t, a.Conserved, "I1")
 	require.EqualValues(t, m.minted, a.Minted.Int64())
 	for i, k := range m.keys {
-		acc, err := service{m.l}.Account(t.Context(), k.Address)
+		acc, err := service{l: m.l}.Account(t.Context(), k.Address)
 		require.NoError(t, err)
 		require.Equal(t, m.balances[i], acc.Balance.Int64())
 		require.Equal(t, m.seqs[i], acc.Seq, "I4")
 	}
 	for _, c := range m.channels {
-		info, err := service{m.l}.Channel(t.Context(), c.addr)
+		info, err := service{l: m.l}.Channel(t.Context(), c.addr)
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprint(c.balance, c.toSend, c.settlingAt, c.collected), fmt.Sprint(info.Balance, info.ToSend, info.SettlingAt, info.Collected))
 		require.Len(t, info.Lanes, len(c.lanes))

@@ -2,8 +2,16 @@ package ledger
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -11,29 +19,81 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/rpc"
 	pay "github.com/cartage-dev/cartage/paych"
 )
 
-// TestServed: the typed client over the socket, with and without the token.
+// TestServed: the typed client over each kind of connection, with and without the token.
 func TestServed(t *testing.T) {
-	b := newBench(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	cert, pem := certificate(t)
+	for name, open := range map[string]func() (ln net.Listener, url string, options []DialOption){
+		"loopback": func() (net.Listener, string, []DialOption) {
+			ln := listen(t, "tcp", "127.0.0.1:0")
+			return ln, "http://" + ln.Addr().String(), nil
+		},
+		"unix socket": func() (net.Listener, string, []DialOption) {
+			path := filepath.Join(t.TempDir(), "sock")
+			return listen(t, "unix", path), "unix://" + path, nil
+		},
+		"TLS on every address": func() (net.Listener, string, []DialOption) {
+			ln := listen(t, "tcp", "0.0.0.0:0")
+			return rpc.Encrypt(ln, cert), fmt.Sprintf("https://127.0.0.1:%d", ln.Addr().(*net.TCPAddr).Port), []DialOption{PinCertificate(pem)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			ln, url, options := open()
+			ctx, cancel := context.WithCancel(t.Context())
+			served := make(chan error, 1)
+			go func() { served <- b.Serve(ctx, ln, "token") }()
+			defer func() {
+				cancel()
+				require.NoError(t, <-served)
+			}()
+			calls(t, ctx, b, url, options)
+		})
+	}
+}
+
+func listen(t *testing.T, network, addr string) net.Listener {
+	t.Helper()
+	ln, err := net.Listen(network, addr)
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- b.Serve(ctx, ln, "token") }()
-	defer func() {
-		cancel()
-		require.NoError(t, <-served)
-	}()
+	return ln
+}
+
+// certificate makes one, and its PEM.
+func certificate(t *testing.T) (tls.Certificate, []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, file, err := Certificate(blob.OS{}, dir)
+	require.NoError(t, err)
+	pem, err := os.ReadFile(file)
+	require.NoError(t, err)
+	again, _, err := Certificate(blob.OS{}, dir)
+	require.NoError(t, err)
+	require.Equal(t, cert.Certificate, again.Certificate, "it stays the same")
+	return cert, pem
+}
+
+func calls(t *testing.T, ctx context.Context, b *bench, url string, options []DialOption) {
 	w := wallet{b.payer.Address: b.payer}
-	bad, hangup, err := Dial(ctx, "http://"+ln.Addr().String(), "wrong", w)
+	if len(options) > 0 {
+		_, other := certificate(t)
+		c, hangup, err := Dial(ctx, url, "token", w, PinCertificate(other))
+		require.NoError(t, err)
+		_, err = c.Balance(ctx, b.payer.Address)
+		require.ErrorContains(t, err, "another certificate")
+		hangup()
+	}
+	bad, hangup, err := Dial(ctx, url, "wrong", w, options...)
 	require.NoError(t, err)
 	_, err = bad.Balance(ctx, b.payer.Address)
 	require.ErrorIs(t, err, ErrUnauthorised)
 	hangup()
 
-	c, hangup, err := Dial(ctx, "http://"+ln.Addr().String(), "token", w)
+	c, hangup, err := Dial(ctx, url, "token", w, options...)
 	require.NoError(t, err)
 	defer hangup()
 	op := pay.Op{Kind: pay.OpAddFunds, From: b.payer.Address, Channel: b.ch, Value: big.NewInt(5), Intent: uuid.New()}
@@ -50,6 +110,46 @@ func TestServed(t *testing.T) {
 	found, err := c.Lookup(ctx, b.payer.Address, op.Intent)
 	require.NoError(t, err)
 	require.Equal(t, msg, found)
+}
+
+// TestPace: an account that sends too fast is slowed down, and refused when that takes too long; others are not.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPaces()
+		fast, slow := newKey(t).Address, newKey(t).Address
+		begun := time.Now()
+		for range accountBurst + 5*accountRate {
+			require.NoError(t, p.wait(t.Context(), fast))
+		}
+		require.Equal(t, 5*time.Second, time.Since(begun))
+		require.NoError(t, p.wait(t.Context(), slow))
+		require.Equal(t, 5*time.Second, time.Since(begun))
+		var wg sync.WaitGroup
+		var refused atomic.Int64
+		for range 20 * accountRate {
+			wg.Go(func() {
+				if err := p.wait(t.Context(), fast); err != nil {
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 10*accountRate, refused.Load())
+		for range maxAccounts {
+			p.of(newAddress(t))
+		}
+		require.Nil(t, p.of(newAddress(t)))
+		time.Sleep(2 * paceRetention)
+		require.NotNil(t, p.of(newAddress(t)))
+		require.Len(t, p.accounts, 1)
+	})
+}
+
+func newAddress(t *testing.T) address.Address {
+	id := uuid.New()
+	a, err := address.NewActorAddress(id[:])
+	require.NoError(t, err)
+	return a
 }
 
 // wallet is keys in memory.

@@ -24,6 +24,7 @@ type Info struct {
 	SettleDelay uint64
 	Schema      uint64
 	Dev         bool
+	Operator    address.Address
 }
 
 // HeadInfo is where the ledger is.
@@ -92,12 +93,15 @@ type API struct {
 }
 
 // service answers the RPC.
-type service struct{ l *Ledger }
+type service struct {
+	l     *Ledger
+	paces *paces
+}
 
 // Info answers Ledger.Info.
 func (s service) Info(context.Context) (*Info, error) {
 	n := s.l.net
-	return &Info{hex.EncodeToString(n.ID), n.Epoch, n.SettleDelay, n.Schema, n.Dev}, nil
+	return &Info{hex.EncodeToString(n.ID), n.Epoch, n.SettleDelay, n.Schema, n.Dev, n.Operator}, nil
 }
 
 // Head answers Ledger.Head.
@@ -159,8 +163,17 @@ func be64(b []byte) (n uint64) {
 	return n
 }
 
-// Submit answers Ledger.Submit.
-func (s service) Submit(ctx context.Context, tx []byte) (cid.Cid, error) { return s.l.Submit(ctx, tx) }
+// Submit answers Ledger.Submit. The signature is checked first: nobody uses up the pace of another.
+func (s service) Submit(ctx context.Context, tx []byte) (cid.Cid, error) {
+	t, err := s.l.check(tx)
+	if err == nil {
+		err = s.paces.wait(ctx, t.From)
+	}
+	if err != nil {
+		return cid.Undef, err
+	}
+	return s.l.submit(ctx, t, tx)
+}
 
 // Receipt answers Ledger.Receipt, or nil when the transaction is unknown.
 func (s service) Receipt(_ context.Context, c cid.Cid) (*ReceiptInfo, error) {
@@ -218,9 +231,9 @@ func (l *Ledger) Audit() (*AuditInfo, error) {
 	return a, errors.Join(err, bad)
 }
 
-// Serve answers RPC on a loopback listener until ctx ends. Every call needs the bearer token.
+// Serve answers RPC until ctx ends, on a loopback port, a Unix socket or a listener of rpc.Encrypt. Every call needs the bearer token.
 func (l *Ledger) Serve(ctx context.Context, ln net.Listener, token string) error {
-	srv := jsonrpc.NewServer(jsonrpc.WithMaxRequestSize(64 << 10))
-	srv.Register("Ledger", service{l})
-	return rpc.Serve(ctx, ln, token, srv)
+	srv := jsonrpc.NewServer(jsonrpc.WithMaxRequestSize(maxBody))
+	srv.Register("Ledger", service{l, newPaces()})
+	return rpc.Serve(ctx, ln, token, paced(srv))
 }

@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-datastore"
+
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+// ErrNoRoom means that the disk is nearly full: nothing is written, everything can be read, and writing goes on by itself when there is
+// room again.
+var ErrNoRoom = errors.New("store is read-only: the disk is nearly full")
+
+// reserve is what stays free: the engine cannot go on after a write that failed, so it is not asked for one that could.
+const (
+	reserve   = 64 << 20
+	roomEvery = time.Second
+)
+
+// room looks after the free space of a folder. It is safe for concurrent use.
+type room struct {
+	dir  string
+	free func(dir string) (bytes uint64, ok bool)
+
+	mu   sync.Mutex
+	next time.Time
+	err  error
+}
+
+func newRoom(dir string) *room {
+	return &room{dir: dir, free: func(dir string) (uint64, bool) {
+		n, _, ok := blob.Free(dir)
+		return n, ok
+	}}
+}
+
+// check returns ErrNoRoom when nothing may be written. It asks the file system once a second at most.
+func (r *room) check() error {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if now.Before(r.next) {
+		return r.err
+	}
+	r.next, r.err = now.Add(roomEvery), nil
+	if n, ok := r.free(r.dir); ok && n < reserve {
+		r.err = fmt.Errorf("%w: %d bytes are free in %s, %d are needed", ErrNoRoom, n, r.dir, reserve)
+	}
+	return r.err
+}
+
+// records is a record store that writes only while there is room.
+type records struct {
+	datastore.Batching
+	room *room
+}
+
+// Put implements datastore.Write.
+func (r *records) Put(ctx context.Context, k datastore.Key, value []byte) error {
+	if err := r.room.check(); err != nil {
+		return err
+	}
+	return r.Batching.Put(ctx, k, value)
+}
+
+// Delete implements datastore.Write.
+func (r *records) Delete(ctx context.Context, k datastore.Key) error {
+	if err := r.room.check(); err != nil {
+		return err
+	}
+	return r.Batching.Delete(ctx, k)
+}
+
+// Batch implements datastore.Batching.
+func (r *records) Batch(ctx context.Context) (datastore.Batch, error) {
+	b, err := r.Batching.Batch(ctx)
+	return &recordBatch{b, r.room}, err
+}
+
+type recordBatch struct {
+	datastore.Batch
+	room *room
+}
+
+// Commit implements datastore.Batch.
+func (b *recordBatch) Commit(ctx context.Context) error {
+	if err := b.room.check(); err != nil {
+		return err
+	}
+	return b.Batch.Commit(ctx)
+}
