@@ -3,6 +3,7 @@ module github.com/cartage-dev/cartage
 go 1.26.8
 
 require (
+	filippo.io/age v1.2.1
 	github.com/adrg/xdg v0.5.3
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/consensys/gnark-crypto v0.22.0

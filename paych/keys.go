@@ -40,12 +40,31 @@ type keyInfo struct {
 }
 
 // NewKey makes a secp256k1 key.
-func NewKey() (*Key, error) {
-	k, err := secp256k1.GeneratePrivateKey()
-	if err != nil {
-		return nil, err
+func NewKey() (*Key, error) { return NewKeyOf(KeySecp256k1) }
+
+// NewKeyOf makes a key of a kind. Vouchers that a BLS key signs cost those who check them twelve times the work.
+func NewKeyOf(kind string) (*Key, error) {
+	switch kind {
+	case KeySecp256k1:
+		k, err := secp256k1.GeneratePrivateKey()
+		if err != nil {
+			return nil, err
+		}
+		return KeyFromPrivate(kind, k.Serialize())
+	case KeyBLS:
+		var s fr.Element
+		if _, err := s.SetRandom(); err != nil {
+			return nil, err
+		}
+		b := s.Bytes()
+		slices.Reverse(b[:])
+		return KeyFromPrivate(kind, b[:])
 	}
-	return KeyFromPrivate(KeySecp256k1, k.Serialize())
+	return nil, errKind(kind)
+}
+
+func errKind(kind string) error {
+	return fmt.Errorf("key type %q is not supported: use %s or %s", kind, KeySecp256k1, KeyBLS)
 }
 
 // KeyFromPrivate makes a key from its private part.
@@ -70,7 +89,7 @@ func KeyFromPrivate(kind string, private []byte) (*Key, error) {
 		b := pub.Bytes()
 		k.Address, err = address.NewBLSAddress(b[:])
 	default:
-		return nil, fmt.Errorf("key type %q is not supported: use %s or %s", kind, KeySecp256k1, KeyBLS)
+		return nil, errKind(kind)
 	}
 	if err != nil {
 		return nil, err
