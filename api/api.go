@@ -167,36 +167,6 @@ type Deal struct {
 	Vouchers     uint64 `json:"vouchers"`
 }
 
-// Balance is the money of an address on the ledger.
-type Balance struct {
-	Address string `json:"address"`
-	Balance string `json:"balance"`
-	Default bool   `json:"default"`
-}
-
-// PayChannel is a payment channel.
-type PayChannel struct {
-	Channel    string `json:"channel"`
-	Direction  string `json:"direction"`
-	From       string `json:"from"`
-	To         string `json:"to"`
-	Deposit    string `json:"deposit"`
-	Vouchered  string `json:"vouchered"`
-	Redeemed   string `json:"redeemed"`
-	SettlingAt int64  `json:"settling_at"`
-	Collected  bool   `json:"collected"`
-	Lanes      []Lane `json:"lanes"`
-}
-
-// Lane is a lane of a payment channel.
-type Lane struct {
-	Lane   uint64 `json:"lane"`
-	Deal   string `json:"deal"`
-	Nonce  uint64 `json:"nonce"`
-	Amount string `json:"amount"`
-	Bytes  uint64 `json:"bytes"`
-}
-
 // ImportRequest names a file or folder to import; with CAR it is an archive that stays where it is. Stream says that the path is a
 // copy of a stream that the import may take over.
 type ImportRequest struct {
@@ -238,12 +208,23 @@ type Node struct {
 	Retrieval    func(ctx context.Context, root string) (*Retrieval, error)
 	Deals        func(ctx context.Context) ([]Deal, error)
 	CancelDeal   func(ctx context.Context, id string) error
-	WalletNew    func(ctx context.Context) (*Balance, error)
-	WalletList   func(ctx context.Context) ([]Balance, error)
 	Faucet       func(ctx context.Context) (*Balance, error)
-	PayChannels  func(ctx context.Context) ([]PayChannel, error)
-	SettlePayCh  func(ctx context.Context, ch string) error
-	CollectPayCh func(ctx context.Context, ch string) error
+
+	WalletNew     func(ctx context.Context, kind string) (*Balance, error)
+	WalletList    func(ctx context.Context) ([]Balance, error)
+	WalletExport  func(ctx context.Context, addr string) (string, error)
+	WalletImport  func(ctx context.Context, key string) (*Balance, error)
+	WalletRemove  func(ctx context.Context, addr string) error
+	WalletDefault func(ctx context.Context, addr string) (*Balance, error)
+
+	PayChannels   func(ctx context.Context) ([]PayChannel, error)
+	PayChVouchers func(ctx context.Context, ch string) ([]Voucher, error)
+	PayChPlan     func(ctx context.Context, ch string) (*PayChPlan, error)
+	RedeemPayCh   func(ctx context.Context, ch string) error
+	SettlePayCh   func(ctx context.Context, ch string) error
+	CollectPayCh  func(ctx context.Context, ch string) error
+	PayChRestored func(ctx context.Context) (int, error)
+	Earnings      func(ctx context.Context) (*Earnings, error)
 
 	ClientListImports  func(ctx context.Context) ([]Import, error)
 	ClientRemoveImport func(ctx context.Context, id uint64) error

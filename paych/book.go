@@ -69,12 +69,20 @@ func each[T any, P interface {
 	*T
 	record
 }](ctx context.Context, ds datastore.Datastore, prefix string, f func(P) error) error {
+	return eachKey(ctx, ds, prefix, func(_ string, r P) error { return f(r) })
+}
+
+// eachKey is each, with the keys.
+func eachKey[T any, P interface {
+	*T
+	record
+}](ctx context.Context, ds datastore.Datastore, prefix string, f func(string, P) error) error {
 	return store.Each(ctx, ds, prefix, func(key string, value []byte) error {
 		r := P(new(T))
 		if err := wire.DecodeTuple(value, "record "+key, r.fields()); err != nil {
 			return err
 		}
-		return f(r)
+		return f(key, r)
 	})
 }
 

@@ -58,13 +58,58 @@ func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
 	if err != nil {
 		return err
 	}
+	gains := p.gains(info)
 	var errs []error
-	for _, g := range p.gains(info) {
+	for _, g := range gains {
 		if err := m.do(ctx, Op{Kind: OpRedeem, From: info.To, Channel: ch, Voucher: g.voucher}); err != nil {
 			errs = append(errs, fmt.Errorf("redeem lane %d of %s: %w", g.voucher.Lane, ch, err))
 		}
 	}
+	if len(gains) > 0 {
+		if info, err = m.chain.Channel(ctx, ch); err == nil {
+			err = m.sawRedeemed(ctx, info)
+		}
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
+}
+
+// Plan is what closing a channel would do now; nothing is sent.
+type Plan struct {
+	Channel    address.Address
+	Redeem     []Redeem // what Redeem and Settle of a payee would put into it
+	Adds       abi.TokenAmount
+	SettlingAt abi.ChainEpoch // 0: nobody settles it
+	Collected  bool
+	ToPayee    abi.TokenAmount // by Collect, after that
+	ToPayer    abi.TokenAmount
+}
+
+// Redeem is a voucher that is worth redeeming.
+type Redeem struct {
+	Lane uint64
+	Adds abi.TokenAmount
+}
+
+// Plan says what Redeem, Settle and Collect would do to a channel.
+func (m *Manager) Plan(ctx context.Context, ch address.Address) (*Plan, error) {
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil {
+		return nil, err
+	}
+	out := &Plan{Channel: ch, Adds: big.Zero(), SettlingAt: info.SettlingAt, Collected: info.Collected, ToPayee: big.Zero(), ToPayer: big.Zero()}
+	if info.Collected {
+		return out, nil
+	}
+	if m.wallet.Has(info.To) {
+		for _, g := range m.known(ch).gains(info) {
+			out.Redeem = append(out.Redeem, Redeem{g.voucher.Lane, g.amount})
+			out.Adds = big.Add(out.Adds, g.amount)
+		}
+	}
+	out.ToPayee = big.Add(info.ToSend, out.Adds)
+	out.ToPayer = big.Sub(info.Balance, out.ToPayee)
+	return out, nil
 }
 
 // gain is what redeeming a voucher would add.
@@ -164,6 +209,9 @@ func (m *Manager) open() []address.Address {
 
 func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainEpoch) error {
 	info, err := m.chain.Channel(ctx, ch)
+	if err == nil {
+		err = m.sawRedeemed(ctx, info)
+	}
 	if err != nil {
 		return err
 	}

@@ -189,3 +189,60 @@ func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
 	}
 	return p.free()
 }
+
+// restoreJump is by how much nonces and lanes jump after a restore: no voucher and no lane that was used since the backup is used again.
+const restoreJump = 1 << 20
+
+// Restored has to be called once after the store was put back from a backup, before anything is paid: what was signed since the backup
+// is not known any more. Nonces and lanes jump, and lanes are raised to what the chain has redeemed. It returns how many lanes jumped.
+func (m *Manager) Restored(ctx context.Context) (lanes int, err error) {
+	m.mu.Lock()
+	payers := make([]*payer, 0, len(m.byAddr))
+	for _, p := range m.byAddr {
+		payers = append(payers, p)
+	}
+	m.mu.Unlock()
+	for _, p := range payers {
+		n, err := m.jump(ctx, p)
+		if lanes += n; err != nil {
+			return lanes, err
+		}
+	}
+	return lanes, nil
+}
+
+func (m *Manager) jump(ctx context.Context, p *payer) (n int, err error) {
+	p.mu.Lock()
+	ch := p.rec.Address
+	numbers := make([]uint64, 0, len(p.lanes))
+	for l := range p.lanes {
+		numbers = append(numbers, l)
+	}
+	p.mu.Unlock()
+	info, err := m.chain.Channel(ctx, ch)
+	if err != nil || info.Collected {
+		return 0, err
+	}
+	if err := m.save(ctx, p, func(r *outChannel) { r.NextLane += restoreJump }); err != nil {
+		return 0, err
+	}
+	for _, l := range numbers {
+		err := m.change(ctx, p, func() (*laneRecord, error) {
+			next := *p.lanes[l]
+			next.Nonce += restoreJump
+			if c, ok := info.Lanes[l]; ok && c.Redeemed.GreaterThan(next.Amount) {
+				grown := big.Sub(c.Redeemed, next.Amount)
+				p.rec.Promised, next.Amount, next.Voucher = big.Add(p.rec.Promised, grown), c.Redeemed, nil
+				if over := big.Sub(next.Amount, next.Reserved); over.Sign() > 0 {
+					p.rec.Reserved, next.Reserved = big.Add(p.rec.Reserved, over), next.Amount
+				}
+			}
+			return &next, nil
+		})
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}

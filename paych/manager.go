@@ -10,6 +10,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/google/uuid"
 	"github.com/ipfs/go-datastore"
+	"golang.org/x/time/rate"
 
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -25,6 +26,8 @@ type Manager struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
+	strangers *rate.Limiter // of channels that have not paid yet
+
 	unfinished []*payer // with a message that was in flight when the process ended
 
 	mu      sync.Mutex
@@ -38,7 +41,8 @@ type Manager struct {
 // Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages
 // that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
-	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{}}
+	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{},
+		strangers: rate.NewLimiter(strangerRate, 4*strangerRate)}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.load(ctx); err != nil {
 		m.cancel()

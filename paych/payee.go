@@ -13,6 +13,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/ipfs/go-datastore"
+	"golang.org/x/time/rate"
 )
 
 // stateTTL is how long the state of a channel on the chain is trusted.
@@ -27,18 +28,27 @@ type payee struct {
 	info     *ChannelInfo
 	read     time.Time
 	lanes    map[uint64]*laneRecord
-	promised abi.TokenAmount // best of book and chain over all lanes
-	closed   bool
+	promised abi.TokenAmount            // best of book and chain over all lanes
+	paid     map[uint64]abi.TokenAmount // seen redeemed, by lane
+	today    today
+	pace     *rate.Limiter
 }
 
 func (m *Manager) loadInbound(ctx context.Context) error {
-	return each(ctx, m.ds, "/i/lane", func(l *laneRecord) error {
+	err := each(ctx, m.ds, "/i/lane", func(l *laneRecord) error {
 		p := m.payee(l.Channel)
 		p.lanes[l.Lane] = l
 		p.promised = big.Add(p.promised, l.Amount)
 		if l.Deal != "" {
 			m.bound[l.Deal] = dealRef{l.Channel, l.Lane}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return each(ctx, m.ds, paidPrefix, func(r *paidRecord) error {
+		m.payee(r.Channel).paid[r.Lane] = r.Redeemed
 		return nil
 	})
 }
@@ -50,11 +60,20 @@ func (m *Manager) known(ch address.Address) *payee {
 	if p := m.inbound[ch]; p != nil {
 		return p
 	}
-	return newPayee(ch)
+	p := newPayee(ch)
+	p.pace = m.strangers
+	return p
 }
 
+// Vouchers that are looked at each second: of a channel, and of all channels together that have not paid yet. Who sends more waits; each
+// costs a signature check, and of an unknown channel a question to the chain.
+const (
+	voucherRate  = 2000
+	strangerRate = 100
+)
+
 func newPayee(ch address.Address) *payee {
-	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero()}
+	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero(), paid: map[uint64]abi.TokenAmount{}, pace: rate.NewLimiter(voucherRate, 2*voucherRate)}
 }
 
 func (m *Manager) payee(ch address.Address) *payee {
@@ -110,13 +129,16 @@ func (p *payee) learn(info *ChannelInfo) {
 }
 
 // AcceptVoucher checks a voucher strictly, binds its lane to the deal, stores it in one synced commit, and returns by how
-// much the lane grew. The same voucher again adds nothing. Zero and no error: replayed or older.
+// much the lane grew. The same voucher again adds nothing. Zero and no error: replayed or older. Vouchers that come too fast wait.
 func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Address, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
 	zero := big.Zero()
 	if err := CheckStateless(v, ch); err != nil {
 		return zero, err
 	}
 	p := m.known(ch)
+	if err := p.pace.Wait(ctx); err != nil {
+		return zero, err
+	}
 	info, err := m.state(ctx, p)
 	if err != nil {
 		return zero, err
@@ -221,7 +243,10 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 		return zero, err
 	}
 	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes, best.chainOnly = deal, v.Nonce, v.Amount, v, covers, false
-	err = errors.Join(put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}))
+	day, err := m.day(ctx, p)
+	day.rec.Vouchered = big.Add(day.rec.Vouchered, grown)
+	err = errors.Join(err, put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}),
+		put(ctx, b, dayKey(day.date, p.addr), &day.rec))
 	if err == nil {
 		err = b.Commit(ctx)
 	}
@@ -229,7 +254,7 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 		undo()
 		return zero, err
 	}
-	p.lanes[v.Lane], p.promised = &best, promised
+	p.lanes[v.Lane], p.promised, p.today = &best, promised, day
 	return grown, nil
 }
 

@@ -13,10 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/node"
-	"github.com/cartage-dev/cartage/paych"
 )
 
 func (c *cli) initCmd() *cobra.Command {
@@ -32,11 +30,14 @@ func (c *cli) initCmd() *cobra.Command {
 			if !yes && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json && !agree(fmt.Sprintf("Make a home in %s?", h.Dir)) {
 				return nil
 			}
+			if o.Passphrase, err = c.passphrase(); err != nil {
+				return err
+			}
 			cfg, err := node.Init(h, o)
 			if err != nil {
 				return err
 			}
-			w, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"))
+			w, err := node.OpenWallet(h, o.Passphrase)
 			if err != nil {
 				return err
 			}
@@ -96,6 +97,9 @@ func (c *cli) daemon(ctx context.Context, o node.Options) error {
 		return err
 	}
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if o.Passphrase, err = c.passphrase(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var own *servedLedger

@@ -55,7 +55,9 @@ type cli struct {
 	homeFlag string
 	json     bool
 	verbose  bool
-	usage    bool // the error is one of how the program was called
+	// passphraseFile holds the pass phrase of the wallet.
+	passphraseFile string
+	usage          bool // the error is one of how the program was called
 }
 
 func (c *cli) root() *cobra.Command {
@@ -66,12 +68,13 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.homeFlag, "home", "", "folder of this node (default $CARTAGE_HOME, else the XDG data folder)")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
+	root.PersistentFlags().StringVar(&c.passphraseFile, "wallet-passphrase-file", "", "file with the pass phrase of the wallet (default $"+passphraseVar+", else none)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		c.usage = true
 		return err
 	})
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(),
-		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
+		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
 	return root
 }
@@ -135,7 +138,11 @@ func (c *cli) withNode(ctx context.Context, f func(ctx context.Context, n *api.N
 		defer done()
 		return f(ctx, remote)
 	}
-	n, err := node.Open(ctx, h, node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger()})
+	pass, err := c.passphrase()
+	if err != nil {
+		return err
+	}
+	n, err := node.Open(ctx, h, node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger(), Passphrase: pass})
 	if err != nil {
 		return err
 	}

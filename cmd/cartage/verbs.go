@@ -213,31 +213,6 @@ func (c *cli) dealsCmd() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) walletCmd() *cobra.Command {
-	header := []string{"ADDRESS", "BALANCE (attoFIL)", "DEFAULT"}
-	row := func(b api.Balance) []string { return []string{b.Address, b.Balance, fmt.Sprint(b.Default)} }
-	list := func(ctx context.Context, n *api.Node, _ []string) error {
-		l, err := n.WalletList(ctx)
-		if err != nil {
-			return err
-		}
-		return table(c, l, header, row, "the wallet is empty: cartage wallet new")
-	}
-	cmd := c.group(&cobra.Command{Use: "wallet", Short: "The keys of this node"})
-	cmd.AddCommand(
-		&cobra.Command{Use: "new", Short: "Make a key", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
-			b, err := n.WalletNew(ctx)
-			if err != nil {
-				return err
-			}
-			return c.show(b, [][2]string{{"address", b.Address}})
-		})},
-		&cobra.Command{Use: "list", Short: "List the keys", Args: c.args(cobra.NoArgs), RunE: c.node(list)},
-		&cobra.Command{Use: "balance", Short: "What is on the ledger", Args: c.args(cobra.NoArgs), RunE: c.node(list)},
-	)
-	return cmd
-}
-
 func (c *cli) faucetCmd() *cobra.Command {
 	return &cobra.Command{Use: "faucet", Short: "Get money for the default wallet from a development ledger", Args: c.args(cobra.NoArgs),
 		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
@@ -247,50 +222,4 @@ func (c *cli) faucetCmd() *cobra.Command {
 			}
 			return c.show(b, [][2]string{{"address", b.Address}, {"balance", b.Balance + " attoFIL"}})
 		})}
-}
-
-func (c *cli) paychCmd() *cobra.Command {
-	cmd := c.group(&cobra.Command{Use: "paych", Short: "Payment channels"})
-	header := []string{"CHANNEL", "DIRECTION", "DEPOSIT", "VOUCHERED", "REDEEMED", "STATE"}
-	state := func(p api.PayChannel) string {
-		switch {
-		case p.Collected:
-			return "collected"
-		case p.SettlingAt != 0:
-			return fmt.Sprintf("settles at epoch %d", p.SettlingAt)
-		}
-		return "open"
-	}
-	cmd.AddCommand(
-		&cobra.Command{Use: "list", Short: "List the payment channels", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
-			l, err := n.PayChannels(ctx)
-			if err != nil {
-				return err
-			}
-			return table(c, l, header, func(p api.PayChannel) []string {
-				return []string{p.Channel, p.Direction, p.Deposit, p.Vouchered, p.Redeemed, state(p)}
-			}, "no payment channels yet")
-		})},
-		&cobra.Command{Use: "show CHANNEL", Short: "One payment channel with its lanes", Args: c.args(cobra.ExactArgs(1)), RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-			l, err := n.PayChannels(ctx)
-			if err != nil {
-				return err
-			}
-			for _, p := range l {
-				if p.Channel == args[0] {
-					rows := [][2]string{{"channel", p.Channel}, {"direction", p.Direction}, {"from", p.From}, {"to", p.To}, {"deposit", p.Deposit}, {"vouchered", p.Vouchered}, {"redeemed", p.Redeemed}, {"state", state(p)}}
-					for _, ln := range p.Lanes {
-						rows = append(rows, [2]string{fmt.Sprintf("lane %d", ln.Lane), fmt.Sprintf("%s for deal %s (%d vouchers)", ln.Amount, ln.Deal, ln.Nonce)})
-					}
-					return c.show(p, rows)
-				}
-			}
-			return api.Errorf(api.CodeNotFound, "Channels are listed by cartage paych list.", "there is no payment channel %s here", args[0])
-		})},
-		&cobra.Command{Use: "settle CHANNEL", Short: "Redeem the best vouchers and start to close", Args: c.args(cobra.ExactArgs(1)),
-			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.SettlePayCh(ctx, args[0]) })},
-		&cobra.Command{Use: "collect CHANNEL", Short: "End a settled channel: everybody gets what is theirs", Args: c.args(cobra.ExactArgs(1)),
-			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.CollectPayCh(ctx, args[0]) })},
-	)
-	return cmd
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
-	"github.com/cartage-dev/cartage/paych"
 )
 
 // InitOptions are the choices of a new home.
@@ -25,6 +24,7 @@ type InitOptions struct {
 	LedgerCertFile  string
 	ChainView       string // file with what storage deals have to know of a chain
 	Miner           string // this provider's address on that chain
+	Passphrase      string // for the wallet; empty: its keys are not encrypted
 }
 
 // Init makes a home: configuration, libp2p key, wallet key and token. Files are 0600, folders 0700. A home that exists is
@@ -69,7 +69,7 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 	if err := MakeToken(fsys, h.Path("token")); err != nil {
 		return c, err
 	}
-	w, err := paych.OpenWallet(fsys, h.Path("wallet"))
+	w, err := OpenWallet(h, o.Passphrase)
 	if err != nil {
 		return c, err
 	}

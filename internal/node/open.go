@@ -28,6 +28,7 @@ type Options struct {
 	Chain          string
 	LotusAPI       string // overrides the configuration, as LotusTokenFile does
 	LotusTokenFile string
+	Passphrase     string // of the wallet; empty: its keys are not encrypted
 	Log            *slog.Logger
 }
 
@@ -84,7 +85,7 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	wallet, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"))
+	wallet, err := OpenWallet(h, o.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +113,15 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 		return nil, errors.Join(err, state.Close())
 	}
 	return &Opened{n, state, done}, nil
+}
+
+// OpenWallet opens the wallet of a home.
+func OpenWallet(h config.Home, passphrase string) (*paych.Wallet, error) {
+	w, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"), paych.WithPassphrase(passphrase))
+	if errors.Is(err, paych.ErrSealed) || errors.Is(err, paych.ErrPassphrase) {
+		return nil, api.Errorf(api.CodeUnauthorised, "Name the file that holds it with --wallet-passphrase-file FILE, or set CARTAGE_WALLET_PASSPHRASE_FILE.", "%w", err)
+	}
+	return w, err
 }
 
 func dialLotus(ctx context.Context, p *Parts) (func(), error) {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -35,8 +34,11 @@ func (n *Node) API() *api.Node {
 	s := Service{n}
 	return &api.Node{
 		Info: s.Info, Provide: s.Provide, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
-		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, WalletNew: s.WalletNew,
-		WalletList: s.WalletList, Faucet: s.Faucet, PayChannels: s.PayChannels, SettlePayCh: s.SettlePayCh, CollectPayCh: s.CollectPayCh,
+		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, Faucet: s.Faucet,
+		WalletNew: s.WalletNew, WalletList: s.WalletList, WalletExport: s.WalletExport, WalletImport: s.WalletImport, WalletRemove: s.WalletRemove,
+		WalletDefault: s.WalletDefault,
+		PayChannels: s.PayChannels, PayChVouchers: s.PayChVouchers, PayChPlan: s.PayChPlan, RedeemPayCh: s.RedeemPayCh, SettlePayCh: s.SettlePayCh,
+		CollectPayCh: s.CollectPayCh, PayChRestored: s.PayChRestored, Earnings: s.Earnings,
 		ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
 		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
 		DagstoreListShards: s.DagstoreListShards, DagstoreShards: s.DagstoreShards, DagstoreRegisterShard: s.DagstoreRegisterShard,
@@ -269,112 +271,4 @@ func (s Service) CancelDeal(ctx context.Context, id string) error {
 		return coded(err)
 	}
 	return s.n.waitEnded(ctx, id, func() bool { return clientstates.IsFinal(s.n.Provider.ListDeals()[key].Status) })
-}
-
-func (s Service) balance(ctx context.Context, a address.Address) (*api.Balance, error) {
-	b := &api.Balance{Address: a.String(), Balance: "0"}
-	if d, err := s.n.wallet(); err == nil {
-		b.Default = d == a
-	}
-	if s.n.Payments == nil {
-		return b, nil
-	}
-	amount, err := s.n.Payments.Chain().Balance(ctx, a)
-	if err != nil {
-		return nil, coded(err)
-	}
-	b.Balance = amount.String()
-	return b, nil
-}
-
-// WalletNew answers Cartage.WalletNew.
-func (s Service) WalletNew(ctx context.Context) (*api.Balance, error) {
-	a, err := s.n.parts.Wallet.New()
-	if err != nil {
-		return nil, coded(err)
-	}
-	return s.balance(ctx, a)
-}
-
-// WalletList answers Cartage.WalletList.
-func (s Service) WalletList(ctx context.Context) ([]api.Balance, error) {
-	out := []api.Balance{}
-	for _, a := range s.n.parts.Wallet.List() {
-		b, err := s.balance(ctx, a)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, *b)
-	}
-	return out, nil
-}
-
-// faucet is a chain that gives money away.
-type faucet interface {
-	FaucetTo(ctx context.Context, to address.Address) error
-}
-
-// Faucet answers Cartage.Faucet.
-func (s Service) Faucet(ctx context.Context) (*api.Balance, error) {
-	if s.n.Payments == nil {
-		return nil, api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL.", "this node has no ledger")
-	}
-	f, ok := s.n.Payments.Chain().(faucet)
-	if !ok {
-		return nil, api.Errorf(api.CodeOther, "", "this chain has no faucet")
-	}
-	a, err := s.n.wallet()
-	if err != nil {
-		return nil, coded(err)
-	}
-	if err := f.FaucetTo(ctx, a); err != nil {
-		return nil, coded(err)
-	}
-	return s.balance(ctx, a)
-}
-
-// PayChannels answers Cartage.PayChannels.
-func (s Service) PayChannels(ctx context.Context) ([]api.PayChannel, error) {
-	out := []api.PayChannel{}
-	if s.n.Payments == nil {
-		return out, nil
-	}
-	list, err := s.n.Payments.List(ctx)
-	if err != nil {
-		return nil, coded(err)
-	}
-	for _, c := range list {
-		v := api.PayChannel{Channel: c.Channel.String(), Direction: "inbound", From: c.From.String(), To: c.To.String(), Deposit: c.Deposit.String(),
-			Vouchered: c.Vouchered.String(), Redeemed: c.Redeemed.String(), SettlingAt: int64(c.SettlingAt), Collected: c.Collected, Lanes: []api.Lane{}}
-		if c.Outbound {
-			v.Direction = "outbound"
-		}
-		for _, l := range c.Lanes {
-			v.Lanes = append(v.Lanes, api.Lane{Lane: l.Lane, Deal: l.Deal, Nonce: l.Nonce, Amount: l.Amount.String(), Bytes: l.Bytes})
-		}
-		sort.Slice(v.Lanes, func(i, j int) bool { return v.Lanes[i].Lane < v.Lanes[j].Lane })
-		out = append(out, v)
-	}
-	return out, nil
-}
-
-func (s Service) payCh(ctx context.Context, ch string, f func(context.Context, address.Address) error) error {
-	a, err := address.NewFromString(ch)
-	if err != nil {
-		return api.Errorf(api.CodeUsage, "Channels are listed by cartage paych list.", "%q is not an address: %w", ch, err)
-	}
-	if s.n.Payments == nil {
-		return api.Errorf(api.CodeFunds, "", "this node has no ledger")
-	}
-	return coded(f(ctx, a))
-}
-
-// SettlePayCh answers Cartage.SettlePayCh.
-func (s Service) SettlePayCh(ctx context.Context, ch string) error {
-	return s.payCh(ctx, ch, func(ctx context.Context, a address.Address) error { return s.n.Payments.Settle(ctx, a) })
-}
-
-// CollectPayCh answers Cartage.CollectPayCh.
-func (s Service) CollectPayCh(ctx context.Context, ch string) error {
-	return s.payCh(ctx, ch, func(ctx context.Context, a address.Address) error { return s.n.Payments.Collect(ctx, a) })
 }

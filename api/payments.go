@@ -1,0 +1,96 @@
+package api
+
+// Balance is the money of an address on the ledger.
+type Balance struct {
+	Address string `json:"address"`
+	Balance string `json:"balance"`
+	Default bool   `json:"default"`
+}
+
+// PayChannel is a payment channel.
+type PayChannel struct {
+	Channel    string `json:"channel"`
+	Direction  string `json:"direction"`
+	From       string `json:"from"`
+	To         string `json:"to"`
+	Deposit    string `json:"deposit"`
+	Vouchered  string `json:"vouchered"`
+	Redeemed   string `json:"redeemed"`
+	SettlingAt int64  `json:"settling_at"`
+	Collected  bool   `json:"collected"`
+	Lanes      []Lane `json:"lanes"`
+}
+
+// Lane is a lane of a payment channel.
+type Lane struct {
+	Lane   uint64 `json:"lane"`
+	Deal   string `json:"deal"`
+	Nonce  uint64 `json:"nonce"`
+	Amount string `json:"amount"`
+	Bytes  uint64 `json:"bytes"`
+}
+
+// Voucher is the best voucher of a lane.
+type Voucher struct {
+	Lane   uint64 `json:"lane"`
+	Nonce  uint64 `json:"nonce"`
+	Amount string `json:"amount"` // cumulative, in attoFIL
+	Deal   string `json:"deal"`
+	Text   string `json:"voucher"` // as Lotus reads it: base64url of its CBOR
+}
+
+// PayChPlan is what redeeming, settling and collecting a payment channel would do now.
+type PayChPlan struct {
+	Channel    string       `json:"channel"`
+	Redeem     []PlanRedeem `json:"redeem"`
+	Adds       string       `json:"adds"`
+	SettlingAt int64        `json:"settling_at"` // 0: nobody settles it
+	Epoch      int64        `json:"epoch"`       // now
+	Collected  bool         `json:"collected"`
+	ToPayee    string       `json:"to_payee"` // by collecting it, after that
+	ToPayer    string       `json:"to_payer"`
+}
+
+// PlanRedeem is a lane whose best voucher is worth redeeming.
+type PlanRedeem struct {
+	Lane uint64 `json:"lane"`
+	Adds string `json:"adds"`
+}
+
+// Earnings is what the node was paid, in attoFIL.
+type Earnings struct {
+	Owed       string       `json:"owed"` // for all deals
+	Vouchered  string       `json:"vouchered"`
+	Redeemed   string       `json:"redeemed"`
+	Redeemable string       `json:"redeemable"`
+	Epoch      int64        `json:"epoch"` // now; 0 when the chain is away
+	Days       []EarnedDay  `json:"days"`
+	Deals      []EarnedDeal `json:"deals"`
+	Claims     []Claim      `json:"claims"`
+}
+
+// EarnedDay is what a day (UTC) has brought.
+type EarnedDay struct {
+	Date      string `json:"date"`
+	Vouchered string `json:"vouchered"`
+	Redeemed  string `json:"redeemed"`
+}
+
+// EarnedDeal is what a deal has brought.
+type EarnedDeal struct {
+	Deal       string `json:"deal"`
+	Channel    string `json:"channel"`
+	Lane       uint64 `json:"lane"`
+	Owed       string `json:"owed"`
+	Vouchered  string `json:"vouchered"`
+	Redeemed   string `json:"redeemed"`
+	Redeemable string `json:"redeemable"`
+}
+
+// Claim is a payment channel that still owes something.
+type Claim struct {
+	Channel    string `json:"channel"`
+	From       string `json:"from"`
+	Redeemable string `json:"redeemable"`
+	Until      int64  `json:"until"` // epoch; 0: as long as nobody settles
+}

@@ -1,0 +1,231 @@
+package paych
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-datastore"
+
+	"github.com/cartage-dev/cartage/internal/wire"
+)
+
+// dayRecord is what one channel brought on one day (UTC): it is written in the batch of the voucher that it counts.
+type dayRecord struct {
+	Vouchered abi.TokenAmount
+	Redeemed  abi.TokenAmount
+}
+
+func (d *dayRecord) fields() []wire.Field {
+	return []wire.Field{wire.Amount("vouchered", &d.Vouchered), wire.Amount("redeemed", &d.Redeemed)}
+}
+
+// paidRecord is what was seen redeemed of a lane. A channel that is collected takes its lanes with it.
+type paidRecord struct {
+	Channel  address.Address
+	Lane     uint64
+	Redeemed abi.TokenAmount
+}
+
+func (r *paidRecord) fields() []wire.Field {
+	return []wire.Field{wire.Address("channel", &r.Channel), wire.Uint("lane", &r.Lane), wire.Amount("redeemed", &r.Redeemed)}
+}
+
+const (
+	dayPrefix  = "/i/day"
+	paidPrefix = "/i/paid"
+)
+
+func dayKey(date string, ch address.Address) datastore.Key {
+	return datastore.NewKey(dayPrefix + "/" + date + "/" + ch.String())
+}
+
+// today is the day book of a channel, as far as it is known.
+type today struct {
+	date string
+	rec  dayRecord
+}
+
+// day returns the day book of a channel for now. p.mu is held.
+func (m *Manager) day(ctx context.Context, p *payee) (today, error) {
+	date := time.Now().UTC().Format(time.DateOnly)
+	if p.today.date == date {
+		return p.today, nil
+	}
+	d := today{date, dayRecord{big.Zero(), big.Zero()}}
+	_, err := get(ctx, m.ds, dayKey(date, p.addr), &d.rec)
+	return d, err
+}
+
+// sawRedeemed books what the chain has paid since the last look.
+func (m *Manager) sawRedeemed(ctx context.Context, info *ChannelInfo) error {
+	m.mu.Lock()
+	p := m.inbound[info.Address]
+	m.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	b, err := m.ds.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	grown, paid := big.Zero(), map[uint64]abi.TokenAmount{}
+	for n, c := range info.Lanes {
+		before := p.paid[n]
+		if before.Nil() {
+			before = big.Zero()
+		}
+		if !c.Redeemed.GreaterThan(before) {
+			continue
+		}
+		grown, paid[n] = big.Add(grown, big.Sub(c.Redeemed, before)), c.Redeemed
+		r := &paidRecord{info.Address, n, c.Redeemed}
+		if err := put(ctx, b, laneKey("i/paid", info.Address, n), r); err != nil {
+			return err
+		}
+	}
+	if len(paid) == 0 {
+		return nil
+	}
+	d, err := m.day(ctx, p)
+	if err != nil {
+		return err
+	}
+	d.rec.Redeemed = big.Add(d.rec.Redeemed, grown)
+	if err := errors.Join(put(ctx, b, dayKey(d.date, p.addr), &d.rec), b.Commit(ctx)); err != nil {
+		return err
+	}
+	p.today = d
+	for n, a := range paid {
+		p.paid[n] = a
+	}
+	return nil
+}
+
+// Earned is what a deal has brought, in attoFIL.
+type Earned struct {
+	Deal       string
+	Channel    address.Address
+	Lane       uint64
+	Vouchered  abi.TokenAmount // of the deal
+	Redeemed   abi.TokenAmount // of it, what the chain has taken
+	Redeemable abi.TokenAmount // of it, what it would still take: nothing of a collected channel
+}
+
+// EarnedDay is what a day (UTC) has brought.
+type EarnedDay struct {
+	Date      string
+	Vouchered abi.TokenAmount
+	Redeemed  abi.TokenAmount
+}
+
+// Claim is what a channel still owes.
+type Claim struct {
+	Channel    address.Address
+	From       address.Address
+	Redeemable abi.TokenAmount
+	Until      abi.ChainEpoch // first epoch at which nothing is taken any more; 0: as long as nobody settles
+}
+
+// Earnings is what the node was paid.
+type Earnings struct {
+	Deals  []Earned
+	Days   []EarnedDay
+	Claims []Claim
+}
+
+// Earnings adds up what the node was paid: for each deal, for each day, and what can still be redeemed and until when. Of channels that
+// the chain cannot be asked about, what was last known.
+func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
+	out := &Earnings{}
+	days := map[string]*EarnedDay{}
+	err := eachKey(ctx, m.ds, dayPrefix, func(key string, d *dayRecord) error {
+		date, _, _ := strings.Cut(strings.TrimPrefix(key, dayPrefix+"/"), "/")
+		e := days[date]
+		if e == nil {
+			e = &EarnedDay{date, big.Zero(), big.Zero()}
+			days[date] = e
+		}
+		e.Vouchered, e.Redeemed = big.Add(e.Vouchered, d.Vouchered), big.Add(e.Redeemed, d.Redeemed)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range days {
+		out.Days = append(out.Days, *d)
+	}
+	slices.SortFunc(out.Days, func(a, b EarnedDay) int { return cmp.Compare(a.Date, b.Date) })
+	for _, p := range m.payees() {
+		if err := m.earned(ctx, p, out); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(out.Deals, func(a, b Earned) int {
+		return cmp.Or(cmp.Compare(a.Channel.String(), b.Channel.String()), cmp.Compare(a.Lane, b.Lane))
+	})
+	slices.SortFunc(out.Claims, func(a, b Claim) int { return big.Cmp(b.Redeemable, a.Redeemable) })
+	return out, nil
+}
+
+func (m *Manager) payees() []*payee {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]*payee, 0, len(m.inbound))
+	for _, p := range m.inbound {
+		out = append(out, p)
+	}
+	return out
+}
+
+// earned adds the deals of one channel.
+func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
+	info, err := m.state(ctx, p)
+	if errors.Is(err, ErrUnknownChannel) || info == nil {
+		info, err = nil, nil
+	}
+	if err != nil {
+		return err
+	}
+	if info != nil {
+		if err := m.sawRedeemed(ctx, info); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	over := info != nil && info.Collected
+	claim := Claim{Channel: p.addr, Redeemable: big.Zero()}
+	for n, l := range p.lanes {
+		if l.Voucher == nil {
+			continue
+		}
+		e := l.entry()
+		paid := p.paid[n]
+		if paid.Nil() {
+			paid = big.Zero()
+		}
+		redeemed := big.Max(big.Zero(), big.Sub(big.Min(paid, l.Amount), l.Base))
+		left := big.Sub(e.Credit, redeemed)
+		if over {
+			left = big.Zero()
+		}
+		out.Deals = append(out.Deals, Earned{l.Deal, p.addr, n, e.Credit, redeemed, left})
+		claim.Redeemable = big.Add(claim.Redeemable, left)
+	}
+	if claim.Redeemable.Sign() > 0 {
+		if info != nil {
+			claim.From, claim.Until = info.From, info.SettlingAt
+		}
+		out.Claims = append(out.Claims, claim)
+	}
+	return nil
+}
