@@ -231,10 +231,25 @@ func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainE
 		}
 	}
 	if epoch >= info.SettlingAt {
-		return m.Collect(ctx, ch)
+		var lost error
+		if left := m.left(info); left.Sign() > 0 {
+			lost = fmt.Errorf("%w: %s attoFIL, since epoch %d; a node that is paid must be on line at least once in each settle delay", ErrLost, left, info.SettlingAt)
+		}
+		return errors.Join(lost, m.Collect(ctx, ch))
 	}
 	if m.wallet.Has(info.To) {
 		return m.Redeem(ctx, ch)
 	}
 	return nil
+}
+
+// left is what the chain would still take of a channel that pays us.
+func (m *Manager) left(info *ChannelInfo) abi.TokenAmount {
+	sum := big.Zero()
+	if m.wallet.Has(info.To) {
+		for _, g := range m.known(info.Address).gains(info) {
+			sum = big.Add(sum, g.amount)
+		}
+	}
+	return sum
 }

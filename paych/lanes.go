@@ -12,12 +12,34 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
+// unspent is the lane that a deal was given on a channel and has not used yet, if there is one.
+func (m *Manager) unspent(ctx context.Context, p *payer, deal string) (*laneRecord, error) {
+	if deal == "" {
+		return nil, nil
+	}
+	var ref dealRef
+	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
+	if err != nil || !found || ref.Channel != p.address() {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.lanes[ref.Lane]; l != nil && l.Deal == deal && l.Nonce == 0 && !l.Closed {
+		return l, nil
+	}
+	return nil, nil
+}
+
 // AllocateLane returns a lane that was never used, for a deal whose funds were made available with GetOrCreate under the
-// same key. A deal that has none, because the process was started again since, reserves amount as far as it is free.
+// same key. A deal that has none, because the process was started again since, reserves amount as far as it is free. Asked again before
+// the first voucher it is the same lane.
 func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error) {
 	p, err := m.outbound(ch)
 	if err != nil {
 		return 0, err
+	}
+	if l, err := m.unspent(ctx, p, deal); err != nil || l != nil {
+		return m.enlarge(ctx, p, l, err)
 	}
 	lane := &laneRecord{Channel: ch, Deal: deal, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
@@ -41,6 +63,23 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 		p.mu.Unlock()
 	}
 	return lane.Lane, err
+}
+
+// enlarge adds what a deal was granted since to the lane that it has.
+func (m *Manager) enlarge(ctx context.Context, p *payer, l *laneRecord, err error) (uint64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return l.Lane, m.change(ctx, p, func() (*laneRecord, error) {
+		more, granted := p.drop(l.Deal)
+		if !granted {
+			return nil, nil
+		}
+		next := *p.lanes[l.Lane]
+		next.Reserved = big.Add(next.Reserved, more)
+		p.rec.Reserved = big.Add(p.rec.Reserved, more)
+		return &next, nil
+	})
 }
 
 // Unnamed is the start of the keys of requests that belong to no deal by name: their grants go to whoever allocates a lane

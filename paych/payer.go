@@ -54,6 +54,13 @@ type payer struct {
 	trouble  error     // why the result of the message in flight is not known yet
 }
 
+// address is that of the channel, once it is there.
+func (p *payer) address() address.Address {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rec.Address
+}
+
 // free is what a new deal can have without a further deposit; mu is held.
 func (p *payer) free() abi.TokenAmount {
 	f := big.Sub(big.Sub(p.rec.Amount, p.rec.Reserved), p.held)

@@ -35,7 +35,8 @@ type answer struct {
 
 // GetOrCreate makes amount more available for one deal between two addresses: from what is free on the open channel,
 // else by a deposit. There is one message in flight for a pair; requests that arrive meanwhile share the next one
-// (docs/protocol/payments.md 3.3). A caller whose ctx ends leaves the queue.
+// (docs/protocol/payments.md 3.3). A caller whose ctx ends leaves the queue. A deal that has a lane already, and may have forgotten it
+// in a crash, gets what that has reserved, and no second deposit.
 func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
 	from, err := m.chain.ResolveKey(ctx, from)
 	if err != nil {
@@ -55,6 +56,9 @@ func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return Ready{Channel: p.rec.Address}, nil
+	}
+	if l, err := m.unspent(ctx, p, deal); err != nil || l != nil && l.Reserved.GreaterThanEqual(amount) {
+		return Ready{Channel: p.address()}, err
 	}
 	r := &request{deal: deal, amount: amount, answer: make(chan answer, 1)}
 	if err := m.enqueue(p, r); err != nil {

@@ -54,6 +54,7 @@ var (
 	ErrWalletFunds         = errors.New("not enough funds in wallet")
 	ErrRefused             = errors.New("message refused by the chain")
 	ErrOverReservation     = errors.New("more than the deal has reserved")
+	ErrLost                = errors.New("vouchers were not redeemed before the channel was settled")
 	ErrNoKey               = errors.New("wallet has no key for the address")
 )
 

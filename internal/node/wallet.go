@@ -115,5 +115,8 @@ func (s Service) WalletDefault(ctx context.Context, addr string) (*api.Balance, 
 	if err := s.n.parts.Wallet.SetDefault(a); err != nil {
 		return nil, coded(err)
 	}
+	if s.n.Provider != nil {
+		s.n.Provider.SetAddress(a)
+	}
 	return s.balance(ctx, a)
 }

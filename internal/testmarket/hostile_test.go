@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,13 +139,13 @@ func TestHostileProvider(t *testing.T) {
 				return l.demand(rm.DealStatusFundsNeeded, int64(n)*20)
 			}
 		}, either, "", nil},
-		{"T56 demands more than is there", 0, func(l *liar) {
+		{"T56 S35 demands more than is there", 0, func(l *liar) {
 			l.sent = func(n uint64) (*rm.DealResponse, error) { return l.demand(rm.DealStatusFundsNeeded, 1<<60) }
 		}, either, "", nil}, // if it goes on for what is due, all is well
-		{"T57 asks for more unsealing money than agreed", 5, func(l *liar) {
+		{"T57 S36 asks for more unsealing money than agreed", 5, func(l *liar) {
 			l.accept = func(p *rm.DealProposal) (*rm.DealResponse, error) { return l.demand(rm.DealStatusFundsNeededUnseal, 6) }
 		}, rm.DealStatusErrored, "too much money requested", func(uint64, uint64) int64 { return 0 }},
-		{"T58 takes the unsealing money and sends nothing", 5, func(l *liar) {
+		{"T58 S37 takes the unsealing money and sends nothing", 5, func(l *liar) {
 			l.accept = func(p *rm.DealProposal) (*rm.DealResponse, error) { return l.demand(rm.DealStatusFundsNeededUnseal, 5) }
 			l.paid = func(*rm.DealPayment) (*rm.DealResponse, error) { return nil, nil }
 		}, rm.DealStatusErrored, "nothing happened", func(uint64, uint64) int64 { return 5 }},
@@ -201,7 +202,7 @@ func TestHostileProvider(t *testing.T) {
 				return &rm.DealResponse{ID: l.deal, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, dt.ErrPause
 			}
 		}, rm.DealStatusErrored, "", func(uint64, uint64) int64 { return 0 }},
-		{"T65 denies that it was paid", 0, func(l *liar) {
+		{"T65 S40 denies that it was paid", 0, func(l *liar) {
 			again := func() (*rm.DealResponse, error) { return l.demand(rm.DealStatusFundsNeeded, 5*1024*2) }
 			l.sent = func(n uint64) (*rm.DealResponse, error) {
 				if n < 4096 {
@@ -370,6 +371,45 @@ func TestHostileClient(t *testing.T) {
 		s, err := m.c.Client.GetDeal(id)
 		return err == nil && s.Status == rm.DealStatusRejected && strings.Contains(s.Message, "ended without payment")
 	}, 20*time.Second, 10*time.Millisecond)
+}
+
+// unfinished is a client's node that never signs the last voucher.
+type unfinished struct {
+	testmarket.Client
+	last *atomic.Int64
+}
+
+func (u unfinished) CreatePaymentVoucher(ctx context.Context, ch address.Address, amount abi.TokenAmount, lane uint64, tok shared.TipSetToken) (*paych.SignedVoucher, error) {
+	if amount.Int64() >= u.last.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return u.Client.CreatePaymentVoucher(ctx, ch, amount, lane, tok)
+}
+
+// TestScenario31 of payments.md 6: a client that pays up to the last boundary and never the rest leaves the provider short by no more
+// than the last interval and a block; the deal ends as a failure, and the peer is remembered.
+func TestScenario31(t *testing.T) {
+	const leaf = 1024
+	var last atomic.Int64
+	last.Store(1 << 60)
+	m := newPair(t, terms(2, 0, 4096, 0), 30, leaf, func(m *pair) {
+		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) {
+			c.Node = unfinished{testmarket.Client{SimulatedBank: m.bank}, &last}
+		}
+		m.p.Idle = 500 * time.Millisecond
+	})
+	last.Store(2 * int64(m.total))
+	id := m.retrieve()
+	key := rm.ProviderDealIdentifier{Receiver: m.c.Host.ID(), DealID: id}
+	require.Eventually(t, func() bool { return clientstates.IsFinal(m.p.Provider.ListDeals()[key].Status) }, 20*time.Second, 10*time.Millisecond)
+	d := m.p.Provider.ListDeals()[key]
+	require.Equal(t, rm.DealStatusErrored, d.Status, d.Message)
+	paid := d.FundsReceived.Int64() / 2
+	require.NotZero(t, paid)
+	require.EqualValues(t, m.total, d.TotalSent, "all of it was sent")
+	require.LessOrEqual(t, int64(d.TotalSent)-paid, int64(4096+leaf))
+	_ = m.c.Client.CancelDeal(id)
 }
 
 // TestM07Limit: a deal stops at the bytes that the caller wants at most, and pays for no more than came.

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/testnet"
 )
 
 // TestRefusals: what cannot work is said before anything is paid, with the exit code that scripts rely on.
@@ -42,5 +43,34 @@ func TestRefusals(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, channels)
 		})
+	}
+}
+
+// TestScenario44 of payments.md 6: the client pays the address of the offer that it took, whatever the provider's wallet says later, and the
+// offer shows it.
+func TestScenario44(t *testing.T) {
+	w := newWorld(t, 5<<19, paid)
+	require.NoError(t, w.client.Start(w.ctx, nil))
+	offers, err := w.client.API().Find(w.ctx, w.root, []string{w.provider.Address()})
+	require.NoError(t, err)
+	require.Len(t, offers, 1)
+	old, err := w.provider.API().WalletList(w.ctx)
+	require.NoError(t, err)
+	require.Equal(t, old[0].Address, offers[0].PaidTo)
+	other, err := w.provider.API().WalletNew(w.ctx, "secp256k1")
+	require.NoError(t, err)
+	_, err = w.provider.API().WalletDefault(w.ctx, other.Address)
+	require.NoError(t, err)
+	offers, err = w.client.API().Find(w.ctx, w.root, []string{w.provider.Address()})
+	require.NoError(t, err)
+	require.Equal(t, other.Address, offers[0].PaidTo)
+	r, err := w.client.Retrieve(w.ctx, w.request())
+	require.NoError(t, err)
+	w.check(t, r, 2, 0)
+	for _, p := range []*testnet.Peer{w.client, w.provider} {
+		list, err := p.API().PayChannels(w.ctx)
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		require.Equal(t, other.Address, list[0].To)
 	}
 }

@@ -14,17 +14,11 @@ import (
 	"github.com/filecoin-project/go-state-types/exitcode"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"golang.org/x/crypto/blake2b"
 
 	"github.com/cartage-dev/cartage/internal/store"
 	pay "github.com/cartage-dev/cartage/paych"
 )
-
-func TestMain(m *testing.M) {
-	// A library of a library starts this one when it is loaded.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"))
-}
 
 // bench is a ledger on a manual clock, with two funded accounts. Epochs are seconds.
 type bench struct {
@@ -244,8 +238,8 @@ func TestSettleAndCollect(t *testing.T) {
 	require.True(t, a.Conserved)
 }
 
-// TestRefusedTransactions: scenarios 58 and 59: nothing is applied and no seq is used.
-func TestRefusedTransactions(t *testing.T) {
+// TestScenario58RefusedTransactions: scenarios 58 and 59: nothing is applied and no seq is used.
+func TestScenario58RefusedTransactions(t *testing.T) {
 	b := newBench(t)
 	intent := uuid.New()
 	for name, tc := range map[string]struct {
@@ -301,8 +295,8 @@ func TestRefusedTransactions(t *testing.T) {
 	})
 }
 
-// TestFaucet: scenario 59.
-func TestFaucet(t *testing.T) {
+// TestScenario59Faucet: scenario 59.
+func TestScenario59Faucet(t *testing.T) {
 	b := newBench(t)
 	_, err := b.Faucet(t.Context(), b.payer.Address)
 	require.ErrorIs(t, err, ErrFaucet)
@@ -320,9 +314,9 @@ func TestFaucet(t *testing.T) {
 	require.ErrorContains(t, err, "--dev")
 }
 
-// TestClock: invariant I7 and scenario 60: the epoch stands when the clock goes back, also over a restart; when it jumps ahead nothing is
+// TestScenario60Clock: invariant I7 and scenario 60: the epoch stands when the clock goes back, also over a restart; when it jumps ahead nothing is
 // taken until the operator confirms it.
-func TestClock(t *testing.T) {
+func TestScenario60Clock(t *testing.T) {
 	home := t.TempDir()
 	require.NoError(t, Init(home, Options{Epoch: time.Second, SettleDelay: 10, Dev: true}))
 	at := time.Now().Round(0).Add(time.Second)
@@ -377,8 +371,8 @@ func TestClock(t *testing.T) {
 	require.GreaterOrEqual(t, epoch(l), before+8*24*3600)
 }
 
-// TestReadOnly: scenario 62: after a write that failed nothing more is taken; what was answered before is there after a restart.
-func TestReadOnly(t *testing.T) {
+// TestScenario62ReadOnly: scenario 62: after a write that failed nothing more is taken; what was answered before is there after a restart.
+func TestScenario62ReadOnly(t *testing.T) {
 	b := newBench(t)
 	require.Zero(t, b.redeem(b.voucher(1, 1, 10), nil).ExitCode)
 	failing := errors.New("no space left on device")
@@ -395,8 +389,8 @@ func TestReadOnly(t *testing.T) {
 	require.NoError(t, again.Verify())
 }
 
-// TestOneProcess: scenario 61: the store is opened once.
-func TestOneProcess(t *testing.T) {
+// TestScenario61OneProcess: scenario 61: the store is opened once.
+func TestScenario61OneProcess(t *testing.T) {
 	b := newBench(t)
 	home := b.home
 	_, err := Open(t.Context(), home)

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestVerify: scenario 61: whatever is edited is found, with its place.
-func TestVerify(t *testing.T) {
+// TestScenario61Verify: scenario 61: whatever is edited is found, with its place.
+func TestScenario61Verify(t *testing.T) {
 	first := func(prefix string) func(b *bench) []byte {
 		return func(b *bench) (key []byte) {
 			require.NoError(b.t, b.kv.Scan([]byte(prefix), func(k, _ []byte) bool {

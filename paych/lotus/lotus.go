@@ -216,6 +216,9 @@ func (c *Chain) ResolveKey(ctx context.Context, a address.Address) (address.Addr
 	if err != nil {
 		return address.Undef, fmt.Errorf("key of %s: %w", a, err)
 	}
+	if p := k.Protocol(); p != address.SECP256K1 && p != address.BLS { // what such an account signs, nobody can redeem (payments spec 1.5)
+		return address.Undef, fmt.Errorf("%w: %s is the account %s, which has no key that vouchers are signed with (f1 or f3)", pay.ErrBadSignature, a, k)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.keys[a] = k // an account has one key for ever

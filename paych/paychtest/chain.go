@@ -38,13 +38,14 @@ type channel struct {
 type state struct {
 	balances map[address.Address]big.Int // by id
 	channels map[address.Address]*channel
-	next     uint64 // id
+	made     map[address.Address]address.Address // robust to id of all channels that ever were; shared, copied before a change
+	next     uint64                              // id
 	nonces   map[address.Address]uint64
 	receipts map[cid.Cid]lotus.MsgLookup // of messages in this tipset
 }
 
 func (s *state) child() *state {
-	return &state{maps.Clone(s.balances), maps.Clone(s.channels), s.next, maps.Clone(s.nonces), map[cid.Cid]lotus.MsgLookup{}}
+	return &state{maps.Clone(s.balances), maps.Clone(s.channels), s.made, s.next, maps.Clone(s.nonces), map[cid.Cid]lotus.MsgLookup{}}
 }
 
 // pending is a message in the pool.
@@ -73,7 +74,7 @@ func (n *SimulatedLotus) at(key []cid.Cid) (*state, error) {
 	if len(key) == 0 {
 		return n.states[len(n.states)-1], nil
 	}
-	for h := range n.states {
+	for h := len(n.states) - 1; h >= 0; h-- { // mostly one of the last
 		if k := n.tipset(abi.ChainEpoch(h)); len(key) == 1 && k[0].Equals(key[0]) {
 			return n.states[h], nil
 		}
@@ -133,7 +134,7 @@ func (n *SimulatedLotus) apply(s *state, m lotus.Message, h abi.ChainEpoch) lotu
 	trial.balances[from] = big.Sub(trial.balances[from], m.Value)
 	ret, code := n.call(trial, from, m, h)
 	if code == exitcode.Ok {
-		s.balances, s.channels, s.next = trial.balances, trial.channels, trial.next
+		s.balances, s.channels, s.made, s.next = trial.balances, trial.channels, trial.made, trial.next
 	}
 	return lotus.Receipt{ExitCode: code, Return: ret, GasUsed: 9}
 }
@@ -204,7 +205,8 @@ func (n *SimulatedLotus) exec(s *state, from address.Address, m lotus.Message) (
 	robust, _ := address.NewActorAddress(binary.BigEndian.AppendUint64([]byte("channel"), s.next<<16|s.nonces[from]))
 	s.next++
 	s.channels[robust] = &channel{id: id, robust: robust, from: from, to: to, balance: m.Value, toSend: big.Zero(), lanes: map[uint64]paych.LaneState{}}
-	n.made[robust] = id
+	s.made = maps.Clone(s.made)
+	s.made[robust] = id
 	ret, err := wire.Encode(&initactor.ExecReturn{IDAddress: id, RobustAddress: robust})
 	if err != nil {
 		return nil, exitcode.ErrSerialization

@@ -54,7 +54,6 @@ type SimulatedLotus struct {
 	pool     []pending
 	sent     map[string]pending // by uuid
 	ids      map[address.Address]address.Address
-	made     map[address.Address]address.Address // robust to id of channels, for ever
 	wallet   map[address.Address]bool
 	objects  map[cid.Cid][]byte
 	code     cid.Cid
@@ -68,8 +67,8 @@ type SimulatedLotus struct {
 // NewSimulatedLotus starts a node. Close ends it.
 func NewSimulatedLotus() *SimulatedLotus {
 	n := &SimulatedLotus{
-		states: []*state{{balances: map[address.Address]big.Int{}, channels: map[address.Address]*channel{}, next: 1000, nonces: map[address.Address]uint64{}}},
-		forks:  map[abi.ChainEpoch]int{}, sent: map[string]pending{}, ids: map[address.Address]address.Address{}, made: map[address.Address]address.Address{},
+		states: []*state{{balances: map[address.Address]big.Int{}, channels: map[address.Address]*channel{}, made: map[address.Address]address.Address{}, next: 1000, nonces: map[address.Address]uint64{}}},
+		forks:  map[abi.ChainEpoch]int{}, sent: map[string]pending{}, ids: map[address.Address]address.Address{},
 		wallet: map[address.Address]bool{}, objects: map[cid.Cid][]byte{}, code: hashed(cid.Raw, []byte("payment channel actor")), faults: map[string][]Fault{},
 	}
 	n.news = sync.NewCond(&n.mu)

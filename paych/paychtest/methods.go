@@ -75,10 +75,14 @@ func (m *methods) StateAccountKey(_ context.Context, a address.Address, _ []cid.
 }
 
 // StateLookupID answers Filecoin.StateLookupID.
-func (m *methods) StateLookupID(_ context.Context, a address.Address, _ []cid.Cid) (address.Address, error) {
+func (m *methods) StateLookupID(_ context.Context, a address.Address, at []cid.Cid) (address.Address, error) {
 	m.n.mu.Lock()
 	defer m.n.mu.Unlock()
-	if id, ok := m.n.made[a]; ok {
+	s, err := m.n.at(at)
+	if err != nil {
+		return address.Undef, err
+	}
+	if id, ok := s.made[a]; ok {
 		return id, nil
 	}
 	if id, ok := m.n.ids[a]; ok {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -74,11 +75,12 @@ type DealDecider func(ctx context.Context, state rm.ProviderDealState) (accept b
 
 // Provider implements retrievalmarket.RetrievalProvider.
 type Provider struct {
-	cfg   ProviderConfig
-	table *fsm.Table[rm.ProviderDealState]
-	store deals[rm.ProviderDealState, *rm.ProviderDealState]
-	subs  subscribers[rm.ProviderEvent, rm.ProviderDealState]
-	ready *shared.ReadyManager
+	cfg    ProviderConfig
+	paidTo atomic.Pointer[address.Address]
+	table  *fsm.Table[rm.ProviderDealState]
+	store  deals[rm.ProviderDealState, *rm.ProviderDealState]
+	subs   subscribers[rm.ProviderEvent, rm.ProviderDealState]
+	ready  *shared.ReadyManager
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -134,6 +136,7 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 	}
 	p := &Provider{cfg: cfg, table: t, store: deals[rm.ProviderDealState, *rm.ProviderDealState]{cfg.Store, func(d *rm.ProviderDealState) { d.LegacyProtocol = true }}, ready: shared.NewReadyManager(),
 		deals: map[rm.ProviderDealIdentifier]*providerDeal{}, byChan: map[dt.ChannelID]*providerDeal{}}
+	p.SetAddress(cfg.Address)
 	if p.cfg.MaxDealsPerPeer == 0 {
 		p.cfg.MaxDealsPerPeer = 1024
 	}

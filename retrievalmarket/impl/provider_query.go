@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -36,13 +37,16 @@ func priced(amounts ...abi.TokenAmount) bool {
 	return false
 }
 
+// SetAddress changes where the offers from now on want to be paid.
+func (p *Provider) SetAddress(to address.Address) { p.paidTo.Store(&to) }
+
 // queryWork bounds what one query may ask of the node.
 const queryWork = 5 * time.Second
 
 func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.QueryResponse {
-	ask := p.GetAsk()
+	ask, to := p.GetAsk(), *p.paidTo.Load()
 	r := rm.QueryResponse{
-		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: p.cfg.Address,
+		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: to,
 		MinPricePerByte: ask.PricePerByte, MaxPaymentInterval: ask.PaymentInterval, MaxPaymentIntervalIncrease: ask.PaymentIntervalIncrease,
 		UnsealPrice: ask.UnsealPrice,
 	}
@@ -55,9 +59,9 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 		r.Status, r.Message = rm.QueryResponseError, errFreeOnly
 		return r
 	}
-	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, p.cfg.Address, tok)
+	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, to, tok)
 	if err == nil && worker.Empty() {
-		worker = p.cfg.Address
+		worker = to
 	}
 	if err != nil {
 		r.Status, r.Message = rm.QueryResponseError, "failed to look up payment address: "+err.Error()

@@ -20,6 +20,7 @@ import (
 	pay "github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -37,6 +38,9 @@ func TestValidation(t *testing.T) {
 		"M-03 no interval":         {func(p *rm.DealProposal) { p.PaymentInterval = 0 }, rm.DealStatusRejected, "Payment interval too small"},
 		"M-03 tiny interval":       {func(p *rm.DealProposal) { p.PaymentInterval = 64<<10 - 1 }, rm.DealStatusRejected, "Payment interval too small"},
 		"M-03 huge interval":       {func(p *rm.DealProposal) { p.PaymentInterval = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
+		"S34 interval 2^63":        {func(p *rm.DealProposal) { p.PaymentInterval = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
+		"S34 increase 2^63":        {func(p *rm.DealProposal) { p.PaymentIntervalIncrease = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
+		"S34 price 0, ask above 0": {func(p *rm.DealProposal) { p.PricePerByte = big.Zero() }, rm.DealStatusRejected, "Price per byte too low"},
 		"price too low":            {func(p *rm.DealProposal) { p.PricePerByte = big.NewInt(1) }, rm.DealStatusRejected, "Price per byte too low"},
 		"interval too large":       {func(p *rm.DealProposal) { p.PaymentInterval = 1<<20 + 1 }, rm.DealStatusRejected, "Payment interval too large"},
 		"increase too large":       {func(p *rm.DealProposal) { p.PaymentIntervalIncrease = 1<<20 + 1 }, rm.DealStatusRejected, "Payment interval increase too large"},
@@ -157,6 +161,32 @@ func TestM33Credit(t *testing.T) {
 
 // TestM05PartialPayment: too little is kept and the rest is asked for.
 func TestM05PartialPayment(t *testing.T) {
+	t.Run("all of the money is missing", func(t *testing.T) { partialPayment(t) })
+	t.Run("S32 one unit less each time", func(t *testing.T) {
+		m := newMarket(t)
+		started(t, m)
+		total, granted := int64(10), uint64(1<<20)
+		for range 3 {
+			m.manager.queued = granted
+			_, _, err := m.hub.OnPullDataSent(channel(1), granted)
+			require.ErrorIs(t, err, dt.ErrPause)
+			total += 2<<20 - 1
+			_, _ = m.pay(1, total)
+			limit, limited := m.hub.Limit(channel(1))
+			require.True(t, limited)
+			state := m.deal(1)
+			paid := uint64(total-10) / 2
+			require.Eventually(t, func() bool {
+				state = m.deal(1)
+				return providerstates.Terms(&state).PaidBytes(state.FundsReceived) == paid
+			}, waitFor, tick)
+			require.LessOrEqual(t, limit-paid, state.PaymentInterval+2*state.PaymentIntervalIncrease, "what is missing is not granted")
+			granted = limit
+		}
+	})
+}
+
+func partialPayment(t *testing.T) {
 	m := newMarket(t)
 	started(t, m)
 	m.manager.queued = 1 << 20

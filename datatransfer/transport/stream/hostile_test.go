@@ -146,7 +146,7 @@ func TestHostileSender(t *testing.T) {
 		"the right block out of order": {func(w *scene) []byte {
 			return stream.BlocksFrame(append(w.section(0), w.section(2)...))
 		}, "another block than the one that follows", 1, false},
-		"a block twice": {func(w *scene) []byte {
+		"S39 a block twice": {func(w *scene) []byte {
 			return stream.BlocksFrame(append(w.section(0), w.section(0)...))
 		}, "another block than the one that follows", 1, false},
 		"one block more": {func(w *scene) []byte {
