@@ -1,6 +1,7 @@
 package paych_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -118,4 +119,41 @@ func TestDealHasOneLane(t *testing.T) {
 	payee.reopen()
 	_, err = payee.take("d", payer.pay("y", ch, b, 60))
 	require.ErrorIs(t, err, cpaych.ErrLaneBound)
+}
+
+// TestChainAway: while the chain is away for an hour the deals on a channel that was seen go on, within its deposit; nothing new is begun,
+// and what was waiting is done when it is back.
+func TestChainAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chain, payer, payee := two(t)
+		chain.depth = 5
+		ch, lane := payer.fund("d", payee.addr, 100)
+		chain.set(func() { chain.epoch += 5 })
+		payee.mustTake("d", payer.pay("d", ch, lane, 10), 10)
+		gone := errors.New("connection refused")
+		chain.set(func() { chain.away = gone })
+		for minute := range int64(60) {
+			time.Sleep(time.Minute)
+			payee.mustTake("d", payer.pay("d", ch, lane, 11+minute), 1)
+			require.ErrorIs(t, payee.Tend(t.Context()), gone)
+		}
+		_, err := payee.take("d", payer.resign(paych.SignedVoucher{ChannelAddr: ch, Lane: lane, Nonce: 99, Amount: big.NewInt(101), Merges: []paych.Merge{}}))
+		require.ErrorIs(t, err, cpaych.ErrInsufficientChannel, "more than the deposit that was seen")
+		_, err = payee.take("new", payer.resign(paych.SignedVoucher{ChannelAddr: payee.otherChannel(), Lane: 0, Nonce: 1, Amount: big.NewInt(1), Merges: []paych.Merge{}}))
+		require.ErrorIs(t, err, gone, "of a channel that was never seen nothing is known")
+		require.False(t, cpaych.IsVoucherFault(err))
+		e, err := payee.Earnings(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 70, e.Claims[0].Redeemable.Int64())
+		chain.set(func() { chain.away = nil })
+		require.NoError(t, payee.Settle(t.Context(), ch))
+		require.EqualValues(t, 70, chain.channels[ch].ToSend.Int64())
+	})
+}
+
+// otherChannel is the address of a channel that nobody has seen.
+func (s *side) otherChannel() address.Address {
+	a, err := address.NewActorAddress([]byte("never seen"))
+	require.NoError(s.t, err)
+	return a
 }

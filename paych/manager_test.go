@@ -175,8 +175,8 @@ func TestSumOfLanes(t *testing.T) {
 	require.Equal(t, f, again)
 }
 
-// TestSameAmountAgain: scenario 40 and D8: asking again for what was signed is the same voucher.
-func TestSameAmountAgain(t *testing.T) {
+// TestT06SameAmountAgain: scenario 40 and D8: asking again for what was signed is the same voucher.
+func TestT06SameAmountAgain(t *testing.T) {
 	_, payer, payee := two(t)
 	ch, lane := payer.fund("d", payee.addr, 1000)
 	v := payer.pay("d", ch, lane, 50)

@@ -76,6 +76,18 @@ func newPayee(ch address.Address) *payee {
 	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero(), paid: map[uint64]abi.TokenAmount{}, pace: rate.NewLimiter(voucherRate, 2*voucherRate)}
 }
 
+// remember keeps the owner of a channel that has paid, with what is known of it.
+func (m *Manager) remember(p *payee) *payee {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known := m.inbound[p.addr]; known != nil {
+		return known
+	}
+	p.pace = rate.NewLimiter(voucherRate, 2*voucherRate)
+	m.inbound[p.addr] = p
+	return p
+}
+
 func (m *Manager) payee(ch address.Address) *payee {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -149,11 +161,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	if err := VerifyVoucher(v, info.From); err != nil {
 		return zero, err
 	}
-	// Only now is it remembered: addresses that somebody made up cost nothing.
-	p = m.payee(ch)
-	if _, err := m.state(ctx, p); err != nil {
-		return zero, err
-	}
+	p = m.remember(p) // only now: addresses that somebody made up cost nothing
 	grown, err := m.bind(ctx, p, info, deal, v, expected, covers)
 	if errors.Is(err, ErrInsufficientChannel) {
 		// A top-up may be there already.

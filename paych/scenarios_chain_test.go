@@ -28,8 +28,8 @@ func chainScenarios() []scenario {
 			_, err = w.payer.chain.ResolveKey(w.t.Context(), f4)
 			require.ErrorIs(w.t, err, cpaych.ErrBadSignature)
 		}},
-		{24, "R", "channel that is not deep enough, then gone", shallowChannel},
-		{27, "LR", "payer settles in the middle", func(w *world) {
+		{24, "R", "T21 channel that is not deep enough, then gone", shallowChannel},
+		{27, "LR", "T20 payer settles in the middle", func(w *world) {
 			ch, lane := w.deal()
 			settle(w, w.payer, ch)
 			require.Eventually(w.t, func() bool {
@@ -48,8 +48,8 @@ func chainScenarios() []scenario {
 			require.EqualValues(w.t, 150, w.info(ch).ToSend.Int64())
 			w.ends(ch, 150)
 		}},
-		{29, "LR", "settled while the payee is off line, not for too long", func(w *world) { w.offLine(settleDelay-20, 100) }},
-		{29, "LR", "settled while the payee is off line, for too long", func(w *world) { w.offLine(settleDelay+20, 0) }},
+		{29, "LR", "T20 settled while the payee is off line, not for too long", func(w *world) { w.offLine(settleDelay-20, 100) }},
+		{29, "LR", "T20 settled while the payee is off line, for too long", func(w *world) { w.offLine(settleDelay+20, 0) }},
 		{30, "L", "collect too early, and in time", func(w *world) {
 			ch, _ := w.deal()
 			settle(w, w.payer, ch)
@@ -69,13 +69,19 @@ func chainScenarios() []scenario {
 			}
 			require.EqualValues(w.t, 300, w.info(ch).ToSend.Int64())
 		}},
-		{42, "LR", "an old voucher first, then the best", func(w *world) {
+		{42, "LR", "T67 an old voucher first, then the best", func(w *world) {
 			ch, lane := w.deal()
 			for _, amount := range []int64{50, 150} {
 				require.Zero(w.t, w.redeem(w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Nonce, v.Amount = uint64(amount), big.NewInt(amount) }), nil).ExitCode)
 				require.EqualValues(w.t, amount, w.info(ch).ToSend.Int64())
 			}
+			forged := w.payee.resign(*w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Nonce, v.Amount = 999, big.NewInt(900) }))
+			w.chainRefuses(forged, nil, cpaych.ErrBadSignature)
+			f, err := w.payer.Available(w.t.Context(), ch)
+			require.NoError(w.t, err)
+			require.LessOrEqual(w.t, w.info(ch).ToSend.Int64(), max(f.Promised.Int64(), 150), "the chain has no more than was signed")
 		}},
+		{24, "R", "T21 redeem taken back, at every depth", redeemTakenBack},
 		{43, "LR", "payee settles after the first voucher", func(w *world) {
 			ch, lane := w.deal()
 			require.NoError(w.t, w.payee.Settle(w.t.Context(), ch))
@@ -203,6 +209,26 @@ func shallowChannel(w *world) {
 	b, err := payee.Best(w.t.Context(), true, "d")
 	require.NoError(w.t, err)
 	require.Nil(w.t, b)
+}
+
+// redeemTakenBack: reorganisations of depth 1 to 20 right after a redeem: it is on the chain again in the end, once.
+func redeemTakenBack(w *world) {
+	ch, lane := w.deal()
+	amount := int64(100)
+	for depth := 1; depth <= 20; depth++ {
+		amount += 10
+		w.payee.mustTake("d", w.payer.pay("d", ch, lane, amount), 10)
+		require.NoError(w.t, w.payee.Redeem(w.t.Context(), ch))
+		w.node.Reorganise(depth, depth%2 == 0)
+		require.Eventually(w.t, func() bool {
+			if err := w.payee.Redeem(w.t.Context(), ch); err != nil {
+				return false // the channel itself is being mined again
+			}
+			i, err := w.payee.chain.Channel(w.t.Context(), ch)
+			return err == nil && i.ToSend.Int64() == amount
+		}, 10*time.Second, time.Millisecond, "depth %d", depth)
+	}
+	require.EqualValues(w.t, 1000, w.info(ch).Balance.Int64())
 }
 
 // reopenClosed leaves a side open for its cleanup over a chain that is gone by then.

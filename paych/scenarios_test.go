@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -219,29 +220,41 @@ func allScenarios() []scenario {
 	return append(append(voucherScenarios(), chainScenarios()...), raceScenarios()...)
 }
 
-// TestAllRows: each of the 62 rows has a test whose name carries its number, here or where its subject is.
+// TestAllRows: each of the 62 rows has a test whose name carries its number, here or where its subject is; and so has each threat of a
+// payer or a provider (T01 to T28, T50 to T68 of the threats).
 func TestAllRows(t *testing.T) {
-	have := map[int]bool{}
+	rows, threats := map[int]bool{}, map[int]bool{}
 	for _, s := range allScenarios() {
-		have[s.n] = true
+		rows[s.n] = true
 	}
-	number := regexp.MustCompile(`(?:func TestScenario|"[^"\n]*\bS)(\d\d)`)
+	named(t, rows, regexp.MustCompile(`(?:\bS|Scenario)(\d\d)`))
+	named(t, threats, regexp.MustCompile(`T(\d\d)`))
+	for n := 1; n <= 62; n++ {
+		require.True(t, rows[n], "row %d of payments.md 6 has no test", n)
+	}
+	for n := 1; n <= 68; n++ {
+		require.True(t, threats[n] || n > 28 && n < 50, "threat T%02d has no test", n)
+	}
+}
+
+// named adds the numbers that the names of tests and their rows carry, in the whole repository.
+func named(t *testing.T, have map[int]bool, number *regexp.Regexp) {
+	t.Helper()
+	name := regexp.MustCompile(`func Test\w+\(|"[STM]-?\d\d [^"\n]*"`)
 	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		for _, m := range number.FindAllStringSubmatch(string(data), -1) {
-			n := 0
-			_, _ = fmt.Sscanf(m[1], "%d", &n)
-			have[n] = true
+		for _, n := range name.FindAll(data, -1) {
+			for _, m := range number.FindAllSubmatch(n, -1) {
+				i, _ := strconv.Atoi(string(m[1]))
+				have[i] = true
+			}
 		}
 		return err
 	})
 	require.NoError(t, err)
-	for n := 1; n <= 62; n++ {
-		require.True(t, have[n], "row %d of payments.md 6 has no test", n)
-	}
 }
 
 // none is a nonce that no lane of a test reaches.

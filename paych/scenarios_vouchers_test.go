@@ -1,6 +1,7 @@
 package paych_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -49,12 +50,18 @@ func voucherScenarios() []scenario {
 			w.refuses(v, cpaych.ErrBadSignature)
 			w.chainRefuses(v, nil, cpaych.ErrBadSignature)
 		}},
-		{3, "M", "type of another signature", signature(func(s *crypto.Signature) { s.Type = crypto.SigTypeBLS })},
+		{2, "ML", "T19 signed by the payee", func(w *world) {
+			ch, lane := w.deal()
+			v := w.payee.resign(*w.voucher(ch, lane, nil))
+			w.refuses(v, cpaych.ErrBadSignature)
+			w.chainRefuses(v, nil, cpaych.ErrBadSignature)
+		}},
+		{3, "M", "T18 type of another signature", signature(func(s *crypto.Signature) { s.Type = crypto.SigTypeBLS })},
 		{3, "M", "type of no signature", signature(func(s *crypto.Signature) { s.Type = 9 })},
 		{4, "M", "recovery byte 4", signature(func(s *crypto.Signature) { s.Data[64] = 4 })},
 		{4, "M", "recovery byte 27", signature(func(s *crypto.Signature) { s.Data[64] += 27 })},
 		{4, "M", "recovery byte 255", signature(func(s *crypto.Signature) { s.Data[64] = 255 })},
-		{4, "M", "64 bytes", signature(func(s *crypto.Signature) { s.Data = s.Data[:64] })},
+		{4, "M", "T18 64 bytes", signature(func(s *crypto.Signature) { s.Data = s.Data[:64] })},
 		{4, "M", "66 bytes", signature(func(s *crypto.Signature) { s.Data = append(s.Data, 0) })},
 		{5, "ML", "no signature", func(w *world) {
 			ch, lane := w.deal()
@@ -64,8 +71,8 @@ func voucherScenarios() []scenario {
 			w.chainRefuses(v, nil, cpaych.ErrNoSignature)
 		}},
 		{6, "M", "high-S twin", highS},
-		{7, "M", "one voucher in two deals at once", twoDeals},
-		{8, "M", "voucher of an older deal", func(w *world) {
+		{7, "M", "T12 T48 one voucher in two deals at once", twoDeals},
+		{8, "M", "T05 voucher of an older deal", func(w *world) {
 			ch, lane := w.deal()
 			old := w.payer.pay("d", ch, lane, 200)
 			w.payee.mustTake("d", old, 100)
@@ -73,13 +80,13 @@ func voucherScenarios() []scenario {
 			require.ErrorIs(w.t, err, cpaych.ErrLaneBound)
 			require.Zero(w.t, grown)
 		}},
-		{9, "M", "intercepted by another peer", func(w *world) {
+		{9, "M", "T09 intercepted by another peer", func(w *world) {
 			ch, lane := w.deal()
 			w.payee.mustTake("d", w.payer.pay("d", ch, lane, 200), 100)
 			_, err := w.payee.take("other peer/1", w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Nonce, v.Amount = 4, big.NewInt(300) }))
 			require.ErrorIs(w.t, err, cpaych.ErrLaneBound)
 		}},
-		{10, "ML", "lower nonce, higher amount", func(w *world) {
+		{10, "ML", "T05 lower nonce, higher amount", func(w *world) {
 			ch, lane := w.deal()
 			v := w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Nonce = 1 })
 			w.refuses(v, cpaych.ErrStaleNonce)
@@ -87,7 +94,7 @@ func voucherScenarios() []scenario {
 			w.chainRefuses(v, nil, cpaych.ErrStaleNonce)
 		}},
 		{11, "M", "higher nonce, equal amount", field(cpaych.ErrAmountNotIncreasing, nil, func(v *paych.SignedVoucher) { v.Amount = big.NewInt(100) })},
-		{11, "M", "higher nonce, lower amount", func(w *world) {
+		{11, "M", "T08 higher nonce, lower amount", func(w *world) {
 			ch, lane := w.deal()
 			w.refuses(w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Amount = big.NewInt(99) }), cpaych.ErrAmountNotIncreasing)
 			require.NoError(w.t, w.payee.Redeem(w.t.Context(), ch))
@@ -95,7 +102,7 @@ func voucherScenarios() []scenario {
 		}},
 		{12, "M", "amount 0", field(cpaych.ErrAmount, nil, func(v *paych.SignedVoucher) { v.Amount = big.Zero() })},
 		{12, "M", "amount below 0", field(cpaych.ErrAmount, nil, func(v *paych.SignedVoucher) { v.Amount = big.NewInt(-5) })},
-		{12, "M", "amount of 129 bytes or with zeros before it", badAmounts},
+		{12, "M", "T16 amount of 129 bytes or with zeros before it", badAmounts},
 		{13, "M", "what does not decode", doesNotDecode},
 		{14, "MLR", "lane 2^63", field(cpaych.ErrLaneLimit, cpaych.ErrLaneLimit, func(v *paych.SignedVoucher) { v.Lane = 1 << 63 })},
 		{14, "MLR", "lane 2^64-1", func(w *world) {
@@ -104,11 +111,11 @@ func voucherScenarios() []scenario {
 			require.EqualValues(w.t, 1, next, "the next lane has not overflowed")
 		}},
 		{15, "ML", "minimum settle height", minSettle},
-		{16, "ML", "time locks", timeLocks},
-		{17, "ML", "secret withheld", secret},
-		{18, "ML", "extra", field(cpaych.ErrLocked, cpaych.ErrExtraUnsupported, func(v *paych.SignedVoucher) { v.Extra = &paych.ModVerifyParams{Actor: v.ChannelAddr} })},
-		{19, "ML", "merges", merges},
-		{20, "M", "another channel of the pair, or the ID form", func(w *world) {
+		{16, "ML", "T13 time locks", timeLocks},
+		{17, "ML", "T13 secret withheld", secret},
+		{18, "ML", "T15 extra", field(cpaych.ErrLocked, cpaych.ErrExtraUnsupported, func(v *paych.SignedVoucher) { v.Extra = &paych.ModVerifyParams{Actor: v.ChannelAddr} })},
+		{19, "ML", "T14 merges", merges},
+		{20, "M", "T10 another channel of the pair, or the ID form", func(w *world) {
 			ch, lane := w.deal()
 			other, err := address.NewActorAddress([]byte("other"))
 			require.NoError(w.t, err)
@@ -121,7 +128,7 @@ func voucherScenarios() []scenario {
 				w.refuses(w.voucher(a, lane, nil), map[bool]error{true: cpaych.ErrUnknownChannel, false: cpaych.ErrWrongChannel}[a == other])
 			}
 		}},
-		{21, "MLR", "channel that pays somebody else", func(w *world) {
+		{21, "MLR", "T11 channel that pays somebody else", func(w *world) {
 			ch, lane := w.deal()
 			third := w.more()
 			_, err := third.take("d", w.voucher(ch, lane, nil))
@@ -142,7 +149,7 @@ func voucherScenarios() []scenario {
 			w.payee.reopen()
 			w.refuses(w.voucher(ch, lane, nil), cpaych.ErrBadSignature)
 		}},
-		{25, "MLR", "more than the deposit, alone and in sum", func(w *world) {
+		{25, "MLR", "T22 more than the deposit, alone and in sum", func(w *world) {
 			ch, lane := w.deal()
 			v := w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Amount = big.NewInt(1001) })
 			w.refuses(v, cpaych.ErrInsufficientChannel)
@@ -165,6 +172,7 @@ func voucherScenarios() []scenario {
 			require.ErrorIs(w.t, err, cpaych.ErrInsufficientChannel)
 			require.ErrorContains(w.t, err, "short by 1")
 		}},
+		{26, "ML", "T04 one deposit shown to 50 deals at once", fiftyDeals},
 		{33, "M", "vouchers of one unit at full speed", fullSpeed},
 	}
 }
@@ -236,6 +244,27 @@ func twoDeals(w *world) {
 	wg.Wait()
 	require.EqualValues(w.t, 50, total.Load())
 	require.EqualValues(w.t, 1, taken.Load())
+}
+
+// fiftyDeals: of 50 lanes that together promise five times the deposit, no more is accepted than there is, and the chain takes all of that.
+func fiftyDeals(w *world) {
+	ch, _ := w.payer.fund("first", w.payee.addr, 1000)
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	for i := range uint64(50) {
+		v := w.voucher(ch, 100+i, func(v *paych.SignedVoucher) { v.Nonce, v.Amount = 1, big.NewInt(100) })
+		wg.Go(func() {
+			grown, err := w.payee.take(fmt.Sprint("deal", i), v)
+			total.Add(grown)
+			if err != nil && !errors.Is(err, cpaych.ErrInsufficientChannel) {
+				w.t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(w.t, 1000, total.Load())
+	require.NoError(w.t, w.payee.Redeem(w.t.Context(), ch))
+	require.EqualValues(w.t, 1000, w.info(ch).ToSend.Int64())
 }
 
 func badAmounts(w *world) {

@@ -343,9 +343,9 @@ func (f forgetful) CreatePaymentVoucher(ctx context.Context, _ address.Address, 
 	return nil, ctx.Err()
 }
 
-// TestHostileClient: rows T01, T02 and T23: a client that does not pay gets one interval and a block, and after some of these no more
+// TestT01T02T23HostileClient: rows T01, T02 and T23: a client that does not pay gets one interval and a block, and after some of these no more
 // deals.
-func TestHostileClient(t *testing.T) {
+func TestT01T02T23HostileClient(t *testing.T) {
 	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
 		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) { c.Node = forgetful{testmarket.Client{SimulatedBank: m.bank}} }
 		m.p.Idle = 500 * time.Millisecond
@@ -412,8 +412,8 @@ func TestScenario31(t *testing.T) {
 	_ = m.c.Client.CancelDeal(id)
 }
 
-// TestM07Limit: a deal stops at the bytes that the caller wants at most, and pays for no more than came.
-func TestM07Limit(t *testing.T) {
+// TestM07T54Limit: a deal stops at the bytes that the caller wants at most, and pays for no more than came.
+func TestM07T54Limit(t *testing.T) {
 	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
 		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) { c.MaxBytes = func(rm.ClientDealState) uint64 { return 10_000 } }
 	})

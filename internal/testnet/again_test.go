@@ -34,8 +34,9 @@ func TestBudgetUsedUp(t *testing.T) {
 	require.True(t, total.LessThanEqual(big.NewInt(int64(2*w.bytes))), "%s for %d bytes", total, w.bytes)
 }
 
-// TestAnotherProvider: a deal whose provider is gone does not stand in the way of one who has the data.
-func TestAnotherProvider(t *testing.T) {
+// TestT68AnotherProvider: a deal whose provider is gone does not stand in the way of one who has the data, and nobody is paid for what
+// another was paid for: together they get the price of the whole, and at most one interval more.
+func TestT68AnotherProvider(t *testing.T) {
 	w := newWorld(t, 8<<20, paid)
 	other, err := w.net.Peer(w.ctx, "other", true)
 	require.NoError(t, err)
@@ -60,5 +61,8 @@ func TestAnotherProvider(t *testing.T) {
 	r, err := w.client.Retrieve(w.ctx, req)
 	require.NoError(t, err)
 	require.True(t, r.OK, "%s %s", r.Status, r.Message)
+	spent := w.vouchered(t, w.client.API())
+	require.True(t, spent.GreaterThanEqual(big.NewInt(int64(2*w.bytes))), "%s for %d bytes", spent, w.bytes)
+	require.True(t, spent.LessThanEqual(big.NewInt(int64(2*(w.bytes+paid.PaymentInterval)))), "%s for %d bytes", spent, w.bytes)
 	require.NoError(t, w.provider.Start(w.ctx, nil))
 }

@@ -69,9 +69,9 @@ func (w *world) vouchered(t *testing.T, a *api.Node) big.Int {
 	return sum
 }
 
-// TestScenario38WrongBlock: a provider that serves a wrong block is cut off; the block is neither stored nor paid, and the user reads
+// TestScenario38T50WrongBlock: a provider that serves a wrong block is cut off; the block is neither stored nor paid, and the user reads
 // that the data failed verification.
-func TestScenario38WrongBlock(t *testing.T) {
+func TestScenario38T50WrongBlock(t *testing.T) {
 	w := newWorld(t, 4<<20, paid)
 	const bad = 4
 	w.serving(t, func(n int, _ cid.Cid, data []byte) []byte {

@@ -100,8 +100,8 @@ func (s *queryStream) WriteQueryResponse(r rm.QueryResponse) error {
 }
 func (s *queryStream) Close() error { return nil }
 
-// TestQuoteIsHonoured: a price that rises between the answer to a query and the proposal does not count for a minute (4.1, T28).
-func TestQuoteIsHonoured(t *testing.T) {
+// TestT28QuoteIsHonoured: a price that rises between the answer to a query and the proposal does not count for a minute (4.1, T28).
+func TestT28QuoteIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		dearer := &rm.Ask{PricePerByte: big.NewInt(3), UnsealPrice: big.NewInt(10), PaymentInterval: 1 << 20, PaymentIntervalIncrease: 1 << 20}

@@ -38,9 +38,9 @@ func TestValidation(t *testing.T) {
 		"M-03 no interval":         {func(p *rm.DealProposal) { p.PaymentInterval = 0 }, rm.DealStatusRejected, "Payment interval too small"},
 		"M-03 tiny interval":       {func(p *rm.DealProposal) { p.PaymentInterval = 64<<10 - 1 }, rm.DealStatusRejected, "Payment interval too small"},
 		"M-03 huge interval":       {func(p *rm.DealProposal) { p.PaymentInterval = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
-		"S34 interval 2^63":        {func(p *rm.DealProposal) { p.PaymentInterval = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
-		"S34 increase 2^63":        {func(p *rm.DealProposal) { p.PaymentIntervalIncrease = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
-		"S34 price 0, ask above 0": {func(p *rm.DealProposal) { p.PricePerByte = big.Zero() }, rm.DealStatusRejected, "Price per byte too low"},
+		"T27 S34 interval 2^63":    {func(p *rm.DealProposal) { p.PaymentInterval = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
+		"T17 S34 increase 2^63":    {func(p *rm.DealProposal) { p.PaymentIntervalIncrease = 1 << 63 }, rm.DealStatusRejected, "invalid deal parameters"},
+		"T27 S34 price 0":          {func(p *rm.DealProposal) { p.PricePerByte = big.Zero() }, rm.DealStatusRejected, "Price per byte too low"},
 		"price too low":            {func(p *rm.DealProposal) { p.PricePerByte = big.NewInt(1) }, rm.DealStatusRejected, "Price per byte too low"},
 		"interval too large":       {func(p *rm.DealProposal) { p.PaymentInterval = 1<<20 + 1 }, rm.DealStatusRejected, "Payment interval too large"},
 		"increase too large":       {func(p *rm.DealProposal) { p.PaymentIntervalIncrease = 1<<20 + 1 }, rm.DealStatusRejected, "Payment interval increase too large"},
@@ -162,7 +162,7 @@ func TestM33Credit(t *testing.T) {
 // TestM05PartialPayment: too little is kept and the rest is asked for.
 func TestM05PartialPayment(t *testing.T) {
 	t.Run("all of the money is missing", func(t *testing.T) { partialPayment(t) })
-	t.Run("S32 one unit less each time", func(t *testing.T) {
+	t.Run("T07 S32 one unit less each time", func(t *testing.T) {
 		m := newMarket(t)
 		started(t, m)
 		total, granted := int64(10), uint64(1<<20)

@@ -143,13 +143,13 @@ func TestHostileSender(t *testing.T) {
 			bad := append([]byte("X"), data[1:]...)
 			return stream.BlocksFrame(append(w.section(0), append(stream.Section(nil, w.order[1], len(bad)), bad...)...))
 		}, "data failed verification", 1, false},
-		"the right block out of order": {func(w *scene) []byte {
+		"T51 the right block out of order": {func(w *scene) []byte {
 			return stream.BlocksFrame(append(w.section(0), w.section(2)...))
 		}, "another block than the one that follows", 1, false},
-		"S39 a block twice": {func(w *scene) []byte {
+		"T53 S39 a block twice": {func(w *scene) []byte {
 			return stream.BlocksFrame(append(w.section(0), w.section(0)...))
 		}, "another block than the one that follows", 1, false},
-		"one block more": {func(w *scene) []byte {
+		"T52 one block more": {func(w *scene) []byte {
 			return stream.BlocksFrame(append(w.sections(0, len(w.order)), w.section(0)...))
 		}, "more than were asked for", leaves + 1, false},
 		"an end too early": {func(w *scene) []byte {
@@ -247,7 +247,7 @@ func drain(s network.Stream, in *bufio.Reader) (sections int, ended bool) {
 func TestHostileRecipient(t *testing.T) {
 	const interval = 250
 	perBlock := 100 + 38 // a leaf with its CID and length
-	t.Run("asks again and again", func(t *testing.T) {
+	t.Run("T24 T26 asks again and again", func(t *testing.T) {
 		w := newScene(t, &testutil.Meter{Every: interval}, nil)
 		s, in := w.ask(w.request(1, false), 0)
 		first, ended := drain(s, in)
@@ -263,7 +263,7 @@ func TestHostileRecipient(t *testing.T) {
 		require.NoError(t, err)
 		require.Less(t, state.Queued(), uint64(interval)+uint64(len(w.section(0)))+100)
 	})
-	t.Run("claims to have what it has not", func(t *testing.T) {
+	t.Run("T25 claims to have what it has not", func(t *testing.T) {
 		w := newScene(t, &testutil.Meter{Every: interval}, nil)
 		s, in := w.ask(w.request(1, false), 1<<40)
 		got, ended := drain(s, in)
