@@ -31,7 +31,8 @@ type payee struct {
 	promised abi.TokenAmount            // best of book and chain over all lanes
 	paid     map[uint64]abi.TokenAmount // seen redeemed, by lane
 	today    today
-	pace     *rate.Limiter
+	pace     *rate.Limiter // of vouchers of lanes that have not paid yet
+	paces    map[uint64]*rate.Limiter
 }
 
 func (m *Manager) loadInbound(ctx context.Context) error {
@@ -65,15 +66,31 @@ func (m *Manager) known(ch address.Address) *payee {
 	return p
 }
 
-// Vouchers that are looked at each second: of a channel, and of all channels together that have not paid yet. Who sends more waits; each
-// costs a signature check, and of an unknown channel a question to the chain.
+// Vouchers that are looked at each second: of a lane, of all lanes of a channel together that have not paid yet, and of all such channels
+// together. Who sends more waits; each costs a signature check, and of an unknown channel a question to the chain.
 const (
 	voucherRate  = 2000
 	strangerRate = 100
 )
 
 func newPayee(ch address.Address) *payee {
-	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero(), paid: map[uint64]abi.TokenAmount{}, pace: rate.NewLimiter(voucherRate, 2*voucherRate)}
+	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero(), paid: map[uint64]abi.TokenAmount{}, paces: map[uint64]*rate.Limiter{},
+		pace: rate.NewLimiter(voucherRate, 2*voucherRate)}
+}
+
+// paceOf is how fast vouchers of a lane may come.
+func (p *payee) paceOf(lane uint64) *rate.Limiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lanes[lane] == nil {
+		return p.pace
+	}
+	l := p.paces[lane]
+	if l == nil {
+		l = rate.NewLimiter(voucherRate, 2*voucherRate)
+		p.paces[lane] = l
+	}
+	return l
 }
 
 // remember keeps the owner of a channel that has paid, with what is known of it.
@@ -148,7 +165,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 		return zero, err
 	}
 	p := m.known(ch)
-	if err := p.pace.Wait(ctx); err != nil {
+	if err := p.paceOf(v.Lane).Wait(ctx); err != nil {
 		return zero, err
 	}
 	info, err := m.state(ctx, p)
