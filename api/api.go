@@ -197,18 +197,18 @@ type DataCIDSize struct {
 
 // Node is the API; over RPC the methods are `Cartage.*`.
 type Node struct {
-	Info         func(ctx context.Context) (*Info, error)
-	Provide      func(ctx context.Context, path string) (*Piece, error)
-	Pieces       func(ctx context.Context) ([]Piece, error)
-	Import       func(ctx context.Context, r ImportRequest) (*Import, error)
-	Ask          func(ctx context.Context) (*Ask, error)
-	SetAsk       func(ctx context.Context, ask Ask) (*Ask, error)
-	Find         func(ctx context.Context, c string, providers []string) ([]Offer, error)
-	Retrieve     func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
-	Retrieval    func(ctx context.Context, root string) (*Retrieval, error)
-	Deals        func(ctx context.Context) ([]Deal, error)
-	CancelDeal   func(ctx context.Context, id string) error
-	Faucet       func(ctx context.Context) (*Balance, error)
+	Info       func(ctx context.Context) (*Info, error)
+	Provide    func(ctx context.Context, path string) (*Piece, error)
+	Pieces     func(ctx context.Context) ([]Piece, error)
+	Import     func(ctx context.Context, r ImportRequest) (*Import, error)
+	Ask        func(ctx context.Context) (*Ask, error)
+	SetAsk     func(ctx context.Context, ask Ask) (*Ask, error)
+	Find       func(ctx context.Context, c string, providers []string) ([]Offer, error)
+	Retrieve   func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
+	Retrieval  func(ctx context.Context, root string) (*Retrieval, error)
+	Deals      func(ctx context.Context) ([]Deal, error)
+	CancelDeal func(ctx context.Context, id string) error
+	Faucet     func(ctx context.Context) (*Balance, error)
 
 	WalletNew     func(ctx context.Context, kind string) (*Balance, error)
 	WalletList    func(ctx context.Context) ([]Balance, error)

@@ -234,7 +234,8 @@ func fetchOurs(streams bool) func(context.Context, host.Host, peer.AddrInfo, str
 		}
 		ended := make(chan dt.ChannelState, 1)
 		pay := make(chan dt.ChannelID, 64)
-		mgr.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		// As the market listens.
+		mgr.(*impl.Manager).SubscribeToProgress(func(e dt.Event, s dt.ChannelState) {
 			switch {
 			case e.Code == dt.CleanupComplete:
 				ended <- s

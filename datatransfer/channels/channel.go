@@ -41,7 +41,11 @@ type Channel struct {
 	// Credit is the state of the one comparison of position and limit (see impl).
 	Credit Credit
 
-	spare []work // the memory of the queue that was worked off last
+	spare   []work       // the memory of the queue that was worked off last
+	told    time.Time    // when a run was told last
+	plain   dt.EventCode // progress that changes nothing but counters in the state plainIn
+	plainIn dt.Status
+	kick    chan struct{} // wakes who waits to tell the next one
 	// Inbound serialises what the messages of the other side do to this channel: they come on several paths (W-23).
 	Inbound sync.Mutex
 }
@@ -100,6 +104,9 @@ func (p *pending) add(i uint64, e Encoded) {
 
 type work struct {
 	event   dt.EventCode
+	kinds   uint8 // of blocks that a run stands for
+	blocks  int   // how many these are
+	open    bool  // a run that more blocks may join: its state is taken when it is told
 	state   state
 	at      time.Time
 	part    string // list that grew
@@ -241,6 +248,11 @@ func (c *Channel) Block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.block(kind, progress, size, index, unique)
+}
+
+// block is Block; mu is held.
+func (c *Channel) block(kind dt.EventCode, progress dt.EventCode, size uint64, index int64, unique bool) (fresh bool, total uint64, err error) {
 	if index < 0 {
 		return false, 0, fmt.Errorf("block index %d is negative", index)
 	}
@@ -257,12 +269,22 @@ func (c *Channel) Block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 		if kind == dt.DataQueued {
 			c.rec.Skipped.sent(*highest, at, c.Credit.Has)
 		}
-		if err := c.apply(progress, size); err != nil {
-			return false, *bytes, err
-		}
 	}
 	if kind == dt.DataQueued && unique && !fresh {
 		c.Credit.Resent += size
+	}
+	if c.coarse(progress, fresh) {
+		if fresh {
+			*bytes += size
+		}
+		*highest = max(*highest, at)
+		c.run(kind)
+		return fresh, *bytes, nil
+	}
+	if fresh {
+		if err := c.apply(progress, size); err != nil {
+			return false, *bytes, err
+		}
 	}
 	err = c.apply(kind, at)
 	return fresh, *bytes, err
@@ -270,6 +292,7 @@ func (c *Channel) Block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 
 func (c *Channel) apply(event dt.EventCode, args ...any) error {
 	from := c.rec.Status
+	c.closeRun()
 	if _, err := c.set.table.Apply(&c.rec, event, args...); err != nil {
 		return fmt.Errorf("cannot send FSM event %s to data-transfer channel %s: %w", dt.Events[event], c.ID(), err)
 	}
@@ -306,7 +329,10 @@ func (c *Channel) log(w *work, from dt.Status, event dt.EventCode, args []any) {
 
 // push queues work; mu is held.
 func (c *Channel) push(w work) {
-	if !c.coalesce(w) {
+	if !w.open {
+		c.closeRun()
+	}
+	if w.open || !c.coalesce(w) {
 		if c.work = append(c.work, w); len(c.work) == 1 {
 			c.spare = c.work[:0]
 		}
@@ -347,11 +373,18 @@ func (c *Channel) drain() {
 	for {
 		c.mu.Lock()
 		if len(c.work) == 0 {
-			c.busy, c.slow, c.work, c.spare = false, false, nil, nil
+			c.busy, c.slow, c.work, c.spare, c.kick = false, false, nil, nil, nil
 			c.mu.Unlock()
 			return
 		}
+		if c.awaitRun() {
+			continue
+		}
 		w, behind := c.work[0], len(c.work) > maxBacklog && !c.slow
+		if w.open {
+			c.told = time.Now()
+			w.state, w.at, c.active = c.snapshot(), c.told, c.told
+		}
 		c.slow = c.slow || behind
 		behind = behind && time.Since(c.warned) > warnEvery
 		if behind {
@@ -369,7 +402,7 @@ func (c *Channel) drain() {
 		if w.done != nil {
 			w.done <- err
 		}
-		c.set.notify(dt.Event{Code: w.event, Message: w.state.rec.Message, Timestamp: w.at}, w.state)
+		c.tell(w)
 		if w.cleanup && !c.cleaned {
 			c.cleaned = true
 			c.set.cleanup(c)

@@ -9,7 +9,7 @@ import (
 
 // store writes what an event changed. A store that fails makes the channel fail.
 func (c *Channel) store(w work) error {
-	c.dirty++
+	c.dirty += max(1, 2*w.blocks) // a block makes two events
 	if halfCounted(w.event) && w.log == nil {
 		c.arm()
 		return nil

@@ -23,6 +23,7 @@ type Set struct {
 	table     *fsm.Table[Record]
 	notifier  Notifier
 	onCleanup func(*Channel)
+	coarse    func() bool // nil: each block is told
 
 	mu     sync.Mutex // never held across I/O
 	live   map[dt.ChannelID]*Channel

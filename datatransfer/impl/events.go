@@ -87,6 +87,15 @@ func (m *Manager) OnDataSent(chid dt.ChannelID, _ ipld.Link, size uint64, index 
 	return err
 }
 
+// OnBlocksSent is OnDataSent for blocks that left together.
+func (m *Manager) OnBlocksSent(chid dt.ChannelID, pieces []channels.Piece) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	return c.Blocks(dt.DataSent, dt.DataSentProgress, pieces)
+}
+
 // OnDataReceived implements datatransfer.EventsHandler.
 func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, index int64, unique bool) error {
 	c, err := m.live(chid)
@@ -94,7 +103,9 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 		return err
 	}
 	var grants uint64
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { grants = cr.Grants })
+	if chid.Initiator != m.peerID {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { grants = cr.Grants })
+	}
 	fresh, _, err := c.Block(dt.DataReceived, dt.DataReceivedProgress, size, index, unique)
 	if err != nil || !fresh || chid.Initiator == m.peerID {
 		return err

@@ -62,6 +62,7 @@ type Manager struct {
 	channels      *channels.Set
 	outbox        *outbox
 
+	each  atomic.Int32 // listeners who are told of each block
 	subMu sync.Mutex
 	subs  atomic.Pointer[[]*dt.Subscriber] // replaced, never changed
 
@@ -102,6 +103,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	set.Coarse(func() bool { return m.each.Load() == 0 })
 	m.channels = set
 	m.outbox = newOutbox(m.ctx, m.net, m.sendFailed, m.durable)
 	m.monitor = channelmonitor.NewMonitor(m, m.monitorConfig)
@@ -199,6 +201,18 @@ func (m *Manager) configure(chid dt.ChannelID, v dt.Voucher) {
 
 // SubscribeToEvents implements datatransfer.Manager.
 func (m *Manager) SubscribeToEvents(s dt.Subscriber) dt.Unsubscribe {
+	m.each.Add(1)
+	end := m.SubscribeToProgress(s)
+	once := sync.OnceFunc(func() { m.each.Add(-1) })
+	return func() {
+		once()
+		end()
+	}
+}
+
+// SubscribeToProgress is SubscribeToEvents for listeners who need to know how far a channel is and not each block: while there are no
+// others, blocks in a row are told of together, with the state after the last of them. It costs nothing for each block.
+func (m *Manager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 	mine := &s
 	m.changeSubscribers(func(all []*dt.Subscriber) []*dt.Subscriber { return append(all, mine) })
 	return func() {

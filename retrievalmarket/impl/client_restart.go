@@ -192,7 +192,7 @@ func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID
 		return fmt.Errorf("voucher before restart: %w", err)
 	}
 	acked := make(chan struct{}, 1)
-	unsub := c.cfg.Hub.dt.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+	unsub := subscribe(c.cfg.Hub.dt, func(e dt.Event, s dt.ChannelState) {
 		switch e.Code {
 		case dt.NewVoucherResult, dt.ResumeResponder, dt.PauseResponder, dt.CleanupComplete:
 			if s.ChannelID() == chid {

@@ -51,8 +51,20 @@ func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
 		manager.RegisterTransportConfigurer(&rm.DealProposal{}, h.configure),
 		manager.RegisterTransportConfigurer(&legacy.DealProposal0{}, h.configure),
 	)
-	h.unsub = manager.SubscribeToEvents(h.event)
+	h.unsub = subscribe(manager, h.event)
 	return h, err
+}
+
+// progressSubscriber is optional on a manager: it tells of many blocks together to listeners who do not need each.
+type progressSubscriber interface {
+	SubscribeToProgress(dt.Subscriber) dt.Unsubscribe
+}
+
+func subscribe(manager dt.Manager, f dt.Subscriber) dt.Unsubscribe {
+	if p, ok := manager.(progressSubscriber); ok {
+		return p.SubscribeToProgress(f)
+	}
+	return manager.SubscribeToEvents(f)
 }
 
 func (h *Hub) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Transport) {

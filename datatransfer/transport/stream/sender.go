@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 )
 
@@ -26,13 +27,13 @@ type sender struct {
 	out  *output
 	has  int64
 	seen seen
-	sent []block // written and not told yet
+	sent []channels.Piece // written and not told yet
+	cids []cid.Cid        // of them
 }
 
-type block struct {
-	cid   cid.Cid
-	size  uint64
-	index int64
+// blocksSent is optional on an events handler: it is told of the blocks of a write together.
+type blocksSent interface {
+	OnBlocksSent(chid dt.ChannelID, pieces []channels.Piece) error
 }
 
 var errStopped = errors.New("the recipient wants no more")
@@ -294,7 +295,8 @@ func (sd *sender) load(c cid.Cid) ([]byte, error) {
 const large = 32 << 10
 
 func (sd *sender) block(c cid.Cid, data []byte, index int64) error {
-	sd.sent = append(sd.sent, block{c, uint64(len(data)), index})
+	sd.sent = append(sd.sent, channels.Piece{Size: uint64(len(data)), Index: index})
+	sd.cids = append(sd.cids, c)
 	if len(data) < large {
 		sd.out.add(c, data)
 		if len(sd.out.buf) < runSize {
@@ -313,9 +315,16 @@ func (sd *sender) flush() error {
 	if sd.out.err != nil {
 		return sd.out.err
 	}
-	for _, b := range sd.sent {
-		sd.t.log(sd.r.chid, sd.t.handler().OnDataSent(sd.r.chid, cidlink.Link{Cid: b.cid}, b.size, b.index, true))
+	if len(sd.sent) == 0 {
+		return nil
 	}
-	sd.sent = sd.sent[:0]
+	if h, ok := sd.t.handler().(blocksSent); ok {
+		sd.t.log(sd.r.chid, h.OnBlocksSent(sd.r.chid, sd.sent))
+	} else {
+		for i, b := range sd.sent {
+			sd.t.log(sd.r.chid, sd.t.handler().OnDataSent(sd.r.chid, cidlink.Link{Cid: sd.cids[i]}, b.Size, b.Index, true))
+		}
+	}
+	sd.sent, sd.cids = sd.sent[:0], sd.cids[:0]
 	return nil
 }

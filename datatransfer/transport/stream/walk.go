@@ -124,6 +124,11 @@ func load(ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
 	if b, ok := r.(*bytes.Buffer); ok {
 		return b.Bytes(), nil
 	}
+	if l, ok := r.(interface{ Len() int }); ok && l.Len() <= MaxBlock {
+		data := make([]byte, l.Len())
+		_, err := io.ReadFull(r, data)
+		return data, err
+	}
 	return io.ReadAll(io.LimitReader(r, MaxBlock+1))
 }
 
