@@ -223,7 +223,6 @@ type Node struct {
 	RedeemPayCh   func(ctx context.Context, ch string) error
 	SettlePayCh   func(ctx context.Context, ch string) error
 	CollectPayCh  func(ctx context.Context, ch string) error
-	PayChRestored func(ctx context.Context) (int, error)
 	Earnings      func(ctx context.Context) (*Earnings, error)
 
 	ClientListImports  func(ctx context.Context) ([]Import, error)

@@ -49,6 +49,8 @@ type PayChPlan struct {
 	Collected  bool         `json:"collected"`
 	ToPayee    string       `json:"to_payee"` // by collecting it, after that
 	ToPayer    string       `json:"to_payer"`
+	Redeemed   string       `json:"redeemed"` // what collecting it without redeeming pays the payee
+	Rest       string       `json:"rest"`     // and the payer
 }
 
 // PlanRedeem is a lane whose best voucher is worth redeeming.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -12,7 +13,28 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
 )
+
+// Bounds of a sweep.
+const (
+	waitLimit  = 10 * time.Minute // for messages to be on the chain (20 epochs); after that the state is looked at anew
+	maxMessage = 500              // that one sweep sends for a channel at once
+	tendAtOnce = 16               // channels
+)
+
+// cash locks the money of a channel: one message that moves it at a time, or one sweep.
+func (m *Manager) cash(ch address.Address) (unlock func()) {
+	m.mu.Lock()
+	l := m.cashing[ch]
+	if l == nil {
+		l = &sync.Mutex{}
+		m.cashing[ch] = l
+	}
+	m.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
 
 // Settle starts to close a channel. A payee redeems its best vouchers first, and takes none after.
 func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
@@ -37,7 +59,7 @@ func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
 	if info.SettlingAt != 0 {
 		return nil
 	}
-	defer m.payee(ch).forget()
+	defer m.known(ch).forget()
 	return m.do(ctx, Op{Kind: OpSettle, From: by, Channel: ch})
 }
 
@@ -49,29 +71,64 @@ func (p *payee) forget() {
 }
 
 // Redeem puts the best voucher of every lane into the channel, if it adds something, the largest gain first. A lane that
-// fails does not keep the others back.
+// fails does not keep the others back; one whose gain is below the fee of its message is left for later. All messages are sent before the
+// first is waited for.
 func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
-	p := m.payee(ch)
-	p.cash.Lock()
-	defer p.cash.Unlock()
+	defer m.cash(ch)()
 	info, err := m.chain.Channel(ctx, ch)
 	if err != nil {
 		return err
 	}
-	gains := p.gains(info)
+	gains := m.known(ch).gains(info)
+	if len(gains) == 0 {
+		return nil
+	}
 	var errs []error
+	for len(gains) > 0 {
+		n := min(len(gains), maxMessage)
+		errs = append(errs, m.redeem(ctx, info, gains[:n]))
+		gains = gains[n:]
+	}
+	if info, err = m.chain.Channel(ctx, ch); err == nil {
+		err = m.sawRedeemed(ctx, info)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// redeem sends the vouchers of several lanes and waits until they are on the chain.
+func (m *Manager) redeem(ctx context.Context, info *ChannelInfo, gains []gain) error {
+	var errs []error
+	sent := map[cid.Cid]uint64{}
 	for _, g := range gains {
-		if err := m.do(ctx, Op{Kind: OpRedeem, From: info.To, Channel: ch, Voucher: g.voucher}); err != nil {
-			errs = append(errs, fmt.Errorf("redeem lane %d of %s: %w", g.voucher.Lane, ch, err))
+		op := Op{Kind: OpRedeem, From: info.To, Channel: info.Address, Voucher: g.voucher, Intent: uuid.New(), MaxFee: g.amount}
+		switch msg, err := m.chain.Submit(ctx, op); {
+		case errors.Is(err, ErrFee): // dust
+		case err != nil:
+			errs = append(errs, fmt.Errorf("redeem lane %d of %s: %w", g.voucher.Lane, info.Address, err))
+		default:
+			sent[msg] = g.voucher.Lane
 		}
 	}
-	if len(gains) > 0 {
-		if info, err = m.chain.Channel(ctx, ch); err == nil {
-			err = m.sawRedeemed(ctx, info)
+	wctx, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	for msg, lane := range sent {
+		if err := m.landedWell(wctx, msg); err != nil {
+			errs = append(errs, fmt.Errorf("redeem lane %d of %s: %w", lane, info.Address, err))
 		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// landedWell waits for a message and returns its failure.
+func (m *Manager) landedWell(ctx context.Context, msg cid.Cid) error {
+	r, err := m.chain.Wait(ctx, msg)
+	if err == nil {
+		return r.failure(msg)
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %s, after %s", ErrPending, msg, waitLimit)
+	}
+	return err
 }
 
 // Plan is what closing a channel would do now; nothing is sent.
@@ -81,7 +138,8 @@ type Plan struct {
 	Adds       abi.TokenAmount
 	SettlingAt abi.ChainEpoch // 0: nobody settles it
 	Collected  bool
-	ToPayee    abi.TokenAmount // by Collect, after that
+	Redeemed   abi.TokenAmount // on the chain now: what Collect alone would pay the payee
+	ToPayee    abi.TokenAmount // by Collect, after the redeeming
 	ToPayer    abi.TokenAmount
 }
 
@@ -97,11 +155,15 @@ func (m *Manager) Plan(ctx context.Context, ch address.Address) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Plan{Channel: ch, Adds: big.Zero(), SettlingAt: info.SettlingAt, Collected: info.Collected, ToPayee: big.Zero(), ToPayer: big.Zero()}
+	_, epoch, err := m.chain.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &Plan{Channel: ch, Adds: big.Zero(), SettlingAt: info.SettlingAt, Collected: info.Collected, Redeemed: info.ToSend, ToPayee: big.Zero(), ToPayer: big.Zero()}
 	if info.Collected {
 		return out, nil
 	}
-	if m.wallet.Has(info.To) {
+	if m.wallet.Has(info.To) && (info.SettlingAt == 0 || epoch < info.SettlingAt) {
 		for _, g := range m.known(ch).gains(info) {
 			out.Redeem = append(out.Redeem, Redeem{g.voucher.Lane, g.amount})
 			out.Adds = big.Add(out.Adds, g.amount)
@@ -141,9 +203,7 @@ func (p *payee) gains(info *ChannelInfo) []gain {
 
 // Collect ends a settled channel: everybody gets what is theirs. On a collected one it does nothing.
 func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
-	p := m.payee(ch)
-	p.cash.Lock()
-	defer p.cash.Unlock()
+	defer m.cash(ch)()
 	info, err := m.chain.Channel(ctx, ch)
 	if err != nil || info.Collected {
 		return err
@@ -165,11 +225,9 @@ func (m *Manager) do(ctx context.Context, op Op) error {
 	if err != nil {
 		return err
 	}
-	r, err := m.chain.Wait(ctx, msg)
-	if err != nil {
-		return err
-	}
-	return r.failure(msg)
+	ctx, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	return m.landedWell(ctx, msg)
 }
 
 // Tend looks once at every channel that is not closed and does what is due (3.5): vouchers of a channel that somebody
@@ -180,12 +238,22 @@ func (m *Manager) Tend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var mu sync.Mutex
 	var errs []error
+	var wg sync.WaitGroup
+	room := make(chan struct{}, tendAtOnce)
 	for _, ch := range m.open() {
-		if err := m.tend(ctx, ch, epoch); err != nil {
-			errs = append(errs, fmt.Errorf("payment channel %s: %w", ch, err))
-		}
+		room <- struct{}{}
+		wg.Go(func() { // one that waits for the chain does not keep the others back
+			defer func() { <-room }()
+			if err := m.tend(ctx, ch, epoch); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("payment channel %s: %w", ch, err))
+			}
+		})
 	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
 
@@ -224,7 +292,7 @@ func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainE
 	case info.SettlingAt == 0:
 		return nil
 	}
-	m.payee(ch).forget()
+	m.known(ch).forget()
 	if p, err := m.outbound(ch); err == nil && !p.retired() {
 		if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
 			return err

@@ -68,6 +68,7 @@ type Op struct {
 	Voucher *paych.SignedVoucher
 	Secret  []byte
 	Intent  uuid.UUID
+	MaxFee  abi.TokenAmount // that the message may cost; zero or nil: what the chain wants
 }
 
 // Receipt is the outcome of a change.

@@ -68,7 +68,7 @@ func (m *Manager) sawRedeemed(ctx context.Context, info *ChannelInfo) error {
 	m.mu.Lock()
 	p := m.inbound[info.Address]
 	m.mu.Unlock()
-	if p == nil {
+	if p == nil || !m.wallet.Has(info.To) {
 		return nil
 	}
 	b, err := m.ds.Batch(ctx)

@@ -138,11 +138,10 @@ func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount ab
 	case p.rec.Settling:
 		return nil, fmt.Errorf("%w: %s", ErrChannelSettling, p.rec.Address)
 	}
-	if amount.GreaterThan(l.Reserved) && l.Reserved.GreaterThan(big.Zero()) {
-		// More than the deal was given: only what no other deal has reserved may be added.
-		if over := big.Sub(amount, l.Reserved); over.GreaterThan(p.free()) {
-			return nil, &ShortfallError{big.Sub(over, p.free())}
-		}
+	// More than the deal was given: only what no other deal has reserved may be added, and is reserved by it.
+	over := big.Max(big.Zero(), big.Sub(amount, l.Reserved))
+	if over.GreaterThan(p.free()) {
+		return nil, &ShortfallError{big.Sub(over, p.free())}
 	}
 	promised := big.Add(p.rec.Promised, big.Sub(amount, l.Amount))
 	if promised.GreaterThan(p.rec.Amount) {
@@ -158,7 +157,8 @@ func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount ab
 	}
 	next := *l
 	next.Deal, next.Nonce, next.Amount, next.Bytes, next.Voucher = deal, v.Nonce, amount, covers, v
-	p.rec.Promised = promised
+	next.Reserved = big.Add(l.Reserved, over)
+	p.rec.Promised, p.rec.Reserved = promised, big.Add(p.rec.Reserved, over)
 	return &next, nil
 }
 
@@ -188,7 +188,7 @@ func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	m.mu.Lock()
 	for _, p := range m.pairs {
 		p.mu.Lock()
-		p.drop(deal)
+		p.forgetDeal(deal)
 		p.mu.Unlock()
 	}
 	m.mu.Unlock()
@@ -213,6 +213,19 @@ func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	})
 }
 
+// forgetDeal takes back what a deal was granted, or will be when a message lands or its turn comes; mu is held.
+func (p *payer) forgetDeal(deal string) {
+	p.drop(deal)
+	if p.flight != nil {
+		delete(p.flight.grants, deal)
+	}
+	for _, r := range p.queue {
+		if r.deal == deal {
+			r.left = true
+		}
+	}
+}
+
 // Free is what a new deal between two addresses can have without a deposit.
 func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
 	m.mu.Lock()
@@ -227,61 +240,4 @@ func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
 		return big.Zero()
 	}
 	return p.free()
-}
-
-// restoreJump is by how much nonces and lanes jump after a restore: no voucher and no lane that was used since the backup is used again.
-const restoreJump = 1 << 20
-
-// Restored has to be called once after the store was put back from a backup, before anything is paid: what was signed since the backup
-// is not known any more. Nonces and lanes jump, and lanes are raised to what the chain has redeemed. It returns how many lanes jumped.
-func (m *Manager) Restored(ctx context.Context) (lanes int, err error) {
-	m.mu.Lock()
-	payers := make([]*payer, 0, len(m.byAddr))
-	for _, p := range m.byAddr {
-		payers = append(payers, p)
-	}
-	m.mu.Unlock()
-	for _, p := range payers {
-		n, err := m.jump(ctx, p)
-		if lanes += n; err != nil {
-			return lanes, err
-		}
-	}
-	return lanes, nil
-}
-
-func (m *Manager) jump(ctx context.Context, p *payer) (n int, err error) {
-	p.mu.Lock()
-	ch := p.rec.Address
-	numbers := make([]uint64, 0, len(p.lanes))
-	for l := range p.lanes {
-		numbers = append(numbers, l)
-	}
-	p.mu.Unlock()
-	info, err := m.chain.Channel(ctx, ch)
-	if err != nil || info.Collected {
-		return 0, err
-	}
-	if err := m.save(ctx, p, func(r *outChannel) { r.NextLane += restoreJump }); err != nil {
-		return 0, err
-	}
-	for _, l := range numbers {
-		err := m.change(ctx, p, func() (*laneRecord, error) {
-			next := *p.lanes[l]
-			next.Nonce += restoreJump
-			if c, ok := info.Lanes[l]; ok && c.Redeemed.GreaterThan(next.Amount) {
-				grown := big.Sub(c.Redeemed, next.Amount)
-				p.rec.Promised, next.Amount, next.Voucher = big.Add(p.rec.Promised, grown), c.Redeemed, nil
-				if over := big.Sub(next.Amount, next.Reserved); over.Sign() > 0 {
-					p.rec.Reserved, next.Reserved = big.Add(p.rec.Reserved, over), next.Amount
-				}
-			}
-			return &next, nil
-		})
-		if err != nil {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
 }

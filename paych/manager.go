@@ -26,7 +26,8 @@ type Manager struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
-	strangers *rate.Limiter // of channels that have not paid yet
+	cashing   map[address.Address]*sync.Mutex // who moves the money of a channel; guarded by mu
+	strangers *rate.Limiter                   // of channels that have not paid yet
 
 	unfinished []*payer // with a message that was in flight when the process ended
 
@@ -42,6 +43,7 @@ type Manager struct {
 // that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
 	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{},
+		cashing:   map[address.Address]*sync.Mutex{},
 		strangers: rate.NewLimiter(strangerRate, 4*strangerRate)}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.load(ctx); err != nil {
@@ -92,6 +94,9 @@ func (m *Manager) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.jump(ctx); err != nil {
+		return err
+	}
 	return m.loadInbound(ctx)
 }
 
@@ -127,6 +132,21 @@ func (m *Manager) outbound(ch address.Address) (*payer, error) {
 		return p, nil
 	}
 	return nil, fmt.Errorf("%w: %s is not one that this node pays into", ErrUnknownChannel, ch)
+}
+
+// Uses tells whether a payment channel of an address is being made.
+func (m *Manager) Uses(a address.Address) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pairs {
+		p.mu.Lock()
+		busy := p.rec.From == a && (p.inFlight() || p.working)
+		p.mu.Unlock()
+		if busy {
+			return true
+		}
+	}
+	return false
 }
 
 // Head is where the chain is.

@@ -21,7 +21,6 @@ const stateTTL = 5 * time.Second
 
 // payee is the owner of one inbound channel.
 type payee struct {
-	cash     sync.Mutex // one message that moves money at a time
 	mu       sync.Mutex
 	addr     address.Address
 	deep     bool // its create was seen deep enough in the chain
@@ -124,11 +123,17 @@ func (m *Manager) state(ctx context.Context, p *payee) (*ChannelInfo, error) {
 	if info != nil && fresh {
 		return info, nil
 	}
+	next, err := m.reread(ctx, p)
+	if err != nil && info != nil && !errors.Is(err, ErrUnknownChannel) {
+		return info, nil
+	}
+	return next, err
+}
+
+// reread asks the chain for a channel.
+func (m *Manager) reread(ctx context.Context, p *payee) (*ChannelInfo, error) {
 	next, err := m.chain.Channel(ctx, p.addr)
 	if err != nil {
-		if info != nil && !errors.Is(err, ErrUnknownChannel) {
-			return info, nil
-		}
 		return nil, err
 	}
 	p.mu.Lock()
@@ -181,8 +186,8 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	p = m.remember(p) // only now: addresses that somebody made up cost nothing
 	grown, err := m.bind(ctx, p, info, deal, v, expected, covers)
 	if errors.Is(err, ErrInsufficientChannel) {
-		// A top-up may be there already.
-		if info, err = m.state(ctx, p); err == nil {
+		// A top-up may be there already. That the chain cannot be asked now is not the payer's fault.
+		if info, err = m.reread(ctx, p); err == nil {
 			grown, err = m.bind(ctx, p, info, deal, v, expected, covers)
 		}
 	}

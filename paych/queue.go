@@ -190,28 +190,63 @@ func fail(batch []*request, err error) {
 	}
 }
 
+// errRetired means that the channel is being closed: requests go to the next one of the pair.
+var errRetired = errors.New("the payment channel is being closed")
+
 // serve gives what is free to the smallest requests first and makes one deposit for all others.
 func (m *Manager) serve(p *payer, batch []*request) {
 	slices.SortStableFunc(batch, func(a, b *request) int { return big.Cmp(a.amount, b.amount) })
-	for len(batch) > 0 {
-		ch, ok := p.take(batch[0])
-		if !ok {
-			break
+	for {
+		if batch = p.grant(batch); len(batch) == 0 {
+			return
 		}
-		batch[0].answer <- answer{ready: Ready{Channel: ch}}
-		batch = batch[1:]
-	}
-	if len(batch) == 0 {
+		ready, enough, err := m.deposit(m.ctx, p, batch)
+		switch {
+		case errors.Is(err, errRetired):
+			m.pass(p, batch)
+			return
+		case enough: // something was given back meanwhile
+			continue
+		}
+		for _, r := range batch {
+			r.answer <- answer{ready, err}
+		}
 		return
 	}
-	ready, enough, err := m.deposit(m.ctx, p, batch)
-	if enough {
-		m.serve(p, batch) // something was given back meanwhile
-		return
-	}
+}
+
+// pass hands requests to the next channel of the pair.
+func (m *Manager) pass(p *payer, batch []*request) {
 	for _, r := range batch {
-		r.answer <- answer{ready, err}
+		next, err := m.pair(p.rec.From, p.rec.To)
+		if err == nil {
+			err = m.enqueue(next, r)
+		}
+		if err != nil {
+			r.answer <- answer{err: err}
+		}
 	}
+}
+
+// grant answers the requests that fit into what is free, and those that nobody waits for; the others are returned.
+func (p *payer) grant(batch []*request) (rest []*request) {
+	for _, r := range batch {
+		switch ch, ok := p.take(r); {
+		case ok:
+			r.answer <- answer{ready: Ready{Channel: ch}}
+		case p.hasLeft(r):
+			r.answer <- answer{err: context.Canceled}
+		default:
+			rest = append(rest, r)
+		}
+	}
+	return rest
+}
+
+func (p *payer) hasLeft(r *request) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return r.left
 }
 
 // take grants a request if what it asks for is free on a ready channel.
@@ -244,6 +279,10 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (read
 		total = big.Add(total, r.amount)
 	}
 	rec := p.rec
+	if rec.Settling && !rec.Address.Empty() {
+		p.mu.Unlock()
+		return Ready{}, false, errRetired
+	}
 	missing := big.Sub(total, p.free())
 	if enough = missing.LessThanEqual(big.Zero()) && !rec.Address.Empty(); !enough {
 		p.flight = f
@@ -276,7 +315,14 @@ func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outCh
 	if balance.LessThan(missing) {
 		return Ready{}, fmt.Errorf("%w: %s has %s, the deal needs %s more", ErrWalletFunds, rec.From, balance, missing)
 	}
-	if err := m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = op.Intent[:], missing }); err != nil {
+	err = m.change(ctx, p, func() (*laneRecord, error) {
+		if p.rec.Settling && !p.rec.Address.Empty() {
+			return nil, errRetired
+		}
+		p.rec.Intent, p.rec.Pending = op.Intent[:], missing
+		return nil, nil
+	})
+	if err != nil {
 		return Ready{}, err
 	}
 	msg, err := m.submit(ctx, p, op)

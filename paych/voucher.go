@@ -55,6 +55,8 @@ var (
 	ErrRefused             = errors.New("message refused by the chain")
 	ErrOverReservation     = errors.New("more than the deal has reserved")
 	ErrLost                = errors.New("vouchers were not redeemed before the channel was settled")
+	ErrFee                 = errors.New("the fee of a message is above what it may cost")
+	ErrPending             = errors.New("message is not on the chain yet")
 	ErrNoKey               = errors.New("wallet has no key for the address")
 )
 

@@ -70,6 +70,9 @@ func TestWallet(t *testing.T) {
 
 // TestWalletSealCrash: a wallet that is sealed is never without one of its keys, whichever write is the last.
 func TestWalletSealCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many times the work of a pass phrase")
+	}
 	for n := 1; ; n++ {
 		dir := t.TempDir()
 		sw := &faults.Switch{At: n}

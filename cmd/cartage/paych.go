@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/node"
 )
 
 func channelState(p api.PayChannel) string {
@@ -45,17 +46,25 @@ func (c *cli) paychCmd() *cobra.Command {
 		c.paychDo("redeem", "Put the best vouchers into the channel; it stays open", func(ctx context.Context, n *api.Node, ch string) error { return n.RedeemPayCh(ctx, ch) }),
 		c.paychDo("settle", "Redeem the best vouchers and start to close", func(ctx context.Context, n *api.Node, ch string) error { return n.SettlePayCh(ctx, ch) }),
 		c.paychDo("collect", "End a settled channel: everybody gets what is theirs", func(ctx context.Context, n *api.Node, ch string) error { return n.CollectPayCh(ctx, ch) }),
-		&cobra.Command{Use: "restored", Short: "Say that this home was put back from a backup, before anything is paid", Args: c.args(cobra.NoArgs),
-			Long: "Say that this home was put back from a backup, before anything is paid. What was signed since then is not known any more: the numbers of\nvouchers and lanes jump, so that none is used twice.",
-			RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
-				lanes, err := n.PayChRestored(ctx)
-				if err != nil {
-					return err
-				}
-				return c.show(map[string]int{"lanes": lanes}, [][2]string{{"lanes that jumped", fmt.Sprint(lanes)}})
-			})},
+		c.paychRestored(),
 	)
 	return cmd
+}
+
+// paychRestored works on the store of a stopped node: deals go on as soon as it is opened.
+func (c *cli) paychRestored() *cobra.Command {
+	return &cobra.Command{Use: "restored", Short: "Say that this home was put back from a backup, before the node is started", Args: c.args(cobra.NoArgs),
+		Long: "Say that this home was put back from a backup, before the node is started. What was signed since then is not known any more: the numbers of\nvouchers and lanes jump at the next start, so that none is used twice.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, err := c.home()
+			if err != nil {
+				return err
+			}
+			if err := node.MarkRestored(cmd.Context(), h); err != nil {
+				return err
+			}
+			return c.show(map[string]bool{"restored": true}, [][2]string{{"restored", "nonces and lanes jump at the next start"}})
+		}}
 }
 
 func (c *cli) paychShow(ctx context.Context, n *api.Node, args []string) error {
@@ -112,14 +121,17 @@ func planRows(name string, p *api.PayChPlan) [][2]string {
 	case name == "settle" && p.SettlingAt != 0:
 		rows = append(rows, [2]string{"settle", fmt.Sprintf("it settles already, at epoch %d", p.SettlingAt)})
 	case name == "settle":
-		rows = append(rows, [2]string{"settle", "the payer has until the end of the settle delay; nothing is taken after it"})
+		rows = append(rows, [2]string{"settle", "vouchers are taken until the end of the settle delay; then it can be collected"})
 	case p.SettlingAt == 0:
 		return append(rows, [2]string{"collect", "refused: settle it first"})
 	case p.Epoch < p.SettlingAt:
 		return append(rows, [2]string{"collect", fmt.Sprintf("refused until epoch %d; it is epoch %d", p.SettlingAt, p.Epoch)})
 	}
-	if name != "redeem" {
+	switch name {
+	case "settle":
 		rows = append(rows, [2]string{"collect pays", fmt.Sprintf("%s to the payee, %s back to the payer", p.ToPayee, p.ToPayer)})
+	case "collect":
+		rows = append(rows, [2]string{"collect pays", fmt.Sprintf("%s to the payee, %s back to the payer", p.Redeemed, p.Rest)})
 	}
 	return rows
 }

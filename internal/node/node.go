@@ -155,6 +155,9 @@ func (n *Node) listen(context.Context) error {
 	return nil
 }
 
+// payments is where the books of payments are.
+const payments = "/paych"
+
 func (n *Node) space(name string) datastore.Batching {
 	return namespace.Wrap(n.parts.State, datastore.NewKey(name))
 }
@@ -167,7 +170,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	if n.parts.Chain != nil {
-		if n.Payments, err = paych.Open(ctx, n.space("/paych"), n.parts.Chain, n.parts.Wallet); err != nil {
+		if n.Payments, err = paych.Open(ctx, n.space(payments), n.parts.Chain, n.parts.Wallet); err != nil {
 			return err
 		}
 		n.wg.Go(n.tendPayments)

@@ -115,6 +115,21 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	return &Opened{n, state, done}, nil
 }
 
+// MarkRestored notes in a home that no process has open that it was put back from a backup.
+func MarkRestored(ctx context.Context, h config.Home) error {
+	if _, err := h.Load(); err != nil {
+		return api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
+	}
+	state, err := store.Open(h.Path("state"))
+	if errors.Is(err, store.ErrLocked) {
+		return api.Errorf(api.CodeOther, "Stop it first.", "a cartage process has %s open, and may have paid already: %w", h.Dir, err)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(paych.MarkRestored(ctx, (&Node{parts: Parts{State: state}}).space(payments)), state.Close())
+}
+
 // OpenWallet opens the wallet of a home.
 func OpenWallet(h config.Home, passphrase string) (*paych.Wallet, error) {
 	w, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"), paych.WithPassphrase(passphrase))

@@ -144,20 +144,11 @@ func (s Service) PayChPlan(ctx context.Context, ch string) (*api.PayChPlan, erro
 		return nil, coded(err)
 	}
 	out := &api.PayChPlan{Channel: ch, Redeem: []api.PlanRedeem{}, Adds: p.Adds.String(), SettlingAt: int64(p.SettlingAt), Epoch: int64(epoch), Collected: p.Collected,
-		ToPayee: p.ToPayee.String(), ToPayer: p.ToPayer.String()}
+		ToPayee: p.ToPayee.String(), ToPayer: p.ToPayer.String(), Redeemed: p.Redeemed.String(), Rest: big.Sub(big.Add(p.ToPayee, p.ToPayer), p.Redeemed).String()}
 	for _, r := range p.Redeem {
 		out.Redeem = append(out.Redeem, api.PlanRedeem{Lane: r.Lane, Adds: r.Adds.String()})
 	}
 	return out, nil
-}
-
-// PayChRestored answers Cartage.PayChRestored.
-func (s Service) PayChRestored(ctx context.Context) (int, error) {
-	if s.n.Payments == nil {
-		return 0, errNoLedger
-	}
-	n, err := s.n.Payments.Restored(ctx)
-	return n, coded(err)
 }
 
 // Earnings answers Cartage.Earnings.

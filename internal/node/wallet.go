@@ -92,6 +92,9 @@ func (s Service) WalletRemove(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
+	if s.n.Payments != nil && s.n.Payments.Uses(a) {
+		return api.Errorf(api.CodeRejected, "Wait until it is there: cartage paych list.", "a payment channel of %s is being made", a)
+	}
 	if s.n.Payments != nil {
 		list, err := s.n.Payments.List(ctx)
 		if err != nil {
@@ -103,7 +106,13 @@ func (s Service) WalletRemove(ctx context.Context, addr string) error {
 			}
 		}
 	}
-	return coded(s.n.parts.Wallet.Remove(a))
+	if err := s.n.parts.Wallet.Remove(a); err != nil {
+		return coded(err)
+	}
+	if next, err := s.n.wallet(); err == nil && s.n.Provider != nil {
+		s.n.Provider.SetAddress(next)
+	}
+	return nil
 }
 
 // WalletDefault answers Cartage.WalletDefault.

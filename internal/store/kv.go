@@ -92,13 +92,17 @@ func prefixEnd(prefix []byte) []byte {
 type Batch struct {
 	b    *pebble.Batch
 	room *room
+	sets bool // what only deletes makes room
 }
 
 // NewBatch starts a batch.
-func (kv *KV) NewBatch() *Batch { return &Batch{kv.db.NewBatch(), kv.room} }
+func (kv *KV) NewBatch() *Batch { return &Batch{b: kv.db.NewBatch(), room: kv.room} }
 
 // Set stores a copy of key and value.
-func (b *Batch) Set(key, value []byte) { _ = b.b.Set(key, value, nil) }
+func (b *Batch) Set(key, value []byte) {
+	b.sets = true
+	_ = b.b.Set(key, value, nil)
+}
 
 // Delete removes a key.
 func (b *Batch) Delete(key []byte) { _ = b.b.Delete(key, nil) }
@@ -109,11 +113,13 @@ func (b *Batch) DeleteRange(start, end []byte) { _ = b.b.DeleteRange(start, end,
 // Len is the size of the batch in bytes.
 func (b *Batch) Len() int { return b.b.Len() }
 
-// Commit applies the batch; with sync it returns after the batch is on stable storage. On a disk that is nearly full it is refused with
-// ErrNoRoom, and nothing has changed.
+// Commit applies the batch; with sync it returns after the batch is on stable storage. On a disk that is nearly full one that sets
+// something is refused with ErrNoRoom, and nothing has changed.
 func (b *Batch) Commit(sync bool) error {
-	if err := b.room.check(); err != nil {
-		return errors.Join(err, b.b.Close())
+	if b.sets {
+		if err := b.room.check(); err != nil {
+			return errors.Join(err, b.b.Close())
+		}
 	}
 	o := pebble.NoSync
 	if sync {

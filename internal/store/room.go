@@ -57,7 +57,7 @@ func (r *room) check() error {
 	return r.err
 }
 
-// records is a record store that writes only while there is room.
+// records is a record store that adds only while there is room. Deleting is always possible.
 type records struct {
 	datastore.Batching
 	room *room
@@ -71,29 +71,30 @@ func (r *records) Put(ctx context.Context, k datastore.Key, value []byte) error 
 	return r.Batching.Put(ctx, k, value)
 }
 
-// Delete implements datastore.Write.
-func (r *records) Delete(ctx context.Context, k datastore.Key) error {
-	if err := r.room.check(); err != nil {
-		return err
-	}
-	return r.Batching.Delete(ctx, k)
-}
-
 // Batch implements datastore.Batching.
 func (r *records) Batch(ctx context.Context) (datastore.Batch, error) {
 	b, err := r.Batching.Batch(ctx)
-	return &recordBatch{b, r.room}, err
+	return &recordBatch{Batch: b, room: r.room}, err
 }
 
 type recordBatch struct {
 	datastore.Batch
 	room *room
+	puts bool // what only deletes makes room
+}
+
+// Put implements datastore.Batch.
+func (b *recordBatch) Put(ctx context.Context, k datastore.Key, value []byte) error {
+	b.puts = true
+	return b.Batch.Put(ctx, k, value)
 }
 
 // Commit implements datastore.Batch.
 func (b *recordBatch) Commit(ctx context.Context) error {
-	if err := b.room.check(); err != nil {
-		return err
+	if b.puts {
+		if err := b.room.check(); err != nil {
+			return err
+		}
 	}
 	return b.Batch.Commit(ctx)
 }

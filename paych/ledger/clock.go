@@ -58,9 +58,18 @@ func (c *clock) trusted() error {
 	return c.jump
 }
 
-// startClock takes up the time where the ledger left it.
+// startClock takes up the time where the ledger left it. A jump that was not confirmed stands, until the clock is back where it was.
 func (l *Ledger) startClock() error {
-	m, err := newView(l.kv).meta()
+	v := newView(l.kv)
+	m, err := v.meta()
+	if err != nil {
+		return err
+	}
+	marked, err := v.get(keyClock)
+	if err != nil {
+		return err
+	}
+	jumped, err := v.get(keyJump)
 	if err != nil {
 		return err
 	}
@@ -68,15 +77,24 @@ func (l *Ledger) startClock() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.high = m.Epoch
+	if len(marked) == 8 {
+		c.high = max(c.high, be64(marked))
+	}
 	now := c.now()
-	seen := time.Unix(0, int64(l.net.Genesis+m.Epoch*l.net.Epoch))
-	if away := now.Sub(seen); away > maxAway && !c.confirmed {
+	seen := time.Unix(0, int64(l.net.Genesis+c.high*l.net.Epoch))
+	away := now.Sub(seen)
+	if !c.confirmed && (away > maxAway || jumped != nil && away > maxJump) {
 		c.jump = fmt.Errorf("%w: it is %s, and the ledger was last used %s; if that is right, serve it again with --confirm-clock",
 			ErrClock, now.UTC().Format(time.RFC3339), seen.UTC().Format(time.RFC3339))
 		return nil
 	}
 	c.last = now
-	return nil
+	if jumped == nil {
+		return nil
+	}
+	b := l.kv.NewBatch()
+	b.Delete([]byte(keyJump))
+	return b.Commit(true)
 }
 
 // epoch is the present epoch: it never goes back (I7).
@@ -92,20 +110,25 @@ func (l *Ledger) epoch(m *meta) uint64 {
 	return c.high
 }
 
-// mark stores how far the clock is, so that a ledger without transactions does not look as if it had been away.
+// mark stores how far the clock is, so that a ledger without transactions does not look as if it had been away; and that it has jumped, so
+// that a restart does not pass for its operator's word.
 func (l *Ledger) mark() {
 	v := newView(l.kv)
 	m, err := v.meta()
 	if err != nil || l.writable() != nil {
 		return
 	}
-	epoch := l.epoch(m)
-	if epoch <= m.Epoch || l.clock.trusted() != nil {
-		return
+	if epoch := l.epoch(m); l.clock.trusted() == nil {
+		v.changed[keyClock] = []byte(u64(epoch))
 	}
-	m.Epoch = epoch
-	if err := v.put(keyMeta, m.fields()); err == nil {
-		_ = l.commit(v)
+	l.noteJump(v)
+	_ = l.commit(v)
+}
+
+// noteJump adds to a view that the clock has jumped.
+func (l *Ledger) noteJump(v *view) {
+	if l.clock.trusted() != nil {
+		v.changed[keyJump] = []byte{1}
 	}
 }
 

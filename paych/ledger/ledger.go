@@ -256,7 +256,10 @@ func (l *Ledger) apply(batch []*submission) {
 	epoch := uint64(0)
 	if err == nil {
 		epoch = l.epoch(m)
-		err = l.clock.trusted()
+		if err = l.clock.trusted(); err != nil {
+			l.noteJump(v)
+			err = errors.Join(err, l.commit(v))
+		}
 	}
 	errs := make([]error, len(batch))
 	if err == nil {

@@ -399,3 +399,50 @@ func TestScenario61OneProcess(t *testing.T) {
 	_, err = Open(t.Context(), filepath.Join(t.TempDir(), "none"))
 	require.ErrorIs(t, err, ErrNotLedger)
 }
+
+// TestMarkIsNoChange: the mark of the clock of a ledger that nobody uses is no edit of it.
+func TestMarkIsNoChange(t *testing.T) {
+	b := newBench(t)
+	b.clock = b.clock.Add(2 * time.Minute)
+	b.mark()
+	require.NoError(t, b.Verify())
+	before, err := service{l: b.Ledger}.Head(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	b.clock = b.clock.Add(-time.Minute)
+	l, err := Open(t.Context(), b.home, WithClock(func() time.Time { return b.clock }))
+	require.NoError(t, err)
+	b.Ledger = l
+	after, err := service{l: l}.Head(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+// TestJumpOutlivesRestart: a clock that has jumped ahead is not confirmed by starting the ledger again.
+func TestJumpOutlivesRestart(t *testing.T) {
+	b := newBench(t)
+	require.Zero(t, b.do(b.payer, KindSettle, b.ch, 0, nil).ExitCode)
+	real := b.clock
+	again := func(options ...Option) {
+		require.NoError(t, b.Close())
+		l, err := Open(t.Context(), b.home, append(options, WithClock(func() time.Time { return b.clock }))...)
+		require.NoError(t, err)
+		b.Ledger = l
+	}
+	b.clock = real.Add(48 * time.Hour)
+	for range 3 {
+		_, err := b.send(b.payer, b.tx(b.payer, KindCollect, b.ch, 0, nil))
+		require.ErrorIs(t, err, ErrClock)
+		again()
+	}
+	b.clock = real.Add(time.Minute)
+	again()
+	require.NotZero(t, b.do(b.payer, KindCollect, b.ch, 0, nil).ExitCode, "the clock is right again, and it is too early")
+	b.clock = real.Add(48 * time.Hour)
+	_, err := b.send(b.payer, b.tx(b.payer, KindCollect, b.ch, 0, nil))
+	require.ErrorIs(t, err, ErrClock)
+	again(ConfirmClock())
+	require.Zero(t, b.do(b.payer, KindCollect, b.ch, 0, nil).ExitCode)
+	again()
+	require.NoError(t, b.Verify())
+}

@@ -1,8 +1,10 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 const (
 	maxBody       = 64 << 10
 	maxCalls      = 64 // at once
+	bodyLimit     = 5 * time.Second
 	callRate      = 200
 	callBurst     = 400
 	accountRate   = 20
@@ -24,15 +27,26 @@ const (
 	paceRetention = time.Minute
 )
 
-// paced bounds the calls of a token: how many each second, and how many at once.
+// paced bounds the calls of a token: how many each second, how many at once, how large, and how long one may take to send. There are no
+// WebSockets: what comes over them would not be counted.
 func paced(next http.Handler) http.Handler {
 	pace := rate.NewLimiter(callRate, callBurst)
 	room := make(chan struct{}, maxCalls)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			http.Error(w, "the ledger is asked over HTTP only", http.StatusNotImplemented)
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyLimit))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil { // too large or too slow; a call that is not read whole is not made
+			http.Error(w, "a call has at most 65536 bytes, and 5 seconds to come", http.StatusRequestEntityTooLarge)
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		ctx, cancel := context.WithTimeout(r.Context(), paceWait)
 		defer cancel()
-		err := pace.Wait(ctx)
-		if err == nil {
+		if err = pace.Wait(ctx); err == nil {
 			select {
 			case room <- struct{}{}:
 				defer func() { <-room }()
@@ -45,6 +59,7 @@ func paced(next http.Handler) http.Handler {
 			http.Error(w, "too many calls: at most 200 a second and 64 at once", http.StatusTooManyRequests)
 			return
 		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)
 	})
 }

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -162,4 +164,48 @@ func (w wallet) Key(a address.Address) (*pay.Key, error) {
 		return k, nil
 	}
 	return nil, pay.ErrNoKey
+}
+
+// TestHostileCaller: a caller with the token cannot get around the limits of a call, and slow ones are in nobody's way.
+func TestHostileCaller(t *testing.T) {
+	b := newBench(t)
+	ln := listen(t, "tcp", "127.0.0.1:0")
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, ln, "token") }()
+	defer func() {
+		cancel()
+		require.NoError(t, <-served)
+	}()
+	for range 2 * maxCalls { // a byte of a body, and no more
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = fmt.Fprintf(c, "POST /rpc/v1 HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer token\r\nContent-Length: 100\r\n\r\n{", ln.Addr())
+		require.NoError(t, err)
+	}
+	c, hangup, err := Dial(ctx, "http://"+ln.Addr().String(), "token", wallet{})
+	require.NoError(t, err)
+	defer hangup()
+	_, _, err = c.Head(ctx)
+	require.NoError(t, err)
+
+	for name, tc := range map[string]struct {
+		head http.Header
+		body string
+		code int
+	}{
+		"a WebSocket":  {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, "", http.StatusNotImplemented},
+		"a large call": {http.Header{}, strings.Repeat("x", maxBody+1), http.StatusRequestEntityTooLarge},
+	} {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+ln.Addr().String()+"/rpc/v1", strings.NewReader(tc.body))
+		require.NoError(t, err)
+		req.Header = tc.head
+		req.Header.Set("Authorization", "Bearer token")
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.Do(req)
+		require.NoError(t, err, name)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, tc.code, resp.StatusCode, name)
+	}
 }

@@ -28,6 +28,8 @@ const (
 	keyIntent   = "i" // from, intent -> cid
 	keyLog      = "g" // position -> cid, epoch, hash
 	keyProvider = "p" // owner -> record
+	keyClock    = "e" // the highest epoch that was marked
+	keyJump     = "j" // there if the clock has jumped ahead and nobody has confirmed it
 )
 
 // meta is what every batch updates.

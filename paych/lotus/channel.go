@@ -121,10 +121,12 @@ func (o objects) Get(ctx context.Context, k cid.Cid) (blocks.Block, error) {
 	}
 	got, err := k.Prefix().Sum(data)
 	if err != nil || !got.Equals(k) {
-		return nil, fmt.Errorf("the Lotus node answers other bytes for %s (%w)", k, errors.Join(err, pay.ErrDecode))
+		return nil, fmt.Errorf("the Lotus node answers other bytes for %s (%w)", k, errors.Join(err, errWrongObject))
 	}
 	return blocks.NewBlockWithCid(data, k)
 }
+
+var errWrongObject = errors.New("the object is not what its CID says")
 
 // Put implements the blockstore of an IPLD store.
 func (objects) Put(context.Context, blocks.Block) error { return errors.New("the chain is read only") }

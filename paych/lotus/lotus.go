@@ -99,10 +99,12 @@ func mapped(err error) error {
 	}
 	var conn *jsonrpc.RPCConnectionError
 	switch {
-	case has("401", "missing permission", "Unauthorized"):
+	case has("http status 401", "401 Unauthorized", "missing permission"):
 		return fmt.Errorf("%w: %w: it needs the permission sign", ErrAuth, err)
-	case errors.As(err, &conn), errors.Is(err, context.DeadlineExceeded), has("connection refused", "connection reset", "EOF", "http status 5", "sendRequest failed", "broken pipe"):
+	case errors.As(err, &conn), errors.Is(err, context.DeadlineExceeded), has("sendRequest failed", "http status 5", "unmarshaling response", "websocket connection closed"):
 		return fmt.Errorf("%w: %w", ErrNodeUnavailable, err)
+	case has("GasFeeCap", "gas fee cap", "MaxFee"):
+		return fmt.Errorf("%w: %w", pay.ErrFee, err)
 	case has("not enough funds", "insufficient funds"):
 		return fmt.Errorf("%w: %w", pay.ErrWalletFunds, err)
 	case has("nonce too low"):

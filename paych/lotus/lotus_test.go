@@ -2,6 +2,7 @@ package lotus_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -248,4 +249,66 @@ func TestWebSocket(t *testing.T) {
 	_, epoch, err := c.Head(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, abi.ChainEpoch(10), epoch)
+}
+
+// lanes makes a channel with so many lanes, with a voucher of amount on each.
+func lanes(t *testing.T, n *paychtest.SimulatedLotus, payer, payee *side, count int, amount int64) address.Address {
+	t.Helper()
+	ch := opened(t, n, payer, payee, func() { n.Advance(7) })
+	require.NoError(t, payer.ReleaseDeal(t.Context(), "deal"))
+	for i := range count {
+		deal := fmt.Sprint("x", i)
+		l, err := payer.AllocateLane(t.Context(), deal, ch, big.NewInt(amount))
+		require.NoError(t, err)
+		v, _, err := payer.CreateVoucher(t.Context(), deal, ch, l, big.NewInt(amount), 1)
+		require.NoError(t, err)
+		_, err = payee.AcceptVoucher(t.Context(), deal, ch, v, big.Zero(), 1)
+		require.NoError(t, err)
+	}
+	return ch
+}
+
+// TestSweep: the vouchers of all lanes of a channel are on their way before the first is on the chain: a payer with many lanes does not
+// outlast the settle delay.
+func TestSweep(t *testing.T) {
+	n := start(t)
+	payer, payee := newSide(t, n, true), newSide(t, n, true)
+	ch := lanes(t, n, payer, payee, 40, 10)
+	done := make(chan error, 1)
+	go func() { done <- payee.Redeem(context.WithoutCancel(t.Context()), ch) }()
+	pushed(t, n, 40)
+	n.Advance(6)
+	require.NoError(t, <-done)
+	info, err := payee.chain.Channel(t.Context(), ch)
+	require.NoError(t, err)
+	require.Equal(t, "400", info.ToSend.String())
+}
+
+// TestDust: a lane whose voucher is worth less than the fee of redeeming it costs nothing.
+func TestDust(t *testing.T) {
+	n := start(t)
+	payer, payee := newSide(t, n, true), newSide(t, n, true)
+	ch := lanes(t, n, payer, payee, 15, 10)
+	n.Fee(big.NewInt(11))
+	require.NoError(t, payee.Redeem(t.Context(), ch))
+	require.Zero(t, n.Pool())
+	n.Fee(big.NewInt(10))
+	done := make(chan error, 1)
+	go func() { done <- payee.Redeem(context.WithoutCancel(t.Context()), ch) }()
+	pushed(t, n, 15)
+	n.Advance(6)
+	require.NoError(t, <-done)
+}
+
+// TestRefusedForGood: what the node refuses for good ends with its answer: nothing is sent later for a deal that is gone.
+func TestRefusedForGood(t *testing.T) {
+	n := start(t)
+	payer, payee := newSide(t, n, false), newSide(t, n, true)
+	_, err := payer.GetOrCreate(t.Context(), "deal", payer.addr, payee.addr, big.NewInt(500))
+	require.ErrorIs(t, err, pay.ErrNoKey)
+	pushes := n.Requests("MpoolPushMessage")
+	n.Fund(payer.addr, big.NewInt(0), true) // now the node has the key
+	time.Sleep(300 * time.Millisecond)      // a message of unknown fate is sent again after 100 ms
+	require.Equal(t, pushes, n.Requests("MpoolPushMessage"))
+	require.Zero(t, n.Pool())
 }

@@ -29,7 +29,15 @@ func (c *Chain) Submit(ctx context.Context, op pay.Op) (cid.Cid, error) {
 		return cid.Undef, err
 	}
 	spec := &SendSpec{MaxFee: big.Zero(), MsgUuid: op.Intent.String()}
+	if !op.MaxFee.Nil() {
+		spec.MaxFee = op.MaxFee
+	}
 	sent, err := read(ctx, c, func(ctx context.Context) (*SignedMessage, error) { return c.api.MpoolPushMessage(ctx, msg, spec) })
+	for _, definite := range []error{ErrAuth, pay.ErrNoKey, pay.ErrWalletFunds, pay.ErrFee} { // it was not pushed, and would not be the next time
+		if errors.Is(err, definite) {
+			return cid.Undef, fmt.Errorf("%w: %w", pay.ErrRefused, err)
+		}
+	}
 	if err != nil {
 		return cid.Undef, err
 	}

@@ -58,6 +58,7 @@ type SimulatedLotus struct {
 	objects  map[cid.Cid][]byte
 	code     cid.Cid
 	outOfGas int
+	fee      big.Int
 	away     bool
 	age      time.Duration
 	faults   map[string][]Fault
@@ -145,6 +146,13 @@ func (n *SimulatedLotus) OutOfGas(messages int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.outOfGas = messages
+}
+
+// Fee sets what a message costs at most; one that may cost less is refused. Nothing is charged.
+func (n *SimulatedLotus) Fee(fee abi.TokenAmount) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fee = fee
 }
 
 // Away makes the node answer nothing, or again.

@@ -158,6 +158,9 @@ func (m *methods) MpoolPushMessage(_ context.Context, msg *lotus.Message, spec *
 	if s.balances[n.ids[msg.From]].LessThan(msg.Value) {
 		return nil, fmt.Errorf("mpool push: not enough funds: %s < %s", s.balances[n.ids[msg.From]], msg.Value)
 	}
+	if !n.fee.Nil() && spec.MaxFee.Sign() > 0 && spec.MaxFee.LessThan(n.fee) {
+		return nil, fmt.Errorf("mpool push: message will not be included in a block: 'GasFeeCap' less than base fee: MaxFee %s, needed %s", spec.MaxFee, n.fee)
+	}
 	p := pending{msg: *msg, uuid: spec.MsgUuid}
 	p.msg.Nonce = s.nonces[n.ids[msg.From]] + uint64(len(n.pool))
 	p.msg.GasLimit = 1

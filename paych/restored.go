@@ -1,0 +1,85 @@
+package paych
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-datastore"
+
+	"github.com/cartage-dev/cartage/internal/store"
+)
+
+// restoreJump is by how much nonces and lanes jump after a restore: no voucher and no lane that was used since the backup is used again.
+const restoreJump = 1 << 20
+
+func restoredKey() datastore.Key { return datastore.NewKey("/o/restored") }
+
+// MarkRestored notes that a store was put back from a backup: what was signed since then is not known any more. The next Open lets nonces
+// and lanes jump before anything is paid. It is called while no manager is open on the store.
+func MarkRestored(ctx context.Context, ds datastore.Batching) error {
+	b, err := ds.Batch(ctx)
+	if err == nil {
+		err = b.Put(ctx, restoredKey(), []byte{1})
+	}
+	if err != nil {
+		return err
+	}
+	return store.Commit(ctx, ds, b)
+}
+
+// restoredLook bounds how long the chain is asked about a channel that was restored.
+const restoredLook = 10 * time.Second
+
+// jump does what MarkRestored asks for, before deals start. It may be repeated.
+func (m *Manager) jump(ctx context.Context) error {
+	has, err := m.ds.Has(ctx, restoredKey())
+	if err != nil || !has {
+		return err
+	}
+	for _, p := range m.byAddr {
+		if err := m.jumpChannel(ctx, p); err != nil {
+			return fmt.Errorf("payment channel %s after a restore: %w", p.rec.Address, err)
+		}
+	}
+	b, err := m.ds.Batch(ctx)
+	if err == nil {
+		err = b.Delete(ctx, restoredKey())
+	}
+	if err != nil {
+		return err
+	}
+	return store.Commit(ctx, m.ds, b)
+}
+
+func (m *Manager) jumpChannel(ctx context.Context, p *payer) error {
+	lctx, cancel := context.WithTimeout(ctx, restoredLook)
+	info, err := m.chain.Channel(lctx, p.rec.Address)
+	cancel()
+	if err != nil {
+		info = &ChannelInfo{} // what was redeemed is learned no more: a voucher below it is refused, and nothing is lost
+	}
+	b, err := m.ds.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	for n, l := range p.lanes {
+		l.Nonce += restoreJump
+		if c, ok := info.Lanes[n]; ok && c.Redeemed.GreaterThan(l.Amount) {
+			p.rec.Promised = big.Add(p.rec.Promised, big.Sub(c.Redeemed, l.Amount))
+			l.Amount, l.Voucher = c.Redeemed, nil
+			if over := big.Sub(l.Amount, l.Reserved); over.Sign() > 0 {
+				p.rec.Reserved, l.Reserved = big.Add(p.rec.Reserved, over), l.Amount
+			}
+		}
+		if err := put(ctx, b, laneKey("o", l.Channel, l.Lane), l); err != nil {
+			return err
+		}
+	}
+	p.rec.NextLane += restoreJump
+	if err := put(ctx, b, p.rec.key(), &p.rec); err != nil {
+		return err
+	}
+	return store.Commit(ctx, m.ds, b)
+}
