@@ -14,4 +14,6 @@ demo:
 	go run ./cmd/cartage demo
 soak:
 	go test -count=20 -run 'TestPaidRetrieval|TestPullSequences' ./internal/testnet ./datatransfer/impl
+	CARTAGE_KILLS=1000 go test -timeout 30m -run Scenario48 ./paych/ledger
+	go test -timeout 30m -run TestModel ./paych/ledger -rapid.checks=10000
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .
