@@ -218,6 +218,7 @@ func redeemTakenBack(w *world) {
 	amount := int64(100)
 	for depth := 1; depth <= 20; depth++ {
 		amount += 10
+		w.advance(2 * depth) // so that no depth reaches back to the create
 		w.payee.mustTake("d", w.payer.pay("d", ch, lane, amount), 10)
 		require.NoError(w.t, w.payee.Redeem(w.t.Context(), ch))
 		w.node.Reorganise(depth, depth%2 == 0)
