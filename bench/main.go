@@ -116,6 +116,7 @@ func start(ctx context.Context, kind string, r, d, size int) (*process, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(size>>20))
+	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

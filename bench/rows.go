@@ -59,6 +59,10 @@ var rows = []row{
 	{name: "verified CAR over HTTP/1.1, no encryption", serve: serveHTTP, fetch: fetchHTTP},
 	{name: "Cartage, stream", serve: serveOurs(true), fetch: fetchOurs(true)},
 	{name: "Cartage, stream, a voucher each MiB", pays: 1 << 20, serve: serveOurs(true), fetch: fetchOurs(true)},
+	{name: "vouchers alone, one each MiB: signed, checked, two durable commits", pays: 1 << 20, serve: serveVouchers, fetch: fetchVouchers},
+	{name: "Cartage, paid deal over a stream, such a voucher each MiB", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(false)},
+	{name: "verified CAR over one stream, TLS, into a CARv2 file", serve: serveCar, fetch: fetchCarFile},
+	{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true)},
 	{name: "Cartage, graphsync", serve: serveOurs(false), fetch: fetchOurs(false)},
 	{name: "go-graphsync v0.18.1", serve: serveGraphsync, fetch: fetchGraphsync},
 	{name: "go-data-transfer v2.0.0-rc8", serve: serveV2, fetch: fetchV2},
@@ -118,6 +122,10 @@ func depthFirst(root cid.Cid, visit func(cid.Cid) ([]byte, error)) error {
 
 // readCar verifies each section: that it is the one that follows, and its hash.
 func readCar(r io.Reader, root cid.Cid) (n uint64, err error) {
+	return readCarInto(r, root, func(cid.Cid, []byte) error { return nil })
+}
+
+func readCarInto(r io.Reader, root cid.Cid, put func(cid.Cid, []byte) error) (n uint64, err error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var buf []byte
 	err = depthFirst(root, func(c cid.Cid) ([]byte, error) {
@@ -141,7 +149,7 @@ func readCar(r io.Reader, root cid.Cid) (n uint64, err error) {
 			return nil, errors.New("a block is not what its CID says")
 		}
 		n += uint64(len(data))
-		return data, nil
+		return data, put(c, data)
 	})
 	return n, err
 }
