@@ -166,6 +166,10 @@ func TestW41SkippedBlocksCount(t *testing.T) {
 	first := r.ask(d.root, shared.AllSelector(), request(false), 47)
 	<-reached
 	require.True(t, d.tb.until(10*time.Second, has(dt.DataQueued, 2)))
+	require.Eventually(t, func() bool { // what is counted and still queued inside graphsync is lost by the cancel
+		n, _ := r.got()
+		return n == 2
+	}, 10*time.Second, time.Millisecond)
 	r.send(gsmsg.NewCancelRequest(first))
 	// What is answered after the cancel shows that the cancel has come: only then may the last block be read.
 	r.answered(r.ask(d.root, shared.AllSelector(), message.UpdateRequest(99, false), 0), graphsync.RequestFailedUnknown, graphsync.RequestRejected)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-graphsync"
@@ -29,6 +30,8 @@ type rawPeer struct {
 	net gsnet.GraphSyncNetwork
 	to  peer.ID
 
+	out gsnet.MessageSender // one stream: messages arrive in the order in which they are sent
+
 	mu     sync.Mutex
 	blocks int
 	bytes  int
@@ -44,6 +47,9 @@ func newRawPeer(ctx context.Context, t *testing.T, to *testutil.Peer) *rawPeer {
 	r := &rawPeer{t: t, ctx: ctx, h: h, net: gsnet.NewFromLibp2pHost(h), to: to.Host.ID(),
 		status: map[graphsync.RequestID]graphsync.ResponseStatusCode{}, more: make(chan struct{})}
 	r.net.SetDelegate(r)
+	r.out, err = r.net.NewMessageSender(ctx, r.to, gsnet.MessageSenderOpts{SendTimeout: time.Minute})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = r.out.Close() })
 	return r
 }
 
@@ -89,7 +95,7 @@ func (r *rawPeer) ask(root cid.Cid, sel ipld.Node, m dt.Message, skip int64) gra
 
 func (r *rawPeer) send(req gsmsg.GraphSyncRequest) {
 	msg := gsmsg.NewMessage(map[graphsync.RequestID]gsmsg.GraphSyncRequest{req.ID(): req}, nil, nil)
-	require.NoError(r.t, r.net.SendMessage(r.ctx, r.to, msg))
+	require.NoError(r.t, r.out.SendMsg(r.ctx, msg))
 }
 
 // answered waits for one of the given states of a request.
