@@ -67,6 +67,9 @@ func newCrowd(t *testing.T, ctx context.Context, seed uint64, n int, make func(n
 			c.MaxDealsPerPeer, c.MaxUnpaidBytes, c.MaxUnpaidEnds = 1000, 1<<40, 1<<30
 		}
 		make(uint64(i+1), p)
+		if i%4 == 0 { // every second client
+			p.ClientConfig = payAhead
+		}
 		if i%2 == 0 {
 			w.clients = append(w.clients, p)
 		} else {

@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"))
 }
 
-// writeForEver is the process that is killed: eight accounts of the wallet pay each other, and open, fund and settle channels; each
-// transaction that was answered is said on stdout.
+// writeForEver is the process that is killed: eight accounts of the wallet pay each other, and open, fund, settle
+// and collect channels; each transaction that was answered is said on stdout.
 func writeForEver(home string) error {
 	ctx := context.Background()
 	l, err := Open(ctx, home)
@@ -55,9 +55,10 @@ func writeForEver(home string) error {
 	errs := make(chan error)
 	for i, a := range accounts {
 		go func() {
+			var last address.Address
 			rng := rand.New(rand.NewPCG(uint64(i), uint64(time.Now().UnixNano())))
 			for {
-				if err := writeOne(ctx, l, w, a, accounts, rng); err != nil {
+				if err := writeOne(ctx, l, w, a, accounts, rng, &last); err != nil {
 					errs <- err
 					return
 				}
@@ -67,7 +68,15 @@ func writeForEver(home string) error {
 	return <-errs
 }
 
-func writeOne(ctx context.Context, l *Ledger, w *pay.Wallet, from address.Address, accounts []address.Address, rng *rand.Rand) error {
+// killKinds are what a writer does, and which of them need a channel.
+var killKinds = []struct {
+	kind    Kind
+	channel bool
+}{{KindTransfer, false}, {KindTransfer, false}, {KindCreate, false}, {KindAddFunds, true}, {KindSettle, true}, {KindCollect, true}}
+
+// writeOne sends one transaction of an account. One that cannot be applied, such as a collect before its time, has a receipt as well.
+// last is the channel that the account opened last.
+func writeOne(ctx context.Context, l *Ledger, w *pay.Wallet, from address.Address, accounts []address.Address, rng *rand.Rand, last *address.Address) error {
 	s := service{l: l, paces: newPaces()}
 	acc, err := s.Account(ctx, from)
 	if err != nil {
@@ -77,9 +86,15 @@ func writeOne(ctx context.Context, l *Ledger, w *pay.Wallet, from address.Addres
 	if err != nil {
 		return err
 	}
-	id := uuid.New()
-	t := &Tx{Network: l.net.ID, From: from, Seq: acc.Seq, ValidUntil: h.Epoch + 100, Kind: []Kind{KindTransfer, KindTransfer, KindCreate}[rng.IntN(3)],
+	id, what := uuid.New(), killKinds[rng.IntN(len(killKinds))]
+	t := &Tx{Network: l.net.ID, From: from, Seq: acc.Seq, ValidUntil: h.Epoch + 100, Kind: what.kind,
 		To: accounts[rng.IntN(len(accounts))], Value: big.NewInt(1 + rng.Int64N(5)), Intent: id[:]}
+	if what.channel {
+		if last.Empty() {
+			return nil
+		}
+		t.To = *last
+	}
 	key, err := w.Key(from)
 	if err != nil {
 		return err
@@ -92,8 +107,15 @@ func writeOne(ctx context.Context, l *Ledger, w *pay.Wallet, from address.Addres
 		return err
 	}
 	c, err := l.Submit(ctx, data)
-	if err == nil {
-		_, err = os.Stdout.WriteString(c.String() + "\n")
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stdout.WriteString(c.String() + "\n"); err != nil || what.kind != KindCreate {
+		return err
+	}
+	r, err := s.Receipt(ctx, c)
+	if err == nil && r != nil {
+		*last = r.Channel
 	}
 	return err
 }

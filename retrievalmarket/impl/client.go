@@ -119,7 +119,9 @@ type clientDeal struct {
 	answered  bool // the provider has said something about the deal
 	again     bool // it was proposed once more
 	stalled   *time.Timer
-	denied    bool // the provider asks for what was paid, and nothing comes
+	denied    bool   // the provider asks for what was paid, and nothing comes
+	doubtful  bool   // the counts of both sides may differ: what is asked for is not taken for a request that crossed a voucher
+	enough    uint64 // verified bytes from which on the deal hears of each block again
 }
 
 // NewClientFromConfig makes a client; Start runs it.
@@ -233,7 +235,7 @@ func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
 	cd.mu.Lock()
 	if e != rm.ClientEventBlocksReceived { // which comes before the payment for what it tells
-		cd.ongoing = rec.Status == rm.DealStatusOngoing
+		cd.ongoing, cd.enough = rec.Status == rm.DealStatusOngoing, 0
 	}
 	cd.paidFor = rec.BytesPaidFor
 	switch rec.Status {

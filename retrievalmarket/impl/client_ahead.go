@@ -39,3 +39,15 @@ func (c *Client) payAhead(cd *clientDeal, received uint64) {
 	_ = cd.machine.Send(rm.ClientEventBlocksReceived, received)
 	_ = cd.machine.Send(rm.ClientEventPaymentRequested, owed)
 }
+
+// Crossed implements clientstates.Progress: the provider stopped and asked before it had the voucher that was sent last unasked. The next
+// one goes out when a step was verified; the request is not answered with a voucher for the few bytes since.
+func (c *Client) Crossed(id rm.DealID) (yes bool) {
+	c.with(id, func(cd *clientDeal) {
+		yes = cd.ahead && !cd.doubtful && cd.paidFor > 0 && cd.received-min(cd.received, cd.paidFor) < cd.step
+		if yes {
+			cd.enough = cd.paidFor + cd.step
+		}
+	})
+	return yes
+}

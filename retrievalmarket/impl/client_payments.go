@@ -42,6 +42,7 @@ func (cd *clientDeal) watch() {
 		cd.stalled = nil
 		cd.denied = cd.waiting && cd.received == received
 		again := cd.denied
+		cd.doubtful = cd.doubtful || again
 		if cd.waiting && !again {
 			cd.watch()
 		}

@@ -224,14 +224,14 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	case dt.Restart:
 		ahead := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
 		cd.mu.Lock()
-		cd.inFull, cd.troubled = ahead, true
+		cd.inFull, cd.troubled, cd.doubtful = ahead, true, true
 		cd.mu.Unlock()
 		if !ahead {
 			c.group.Go(func() { c.resend(cd, s.ChannelID()) })
 		}
 	case dt.Disconnected, dt.ReceiveDataError, dt.SendDataError:
 		cd.mu.Lock()
-		cd.shaken = true
+		cd.shaken, cd.doubtful = true, true
 		cd.mu.Unlock()
 	case dt.Error:
 		if c.proposeAgain(cd) {
@@ -267,7 +267,7 @@ func (cd *clientDeal) report() bool {
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
 	now := time.Now()
-	if !cd.waiting && now.Sub(cd.reported) < progressEvery {
+	if (!cd.waiting || cd.received < cd.enough) && now.Sub(cd.reported) < progressEvery {
 		return false
 	}
 	cd.reported = now

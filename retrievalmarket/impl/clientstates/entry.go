@@ -36,6 +36,8 @@ type Progress interface {
 	Denied(deal rm.DealID) bool
 	// Troubled tells whether requests and payments may have crossed each other: what is asked for may be an older state.
 	Troubled(deal rm.DealID) bool
+	// Crossed tells whether a request for more than what was verified may be answered by a voucher that was sent unasked.
+	Crossed(deal rm.DealID) bool
 	// Resends tells whether the last voucher may be sent once more: a provider may deny to have it a few times.
 	Resends(deal rm.DealID) bool
 }
@@ -209,6 +211,8 @@ func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm
 		return ctx.Trigger(rm.ClientEventSendFunds) // the last voucher once more
 	case tooMuch(env, &deal, inFull) || asked.GreaterThan(due) && !inFull && unsealTooDear(&deal):
 		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
+	case asked.GreaterThan(due) && inFull && !last && !deal.AllBlocksReceived && crossed(env, deal):
+		return nil // a voucher is on its way, or a step of bytes is
 	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived && !denied(env, deal):
 		return nil // the bytes that are asked for are on their way; with all of them, all that is due is paid
 	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
@@ -245,6 +249,11 @@ func troubled(env ClientDealEnvironment, deal rm.ClientDealState) bool {
 func denied(env ClientDealEnvironment, deal rm.ClientDealState) bool {
 	p, ok := env.(Progress)
 	return ok && p.Denied(deal.ID)
+}
+
+func crossed(env ClientDealEnvironment, deal rm.ClientDealState) bool {
+	p, ok := env.(Progress)
+	return ok && p.Crossed(deal.ID)
 }
 
 func resends(env ClientDealEnvironment, deal rm.ClientDealState) bool {

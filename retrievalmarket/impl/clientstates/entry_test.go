@@ -324,3 +324,42 @@ func clientState(s rm.DealStatus) bool {
 	}
 	return true
 }
+
+// TestCrossedRequest: a request that crossed a voucher is not answered with one for the few bytes since; what is due in full, what a
+// provider asks for at the end, and what it asks for while nothing comes is paid.
+func TestCrossedRequest(t *testing.T) {
+	ongoing := func(crossed bool) *run {
+		r := start(t, rm.DealStatusOngoing, 1000, 0, 2, 0, func(_ *rm.ClientDealState, e *fakeEnv) { e.full = true })
+		r.blocks(1000)
+		r.row(r.asked(2000), 2000, 1000, 1000, 2000)
+		r.env.crossed = crossed
+		r.blocks(1200)
+		return r
+	}
+	r := ongoing(true)
+	d := r.asked(2000)
+	require.Equal(t, rm.DealStatusFundsNeeded, d.Status)
+	require.Equal(t, []int64{2000}, r.env.vouchers)
+	r.blocks(2000)
+	d, _ = r.State()
+	r.row(d, 4000, 2000, 1000, 2000, 4000)
+
+	r = ongoing(true)
+	r.row(r.asked(400), 2400, 1200, 1000, 2000, 2400)
+
+	r = ongoing(true)
+	r.asked(2000)
+	r.env.denied = true
+	require.NoError(t, r.Reenter())
+	r.settle()
+	require.Equal(t, []int64{2000, 2400}, r.env.vouchers[:2])
+
+	r = ongoing(true)
+	r.send(rm.ClientEventAllBlocksReceived)
+	r.askedLast(400)
+	require.Equal(t, []int64{2000, 2400}, r.env.vouchers)
+
+	r = ongoing(false)
+	r.asked(2000)
+	require.Equal(t, []int64{2000, 2400}, r.env.vouchers)
+}

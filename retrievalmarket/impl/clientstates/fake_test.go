@@ -32,6 +32,9 @@ type fakeEnv struct {
 	funds    []rm.ChannelAvailableFunds
 	short    []int64 // shortfall of the next vouchers
 	resends  int
+	crossed  bool
+	full     bool
+	denied   bool
 	openErr  error
 	openWait bool // OpenDataTransfer waits for its context
 	closed   int
@@ -100,9 +103,10 @@ func (e *fakeEnv) WaitForPaymentChannelReady(_ context.Context, msg cid.Cid) (ad
 }
 
 func (e *fakeEnv) Received(rm.DealID) uint64 { return 0 }
-func (e *fakeEnv) Denied(rm.DealID) bool     { return false }
+func (e *fakeEnv) Denied(rm.DealID) bool     { return e.denied }
 func (e *fakeEnv) Troubled(rm.DealID) bool   { return false }
-func (e *fakeEnv) PaysInFull(rm.DealID) bool { return false }
+func (e *fakeEnv) PaysInFull(rm.DealID) bool { return e.full }
+func (e *fakeEnv) Crossed(rm.DealID) bool    { return e.crossed }
 func (e *fakeEnv) Completed(rm.DealID) bool  { return false }
 func (e *fakeEnv) Resends(rm.DealID) bool {
 	e.resends++
