@@ -114,8 +114,8 @@ func bare(b *testing.B, from *testutil.MemStore, root cid.Cid, blocks int) time.
 	return used
 }
 
-// ours moves it with two managers.
-func ours(b *testing.B, from *testutil.MemStore, root cid.Cid, blocks int) time.Duration {
+// ours moves it with two managers; the recipient's listener is told of each block, or of progress only.
+func ours(b *testing.B, from *testutil.MemStore, root cid.Cid, blocks int, each bool) time.Duration {
 	x, err := testutil.PeerConfig{Store: from}.Start(b.Context())
 	require.NoError(b, err)
 	y, err := testutil.NewPeer(b.Context(), nil)
@@ -124,7 +124,13 @@ func ours(b *testing.B, from *testutil.MemStore, root cid.Cid, blocks int) time.
 	require.NoError(b, y.Manager.RegisterVoucherType(testutil.NewFakeDTType(""), nil))
 	require.NoError(b, testutil.Connect(b.Context(), y, x))
 	done := make(chan struct{})
-	y.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+	subscribe := y.Manager.SubscribeToEvents
+	if !each {
+		subscribe = y.Manager.(interface {
+			SubscribeToProgress(dt.Subscriber) dt.Unsubscribe
+		}).SubscribeToProgress
+	}
+	subscribe(func(e dt.Event, s dt.ChannelState) {
 		if e.Code == dt.CleanupComplete {
 			close(done)
 		}
@@ -151,22 +157,27 @@ func BenchmarkGraphsync(b *testing.B) {
 			store := testutil.NewMemStore()
 			root := tree(b, store, w.leaves, w.size)
 			blocks := store.Len()
-			var theirs, mine, ratio []float64
+			var theirs []float64
+			mine, ratios := map[bool][]float64{}, map[bool][]float64{}
 			for b.Loop() {
 				for range 5 {
 					t := bare(b, store, root, blocks).Seconds()
-					m := ours(b, store, root, blocks).Seconds()
-					theirs, mine, ratio = append(theirs, t), append(mine, m), append(ratio, m/t)
+					theirs = append(theirs, t)
+					for _, each := range []bool{true, false} {
+						m := ours(b, store, root, blocks, each).Seconds()
+						mine[each], ratios[each] = append(mine[each], m), append(ratios[each], m/t)
+					}
 				}
 			}
 			slices.Sort(theirs)
-			slices.Sort(mine)
-			slices.Sort(ratio)
 			b.ReportMetric(theirs[len(theirs)/2], "bare-cpu-s")
-			b.ReportMetric(mine[len(mine)/2], "ours-cpu-s")
-			b.ReportMetric(mine[len(mine)/2]/theirs[len(theirs)/2], "ratio")
-			b.ReportMetric(ratio[0], "ratio-least")
-			b.ReportMetric(ratio[len(ratio)-1], "ratio-most")
+			for each, name := range map[bool]string{true: "each-block", false: "progress"} {
+				slices.Sort(mine[each])
+				slices.Sort(ratios[each])
+				b.ReportMetric(mine[each][len(mine[each])/2]/theirs[len(theirs)/2], name+"-ratio")
+				b.ReportMetric(ratios[each][0], name+"-least")
+				b.ReportMetric(ratios[each][len(ratios[each])-1], name+"-most")
+			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}

@@ -190,6 +190,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	cd.mu.Lock()
 	stale := cd.chid != (dt.ChannelID{}) && cd.chid != s.ChannelID()
 	received := cd.verified(s.Received())
+	cd.doubtful = cd.doubtful || received < s.Received() // the provider counts what was here already
 	if received > cd.received {
 		cd.received, cd.resends = received, 0
 	}
@@ -320,6 +321,7 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 	}
 	cd.mu.Lock()
 	cd.answered = true
+	cd.doubtful = cd.doubtful || r.Message != "" // a voucher was not taken
 	cd.mu.Unlock()
 	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
 	switch r.Status {
