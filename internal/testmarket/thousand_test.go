@@ -223,7 +223,8 @@ func (b *bargain) check(t *testing.T) int {
 	if b.cancel && p.Status != rm.DealStatusCompleted { // the provider's cancel came before the last word
 		return 1
 	}
-	require.Equal(t, due.String(), p.FundsReceived.String(), "accepted")
+	require.Equal(t, due.String(), p.FundsReceived.String(), "accepted; provider %s: %s; client %s; sent %d, terms %v, trouble %v; %s; %s", p.Status, p.Message, c.Message,
+		p.TotalSent, terms, b.trouble, b.channel(b.c, c), b.channel(b.p, c))
 	require.Equal(t, rm.DealStatusCompleted, p.Status, p.Message)
 	return 1
 }

@@ -213,7 +213,9 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventAllBlocksReceived)
 	case dt.Cancel:
-		send(rm.ClientEventProviderCancelled)
+		if st, _ := cd.machine.State(); st.Status != rm.DealStatusCancelling { // then it is our own
+			send(rm.ClientEventProviderCancelled)
+		}
 	case dt.NewVoucherResult:
 		if r := legacy.Response(s.LastVoucherResult()); r != nil {
 			c.response(cd, received, r)

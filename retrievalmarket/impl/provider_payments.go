@@ -51,7 +51,8 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	return p.credited(ctx, pd, chid, total)
 }
 
-// credited answers a payment that is in the book: whether it is enough to go on.
+// credited answers a payment that is in the book: whether it is enough to go on. The deal hears of it before anybody can see the credit: the
+// transfer may end on its account at once.
 func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.ChannelID, total abi.TokenAmount) (*rm.DealResponse, error) {
 	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)
@@ -59,6 +60,11 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	pd.mu.Lock()
 	pd.paid = big.Max(pd.paid, total)
 	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
+	event, short := rm.ProviderEventPaymentReceived, false
+	if paid.LessThan(state.UnsealPrice) || sentAll && t.Owed(sent, paid).Sign() > 0 || unsealed && !sentAll && sent >= t.Limit(paid) {
+		event, short = rm.ProviderEventPartialPaymentReceived, true
+	}
+	err := pd.machine.Send(event, paid)
 	pd.mu.Unlock()
 	if paid.GreaterThan(state.UnsealPrice) {
 		if err := p.hasPaid(ctx, pd); err != nil {
@@ -66,15 +72,14 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 		}
 	}
 	switch {
-	case paid.LessThan(state.UnsealPrice), sentAll && t.Owed(sent, paid).Sign() > 0, unsealed && !sentAll && sent >= t.Limit(paid):
-		return p.stillOwed(ctx, pd, chid, nil), partial(pd, paid)
+	case short:
+		return p.stillOwed(ctx, pd, chid, nil), errors.Join(err, dt.ErrPause)
 	case !unsealed:
-		return nil, pd.machine.Send(rm.ProviderEventPaymentReceived, paid)
+		return nil, err
 	case sentAll:
-		resp := &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero(), Status: rm.DealStatusCompleted}
-		return resp, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
+		return &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero(), Status: rm.DealStatusCompleted}, errors.Join(err, dt.ErrResume)
 	}
-	return nil, errors.Join(pd.machine.Send(rm.ProviderEventPaymentReceived, paid), dt.ErrResume)
+	return nil, errors.Join(err, dt.ErrResume)
 }
 
 // stillOwed is the request for payment that fits the phase of a deal.
@@ -95,10 +100,6 @@ func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.Chan
 		resp.Status = rm.DealStatusFundsNeededLastPayment
 	}
 	return resp
-}
-
-func partial(pd *providerDeal, paid abi.TokenAmount) error {
-	return errors.Join(pd.machine.Send(rm.ProviderEventPartialPaymentReceived, paid), dt.ErrPause)
 }
 
 // errNodeAway means that the node could not look at a voucher now: that is not the payer's fault.
