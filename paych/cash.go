@@ -134,7 +134,8 @@ func (m *Manager) landedWell(ctx context.Context, msg cid.Cid) error {
 // Plan is what closing a channel would do now; nothing is sent.
 type Plan struct {
 	Channel    address.Address
-	Redeem     []Redeem // what Redeem and Settle of a payee would put into it
+	Epoch      abi.ChainEpoch // now
+	Redeem     []Redeem       // what Redeem and Settle of a payee would put into it
 	Adds       abi.TokenAmount
 	SettlingAt abi.ChainEpoch // 0: nobody settles it
 	Collected  bool
@@ -159,7 +160,7 @@ func (m *Manager) Plan(ctx context.Context, ch address.Address) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Plan{Channel: ch, Adds: big.Zero(), SettlingAt: info.SettlingAt, Collected: info.Collected, Redeemed: info.ToSend, ToPayee: big.Zero(), ToPayer: big.Zero()}
+	out := &Plan{Channel: ch, Epoch: epoch, Adds: big.Zero(), SettlingAt: info.SettlingAt, Collected: info.Collected, Redeemed: info.ToSend, ToPayee: big.Zero(), ToPayer: big.Zero()}
 	if info.Collected {
 		return out, nil
 	}

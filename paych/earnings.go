@@ -189,13 +189,7 @@ func (m *Manager) payees() []*payee {
 // earned adds the deals of one channel.
 func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
 	info, err := m.state(ctx, p)
-	if errors.Is(err, ErrUnknownChannel) || info == nil {
-		info, err = nil, nil
-	}
-	if err != nil {
-		return err
-	}
-	if info != nil {
+	if err == nil {
 		if err := m.sawRedeemed(ctx, info); err != nil {
 			return err
 		}

@@ -38,8 +38,11 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 	if err != nil {
 		return 0, err
 	}
-	if l, err := m.unspent(ctx, p, deal); err != nil || l != nil {
-		return m.enlarge(ctx, p, l, err)
+	switch l, err := m.unspent(ctx, p, deal); {
+	case err != nil:
+		return 0, err
+	case l != nil:
+		return l.Lane, m.enlarge(ctx, p, l)
 	}
 	lane := &laneRecord{Channel: ch, Deal: deal, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
@@ -66,11 +69,8 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 }
 
 // enlarge adds what a deal was granted since to the lane that it has.
-func (m *Manager) enlarge(ctx context.Context, p *payer, l *laneRecord, err error) (uint64, error) {
-	if err != nil {
-		return 0, err
-	}
-	return l.Lane, m.change(ctx, p, func() (*laneRecord, error) {
+func (m *Manager) enlarge(ctx context.Context, p *payer, l *laneRecord) error {
+	return m.change(ctx, p, func() (*laneRecord, error) {
 		more, granted := p.drop(l.Deal)
 		if !granted {
 			return nil, nil

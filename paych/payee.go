@@ -342,12 +342,11 @@ type Summary struct {
 	Trouble    error // why the chain says nothing of it
 }
 
-// List returns all payment channels of the node.
-func (m *Manager) List(ctx context.Context) ([]Summary, error) {
+// Booked returns the channels of the books with their lanes; what the chain knows of them is left out.
+func (m *Manager) Booked() (out []Summary) {
 	m.mu.Lock()
 	payers, payees := maps.Clone(m.byAddr), maps.Clone(m.inbound)
 	m.mu.Unlock()
-	var out []Summary
 	for a, p := range payers {
 		s := Summary{Channel: a, Outbound: true}
 		p.mu.Lock()
@@ -372,6 +371,12 @@ func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 			out = append(out, s)
 		}
 	}
+	return out
+}
+
+// List returns all payment channels of the node.
+func (m *Manager) List(ctx context.Context) ([]Summary, error) {
+	out := m.Booked()
 	for i := range out {
 		s := &out[i]
 		info, err := m.chain.Channel(ctx, s.Channel)

@@ -148,11 +148,8 @@ func (p *Provider) Stop(ctx context.Context) error {
 	if p.cancel == nil {
 		return nil
 	}
-	answers := p.answers()
-	for _, id := range p.cfg.Host.Mux().Protocols() {
-		if _, ours := answers[id]; ours {
-			p.cfg.Host.RemoveStreamHandler(id)
-		}
+	for id := range p.answers() {
+		p.cfg.Host.RemoveStreamHandler(id)
 	}
 	p.cancel()
 	return p.group.Close(ctx)

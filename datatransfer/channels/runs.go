@@ -35,18 +35,17 @@ func (s *Set) Coarse(now func() bool) { s.coarse = now }
 
 // coarse tells whether a block may join a run: nothing but counters changes, and its line is in the log of the stage already. mu is held.
 func (c *Channel) coarse(progress dt.EventCode, fresh bool) bool {
-	if c.set.coarse == nil || !c.set.coarse() {
+	if c.set.coarse == nil || !c.set.coarse() || !in(moving, c.rec.Status) {
 		return false
 	}
 	if !fresh || c.plain == progress && c.plainIn == c.rec.Status {
-		return in(moving, c.rec.Status)
-	}
-	text, ok := logTexts[progress]
-	if in(moving, c.rec.Status) && (!ok || c.lastLog[c.rec.Status] == text) {
-		c.plain, c.plainIn = progress, c.rec.Status
 		return true
 	}
-	return false
+	if text, ok := logTexts[progress]; ok && c.lastLog[c.rec.Status] != text {
+		return false
+	}
+	c.plain, c.plainIn = progress, c.rec.Status
+	return true
 }
 
 // run notes a block that was counted; mu is held.

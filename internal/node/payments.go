@@ -23,7 +23,7 @@ type faucet interface {
 // Faucet answers Cartage.Faucet.
 func (s Service) Faucet(ctx context.Context) (*api.Balance, error) {
 	if s.n.Payments == nil {
-		return nil, api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL.", "this node has no ledger")
+		return nil, errNoLedger
 	}
 	f, ok := s.n.Payments.Chain().(faucet)
 	if !ok {
@@ -101,15 +101,12 @@ func (s Service) CollectPayCh(ctx context.Context, ch string) error {
 }
 
 // PayChVouchers answers Cartage.PayChVouchers.
-func (s Service) PayChVouchers(ctx context.Context, ch string) ([]api.Voucher, error) {
+func (s Service) PayChVouchers(_ context.Context, ch string) ([]api.Voucher, error) {
 	a, err := s.payChannel(ch)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.n.Payments.List(ctx)
-	if err != nil {
-		return nil, coded(err)
-	}
+	list := s.n.Payments.Booked()
 	i := slices.IndexFunc(list, func(c paych.Summary) bool { return c.Channel == a })
 	if i < 0 {
 		return nil, api.Errorf(api.CodeNotFound, "Channels are listed by cartage paych list.", "there is no payment channel %s here", ch)
@@ -139,11 +136,7 @@ func (s Service) PayChPlan(ctx context.Context, ch string) (*api.PayChPlan, erro
 	if err != nil {
 		return nil, coded(err)
 	}
-	_, epoch, err := s.n.Payments.Head(ctx)
-	if err != nil {
-		return nil, coded(err)
-	}
-	out := &api.PayChPlan{Channel: ch, Redeem: []api.PlanRedeem{}, Adds: p.Adds.String(), SettlingAt: int64(p.SettlingAt), Epoch: int64(epoch), Collected: p.Collected,
+	out := &api.PayChPlan{Channel: ch, Redeem: []api.PlanRedeem{}, Adds: p.Adds.String(), SettlingAt: int64(p.SettlingAt), Epoch: int64(p.Epoch), Collected: p.Collected,
 		ToPayee: p.ToPayee.String(), ToPayer: p.ToPayer.String(), Redeemed: p.Redeemed.String(), Rest: big.Sub(big.Add(p.ToPayee, p.ToPayer), p.Redeemed).String()}
 	for _, r := range p.Redeem {
 		out.Redeem = append(out.Redeem, api.PlanRedeem{Lane: r.Lane, Adds: r.Adds.String()})

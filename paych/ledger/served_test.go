@@ -46,14 +46,7 @@ func TestServed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			ln, url, options := open()
-			ctx, cancel := context.WithCancel(t.Context())
-			served := make(chan error, 1)
-			go func() { served <- b.Serve(ctx, ln, "token") }()
-			defer func() {
-				cancel()
-				require.NoError(t, <-served)
-			}()
-			calls(t, ctx, b, url, options)
+			calls(t, serve(t, b, ln), b, url, options)
 		})
 	}
 }
@@ -166,17 +159,23 @@ func (w wallet) Key(a address.Address) (*pay.Key, error) {
 	return nil, pay.ErrNoKey
 }
 
+// serve serves a ledger until the test ends, as the context that it returns does.
+func serve(t *testing.T, b *bench, ln net.Listener) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, ln, "token") }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-served)
+	})
+	return ctx
+}
+
 // TestHostileCaller: a caller with the token cannot get around the limits of a call, and slow ones are in nobody's way.
 func TestHostileCaller(t *testing.T) {
 	b := newBench(t)
 	ln := listen(t, "tcp", "127.0.0.1:0")
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- b.Serve(ctx, ln, "token") }()
-	defer func() {
-		cancel()
-		require.NoError(t, <-served)
-	}()
+	ctx := serve(t, b, ln)
 	for range 2 * maxCalls { // a byte of a body, and no more
 		c, err := net.Dial("tcp", ln.Addr().String())
 		require.NoError(t, err)

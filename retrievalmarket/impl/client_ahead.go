@@ -44,7 +44,7 @@ func (c *Client) payAhead(cd *clientDeal, received uint64) {
 // one goes out when a step was verified; the request is not answered with a voucher for the few bytes since.
 func (c *Client) Crossed(id rm.DealID) (yes bool) {
 	c.with(id, func(cd *clientDeal) {
-		yes = cd.ahead && !cd.doubtful && cd.paidFor > 0 && cd.received-min(cd.received, cd.paidFor) < cd.step
+		yes = cd.ahead && !cd.shaken && !cd.doubtful && cd.paidFor > 0 && cd.received-min(cd.received, cd.paidFor) < cd.step
 		if yes {
 			cd.enough = cd.paidFor + cd.step
 		}

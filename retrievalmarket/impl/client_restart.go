@@ -32,7 +32,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	}
 	cd := c.track(d)
 	cd.mu.Lock()
-	cd.inFull, cd.stored, cd.troubled, cd.shaken, cd.doubtful = true, true, true, true, true
+	cd.inFull, cd.stored, cd.troubled, cd.shaken = true, true, true, true
 	cd.mu.Unlock()
 	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusRetryLegacy || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return notEnded(cd.machine.Reenter())

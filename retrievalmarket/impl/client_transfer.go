@@ -234,7 +234,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		}
 	case dt.Disconnected, dt.ReceiveDataError, dt.SendDataError:
 		cd.mu.Lock()
-		cd.shaken, cd.doubtful = true, true
+		cd.shaken = true
 		cd.mu.Unlock()
 	case dt.Error:
 		if c.proposeAgain(cd) {
