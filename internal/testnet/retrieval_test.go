@@ -136,25 +136,46 @@ func TestPaidRetrieval(t *testing.T) {
 // after starting again, retrieving with the same arguments ends it with exactly what is due.
 func TestCountUp(t *testing.T) {
 	for _, side := range []string{"client", "provider"} {
+		t.Run(side, func(t *testing.T) { countUp(t, crashed{side: side, ask: paid, price: 2, transport: api.TransportAuto}) })
+	}
+}
+
+// TestCountUpFree is TestCountUp for a deal that costs nothing, over graphsync: its provider is done when the last block has left,
+// and the client may have none of them.
+func TestCountUpFree(t *testing.T) {
+	for _, side := range []string{"client", "provider"} {
 		t.Run(side, func(t *testing.T) {
-			step := 1
-			if testing.Short() { // the race detector's run: the same places, every ninth
-				step = 9
-			}
-			for n := 1; ; n += step {
-				if !crashAt(t, side, n) {
-					t.Logf("%s: %d crash points", side, n-1)
-					require.Greater(t, n, 10)
-					return
-				}
-			}
+			countUp(t, crashed{side: side, ask: api.Ask{PricePerByte: "0", UnsealPrice: "0"}, transport: api.TransportGraphsync})
 		})
 	}
 }
 
-func crashAt(t *testing.T, side string, n int) (crashed bool) {
+// crashed is a deal with a crash of one side.
+type crashed struct {
+	side      string
+	ask       api.Ask
+	price     int64
+	transport string
+}
+
+func countUp(t *testing.T, c crashed) {
+	step := 1
+	if testing.Short() { // the race detector's run: the same places, every ninth
+		step = 9
+	}
+	for n := 1; ; n += step {
+		if !c.at(t, n) {
+			t.Logf("%s: %d crash points", c.side, n-1)
+			require.Greater(t, n, 10)
+			return
+		}
+	}
+}
+
+func (c crashed) at(t *testing.T, n int) (crashed bool) {
 	t.Run("", func(t *testing.T) {
-		w := newWorld(t, 5<<19, paid)
+		side := c.side
+		w := newWorld(t, 5<<19, c.ask)
 		dead := make(chan struct{})
 		victim := w.client
 		if side == "provider" {
@@ -169,6 +190,7 @@ func crashAt(t *testing.T, side string, n int) (crashed bool) {
 		ended := make(chan *api.Retrieval, 1)
 		if started {
 			req := w.request()
+			req.Transport = c.transport
 			client := w.client
 			go func() {
 				ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
@@ -184,7 +206,7 @@ func crashAt(t *testing.T, side string, n int) (crashed bool) {
 		}
 		crashed = sw.Crashed()
 		if !crashed {
-			w.check(t, <-ended, 2, 0)
+			w.check(t, <-ended, c.price, 0)
 			return
 		}
 		if started {
@@ -199,9 +221,14 @@ func crashAt(t *testing.T, side string, n int) (crashed bool) {
 		if side == "provider" && !started {
 			require.NoError(t, w.client.Start(w.ctx, nil))
 		}
-		r, err := w.client.Retrieve(w.ctx, w.request())
+		req := w.request()
+		req.Transport = c.transport
+		r, err := w.client.Retrieve(w.ctx, req)
 		require.NoError(t, err, "crash at write %d: %+v", n, r)
-		w.check(t, r, 2, 0)
+		w.check(t, r, c.price, 0)
+		deals, err := w.client.Client.ListDeals()
+		require.NoError(t, err)
+		require.Len(t, deals, 1, "the deal goes on: no second one is made")
 	})
 	return crashed
 }

@@ -195,6 +195,9 @@ func (p *Peer) Silence() {
 	if s, ok := (*h).Network().(interface{ ListenClose(...ma.Multiaddr) }); ok {
 		s.ListenClose((*h).Network().ListenAddresses()...)
 	}
+	for _, known := range (*h).Peerstore().Peers() { // nor does it dial
+		(*h).Peerstore().ClearAddrs(known)
+	}
 	for _, c := range (*h).Network().Conns() {
 		_ = c.Close()
 	}

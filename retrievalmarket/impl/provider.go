@@ -122,7 +122,7 @@ type providerDeal struct {
 
 	opening  sync.Mutex // held while a piece is opened, which may take as long as unsealing does: nothing else waits for it
 	reader   Reader
-	released bool
+	released atomic.Bool
 }
 
 // NewProviderFromConfig makes a provider; Start runs it.
@@ -217,6 +217,10 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	case rm.DealStatusBlocksComplete, rm.DealStatusFundsNeededLastPayment, rm.DealStatusFinalizing:
 		// What the transfer has not counted in its store is sent, and asked for, once more.
 		pd.sentAll = p.sent(ctx, d.ChannelID) >= d.TotalSent
+	default: // the transfer stored its end, and the deal had not heard of it
+		if s, err := p.cfg.Hub.dt.ChannelState(ctx, d.ChannelID); err == nil && s.Status() == dt.Finalizing {
+			_ = p.whole(pd, s.Queued())
+		}
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {
 		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -42,19 +43,27 @@ func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 		return false, nil, nil
 	}
 	state, _ := pd.machine.State()
+	owed := p.whole(pd, p.sent(p.ctx, chid))
+	if owed.IsZero() {
+		return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, state.LegacyProtocol), nil
+	}
+	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, state.LegacyProtocol), dt.ErrPause
+}
+
+// whole tells a deal that all of it is sent, and returns what is still owed for it.
+func (p *Provider) whole(pd *providerDeal, sent uint64) abi.TokenAmount {
+	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)
-	sent := p.sent(p.ctx, chid)
 	pd.mu.Lock()
 	pd.sentAll = true
 	owed := t.Owed(sent, pd.paid)
 	pd.mu.Unlock()
 	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)
 	_ = pd.machine.Send(rm.ProviderEventBlocksCompleted)
-	if owed.IsZero() {
-		return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, state.LegacyProtocol), nil
+	if !owed.IsZero() {
+		_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
 	}
-	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
-	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, state.LegacyProtocol), dt.ErrPause
+	return owed
 }
 
 // open returns the reader of a deal's piece, which is acquired once.
@@ -64,7 +73,7 @@ func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
 	if pd.reader != nil {
 		return pd.reader, nil
 	}
-	if pd.released {
+	if pd.released.Load() {
 		return nil, errors.New("deal is over")
 	}
 	s, _ := pd.machine.State()
@@ -79,7 +88,7 @@ func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
 func (pd *providerDeal) release() error {
 	pd.opening.Lock()
 	defer pd.opening.Unlock()
-	pd.released = true
+	pd.released.Store(true)
 	r := pd.reader
 	pd.reader = nil
 	if r == nil {
@@ -91,7 +100,10 @@ func (pd *providerDeal) release() error {
 // linkSystem serves a deal out of its piece.
 func (p *Provider) linkSystem(chid dt.ChannelID, id rm.DealID) *ipld.LinkSystem {
 	pd := p.of(chid)
-	if pd == nil || pd.id.DealID != id {
+	if pd == nil || pd.released.Load() {
+		return p.linkSystemAgain(chid, id)
+	}
+	if pd.id.DealID != id {
 		return nil
 	}
 	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
