@@ -207,7 +207,8 @@ func (b *bargain) check(t *testing.T) int {
 	terms := clientstates.Terms(&c)
 	require.True(t, c.FundsSpent.LessThanEqual(terms.Due(c.TotalReceived)), "client %s (%s) paid %s for %d of %d bytes, terms %v, trouble %v; provider %s (%s) sent %d credits %s; %s; %s", c.Status, c.Message, c.FundsSpent, c.TotalReceived, b.total, terms, b.trouble, p.Status, p.Message, p.TotalSent, p.FundsReceived, b.channel(b.c, c), b.channel(b.p, c))
 	if ok {
-		require.True(t, p.FundsReceived.LessThanEqual(c.FundsSpent), "provider credits %s of %s", p.FundsReceived, c.FundsSpent)
+		require.True(t, p.FundsReceived.LessThanEqual(c.FundsSpent), "provider %s (%s) credits %s of %s; client %s (%s), channel %s; cancel %v, trouble %v; %s; %s", p.Status, p.Message, p.FundsReceived, c.FundsSpent,
+			c.Status, c.Message, c.ChannelID, b.cancel, b.trouble, b.channel(b.c, c), b.channel(b.p, c))
 	}
 	if c.Status != rm.DealStatusCompleted {
 		require.True(t, b.cancel, "channel %d: client %s: %s; provider %s: %s; received %d of %d, sent %d, spent %s, credited %s, asked for %s, terms %v, trouble %v; %s; %s",

@@ -206,10 +206,11 @@ func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID
 		}
 	})
 	defer unsub()
-	if err := c.SendDataTransferVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher}, deal.LegacyProtocol); err != nil {
+	// The deal hears of it first: one that has ended pays nothing more.
+	if err := cd.machine.Send(rm.ClientEventPaymentSent, v); err != nil {
 		return err
 	}
-	if err := cd.machine.Send(rm.ClientEventPaymentSent, v); err != nil {
+	if err := c.SendDataTransferVoucher(ctx, chid, &rm.DealPayment{ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher}, deal.LegacyProtocol); err != nil {
 		return err
 	}
 	select {

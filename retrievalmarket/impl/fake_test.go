@@ -42,6 +42,7 @@ type fakeManager struct {
 	resumed int
 	status  dt.Status // of every channel
 	sub     dt.Subscriber
+	counted func() // called once, after a count of what was sent was read
 }
 
 func (f *fakeManager) RegisterVoucherType(dt.Voucher, dt.RequestValidator) error { return nil }
@@ -69,8 +70,13 @@ func (s fakeState) Status() dt.Status       { return s.status }
 
 func (f *fakeManager) ChannelState(context.Context, dt.ChannelID) (dt.ChannelState, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return fakeState{queued: f.queued, status: f.status}, nil
+	s, then := fakeState{queued: f.queued, status: f.status}, f.counted
+	f.counted = nil
+	f.mu.Unlock()
+	if then != nil {
+		then()
+	}
+	return s, nil
 }
 
 func (f *fakeManager) RaiseQueued(_ context.Context, _ dt.ChannelID, n uint64) error {

@@ -113,6 +113,7 @@ type providerDeal struct {
 	credit   uint64 // bytes before the first payment of somebody who never paid
 	resumed  bool   // the channel was let go when the piece could be read
 	sentAll  bool
+	whole    uint64 // what was sent, when that was all
 	stored   bool // taken up from the store: the count of what was sent may be behind
 	bound    bool // a proposal that came again after a crash has a channel
 	bad      int
@@ -216,10 +217,11 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	switch d.Status {
 	case rm.DealStatusBlocksComplete, rm.DealStatusFundsNeededLastPayment, rm.DealStatusFinalizing:
 		// What the transfer has not counted in its store is sent, and asked for, once more.
-		pd.sentAll = p.sent(ctx, d.ChannelID) >= d.TotalSent
+		pd.whole = p.sent(ctx, d.ChannelID)
+		pd.sentAll = pd.whole >= d.TotalSent
 	default: // the transfer stored its end, and the deal had not heard of it
 		if s, err := p.cfg.Hub.dt.ChannelState(ctx, d.ChannelID); err == nil && s.Status() == dt.Finalizing {
-			_ = p.whole(pd, s.Queued())
+			_ = p.sentWhole(pd, s.Queued())
 		}
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {

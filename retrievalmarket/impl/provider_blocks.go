@@ -43,19 +43,19 @@ func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 		return false, nil, nil
 	}
 	state, _ := pd.machine.State()
-	owed := p.whole(pd, p.sent(p.ctx, chid))
+	owed := p.sentWhole(pd, p.sent(p.ctx, chid))
 	if owed.IsZero() {
 		return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusCompleted, PaymentOwed: big.Zero()}, state.LegacyProtocol), nil
 	}
 	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeededLastPayment, PaymentOwed: owed}, state.LegacyProtocol), dt.ErrPause
 }
 
-// whole tells a deal that all of it is sent, and returns what is still owed for it.
-func (p *Provider) whole(pd *providerDeal, sent uint64) abi.TokenAmount {
+// sentWhole tells a deal that all of it is sent, and returns what is still owed for it.
+func (p *Provider) sentWhole(pd *providerDeal, sent uint64) abi.TokenAmount {
 	state, _ := pd.machine.State()
 	t := providerstates.Terms(&state)
 	pd.mu.Lock()
-	pd.sentAll = true
+	pd.sentAll, pd.whole = true, sent
 	owed := t.Owed(sent, pd.paid)
 	pd.mu.Unlock()
 	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)

@@ -59,6 +59,7 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	sent := p.raise(ctx, pd, chid, t.PaidBytes(total), t)
 	pd.mu.Lock()
 	pd.paid = big.Max(pd.paid, total)
+	sent = max(sent, pd.whole) // the last block may have left since the count was read
 	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
 	event, short := rm.ProviderEventPaymentReceived, false
 	if paid.LessThan(state.UnsealPrice) || sentAll && t.Owed(sent, paid).Sign() > 0 || unsealed && !sentAll && sent >= t.Limit(paid) {
@@ -89,7 +90,7 @@ func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.Chan
 	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(max(sent, t.PaidBytes(pd.paid)), pd.paid)}
+	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(max(sent, pd.whole, t.PaidBytes(pd.paid)), pd.paid)}
 	if why != nil {
 		resp.Message = why.Error()
 	}

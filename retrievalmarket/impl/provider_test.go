@@ -196,6 +196,49 @@ func partialPayment(t *testing.T) {
 	require.EqualValues(t, 2<<20, res.PaymentOwed.Int64())
 }
 
+// TestM05LateVoucher: a voucher that is looked at while the last block leaves does not end a deal that is not paid.
+func TestM05LateVoucher(t *testing.T) {
+	const size = 1000
+	m := newMarket(t)
+	started(t, m)
+	m.manager.counted = func() {
+		m.manager.queued = size
+		_, res, err := m.hub.OnComplete(channel(1))
+		require.ErrorIs(t, err, dt.ErrPause)
+		require.EqualValues(t, 2*size, res.(*rm.DealResponse).PaymentOwed.Int64())
+	}
+	res, err := m.pay(1, 10) // the same again
+	require.ErrorIs(t, err, dt.ErrPause)
+	require.Equal(t, rm.DealStatusFundsNeededLastPayment, res.Status)
+	require.EqualValues(t, 2*size, res.PaymentOwed.Int64())
+	res, err = m.pay(1, 10+2*size)
+	require.ErrorIs(t, err, dt.ErrResume)
+	require.Equal(t, rm.DealStatusCompleted, res.Status)
+}
+
+// TestFinalizingMeanwhile: a provider crashed after its transfer stored that all was sent, and before the deal did. A voucher for what
+// came before does not end the deal.
+func TestFinalizingMeanwhile(t *testing.T) {
+	const size = 1 << 20
+	ds := dssync.MutexWrap(datastore.NewMapDatastore())
+	keep := func(c *retrievalimpl.ProviderConfig) { c.Store = ds }
+	m := newMarket(t, keep)
+	started(t, m)
+	m.manager.sub(dt.Event{Code: dt.Accept}, fakeState{chid: channel(1)})
+	require.Eventually(t, func() bool { return m.deal(1).ChannelID == channel(1) }, waitFor, tick)
+	require.NoError(t, m.Stop())
+	m = newMarketOver(t, &fakeManager{status: dt.Finalizing, queued: size}, keep)
+	m.node.total = big.NewInt(10)
+	require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusFundsNeededLastPayment }, waitFor, tick)
+	res, err := m.pay(1, 10)
+	require.ErrorIs(t, err, dt.ErrPause)
+	require.Equal(t, rm.DealStatusFundsNeededLastPayment, res.Status)
+	require.EqualValues(t, 2*size, res.PaymentOwed.Int64())
+	res, err = m.pay(1, 10+2*size)
+	require.ErrorIs(t, err, dt.ErrResume)
+	require.Equal(t, rm.DealStatusCompleted, res.Status)
+}
+
 // TestBadVouchers: rule 8 of 4.7: the third one ends the deal, nothing is credited, and each answer says what is wrong.
 func TestBadVouchers(t *testing.T) {
 	for name, bad := range map[string]func(*rm.DealPayment){
