@@ -114,8 +114,8 @@ type providerDeal struct {
 	resumed  bool   // the channel was let go when the piece could be read
 	sentAll  bool
 	whole    uint64 // what was sent, when that was all
-	stored   bool // taken up from the store: the count of what was sent may be behind
-	bound    bool // a proposal that came again after a crash has a channel
+	stored   bool   // taken up from the store: the count of what was sent may be behind
+	bound    bool   // a proposal that came again after a crash has a channel
 	bad      int
 	refused  error // the last bad voucher, when there were too many
 
