@@ -58,6 +58,7 @@ type Credit struct {
 	Asked   uint64
 	Has     uint64 // position that the recipient named with its last request
 	Grants  uint64 // times that a voucher let the sender go on
+	Settled uint64 // times that a voucher was good for everything up to then
 	Held    bool   // the application of the responder paused, whatever the limit says
 	Resent  uint64 // bytes that went out again and were not counted
 	Restart int    // restarts so far
@@ -183,61 +184,6 @@ func (c *Channel) Do(f func(r *Record, credit *Credit)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f(&c.rec, &c.Credit)
-}
-
-// Apply applies an event. An event that has no transition in the present state is dropped and returned as an error.
-func (c *Channel) Apply(event dt.EventCode, args ...any) error {
-	if err := c.stopped(); err != nil {
-		return err
-	}
-	return c.applyNow(event, args...)
-}
-
-func (c *Channel) applyNow(event dt.EventCode, args ...any) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.apply(event, args...)
-}
-
-// stopped refuses events after the end of the set: nobody would store them.
-func (c *Channel) stopped() error {
-	if c.set.group.Closed() {
-		return fmt.Errorf("channel %s: data transfer is stopped", c.id)
-	}
-	return nil
-}
-
-// Voucher records a voucher.
-func (c *Channel) Voucher(e Encoded) error { return c.applyItem(dt.NewVoucher, "v", e) }
-
-// Result records a voucher result.
-func (c *Channel) Result(e Encoded) error { return c.applyItem(dt.NewVoucherResult, "r", e) }
-
-func (c *Channel) applyItem(event dt.EventCode, part string, e Encoded) error {
-	if err := c.stopped(); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.apply(event); err != nil {
-		return err
-	}
-	w := &c.work[len(c.work)-1]
-	w.part, w.item = part, e
-	next := *c.items
-	if part == "v" {
-		w.index, next.last = c.rec.Vouchers-1, e
-		next.vouchers.add(w.index, e)
-		if w.index == 0 {
-			next.first = e
-		}
-	} else {
-		w.index, next.lastResult = c.rec.Results-1, e
-		next.results.add(w.index, e)
-	}
-	c.items = &next
-	w.state = c.snapshot()
-	return nil
 }
 
 // Block counts a block of one kind at most once (R-42, section 3.5) and reports whether it was new, with the bytes

@@ -334,38 +334,6 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 	return m.complete(c)
 }
 
-// complete is the end of data on the responder's side (section 4.7).
-func (m *Manager) complete(c *channels.Channel) error {
-	if over(c) {
-		return nil
-	}
-	chid := c.ID()
-	var result dt.VoucherResult
-	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) { return r.OnComplete(chid) }, &result)
-	if err := record(c, result); err != nil {
-		return err
-	}
-	paused := errors.Is(rerr, dt.ErrPause)
-	msg, err := message.CompleteResponse(chid.ID, accepted(rerr), paused, resultType(result), result)
-	if err != nil {
-		return err
-	}
-	switch {
-	case paused:
-		err = c.Apply(dt.BeginFinalizing)
-	case accepted(rerr):
-		err = c.Apply(dt.Complete)
-	default:
-		err = c.Apply(dt.Error, errText(rerr))
-	}
-	var after time.Time
-	if c.IsPull() {
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { after = cr.Accepted.Add(m.delay(chid.Initiator)) })
-	}
-	m.outbox.sendAfter(chid, chid.OtherParty(m.peerID), msg, completeWorth, after)
-	return err
-}
-
 // CheckRequest compares a graphsync request with the channel whose data it asks for: one that answers our push, or
 // one that goes on after a pause of the requester.
 func (m *Manager) CheckRequest(chid dt.ChannelID, root ipld.Link, selector ipld.Node) error {

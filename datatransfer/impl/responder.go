@@ -326,6 +326,7 @@ func (m *Manager) receiveVoucher(c *channels.Channel, req dt.Request) (dt.Respon
 	}
 	voucher := dec.(dt.Voucher)
 	p, _ := m.revalidators.Processor(req.VoucherType())
+	final := c.Status() == dt.Finalizing
 	_, result, rerr := guarded(func() (bool, dt.VoucherResult, error) {
 		r, err := p.(dt.Revalidator).Revalidate(chid, voucher)
 		return true, r, err
@@ -337,13 +338,7 @@ func (m *Manager) receiveVoucher(c *channels.Channel, req dt.Request) (dt.Respon
 	if err != nil {
 		return nil, err
 	}
-	if !accepted(rerr) {
-		return m.refuseVoucher(c, result, rerr)
-	}
-	if err := record(c, result); err != nil {
-		return nil, err
-	}
-	return m.afterVoucher(c, result, rerr)
+	return m.afterVoucher(c, result, rerr, final)
 }
 
 func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, cause error) (dt.Response, error) {
@@ -358,18 +353,29 @@ func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, ca
 	return msg.(dt.Response), nil
 }
 
-// afterVoucher lets an accepted voucher take effect.
-func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rerr error) (dt.Response, error) {
+// afterVoucher lets a voucher take effect that was looked at before or after the end of data.
+func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rerr error, final bool) (dt.Response, error) {
+	if !accepted(rerr) {
+		return m.refuseVoucher(c, result, rerr)
+	}
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
 	paused := errors.Is(rerr, dt.ErrPause)
-	finalizing := c.State().Status() == dt.Finalizing
+	finalizing := c.Status() == dt.Finalizing
 	switch {
 	case paused:
 		if err := c.Apply(dt.PauseResponder); err != nil {
 			return nil, err
 		}
 	case errors.Is(rerr, dt.ErrResume) || finalizing:
-		if err := c.Apply(dt.ResumeResponder); err != nil {
+		ended, err := m.resumeResponder(c, final)
+		if err != nil {
 			return nil, err
+		}
+		if ended {
+			result, rerr = m.decideEnd(c)
+			return m.afterVoucher(c, result, rerr, true)
 		}
 	}
 	msg, err := m.resultMessage(c, true, paused, result)

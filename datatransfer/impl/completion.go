@@ -1,0 +1,73 @@
+package impl
+
+import (
+	"errors"
+	"time"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/datatransfer/message"
+)
+
+// The end of data and a voucher may be decided on at once, and neither decision knows of the other: a voucher that was looked at before the
+// end does not complete the channel, and one that was taken meanwhile is not waited for. Whichever comes second has the end decided
+// on again.
+
+// complete is the end of data on the responder's side (section 4.7).
+func (m *Manager) complete(c *channels.Channel) error {
+	for !over(c) {
+		var settled uint64
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { settled = cr.Settled })
+		result, rerr := m.decideEnd(c)
+		if err := record(c, result); err != nil {
+			return err
+		}
+		paused := errors.Is(rerr, dt.ErrPause)
+		var err error
+		switch {
+		case paused:
+			var applied bool
+			applied, err = c.ApplyIf(func(_ *channels.Record, cr *channels.Credit) bool { return cr.Settled == settled }, dt.BeginFinalizing)
+			if !applied && err == nil {
+				continue
+			}
+		case accepted(rerr):
+			err = c.Apply(dt.Complete)
+		default:
+			err = c.Apply(dt.Error, errText(rerr))
+		}
+		return errors.Join(err, m.sayEnd(c, result, rerr))
+	}
+	return nil
+}
+
+// decideEnd asks the application what the end of data means.
+func (m *Manager) decideEnd(c *channels.Channel) (result dt.VoucherResult, err error) {
+	err = m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) { return r.OnComplete(c.ID()) }, &result)
+	return result, err
+}
+
+// sayEnd tells the initiator what was decided, after the acceptance of the channel.
+func (m *Manager) sayEnd(c *channels.Channel, result dt.VoucherResult, rerr error) error {
+	chid := c.ID()
+	msg, err := message.CompleteResponse(chid.ID, accepted(rerr), errors.Is(rerr, dt.ErrPause), resultType(result), result)
+	if err != nil {
+		return err
+	}
+	var after time.Time
+	if c.IsPull() {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { after = cr.Accepted.Add(m.delay(chid.Initiator)) })
+	}
+	m.outbox.sendAfter(chid, chid.OtherParty(m.peerID), msg, completeWorth, after)
+	return nil
+}
+
+// resumeResponder lets an accepted voucher end the pause it was for. It tells that all data was sent since the voucher was looked at: then
+// the voucher says nothing about the end.
+func (m *Manager) resumeResponder(c *channels.Channel, final bool) (ended bool, err error) {
+	applied, err := c.ApplyIf(func(r *channels.Record, cr *channels.Credit) bool {
+		cr.Settled++
+		return r.Status != dt.Finalizing || final
+	}, dt.ResumeResponder)
+	return !applied && err == nil, err
+}
