@@ -65,6 +65,7 @@ type Credit struct {
 	Refused int    // times that a restart was refused before the channel was accepted
 	Ignore  bool   // the end of the request that was refused is no failure
 	Unasked bool   // a push was restarted and its responder has not asked for data since
+	Silent  bool   // the application of the responder has stopped: nothing is answered until the manager has
 	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits

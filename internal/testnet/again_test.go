@@ -3,6 +3,7 @@ package testnet_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/stretchr/testify/require"
@@ -65,4 +66,43 @@ func TestT68AnotherProvider(t *testing.T) {
 	require.True(t, spent.GreaterThanEqual(big.NewInt(int64(2*w.bytes))), "%s for %d bytes", spent, w.bytes)
 	require.True(t, spent.LessThanEqual(big.NewInt(int64(2*(w.bytes+paid.PaymentInterval)))), "%s for %d bytes", spent, w.bytes)
 	require.NoError(t, w.provider.Start(w.ctx, nil))
+}
+
+// TestProviderStops: a provider that is stopped in the middle of a deal refuses nothing meanwhile: the deal goes on at its next start.
+func TestProviderStops(t *testing.T) {
+	for name, tc := range map[string]struct {
+		transport string
+		ask       api.Ask
+		price     int64
+	}{
+		"free, stream":    {api.TransportStream, api.Ask{PricePerByte: "0", UnsealPrice: "0"}, 0},
+		"free, graphsync": {api.TransportGraphsync, api.Ask{PricePerByte: "0", UnsealPrice: "0"}, 0},
+		"paid, stream":    {api.TransportStream, paid, 2},
+		"paid, graphsync": {api.TransportGraphsync, paid, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 8<<20, tc.ask)
+			change, reached := half()
+			w.serving(t, change)
+			require.NoError(t, w.client.Start(w.ctx, nil))
+			req := w.request()
+			req.Transport = tc.transport
+			r, err := w.client.API().Retrieve(w.ctx, req)
+			require.NoError(t, err)
+			<-reached
+			require.NoError(t, w.provider.Provider.Stop())
+			time.Sleep(200 * time.Millisecond) // the rest of the node goes on a little longer
+			require.NoError(t, w.provider.Stop(w.ctx))
+			w.provider.WrapPieces = nil
+			require.NoError(t, w.provider.Start(w.ctx, nil))
+			for !r.Done {
+				r, err = w.client.API().Retrieval(w.ctx, r.Root)
+				require.NoError(t, err)
+			}
+			w.check(t, r, tc.price, 0)
+			deals, err := w.client.Client.ListDeals()
+			require.NoError(t, err)
+			require.Len(t, deals, 1)
+		})
+	}
 }

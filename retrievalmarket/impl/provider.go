@@ -316,30 +316,6 @@ func (p *Provider) notify(pd *providerDeal, e rm.ProviderEvent, rec rm.ProviderD
 // OnReady implements retrievalmarket.RetrievalProvider.
 func (p *Provider) OnReady(f shared.ReadyFunc) { p.ready.OnReady(f) }
 
-// Stop implements retrievalmarket.RetrievalProvider; deals go on at the next start.
-func (p *Provider) Stop() error {
-	if p.cancel == nil {
-		return nil
-	}
-	err := p.cfg.Network.StopHandlingRequests()
-	p.cancel()
-	p.mu.Lock()
-	list := make([]*providerDeal, 0, len(p.deals))
-	for _, d := range p.deals {
-		list = append(list, d)
-	}
-	p.mu.Unlock()
-	for _, d := range list {
-		err = errors.Join(err, d.machine.Stop(context.WithoutCancel(p.ctx)), d.release())
-	}
-	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)))
-	p.subs.wg.Wait()
-	if p.onStop != nil {
-		err = errors.Join(err, p.onStop())
-	}
-	return err
-}
-
 // SetAsk implements retrievalmarket.RetrievalProvider.
 func (p *Provider) SetAsk(ask *rm.Ask) {
 	if err := p.cfg.Asks.SetAsk(ask); err != nil {

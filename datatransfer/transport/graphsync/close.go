@@ -48,6 +48,25 @@ func (t *Transport) CloseChannel(ctx context.Context, chid datatransfer.ChannelI
 	return nil
 }
 
+// Halt ends the request of a channel, and waits until graphsync has heard of it: what the store answers from then on is not told to
+// the other side.
+func (t *Transport) Halt(ctx context.Context, chid datatransfer.ChannelID) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	var id graphsync.RequestID
+	live := c != nil && c.live && !c.away
+	if live {
+		id = c.current
+		c.run++
+		t.retire(c)
+	}
+	t.mu.Unlock()
+	if !live {
+		return nil
+	}
+	return t.cancelRequest(ctx, id)
+}
+
 // background runs f on a goroutine that Shutdown waits for.
 func (t *Transport) background(f func(ctx context.Context)) {
 	t.group.Go(func() {

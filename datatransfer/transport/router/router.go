@@ -123,6 +123,16 @@ func (t *Transport) CloseChannel(ctx context.Context, chid dt.ChannelID) error {
 	return t.of(chid).CloseChannel(ctx, chid)
 }
 
+// Halt ends what is sent on a channel without a word to the other side.
+func (t *Transport) Halt(ctx context.Context, chid dt.ChannelID) error {
+	if h, ok := t.of(chid).(interface {
+		Halt(context.Context, dt.ChannelID) error
+	}); ok {
+		return h.Halt(ctx, chid)
+	}
+	return nil
+}
+
 // PauseChannel implements datatransfer.PauseableTransport.
 func (t *Transport) PauseChannel(ctx context.Context, chid dt.ChannelID) error {
 	return t.of(chid).PauseChannel(ctx, chid)

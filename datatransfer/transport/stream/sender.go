@@ -56,7 +56,10 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 		defer close(listening)
 		sd.listen(in)
 	}()
-	err := walk(sd.alive, &ls, q.root, q.selector, limit, sd.visit)
+	err := sd.pass() // a stream that is paused from the start reads nothing
+	if err == nil {
+		err = walk(sd.alive, &ls, q.root, q.selector, limit, sd.visit)
+	}
 	if err == nil {
 		err = sd.pass() // a pause at the last block
 	}

@@ -301,6 +301,22 @@ func (t *Transport) CloseChannel(_ context.Context, chid dt.ChannelID) error {
 	return nil
 }
 
+// Halt ends the stream of a channel at once and without a word, as the end of the process would.
+func (t *Transport) Halt(_ context.Context, chid dt.ChannelID) error {
+	t.mu.Lock()
+	c := t.channels[chid]
+	var r *run
+	if c != nil {
+		r, c.run = c.run, nil
+		c.wishes++
+	}
+	t.mu.Unlock()
+	if r != nil {
+		r.kill()
+	}
+	return nil
+}
+
 // CleanupChannel implements datatransfer.Transport: a running stream is ended, everything is freed.
 func (t *Transport) CleanupChannel(chid dt.ChannelID) {
 	t.mu.Lock()

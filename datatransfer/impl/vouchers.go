@@ -1,0 +1,100 @@
+package impl
+
+import (
+	"errors"
+	"fmt"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
+)
+
+// receiveVoucher revalidates (section 4.6). The channel exists, is not over, and the sender initiated it.
+func (m *Manager) receiveVoucher(c *channels.Channel, req dt.Request) (dt.Response, error) {
+	chid := c.ID()
+	d, ok := m.revalidators.Decoder(req.VoucherType())
+	if !ok {
+		return m.refuseVoucher(c, nil, fmt.Errorf("unknown voucher type: %s", req.VoucherType()))
+	}
+	dec, err := req.Voucher(d)
+	if err != nil {
+		return m.refuseVoucher(c, nil, err)
+	}
+	voucher := dec.(dt.Voucher)
+	p, _ := m.revalidators.Processor(req.VoucherType())
+	final := c.Status() == dt.Finalizing
+	_, result, rerr := guarded(func() (bool, dt.VoucherResult, error) {
+		r, err := p.(dt.Revalidator).Revalidate(chid, voucher)
+		return true, r, err
+	})
+	enc, err := channels.Encode(voucher)
+	if err == nil {
+		err = c.Voucher(enc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.afterVoucher(c, result, rerr, final)
+}
+
+func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, cause error) (dt.Response, error) {
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
+	msg, err := m.resultMessage(c, false, false, result)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.Apply(dt.Error, errText(cause))
+	return msg.(dt.Response), nil
+}
+
+// afterVoucher lets a voucher take effect that was looked at before or after the end of data.
+func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rerr error, final bool) (dt.Response, error) {
+	if !accepted(rerr) {
+		return m.refuseVoucher(c, result, rerr)
+	}
+	if err := record(c, result); err != nil {
+		return nil, err
+	}
+	paused := errors.Is(rerr, dt.ErrPause)
+	finalizing := c.Status() == dt.Finalizing
+	switch {
+	case paused:
+		if err := c.Apply(dt.PauseResponder); err != nil {
+			return nil, err
+		}
+	case errors.Is(rerr, dt.ErrResume) || finalizing:
+		ended, err := m.resumeResponder(c, final)
+		if err != nil {
+			return nil, err
+		}
+		if ended {
+			result, rerr = m.decideEnd(c)
+			return m.afterVoucher(c, result, rerr, true)
+		}
+	}
+	msg, err := m.resultMessage(c, true, paused, result)
+	if err != nil {
+		return nil, err
+	}
+	if paused {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
+		return msg.(dt.Response), dt.ErrPause
+	}
+	if !errors.Is(rerr, dt.ErrResume) || finalizing || !m.unpause(c) {
+		return msg.(dt.Response), nil
+	}
+	return nil, m.resume(m.ctx, c, msg)
+}
+
+// unpause ends the pause of a channel on account of its limit if there is one and position is below the limit now.
+func (m *Manager) unpause(c *channels.Channel) (was bool) {
+	cr := m.credit(c)
+	c.Do(func(r *channels.Record, k *channels.Credit) {
+		k.Grants++
+		if k.Paused && (!cr.Limited || r.Queued < k.Limit) {
+			k.Paused, was = false, true
+		}
+	})
+	return was
+}

@@ -1,0 +1,65 @@
+package retrievalimpl
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	dt "github.com/cartage-dev/cartage/datatransfer"
+)
+
+// Stop implements retrievalmarket.RetrievalProvider; deals go on at the next start.
+func (p *Provider) Stop() error {
+	if p.cancel == nil {
+		return nil
+	}
+	err := p.cfg.Network.StopHandlingRequests()
+	p.mu.Lock()
+	list := make([]*providerDeal, 0, len(p.deals))
+	for _, d := range p.deals {
+		list = append(list, d)
+	}
+	chids := slices.Collect(maps.Keys(p.byChan))
+	p.mu.Unlock()
+	p.suspend(chids)
+	p.cancel()
+	for _, d := range list {
+		err = errors.Join(err, d.machine.Stop(context.WithoutCancel(p.ctx)), d.release())
+	}
+	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)))
+	p.subs.wg.Wait()
+	if p.onStop != nil {
+		err = errors.Join(err, p.onStop())
+	}
+	return err
+}
+
+// suspender is optional on a data-transfer manager, which may go on when its provider has stopped.
+type suspender interface {
+	Suspend(ctx context.Context, chid dt.ChannelID) error
+}
+
+// suspendWait bounds how long a transfer may take to let go of its piece.
+const suspendWait = time.Second
+
+// suspend has transfers let go of their pieces before these are given back: a client would be told that a block is missing.
+func (p *Provider) suspend(chids []dt.ChannelID) {
+	s, ok := p.cfg.Hub.dt.(suspender)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, suspendWait)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, chid := range chids {
+		wg.Go(func() {
+			if err := s.Suspend(ctx, chid); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
+				p.cfg.Log.Debug("suspend a transfer", "channel", chid, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
