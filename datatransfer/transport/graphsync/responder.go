@@ -24,35 +24,19 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 		return
 	}
 	chid := asked.Channel(t.self, p, msg)
-	t.begin(chid)
-	resp, err := t.process(chid, request, msg)
-	if errors.Is(err, datatransfer.ErrResume) {
-		err = nil
-	}
-	paused := errors.Is(err, datatransfer.ErrPause)
-	if err != nil && !paused {
-		t.end(chid)
-	}
+	resp, b, err := t.decide(chid, request, msg)
 	if resp != nil {
 		exts, xerr := extension.ToExtensionData(resp, incomingExtensions)
 		if xerr != nil {
-			t.end(chid)
-			ha.TerminateWithError(xerr)
-			return
+			err = xerr
 		}
 		for _, e := range exts {
 			ha.SendExtensionData(e)
 		}
 	}
+	paused := errors.Is(err, datatransfer.ErrPause)
 	if err != nil && !paused {
 		ha.TerminateWithError(err)
-		return
-	}
-	asked.Tell(t.handler(), chid)
-	t.bound(chid)
-	b, terr := t.accept(chid, request.ID())
-	if terr != nil {
-		ha.TerminateWithError(terr)
 		return
 	}
 	if b.hadOld {
@@ -71,9 +55,37 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	ha.ValidateRequest()
 }
 
+// decide lets the handler decide on a request and makes it the current one of its channel if it is accepted. A channel whose earlier
+// request completed meanwhile was cleaned up: what it is served from is chosen anew.
+func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (resp datatransfer.Message, b begun, err error) {
+	for again := true; ; again = false {
+		c := t.begin(chid)
+		resp, err = t.process(chid, request, msg)
+		if errors.Is(err, datatransfer.ErrResume) {
+			err = nil
+		}
+		if err != nil && !errors.Is(err, datatransfer.ErrPause) {
+			t.end(chid)
+			return resp, b, err
+		}
+		asked.Tell(t.handler(), chid)
+		t.bound(chid)
+		var refused error
+		if b, refused = t.accept(c, request.ID()); errors.Is(refused, errCleaned) && again {
+			continue
+		}
+		if refused != nil {
+			err = refused
+		}
+		return resp, b, err
+	}
+}
+
+var errCleaned = errors.New("the channel ended meanwhile")
+
 // begin notes that a request of chid is being decided on, so that a resume by the application meets it; end takes what
 // was asked for in the meantime, and forgets a channel that was not accepted.
-func (t *Transport) begin(chid datatransfer.ChannelID) {
+func (t *Transport) begin(chid datatransfer.ChannelID) *channel {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
@@ -82,6 +94,7 @@ func (t *Transport) begin(chid datatransfer.ChannelID) {
 		t.channels[chid] = c
 	}
 	c.opening, c.resume = true, false
+	return c
 }
 
 func (t *Transport) end(chid datatransfer.ChannelID) {
@@ -106,14 +119,15 @@ type begun struct {
 }
 
 // accept makes a request the current one of its channel, in one step with taking what was asked for while it was decided on.
-func (t *Transport) accept(chid datatransfer.ChannelID, id graphsync.RequestID) (b begun, err error) {
+func (t *Transport) accept(c *channel, id graphsync.RequestID) (b begun, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c := t.channels[chid]; c != nil {
-		b.queued, b.resume = c.queued, c.resume
-		c.queued, c.opening, c.resume = nil, false, false
+	if t.channels[c.id] != c {
+		return b, errCleaned
 	}
-	b.old, b.hadOld, err = t.bind(chid, id, nil)
+	b.queued, b.resume = c.queued, c.resume
+	c.queued, c.opening, c.resume = nil, false, false
+	b.old, b.hadOld, err = t.bind(c.id, id, nil)
 	return b, err
 }
 

@@ -82,3 +82,59 @@ func TestShutdownTwice(t *testing.T) {
 	_, err = a.Manager.OpenPullDataChannel(ctx, b.Host.ID(), testutil.NewFakeDTType("v"), root, shared.AllSelector())
 	require.ErrorContains(t, err, "shut down")
 }
+
+// TestEndedWhileAskedAgain: an earlier request of a channel completes, and the channel is cleaned up, while a restart of it is decided
+// on. The restart is served from the store of the channel all the same.
+func TestEndedWhileAskedAgain(t *testing.T) {
+	ctx, a, b := two(t)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	voucher := testutil.NewFakeDTType("v")
+	require.NoError(t, a.Manager.RegisterVoucherType(voucher, &testutil.Validator{}))
+	require.NoError(t, b.Manager.RegisterVoucherType(voucher, &testutil.Validator{Pull: func(restart bool, _ dt.ChannelID, _ dt.Voucher) (dt.VoucherResult, error) {
+		if restart {
+			return nil, nil
+		}
+		return nil, dt.ErrPause // nothing flows before the restart
+	}}))
+	store := testutil.NewMemStore()
+	root, _, err := store.BuildDAG(5, 1000, 1)
+	require.NoError(t, err)
+	configured := 0
+	require.NoError(t, b.Manager.RegisterTransportConfigurer(voucher, func(chid dt.ChannelID, _ dt.Voucher, _ dt.Transport) {
+		require.NoError(t, b.Transport.UseStore(chid, store.LinkSystem()))
+		if configured++; configured == 2 {
+			b.Transport.CleanupChannel(chid)
+		}
+	}))
+	ended := make(chan dt.Status, 1)
+	a.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		if e.Code == dt.CleanupComplete {
+			ended <- s.Status()
+		}
+	})
+	accepted := make(chan dt.EventCode, 9)
+	b.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		if e.Code == dt.Accept || e.Code == dt.Restart {
+			accepted <- e.Code
+		}
+	})
+	chid, err := a.Manager.OpenPullDataChannel(ctx, b.Host.ID(), voucher, root, shared.AllSelector())
+	require.NoError(t, err)
+	await(ctx, t, accepted)
+	require.NoError(t, a.Manager.RestartDataTransferChannel(ctx, chid))
+	await(ctx, t, accepted)
+	await(ctx, t, accepted) // decided on again
+	require.NoError(t, b.Manager.ResumeDataTransferChannel(ctx, chid))
+	require.Equal(t, dt.Statuses[dt.Completed], dt.Statuses[await(ctx, t, ended)])
+}
+
+func await[T any](ctx context.Context, t *testing.T, c chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
+	return v
+}
