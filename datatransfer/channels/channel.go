@@ -27,7 +27,8 @@ type Channel struct {
 	rec     Record
 	items   *items
 	lastLog map[dt.Status]string
-	id      dt.ChannelID // immutable: the record is replaced with each event
+	id      dt.ChannelID // immutable, as pull: the record is replaced with each event
+	pull    bool
 	work    []work
 	busy    bool
 	warned  time.Time
@@ -171,7 +172,7 @@ func (c *Channel) Status() dt.Status {
 }
 
 // IsPull tells whether the initiator receives.
-func (c *Channel) IsPull() bool { return c.rec.Static.ChannelID.Initiator == c.rec.Static.Recipient }
+func (c *Channel) IsPull() bool { return c.pull }
 
 // VoucherType is the type of the opening voucher.
 func (c *Channel) VoucherType() dt.TypeIdentifier {

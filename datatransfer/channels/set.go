@@ -77,7 +77,7 @@ func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
 	if err := s.reserve(st.ChannelID); err != nil {
 		return nil, err
 	}
-	c := &Channel{set: s, id: st.ChannelID, rec: Record{Static: &st, Hot: Hot{Vouchers: 1}}, items: &items{first: voucher, last: voucher}}
+	c := &Channel{set: s, id: st.ChannelID, pull: st.ChannelID.Initiator == st.Recipient, rec: Record{Static: &st, Hot: Hot{Vouchers: 1}}, items: &items{first: voucher, last: voucher}}
 	err := s.writeNew(c, voucher)
 	s.mu.Lock()
 	delete(s.coming, st.ChannelID)
@@ -167,7 +167,7 @@ func (s *Set) read(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Channel{set: s, id: rec.Static.ChannelID, rec: rec, items: &items{}}
+	c := &Channel{set: s, id: rec.Static.ChannelID, pull: rec.Static.ChannelID.Initiator == rec.Static.Recipient, rec: rec, items: &items{}}
 	c.items.first, _ = s.store.readItem("v", chid, 0)
 	if rec.Vouchers > 0 {
 		c.items.last, _ = s.store.readItem("v", chid, rec.Vouchers-1)
