@@ -97,7 +97,11 @@ var _ rm.RetrievalClient = (*Client)(nil)
 type clientDeal struct {
 	id      rm.DealID
 	machine *fsm.Machine[rm.ClientDealState]
-	stored  bool // taken up from the store: a channel may have been opened for it before
+	stored  bool     // taken up from the store: a channel may have been opened for it before
+	kept    struct { // what the store has; the machine's own
+		status rm.DealStatus
+		at     time.Time
+	}
 
 	mu        sync.Mutex
 	chid      dt.ChannelID
@@ -196,14 +200,25 @@ func (c *Client) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// keepEvery is how often a record is stored of which only the progress changed: a start counts it anew from the target, and takes
+// what was paid from the voucher book.
+const keepEvery = 100 * time.Millisecond
+
+func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) error {
+	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status)
+	progress := e == rm.ClientEventSendFunds || e == rm.ClientEventBlocksReceived && rec.Status == cd.kept.status
+	if !durable && progress && time.Since(cd.kept.at) < keepEvery {
+		return nil
+	}
+	cd.kept.status, cd.kept.at = rec.Status, time.Now()
+	return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
+}
+
 func (c *Client) track(d rm.ClientDealState) *clientDeal {
 	cd := &clientDeal{id: d.ID, received: d.TotalReceived, step: min(max(1, d.PaymentInterval), aheadStep), paidFor: d.BytesPaidFor}
 	cd.machine = fsm.NewMachine(c.ctx, c.table, d, c, fsm.Hooks[rm.ClientDealState]{
-		Persist: func(e fsm.EventName, rec rm.ClientDealState) error {
-			durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status)
-			return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
-		},
-		Notify: func(e fsm.EventName, rec rm.ClientDealState) { c.notify(cd, e, rec) },
+		Persist: func(e fsm.EventName, rec rm.ClientDealState) error { return c.persist(cd, e, rec) },
+		Notify:  func(e fsm.EventName, rec rm.ClientDealState) { c.notify(cd, e, rec) },
 		Dropped: func(e fsm.EventName, rec rm.ClientDealState, err error) {
 			c.cfg.Log.Debug("client deal event dropped", "deal", rec.ID, "error", err)
 		},

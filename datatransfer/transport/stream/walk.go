@@ -106,13 +106,11 @@ type seen map[[16]byte]struct{}
 // add notes a block, and tells whether it was there.
 func (s seen) add(c cid.Cid) (again bool) {
 	var k [16]byte
-	hash := c.Hash()
+	hash := c.KeyString() // its end is that of the multihash
 	copy(k[:], hash[max(0, len(hash)-len(k)):])
-	_, again = s[k]
-	if !again {
-		s[k] = struct{}{}
-	}
-	return again
+	before := len(s)
+	s[k] = struct{}{}
+	return len(s) == before
 }
 
 // load reads a block from a store. What it returns may be the store's own and is not to be changed.
