@@ -72,6 +72,11 @@ func fetch(ctx context.Context, r row) error {
 	defer h.Close()
 	ctx, cancel := context.WithTimeout(ctx, rowLimit)
 	defer cancel()
+	if r.far {
+		if from.Peer, err = shaped(ctx, from.Peer); err != nil {
+			return err
+		}
+	}
 	if err := h.Connect(ctx, from.Peer); err != nil {
 		return err
 	}

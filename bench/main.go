@@ -20,6 +20,9 @@ type options struct {
 	rounds int
 	only   string
 	out    string
+	set    string
+	rows   []row
+	dags   []dag
 }
 
 func main() {
@@ -28,19 +31,23 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
+	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, or conditions (slow stores, slow links)")
 	child := flag.String("child", "", "internal: serve or fetch")
 	which := flag.Int("row", 0, "internal: which row")
 	what := flag.Int("dag", 0, "internal: which DAG")
 	flag.Parse()
-	o.size = *mib << 20
+	o.size, o.rows, o.dags = *mib<<20, rows, dags
+	if o.set == "conditions" {
+		o.rows, o.dags = conditions, dags[:1]
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var err error
 	switch *child {
 	case "serve":
-		err = serve(ctx, rows[*which], dags[*what], o.size)
+		err = serve(ctx, o.rows[*which], o.dags[*what], o.size)
 	case "fetch":
-		err = fetch(ctx, rows[*which])
+		err = fetch(ctx, o.rows[*which])
 	default:
 		err = compare(ctx, o)
 	}
@@ -59,6 +66,7 @@ type sample struct {
 	CPU    float64 `json:"cpu_seconds"`
 	Wall   float64 `json:"wall_seconds"`
 	Client uint64  `json:"client_peak_rss_bytes"`
+	Idle   uint64  `json:"client_idle_rss_bytes"`
 	Server uint64  `json:"server_peak_rss_bytes"`
 	Alloc  uint64  `json:"allocated_bytes"`
 	Error  string  `json:"error,omitempty"`
@@ -68,19 +76,19 @@ type sample struct {
 func compare(ctx context.Context, o options) error {
 	var all []sample
 	for round := range o.rounds {
-		for d := range dags {
-			for r := range rows {
-				if !strings.Contains(rows[r].name, o.only) && r > 0 {
+		for d := range o.dags {
+			for r := range o.rows {
+				if !strings.Contains(o.rows[r].name, o.only) && r > 0 {
 					continue
 				}
-				s, err := once(ctx, r, d, o.size)
+				s, err := once(ctx, r, d, o)
 				if err != nil {
 					s.Error = err.Error()
 				}
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				s.Row, s.DAG, s.Round = rows[r].name, dags[d].name, round
+				s.Row, s.DAG, s.Round = o.rows[r].name, o.dags[d].name, round
 				all = append(all, s)
 				fmt.Fprintf(os.Stderr, "round %d of %d, %s, %s: %.2f CPU-s, %.2f s %s\n", round+1, o.rounds, s.DAG, s.Row, s.CPU, s.Wall, s.Error)
 			}
@@ -95,7 +103,11 @@ func compare(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"README.md": []byte(text), "transports.json": data, "transports.svg": []byte(plot(all))} {
+	files := map[string][]byte{"README.md": []byte(text), "transports.json": data, "transports.svg": []byte(plot(all, o))}
+	if o.set == "conditions" {
+		files = map[string][]byte{"conditions.md": []byte(text), "conditions.json": data}
+	}
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(o.out, name), content, 0o644); err != nil {
 			return err
 		}
@@ -110,12 +122,12 @@ type process struct {
 	out *json.Decoder
 }
 
-func start(ctx context.Context, kind string, r, d, size int) (*process, error) {
+func start(ctx context.Context, kind string, r, d int, o options) (*process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(size>>20))
+	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(o.size>>20), "-set", o.set)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -134,8 +146,8 @@ func (p *process) end() {
 }
 
 // once is one transfer between two fresh processes.
-func once(ctx context.Context, r, d, size int) (s sample, err error) {
-	server, err := start(ctx, "serve", r, d, size)
+func once(ctx context.Context, r, d int, o options) (s sample, err error) {
+	server, err := start(ctx, "serve", r, d, o)
 	if err != nil {
 		return s, err
 	}
@@ -144,7 +156,7 @@ func once(ctx context.Context, r, d, size int) (s sample, err error) {
 	if err := server.out.Decode(&from); err != nil {
 		return s, fmt.Errorf("server: %w", err)
 	}
-	client, err := start(ctx, "fetch", r, d, size)
+	client, err := start(ctx, "fetch", r, d, o)
 	if err != nil {
 		return s, err
 	}
@@ -165,5 +177,5 @@ func once(ctx context.Context, r, d, size int) (s sample, err error) {
 	if err := server.out.Decode(&gave); err != nil {
 		return s, fmt.Errorf("server: %w", err)
 	}
-	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Server: gave.RSS, Alloc: got.Alloc + gave.Alloc, Error: got.Error}, nil
+	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Alloc: got.Alloc + gave.Alloc, Error: got.Error}, nil
 }

@@ -48,6 +48,8 @@ type row struct {
 	name  string
 	noise bool
 	pays  uint64 // bytes between two vouchers
+	slow  bool   // the store of the client
+	far   bool   // the server, over a simulated link
 	serve func(ctx context.Context, h host.Host, m *memory, r row) (addr string, err error)
 	fetch func(ctx context.Context, h host.Host, server peer.AddrInfo, addr string, root cid.Cid, r row) (uint64, error)
 }
@@ -233,7 +235,7 @@ func serveOurs(streams bool) func(context.Context, host.Host, *memory, row) (str
 
 func fetchOurs(streams bool) func(context.Context, host.Host, peer.AddrInfo, string, cid.Cid, row) (uint64, error) {
 	return func(ctx context.Context, h host.Host, server peer.AddrInfo, _ string, root cid.Cid, r row) (uint64, error) {
-		mgr, err := manager(ctx, h, discard(), streams)
+		mgr, err := manager(ctx, h, r.store(), streams)
 		if err != nil {
 			return 0, err
 		}
@@ -283,8 +285,8 @@ func serveGraphsync(ctx context.Context, h host.Host, m *memory, _ row) (string,
 	return "", nil
 }
 
-func fetchGraphsync(ctx context.Context, h host.Host, server peer.AddrInfo, _ string, root cid.Cid, _ row) (n uint64, err error) {
-	gs := exchange(ctx, h, discard())
+func fetchGraphsync(ctx context.Context, h host.Host, server peer.AddrInfo, _ string, root cid.Cid, r row) (n uint64, err error) {
+	gs := exchange(ctx, h, r.store())
 	gs.RegisterIncomingBlockHook(func(_ peer.ID, _ graphsync.ResponseData, b graphsync.BlockData, _ graphsync.IncomingBlockHookActions) {
 		n += b.BlockSize()
 	})

@@ -14,6 +14,7 @@ type usage struct {
 	CPU   float64 `json:"cpu_seconds"`
 	Alloc uint64  `json:"allocated_bytes"`
 	RSS   uint64  `json:"peak_rss_bytes"`
+	Idle  uint64  `json:"idle_rss_bytes"` // before the transfer
 	Wall  float64 `json:"wall_seconds"`
 }
 
@@ -25,6 +26,7 @@ func now() usage {
 	runtime.ReadMemStats(&m)
 	u := usage{CPU: seconds(r.Utime) + seconds(r.Stime), Alloc: m.TotalAlloc, RSS: peak(), Wall: float64(time.Now().UnixNano()) / 1e9}
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
+	u.Idle = peak()
 	return u
 }
 
@@ -46,5 +48,5 @@ func peak() uint64 {
 }
 
 func (u usage) since(before usage) usage {
-	return usage{CPU: u.CPU - before.CPU, Alloc: u.Alloc - before.Alloc, RSS: u.RSS, Wall: u.Wall - before.Wall}
+	return usage{CPU: u.CPU - before.CPU, Alloc: u.Alloc - before.Alloc, RSS: u.RSS, Idle: before.Idle, Wall: u.Wall - before.Wall}
 }
