@@ -18,13 +18,15 @@ type hello struct {
 	Addr  string        `json:"addr"`
 	Root  string        `json:"root"`
 	Bytes uint64        `json:"bytes"`
+	Roots []cid.Cid     `json:"roots,omitempty"` // of as many transfers
 }
 
 // result is what a child has used for a transfer.
 type result struct {
 	usage
-	Bytes uint64 `json:"bytes"`
-	Error string `json:"error,omitempty"`
+	Bytes      uint64 `json:"bytes"`
+	Goroutines int    `json:"goroutines"` // at most
+	Error      string `json:"error,omitempty"`
 }
 
 const rowLimit = 5 * time.Minute
@@ -45,14 +47,18 @@ func serve(ctx context.Context, r row, d dag, size int) error {
 		return err
 	}
 	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode(hello{peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}, addr, m.root.String(), m.bytes}); err != nil {
+	about := hello{peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}, addr, m.root.String(), m.bytes, nil}
+	if r.many {
+		about.Roots, about.Bytes = m.leaves, uint64(len(m.leaves)*d.leaf)
+	}
+	if err := out.Encode(about); err != nil {
 		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
 	in.Scan()
-	before := now()
+	before, most := now(), countGoroutines(ctx)
 	in.Scan()
-	return out.Encode(result{usage: now().since(before)})
+	return out.Encode(result{usage: now().since(before), Goroutines: most()})
 }
 
 // fetch is the process of a client.
@@ -80,9 +86,10 @@ func fetch(ctx context.Context, r row) error {
 	if err := h.Connect(ctx, from.Peer); err != nil {
 		return err
 	}
-	before := now()
+	r.roots = from.Roots
+	before, most := now(), countGoroutines(ctx)
 	n, err := r.fetch(ctx, h, from.Peer, from.Addr, root, r)
-	res := result{usage: now().since(before), Bytes: n}
+	res := result{usage: now().since(before), Bytes: n, Goroutines: most()}
 	if err == nil && n != from.Bytes {
 		err = fmt.Errorf("%w: %d of %d", errBytes, n, from.Bytes)
 	}

@@ -35,6 +35,7 @@ type memory struct {
 	order  []cid.Cid         // of the traversal
 	bytes  uint64
 	root   cid.Cid
+	leaves []cid.Cid
 }
 
 func (m *memory) put(codec uint64, data []byte) (cid.Cid, error) {
@@ -58,6 +59,7 @@ func (d dag) build(size int) (*memory, error) {
 		}
 		level = append(level, c)
 	}
+	m.leaves = level
 	for first := true; first || len(level) > 1; first = false {
 		var up []cid.Cid
 		for len(level) > 0 {

@@ -31,14 +31,17 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
-	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, or conditions (slow stores, slow links)")
+	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links) or many (a deal for each MiB, all at once)")
 	child := flag.String("child", "", "internal: serve or fetch")
 	which := flag.Int("row", 0, "internal: which row")
 	what := flag.Int("dag", 0, "internal: which DAG")
 	flag.Parse()
 	o.size, o.rows, o.dags = *mib<<20, rows, dags
-	if o.set == "conditions" {
+	switch o.set {
+	case "conditions":
 		o.rows, o.dags = conditions, dags[:1]
+	case "many":
+		o.rows, o.dags = many, dags[:1]
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -69,6 +72,7 @@ type sample struct {
 	Idle   uint64  `json:"client_idle_rss_bytes"`
 	Server uint64  `json:"server_peak_rss_bytes"`
 	Alloc  uint64  `json:"allocated_bytes"`
+	Most   [2]int  `json:"goroutines"` // at most, of the client and the server
 	Error  string  `json:"error,omitempty"`
 }
 
@@ -104,8 +108,8 @@ func compare(ctx context.Context, o options) error {
 		return err
 	}
 	files := map[string][]byte{"README.md": []byte(text), "transports.json": data, "transports.svg": []byte(plot(all, o))}
-	if o.set == "conditions" {
-		files = map[string][]byte{"conditions.md": []byte(text), "conditions.json": data}
+	if o.set != "transports" {
+		files = map[string][]byte{o.set + ".md": []byte(text), o.set + ".json": data}
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(o.out, name), content, 0o644); err != nil {
@@ -177,5 +181,5 @@ func once(ctx context.Context, r, d int, o options) (s sample, err error) {
 	if err := server.out.Decode(&gave); err != nil {
 		return s, fmt.Errorf("server: %w", err)
 	}
-	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Alloc: got.Alloc + gave.Alloc, Error: got.Error}, nil
+	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Alloc: got.Alloc + gave.Alloc, Most: [2]int{got.Goroutines, gave.Goroutines}, Error: got.Error}, nil
 }

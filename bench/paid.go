@@ -217,19 +217,7 @@ func fetchPaid(file bool) func(context.Context, host.Host, peer.AddrInfo, string
 		if err != nil {
 			return 0, err
 		}
-		c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: n.hub, Network: n.net, Node: marketnode.Client{Manager: n.payments},
-			Resolver: discovery.Static(nil), Store: n.space("/client"), Targets: s, Log: slog.New(slog.DiscardHandler),
-			SupportsAhead: func(p peer.ID) bool {
-				known, err := h.Peerstore().SupportsProtocols(p, retrievalimpl.AheadProtocol)
-				return err == nil && len(known) > 0
-			},
-			Deadlines: clientstates.Deadlines(time.Minute, time.Minute, time.Minute, time.Minute)})
-		if err == nil {
-			err = n.start(ctx)
-		}
-		if err == nil {
-			err = c.Start(ctx)
-		}
+		c, err := newClient(ctx, h, n, s)
 		if err != nil {
 			return 0, err
 		}
@@ -239,6 +227,24 @@ func fetchPaid(file bool) func(context.Context, host.Host, peer.AddrInfo, string
 		}
 		return d.TotalReceived, errors.Join(err, s.finish(), c.Stop(ctx), n.close(ctx))
 	}
+}
+
+// newClient starts the client's side of a node.
+func newClient(ctx context.Context, h host.Host, n *node, t retrievalimpl.Targets) (*retrievalimpl.Client, error) {
+	c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: n.hub, Network: n.net, Node: marketnode.Client{Manager: n.payments},
+		Resolver: discovery.Static(nil), Store: n.space("/client"), Targets: t, Log: slog.New(slog.DiscardHandler),
+		SupportsAhead: func(p peer.ID) bool {
+			known, err := h.Peerstore().SupportsProtocols(p, retrievalimpl.AheadProtocol)
+			return err == nil && len(known) > 0
+		},
+		Deadlines: clientstates.Deadlines(time.Minute, time.Minute, time.Minute, time.Minute)})
+	if err == nil {
+		err = n.start(ctx)
+	}
+	if err == nil {
+		err = c.Start(ctx)
+	}
+	return c, err
 }
 
 // deal makes one deal and waits for its end.

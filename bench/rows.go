@@ -50,6 +50,8 @@ type row struct {
 	pays  uint64 // bytes between two vouchers
 	slow  bool   // the store of the client
 	far   bool   // the server, over a simulated link
+	many  bool   // a transfer for each leaf
+	roots []cid.Cid
 	serve func(ctx context.Context, h host.Host, m *memory, r row) (addr string, err error)
 	fetch func(ctx context.Context, h host.Host, server peer.AddrInfo, addr string, root cid.Cid, r row) (uint64, error)
 }

@@ -15,6 +15,7 @@ type summary struct {
 	rate           float64 // MiB a second
 	client, server uint64
 	idle           uint64
+	most           [2]int  // goroutines of the client and the server
 	alloc          float64 // bytes for each byte
 	failed         string
 }
@@ -35,6 +36,7 @@ func summarize(all []sample, row, dag string) (s summary, ok bool) {
 		gib := float64(x.Bytes) / (1 << 30)
 		cpu, rate = append(cpu, x.CPU/gib), append(rate, gib*1024/x.Wall)
 		alloc = append(alloc, float64(x.Alloc)/float64(x.Bytes))
+		s.most = [2]int{max(s.most[0], x.Most[0]), max(s.most[1], x.Most[1])}
 		client, server, idle = append(client, x.Client), append(server, x.Server), append(idle, x.Idle)
 	}
 	s.n = len(cpu)
@@ -61,6 +63,13 @@ no faster than that; a link is simulated by a proxy in the client's process with
 payment interval of a paid deal is 8 MiB, and its client pays ahead each MiB. The rounds are in [conditions.json](conditions.json).
 `, o.size>>20, o.rounds)
 	}
+	if o.set == "many" {
+		return fmt.Sprintf(`# A thousand deals at once
+
+Written by `+"`go run -C bench . -set many -mib %d -rounds %d`"+`, as [README.md](README.md) is: a transfer for each MiB, all begun at once, to
+one server. A deal has signed vouchers and synced books; its payment channel is open. The rounds are in [many.json](many.json).
+`, o.size>>20, o.rounds)
+	}
 	return fmt.Sprintf(`# Moving blocks between two processes
 
 Written by `+"`go run -C bench . -mib %d -rounds %d`"+`: client and server are processes of their own on one machine of two cores, over
@@ -76,7 +85,7 @@ func table(all []sample, o options) string {
 	var b strings.Builder
 	b.WriteString(intro(o))
 	for _, d := range o.dags {
-		fmt.Fprintf(&b, "\n## %s\n\n| row | CPU-s/GiB | spread | ratio | MiB/s | client peak RSS, over idle | server peak RSS | allocated for each byte |\n|---|---|---|---|---|---|---|---|\n", d.name)
+		fmt.Fprintf(&b, "\n## %s\n\n| row | CPU-s/GiB | spread | ratio | MiB/s | client peak RSS, over idle | server peak RSS | allocated for each byte | most goroutines, client and server |\n|---|---|---|---|---|---|---|---|---|\n", d.name)
 		base := 0.0
 		for _, r := range o.rows {
 			s, ok := summarize(all, r.name, d.name)
@@ -84,13 +93,13 @@ func table(all []sample, o options) string {
 				continue
 			}
 			if s.n == 0 {
-				fmt.Fprintf(&b, "| %s | failed: %s | | | | | | |\n", s.row, s.failed)
+				fmt.Fprintf(&b, "| %s | failed: %s | | | | | | | |\n", s.row, s.failed)
 				continue
 			}
 			if base == 0 {
 				base = s.cpu
 			}
-			fmt.Fprintf(&b, "| %s | %.2f | %.2f to %.2f | %.2f | %.0f | %d MiB, %d | %d MiB | %.2f |\n", s.row, s.cpu, s.low, s.high, s.cpu/base, s.rate, s.client>>20, (s.client-min(s.client, s.idle))>>20, s.server>>20, s.alloc)
+			fmt.Fprintf(&b, "| %s | %.2f | %.2f to %.2f | %.2f | %.0f | %d MiB, %d | %d MiB | %.2f | %d, %d |\n", s.row, s.cpu, s.low, s.high, s.cpu/base, s.rate, s.client>>20, (s.client-min(s.client, s.idle))>>20, s.server>>20, s.alloc, s.most[0], s.most[1])
 		}
 	}
 	return b.String()
