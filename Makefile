@@ -9,6 +9,8 @@ lint:
 	golangci-lint run
 bench:
 	go run -C bench .
+	go run -C bench . -set conditions -mib 128
+	go run -C bench . -set many -mib 1000
 	go test -run '^$$' -bench . -benchmem ./commp ./paych/... ./datatransfer/...
 demo:
 	go run ./cmd/cartage demo
