@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -201,14 +202,12 @@ func newCrashRun(t *testing.T, pull bool, every uint64) *crashRun {
 }
 
 func (r *crashRun) connect() {
-	b := r.b.now()
-	ctx := network.WithForceDirectDial(r.ctx, "test") // the pause after a failed attempt is not for it
-	var err error
-	for range 2000 {
-		if err = r.a.now().Host.Connect(ctx, peer.AddrInfo{ID: b.Host.ID(), Addrs: b.Host.Addrs()}); err == nil {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
+	err := errors.New("not tried")
+	for i := 0; i < 200 && err != nil; i++ { // an attempt may meet a listener on its way out
+		ctx, cancel := context.WithTimeout(network.WithForceDirectDial(r.ctx, "no pause"), time.Second)
+		err = r.a.now().Host.Connect(ctx, *host.InfoFromHost(r.b.now().Host))
+		cancel()
+		time.Sleep(time.Duration(i) * time.Millisecond)
 	}
 	require.NoError(r.t, err)
 }

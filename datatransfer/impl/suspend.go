@@ -23,6 +23,13 @@ func (m *Manager) Suspend(ctx context.Context, chid dt.ChannelID) error {
 	return m.transport.CloseChannel(ctx, chid)
 }
 
+// Unsuspend is for an application that starts again over the same manager.
+func (m *Manager) Unsuspend(chid dt.ChannelID) {
+	if c := m.channels.Resident(chid); c != nil {
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Silent = false })
+	}
+}
+
 // silent tells whether a channel is suspended.
 func (m *Manager) silent(chid dt.ChannelID) (yes bool) {
 	if c := m.channels.Resident(chid); c != nil {

@@ -57,7 +57,13 @@ func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rer
 		return nil, err
 	}
 	paused := errors.Is(rerr, dt.ErrPause)
-	finalizing := c.Status() == dt.Finalizing
+	finalizing := false
+	c.Do(func(r *channels.Record, cr *channels.Credit) {
+		finalizing = r.Status == dt.Finalizing
+		if !paused {
+			cr.Settled++
+		}
+	})
 	switch {
 	case paused:
 		if err := c.Apply(dt.PauseResponder); err != nil {

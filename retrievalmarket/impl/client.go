@@ -210,8 +210,11 @@ func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState
 	if !durable && progress && time.Since(cd.kept.at) < keepEvery {
 		return nil
 	}
+	if err := c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable); err != nil {
+		return err
+	}
 	cd.kept.status, cd.kept.at = rec.Status, time.Now()
-	return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
+	return nil
 }
 
 func (c *Client) track(d rm.ClientDealState) *clientDeal {

@@ -182,6 +182,9 @@ func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID
 	if deal.PaymentInfo == nil || deal.Status == rm.DealStatusPaymentChannelAllocatingLane || clientstates.Terms(&deal).Free() {
 		return nil
 	}
+	if deal.Status == rm.DealStatusFailing || deal.Status == rm.DealStatusCancelling || clientstates.IsFinal(deal.Status) {
+		return nil // it pays nothing more
+	}
 	cd.mu.Lock()
 	due := clientstates.Terms(&deal).Due(cd.received)
 	cd.mu.Unlock()

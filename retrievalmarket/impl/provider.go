@@ -207,6 +207,9 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		p.mu.Lock()
 		p.bind(pd, d.ChannelID)
 		p.mu.Unlock()
+		if s, ok := p.cfg.Hub.dt.(suspender); ok {
+			s.Unsuspend(d.ChannelID)
+		}
 		if over := p.channelOver(ctx, pd, d.ChannelID); over {
 			return notEnded(pd.machine.Reenter())
 		}
@@ -221,7 +224,10 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		pd.sentAll = pd.whole >= d.TotalSent
 	default: // the transfer stored its end, and the deal had not heard of it
 		if s, err := p.cfg.Hub.dt.ChannelState(ctx, d.ChannelID); err == nil && s.Status() == dt.Finalizing {
-			_ = p.sentWhole(pd, s.Queued())
+			if owed := p.sentWhole(pd, s.Queued()); owed.IsZero() { // what was asked for is in the book
+				_ = pd.machine.Send(rm.ProviderEventPaymentRequested, s.Queued())
+				_ = pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
+			}
 		}
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {

@@ -1,6 +1,7 @@
 package retrievalimpl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -30,13 +31,24 @@ type againReader struct {
 
 // linkSystemAgain serves a deal whose piece is given back; nil if it did not complete on this channel.
 func (p *Provider) linkSystemAgain(chid dt.ChannelID, id rm.DealID) *ipld.LinkSystem {
+	a := p.again(chid, id)
+	if a == nil {
+		return nil
+	}
+	ls := carstore.Links(a.get)
+	return &ls
+}
+
+func (p *Provider) again(chid dt.ChannelID, id rm.DealID) *againReader {
+	if p.cfg.Hub.awaitProvider() != nil {
+		return nil
+	}
 	d, err := p.store.get(p.ctx, rm.ProviderDealIdentifier{Receiver: chid.Initiator, DealID: id}.String())
 	done := d.Status == rm.DealStatusCompleted || d.Status == rm.DealStatusCompleting
 	if err != nil || !done || d.ChannelID != chid || d.PieceInfo == nil {
 		return nil
 	}
-	ls := carstore.Links((&againReader{p: p, piece: d.PieceInfo.PieceCID}).get)
-	return &ls
+	return &againReader{p: p, piece: d.PieceInfo.PieceCID}
 }
 
 func (a *againReader) get(c cid.Cid) ([]byte, error) {
@@ -53,7 +65,9 @@ func (a *againReader) get(c cid.Cid) ([]byte, error) {
 
 // open opens the piece until it has been idle, or the provider stops; mu is held.
 func (a *againReader) open() error {
-	r, err := a.p.cfg.Pieces.Acquire(a.p.ctx, a.piece)
+	ctx, cancel := context.WithTimeout(a.p.ctx, againIdle) // nothing is unsealed once more for it
+	defer cancel()
+	r, err := a.p.cfg.Pieces.Acquire(ctx, a.piece)
 	if err != nil {
 		return err
 	}

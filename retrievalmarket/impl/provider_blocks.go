@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
@@ -85,6 +86,14 @@ func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
 	return r, err
 }
 
+func (pd *providerDeal) get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	r, err := pd.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.Get(c)
+}
+
 func (pd *providerDeal) release() error {
 	pd.opening.Lock()
 	defer pd.opening.Unlock()
@@ -106,12 +115,15 @@ func (p *Provider) linkSystem(chid dt.ChannelID, id rm.DealID) *ipld.LinkSystem 
 	if pd.id.DealID != id {
 		return nil
 	}
+	late := sync.OnceValue(func() *againReader { return p.again(chid, id) })
 	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
-		r, err := pd.open(p.ctx)
-		if err != nil {
-			return nil, err
+		data, err := pd.get(p.ctx, c)
+		if err != nil && pd.released.Load() && p.ctx.Err() == nil { // the piece was given back since
+			if a := late(); a != nil {
+				return a.get(c)
+			}
 		}
-		return r.Get(c)
+		return data, err
 	})
 	return &ls
 }

@@ -40,6 +40,7 @@ func (p *Provider) Stop() error {
 // suspender is optional on a data-transfer manager, which may go on when its provider has stopped.
 type suspender interface {
 	Suspend(ctx context.Context, chid dt.ChannelID) error
+	Unsuspend(chid dt.ChannelID)
 }
 
 // suspendWait bounds how long a transfer may take to let go of its piece.

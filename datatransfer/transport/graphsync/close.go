@@ -60,6 +60,7 @@ func (t *Transport) Halt(ctx context.Context, chid datatransfer.ChannelID) error
 		c.run++
 		t.retire(c)
 	}
+	delete(t.channels, chid) // a request that is being decided on now is decided on again
 	t.mu.Unlock()
 	if !live {
 		return nil

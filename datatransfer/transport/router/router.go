@@ -130,7 +130,7 @@ func (t *Transport) Halt(ctx context.Context, chid dt.ChannelID) error {
 	}); ok {
 		return h.Halt(ctx, chid)
 	}
-	return nil
+	return t.CloseChannel(ctx, chid)
 }
 
 // PauseChannel implements datatransfer.PauseableTransport.

@@ -309,6 +309,7 @@ func (t *Transport) Halt(_ context.Context, chid dt.ChannelID) error {
 	if c != nil {
 		r, c.run = c.run, nil
 		c.wishes++
+		delete(t.channels, chid) // a question that is being decided on now is not accepted
 	}
 	t.mu.Unlock()
 	if r != nil {

@@ -100,6 +100,9 @@ func walkSome(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, next func(c
 	return carstore.WalkSelector(&mine, root, selector, nil)
 }
 
+// shortKey is the length from which the end of a key is a multihash and nothing of the codec before it.
+const shortKey = 26
+
 // seen remembers blocks by the end of their hash.
 type seen map[[16]byte]struct{}
 
@@ -107,6 +110,9 @@ type seen map[[16]byte]struct{}
 func (s seen) add(c cid.Cid) (again bool) {
 	var k [16]byte
 	hash := c.KeyString() // its end is that of the multihash
+	if len(hash) < shortKey {
+		hash = string(c.Hash())
+	}
 	copy(k[:], hash[max(0, len(hash)-len(k)):])
 	before := len(s)
 	s[k] = struct{}{}
