@@ -122,14 +122,17 @@ func freeSeller(ctx context.Context, t *testing.T) *testmarket.Peer {
 
 // TestFreeDeals: one-block deals in a row, each accepted first and then completed (interop.md, provider checklist).
 func TestFreeDeals(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	n := inARow(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(n)*100*time.Millisecond)
 	defer cancel()
 	p := freeSeller(ctx, t)
 	c := newFreeClient(ctx, t)
 	require.NoError(t, c.h.Connect(ctx, peer.AddrInfo{ID: p.Host.ID(), Addrs: p.Host.Addrs()}))
 	matcher := sb.NewSelectorSpecBuilder(basicnode.Prototype.Any).Matcher().Node()
-	n := inARow(t)
 	for i := range n {
+		if i > 0 && i%1000 == 0 {
+			t.Logf("%d deals", i)
+		}
 		root, _, err := p.Store.BuildDAG(1, 64, uint64(i))
 		require.NoError(t, err)
 		status, said := c.fetch(ctx, t, uint64(i+1), p.Host.ID(), root, matcher)
