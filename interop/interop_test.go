@@ -196,7 +196,7 @@ func TestChecklist18(t *testing.T) {
 	for _, roles := range []struct {
 		name                 string
 		initiator, responder maker
-	}{{"ours to v2", newOurs, newTheirs}, {"v2 to ours", newTheirs, newOurs}, {"ours to ours", newOurs, newOurs}} {
+	}{{"ours to v2", newOurs, newTheirs}, {"v2 to ours", newTheirs, newOurs}, {"v2 to ours, decided later", newTheirs, newLater}, {"ours to ours", newOurs, newOurs}} {
 		for _, pull := range []bool{true, false} {
 			name := roles.name + "/push"
 			if pull {

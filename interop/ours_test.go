@@ -17,8 +17,15 @@ import (
 // ours is this module.
 type ours struct{ p *testutil.Peer }
 
-func newOurs(ctx context.Context, t *testing.T) side {
-	p, err := testutil.NewPeer(ctx, nil)
+func newOurs(ctx context.Context, t *testing.T) side { return startOurs(ctx, t, testutil.PeerConfig{}) }
+
+// newLater is a side whose validators are asked beside graphsync's loop.
+func newLater(ctx context.Context, t *testing.T) side {
+	return startOurs(ctx, t, testutil.PeerConfig{Later: true})
+}
+
+func startOurs(ctx context.Context, t *testing.T, cfg testutil.PeerConfig) side {
+	p, err := cfg.Start(ctx)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.Close(context.Background())) })
 	require.NoError(t, p.Manager.RegisterVoucherResultType(testutil.NewFakeDTType("")))

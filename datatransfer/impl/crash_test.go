@@ -115,7 +115,7 @@ func newMember(t *testing.T, prepare func(*member, dt.Manager), opts ...impl.Dat
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	require.NoError(t, err)
 	m := &member{t: t, base: dssync.MutexWrap(datastore.NewMapDatastore())}
-	m.cfg = testutil.PeerConfig{Stream: testutil.OverStreams(t), Key: key, Store: testutil.NewMemStore(), Options: opts, Prepare: func(mgr dt.Manager) {
+	m.cfg = testutil.PeerConfig{Stream: testutil.OverStreams(t), Later: testutil.DecidesLater(t), Key: key, Store: testutil.NewMemStore(), Options: opts, Prepare: func(mgr dt.Manager) {
 		mgr.SubscribeToEvents(m.note)
 		prepare(m, mgr)
 	}}
@@ -357,7 +357,7 @@ func (r *crashRun) connect2() {
 
 // TestChecklist07 is number 7 of the checklist, and the crash test of the data transfer: each side dies at each of its writes
 // during a pull with three payments and a push with one, and comes back.
-func TestChecklist07(t *testing.T) { testutil.EachTransport(t, checklist07) }
+func TestChecklist07(t *testing.T) { testutil.EachDecision(t, checklist07) }
 
 func checklist07(t *testing.T) {
 	step := 1

@@ -140,9 +140,9 @@ type trade struct {
 func pair(t *testing.T) (ctx context.Context, a, b *testutil.Peer) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	a, err := testutil.PeerConfig{Stream: testutil.OverStreams(t)}.Start(ctx)
+	a, err := testutil.PeerConfig{Stream: testutil.OverStreams(t), Later: testutil.DecidesLater(t)}.Start(ctx)
 	require.NoError(t, err)
-	b, err = testutil.PeerConfig{Stream: testutil.OverStreams(t)}.Start(ctx)
+	b, err = testutil.PeerConfig{Stream: testutil.OverStreams(t), Later: testutil.DecidesLater(t)}.Start(ctx)
 	require.NoError(t, err)
 	require.NoError(t, testutil.Connect(ctx, a, b))
 	t.Cleanup(func() {

@@ -235,7 +235,7 @@ var sequences = []sequence{
 
 // TestChecklist02 is number 2 of the checklist, over each transport: the event sequences of section 4.8, for both roles.
 // TestChecklist02Fakes has them over fakes.
-func TestChecklist02(t *testing.T) { testutil.EachTransport(t, checklist02) }
+func TestChecklist02(t *testing.T) { testutil.EachDecision(t, checklist02) }
 
 func checklist02(t *testing.T) {
 	for _, s := range sequences {

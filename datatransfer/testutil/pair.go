@@ -184,6 +184,8 @@ type PeerConfig struct {
 	Concurrent uint64
 	// Stream prefers streams to graphsync, with peers that do too.
 	Stream bool
+	// Later asks validators beside graphsync's loop (graphsync.AsyncValidation).
+	Later bool
 }
 
 // NewPeer starts a peer on a loopback TCP address.
@@ -219,7 +221,7 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	}
 	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), bounds...)
 	var err error
-	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.transport(gs, cfg.Stream),
+	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.transport(gs, cfg),
 		append([]impl.DataTransferOption{impl.CompletionDelay(func(peer.ID) time.Duration { return 0 })}, cfg.Options...)...)
 	if err != nil {
 		cancel()
@@ -232,16 +234,20 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 }
 
 // transport makes the transport of a peer, and the router if there are two.
-func (p *Peer) transport(gs exchange.GraphExchange, both bool) dt.Transport {
-	if !both {
-		p.Transport = graphsync.NewTransport(p.Host.ID(), gs)
+func (p *Peer) transport(gs exchange.GraphExchange, cfg PeerConfig) dt.Transport {
+	var opts []graphsync.Option
+	if cfg.Later {
+		opts = append(opts, graphsync.AsyncValidation(p.Store.LinkSystem()))
+	}
+	if !cfg.Stream {
+		p.Transport = graphsync.NewTransport(p.Host.ID(), gs, opts...)
 		return p.Transport
 	}
 	p.Router = router.New(func(to peer.ID) bool {
 		known, err := p.Host.Peerstore().SupportsProtocols(to, stream.ProtocolID)
 		return err == nil && len(known) > 0
 	})
-	p.Transport = graphsync.NewTransport(p.Host.ID(), gs, graphsync.OnBind(p.Router.SlowBound))
+	p.Transport = graphsync.NewTransport(p.Host.ID(), gs, append(opts, graphsync.OnBind(p.Router.SlowBound))...)
 	p.Router.Join(stream.New(p.Host, p.Store.LinkSystem(), stream.OnBind(p.Router.FastBound)), p.Transport)
 	return p.Router
 }

@@ -209,7 +209,8 @@ func (n *Node) openTransfer(ctx context.Context) error {
 		gsimpl.RejectAllRequestsByDefault())
 	n.router = router.New(n.takesStreams)
 	n.router.Join(stream.New(n.Host, emptyLinks(), stream.OnBind(n.router.FastBound)),
-		gstransport.NewTransport(n.Host.ID(), gs, gstransport.Checked(checked), gstransport.OnBind(n.router.SlowBound)))
+		gstransport.NewTransport(n.Host.ID(), gs, gstransport.Checked(checked), gstransport.OnBind(n.router.SlowBound),
+			gstransport.AsyncValidation(emptyLinks())))
 	net := dtnet.NewFromLibp2pHost(n.Host, dtnet.RetryParameters(100*time.Millisecond, 5*time.Second, 3, 3))
 	m, err := dtimpl.NewDataTransfer(n.space("/datatransfer"), net, n.router, dtimpl.ChannelRestartConfig(channelmonitor.Config{
 		RestartDebounce: time.Duration(cfg.RestartDebounce), RestartBackoff: time.Second, MaxConsecutiveRestarts: max(1, cfg.MaxRestarts),

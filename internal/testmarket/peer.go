@@ -88,7 +88,7 @@ func (p *Peer) space(name string) datastore.Batching {
 
 // Start starts the peer.
 func (p *Peer) Start(ctx context.Context) error {
-	cfg := testutil.PeerConfig{Stream: p.Stream, Key: p.Key, Store: p.Store, Datastore: p.space("/datatransfer"),
+	cfg := testutil.PeerConfig{Stream: p.Stream, Later: true, Key: p.Key, Store: p.Store, Datastore: p.space("/datatransfer"),
 		Concurrent: 64,
 		Options: []impl.DataTransferOption{impl.ChannelRestartConfig(channelmonitor.Config{RestartDebounce: 50 * time.Millisecond, RestartBackoff: 100 * time.Millisecond,
 			MaxConsecutiveRestarts: 5, CompleteTimeout: p.idle(),

@@ -41,7 +41,7 @@ func Channel(self, from peer.ID, m dt.Message) dt.ChannelID {
 func Decide(h dt.EventsHandler, chid dt.ChannelID, f For) (dt.Message, error) {
 	switch m := f.Message.(type) {
 	case dt.Request:
-		if err := check(h, chid, f, m); err != nil {
+		if err := Check(h, chid, f, m); err != nil {
 			return nil, err
 		}
 		resp, err := requested(h, chid, f, m)
@@ -121,8 +121,8 @@ func checkChannel(h dt.EventsHandler, chid dt.ChannelID, f For) error {
 	return c.CheckRequest(chid, cidlink.Link{Cid: f.Root}, f.Selector)
 }
 
-// check compares what is asked for with what the message is about.
-func check(h dt.EventsHandler, chid dt.ChannelID, f For, m dt.Request) error {
+// Check compares what is asked for with what the message is about; Decide does so first.
+func Check(h dt.EventsHandler, chid dt.ChannelID, f For, m dt.Request) error {
 	switch {
 	case !m.IsNew() && !m.IsRestart() && m.IsUpdate():
 		return resumed(h, chid, f)

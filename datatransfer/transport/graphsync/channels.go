@@ -24,6 +24,14 @@ func (t *Transport) maxLinks(chid datatransfer.ChannelID) uint64 {
 	return t.links[chid]
 }
 
+// lateBound is MaxLinks of a channel if it cannot be told to graphsync: its requests are made before their channel is configured.
+func (t *Transport) lateBound(chid datatransfer.ChannelID) uint64 {
+	if t.deciding == nil {
+		return 0
+	}
+	return t.maxLinks(chid)
+}
+
 // ChannelsForPeer are the channels with one peer.
 type ChannelsForPeer struct {
 	SendingChannels   map[datatransfer.ChannelID]ChannelGraphsyncRequests

@@ -3,6 +3,8 @@ package graphsync
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,6 +120,9 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 	t.mu.Lock()
 	t.closed = true
 	var ids []graphsync.RequestID
+	if t.deciding != nil {
+		ids = slices.Collect(maps.Keys(t.deciding.byRequest))
+	}
 	for _, c := range t.channels {
 		if c.live {
 			ids = append(ids, c.current)

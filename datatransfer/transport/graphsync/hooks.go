@@ -3,6 +3,7 @@ package graphsync
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/ipld/go-ipld-prime/datamodel"
@@ -166,6 +167,10 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 	chid, ok := t.of(request.ID())
 	if !ok {
 		t.stale(request, ha)
+		return
+	}
+	if n := t.lateBound(chid); n > 0 && uint64(block.Index()) > n {
+		ha.TerminateWithError(fmt.Errorf("the selector follows more than %d links", n))
 		return
 	}
 	msg, err := t.handler().OnDataQueued(chid, block.Link(), block.BlockSize(), block.Index(), true)

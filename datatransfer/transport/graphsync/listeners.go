@@ -33,6 +33,7 @@ func (t *Transport) responseCompleted(p peer.ID, request graphsync.RequestData, 
 func (t *Transport) requesterCancelled(p peer.ID, request graphsync.RequestData) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.undecidedGone(request.ID())
 	if c := t.requests[request.ID()]; c != nil && c.current == request.ID() {
 		c.away = true
 		t.retire(c)

@@ -18,7 +18,7 @@ import (
 // PauseChannel implements datatransfer.PauseableTransport. A sender pauses its response; a requester ends its request and
 // asks for the rest when it resumes.
 func (t *Transport) PauseChannel(ctx context.Context, chid datatransfer.ChannelID) error {
-	if t.hold(chid) {
+	if t.hold(chid) || t.later(chid, wantsPause, nil) {
 		return nil
 	}
 	id, _, away, err := t.wish(chid)
@@ -68,7 +68,7 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	if away {
 		return errAway
 	}
-	if t.later(chid, msg) {
+	if t.later(chid, wantsResume, msg) {
 		return nil
 	}
 	err = t.gs.Unpause(ctx, id, exts...)
@@ -93,8 +93,8 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 // errAway means that the requester is not there at the moment: its next request decides anew whether data flows.
 var errAway = errors.New("the requester is away")
 
-// later keeps a resume for a request that is still being decided on.
-func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message) bool {
+// later keeps a wish for a request that is still being decided on.
+func (t *Transport) later(chid datatransfer.ChannelID, w wish, msg datatransfer.Message) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
@@ -104,7 +104,7 @@ func (t *Transport) later(chid datatransfer.ChannelID, msg datatransfer.Message)
 	if msg != nil && len(c.queued) < 64 {
 		c.queued = append(c.queued, msg)
 	}
-	c.resume = true
+	c.last = w
 	return true
 }
 

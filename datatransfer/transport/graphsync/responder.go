@@ -23,16 +23,20 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	if msg == nil {
 		return
 	}
+	if t.decideLater(p, request, msg, ha) {
+		return
+	}
 	chid := asked.Channel(t.self, p, msg)
-	resp, b, err := t.decide(chid, request, msg)
-	if resp != nil {
-		exts, xerr := extension.ToExtensionData(resp, incomingExtensions)
-		if xerr != nil {
-			err = xerr
-		}
-		for _, e := range exts {
-			ha.SendExtensionData(e)
-		}
+	c, b, resp, err := t.decide(chid, request, msg)
+	if err == nil || errors.Is(err, datatransfer.ErrPause) {
+		b.queued, b.last = t.takeWishes(c, true)
+	}
+	exts, xerr := answers(resp, b.queued, t.supported)
+	if xerr != nil {
+		err = xerr
+	}
+	for _, e := range exts {
+		ha.SendExtensionData(e)
 	}
 	paused := errors.Is(err, datatransfer.ErrPause)
 	if err != nil && !paused {
@@ -42,31 +46,27 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	if b.hadOld {
 		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, b.old)) })
 	}
-	if paused && !b.resume || asked.Silent(t.handler(), chid, msg) {
+	if b.last.over(paused) || asked.Silent(t.handler(), chid, msg) {
 		ha.PauseResponse()
-	}
-	for _, m := range b.queued {
-		if exts, err := extension.ToExtensionData(m, t.supported); err == nil {
-			ha.SendExtensionData(exts[0])
-		}
 	}
 	ha.AugmentContext(t.handler().OnContextAugment(chid))
 	t.furnish(chid, ha)
 	ha.ValidateRequest()
 }
 
-// decide lets the handler decide on a request and makes it the current one of its channel if it is accepted. A channel whose earlier
-// request completed meanwhile was cleaned up: what it is served from is chosen anew.
-func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (resp datatransfer.Message, b begun, err error) {
+// decide lets the handler decide on a request and makes it the current one of its channel if it is accepted; what the application
+// wishes from then on waits for takeWishes. A channel whose earlier request completed meanwhile was cleaned up: what it is served from is
+// chosen anew.
+func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (c *channel, b begun, resp datatransfer.Message, err error) {
 	for again := true; ; again = false {
-		c := t.begin(chid)
+		c = t.begin(chid)
 		resp, err = t.process(chid, request, msg)
 		if errors.Is(err, datatransfer.ErrResume) {
 			err = nil
 		}
 		if err != nil && !errors.Is(err, datatransfer.ErrPause) {
 			t.end(chid)
-			return resp, b, err
+			return c, b, resp, err
 		}
 		asked.Tell(t.handler(), chid)
 		t.bound(chid)
@@ -75,16 +75,17 @@ func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.Reques
 			continue
 		}
 		if refused != nil {
+			t.end(chid)
 			err = refused
 		}
-		return resp, b, err
+		return c, b, resp, err
 	}
 }
 
 var errCleaned = errors.New("the channel ended meanwhile")
 
-// begin notes that a request of chid is being decided on, so that a resume by the application meets it; end takes what
-// was asked for in the meantime, and forgets a channel that was not accepted.
+// begin notes that a request of chid is being decided on, so that a wish of the application meets it; end forgets what was wished for in
+// the meantime, and a channel that was not accepted.
 func (t *Transport) begin(chid datatransfer.ChannelID) *channel {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,7 +94,7 @@ func (t *Transport) begin(chid datatransfer.ChannelID) *channel {
 		c = &channel{id: chid}
 		t.channels[chid] = c
 	}
-	c.opening, c.resume = true, false
+	c.opening, c.last = true, noWish
 	return c
 }
 
@@ -104,7 +105,7 @@ func (t *Transport) end(chid datatransfer.ChannelID) {
 	if c == nil {
 		return
 	}
-	c.queued, c.opening, c.resume = nil, false, false
+	c.queued, c.opening, c.last = nil, false, noWish
 	if !c.live && !c.away {
 		delete(t.channels, chid)
 	}
@@ -113,33 +114,49 @@ func (t *Transport) end(chid datatransfer.ChannelID) {
 // begun is what came of a request that was accepted.
 type begun struct {
 	queued []datatransfer.Message
-	resume bool
+	last   wish
 	old    graphsync.RequestID
 	hadOld bool
 }
 
-// accept makes a request the current one of its channel, in one step with taking what was asked for while it was decided on.
+// accept makes a request the current one of its channel.
 func (t *Transport) accept(c *channel, id graphsync.RequestID) (b begun, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.channels[c.id] != c {
 		return b, errCleaned
 	}
-	b.queued, b.resume = c.queued, c.resume
-	c.queued, c.opening, c.resume = nil, false, false
 	b.old, b.hadOld, err = t.bind(c.id, id, nil)
 	return b, err
 }
 
+// takeWishes takes what the application wished for while a request was decided on. With done, or if it is nothing, what comes now goes to
+// graphsync at once.
+func (t *Transport) takeWishes(c *channel, done bool) (queued []datatransfer.Message, last wish) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	queued, last = c.queued, c.last
+	c.queued, c.last = nil, noWish
+	if done || len(queued) == 0 && last == noWish {
+		c.opening = false
+	}
+	return queued, last
+}
+
 // process lets the handler decide on a request of graphsync.
 func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (datatransfer.Message, error) {
+	return asked.Decide(t.handler(), chid, t.asks(chid, request, msg))
+}
+
+// asks is what a request of graphsync asks for.
+func (t *Transport) asks(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) asked.For {
 	f := asked.For{Root: request.Root(), Selector: request.Selector(), Message: msg}
 	if ext, ok := request.Extension(graphsync.ExtensionsDoNotSendFirstBlocks); ok {
 		f.Has, _ = donotsendfirstblocks.DecodeDoNotSendFirstBlocks(ext)
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	c := t.channels[chid]
 	f.Sending = c != nil && c.sending
-	t.mu.Unlock()
-	return asked.Decide(t.handler(), chid, f)
+	return f
 }

@@ -62,6 +62,7 @@ type Transport struct {
 	ctx            context.Context
 	cancel         context.CancelFunc
 	group          shared.Group
+	deciding       *deciding // nil: validators are asked inside graphsync's hook
 
 	mu       sync.Mutex
 	closed   bool
@@ -81,8 +82,8 @@ type channel struct {
 	previous []graphsync.RequestID
 	away     bool // the requester paused or went away
 	queued   []datatransfer.Message
-	opening  bool   // the hook of its first request has not returned yet
-	resume   bool   // a resume was asked for while opening
+	opening  bool   // a request of it is being decided on, or has not been answered yet
+	last     wish   // what was asked for last while opening
 	run      uint64 // grows with each wish to pause or resume: an older one gives up
 	done     chan struct{}
 
@@ -96,6 +97,18 @@ type channel struct {
 	shaken   bool                // messages of the other side may be lost
 	position int64               // highest index of a block that came
 }
+
+// wish is what the application wants of a sender.
+type wish int
+
+const (
+	noWish wish = iota
+	wantsPause
+	wantsResume
+)
+
+// over tells whether a sender pauses that was paused or not before the wish.
+func (w wish) over(paused bool) bool { return paused && w != wantsResume || w == wantsPause }
 
 // ask is what a requester asks for; its context bounds every request of the channel.
 type ask struct {
