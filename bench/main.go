@@ -21,6 +21,7 @@ type options struct {
 	only   string
 	out    string
 	set    string
+	prof   string
 	rows   []row
 	dags   []dag
 }
@@ -32,6 +33,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
 	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links) or many (a deal for each MiB, all at once)")
+	flag.StringVar(&o.prof, "profile", "", "folder for CPU profiles of both ends of each transfer")
 	child := flag.String("child", "", "internal: serve or fetch")
 	which := flag.Int("row", 0, "internal: which row")
 	what := flag.Int("dag", 0, "internal: which DAG")
@@ -48,9 +50,13 @@ func main() {
 	var err error
 	switch *child {
 	case "serve":
+		end := profile(o.prof, "serve")
 		err = serve(ctx, o.rows[*which], o.dags[*what], o.size)
+		end()
 	case "fetch":
+		end := profile(o.prof, "fetch")
 		err = fetch(ctx, o.rows[*which])
+		end()
 	default:
 		err = compare(ctx, o)
 	}
@@ -131,7 +137,7 @@ func start(ctx context.Context, kind string, r, d int, o options) (*process, err
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(o.size>>20), "-set", o.set)
+	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(o.size>>20), "-set", o.set, "-profile", o.prof)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

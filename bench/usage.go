@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,4 +51,23 @@ func peak() uint64 {
 
 func (u usage) since(before usage) usage {
 	return usage{CPU: u.CPU - before.CPU, Alloc: u.Alloc - before.Alloc, RSS: u.RSS, Idle: before.Idle, Wall: u.Wall - before.Wall}
+}
+
+// profile writes a CPU profile of this process until the function that it returns is called.
+func profile(folder, kind string) (end func()) {
+	if folder == "" {
+		return func() {}
+	}
+	f, err := os.CreateTemp(folder, kind+"-*.pprof")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return func() {}
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}
 }

@@ -252,7 +252,7 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 	switch {
 	case l != nil && !l.chainOnly && best.Deal != deal:
 		return zero, fmt.Errorf("%w: lane %d pays for %s", ErrLaneBound, v.Lane, best.Deal)
-	case l != nil && l.Voucher != nil && SameVoucher(v, l.Voucher):
+	case l != nil && l.Voucher != nil && v.Nonce == l.Nonce && SameVoucher(v, l.Voucher):
 		return zero, nil
 	case v.Nonce <= best.Nonce:
 		return zero, fmt.Errorf("%w: lane %d has nonce %d, voucher %d", ErrStaleNonce, v.Lane, best.Nonce, v.Nonce)
@@ -307,6 +307,23 @@ func (m *Manager) reserve(deal string, ref dealRef) (undo func(), err error) {
 		defer m.mu.Unlock()
 		delete(m.bound, deal)
 	}, nil
+}
+
+// Taken returns what the book has of the lane that a voucher was taken for, without reading it.
+func (m *Manager) Taken(ch address.Address, lane uint64) (Entry, bool) {
+	m.mu.Lock()
+	p := m.inbound[ch]
+	m.mu.Unlock()
+	if p == nil {
+		return Entry{}, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lanes[lane]
+	if l == nil || l.chainOnly {
+		return Entry{}, false
+	}
+	return l.entry(), true
 }
 
 // Best returns the book's entry for a deal, or nil. inbound chooses the book of what we are paid.

@@ -34,7 +34,10 @@ type Channel struct {
 	warned  time.Time
 	dirty   int
 	flushed time.Time
+	stored  []byte // the record as it is in the store; nil when it was not written in this process
 	timer   *time.Timer
+	held    int    // Hold without Release
+	holds   uint64 // number of the present one
 	cleaned bool
 	slow    bool      // it was told that the subscribers do not keep up
 	active  time.Time // of the last event
@@ -42,11 +45,10 @@ type Channel struct {
 	// Credit is the state of the one comparison of position and limit (see impl).
 	Credit Credit
 
-	spare   []work       // the memory of the queue that was worked off last
-	told    time.Time    // when a run was told last
-	plain   dt.EventCode // progress that changes nothing but counters in the state plainIn
-	plainIn dt.Status
-	kick    chan struct{} // wakes who waits to tell the next one
+	spare []work        // the memory of the queue that was worked off last
+	told  time.Time     // when a run was told last
+	plain [3]uint64     // by kind of block: statuses, as bits, in whose log its line is
+	kick  chan struct{} // wakes who waits to tell the next one
 	// Inbound serialises what the messages of the other side do to this channel: they come on several paths (W-23).
 	Inbound sync.Mutex
 }
@@ -107,9 +109,10 @@ func (p *pending) add(i uint64, e Encoded) {
 
 type work struct {
 	event   dt.EventCode
-	kinds   uint8 // of blocks that a run stands for
-	blocks  int   // how many these are
-	open    bool  // a run that more blocks may join: its state is taken when it is told
+	kinds   uint8  // of blocks that a run stands for
+	blocks  int    // how many these are
+	open    bool   // a run that more blocks may join: its state is taken when it is told
+	group   uint64 // of the Hold during which it came, 0 without
 	state   state
 	at      time.Time
 	part    string // list that grew
@@ -151,7 +154,7 @@ func (c *Channel) Stored(ctx context.Context) error {
 	done := make(chan error, 1)
 	c.mu.Lock()
 	c.push(work{event: flushOnly, at: time.Now(), persist: true, state: c.snapshot(), done: done})
-	busy := c.busy
+	busy := c.busy || c.held > 0
 	c.mu.Unlock()
 	if !busy {
 		return c.stopped()
@@ -280,12 +283,15 @@ func (c *Channel) push(w work) {
 	if !w.open {
 		c.closeRun()
 	}
+	if c.held > 0 && !w.open {
+		w.group = c.holds
+	}
 	if w.open || !c.coalesce(w) {
 		if c.work = append(c.work, w); len(c.work) == 1 {
 			c.spare = c.work[:0]
 		}
 	}
-	if !c.busy {
+	if !c.busy && c.held == 0 {
 		c.busy = c.set.group.Go(c.drain)
 	}
 }
@@ -318,6 +324,7 @@ func (c *Channel) coalesce(w work) bool {
 const warnEvery = time.Minute
 
 func (c *Channel) drain() {
+	var ws []work
 	for {
 		c.mu.Lock()
 		if len(c.work) == 0 {
@@ -325,39 +332,63 @@ func (c *Channel) drain() {
 			c.mu.Unlock()
 			return
 		}
+		if c.held > 0 { // Release goes on
+			c.busy = false
+			c.mu.Unlock()
+			return
+		}
 		if c.awaitRun() {
 			continue
 		}
-		w, behind := c.work[0], len(c.work) > maxBacklog && !c.slow
-		if w.open {
-			c.told = time.Now()
-			w.state, w.at, c.active = c.snapshot(), c.told, c.told
-		}
+		ws = c.take(ws[:0])
+		behind := len(c.work) >= maxBacklog && !c.slow
 		c.slow = c.slow || behind
 		behind = behind && time.Since(c.warned) > warnEvery
 		if behind {
 			c.warned = time.Now()
 		}
-		if c.work = c.work[1:]; len(c.work) == 0 {
-			c.work = c.spare[:0] // begins again at the front
-		}
 		c.mu.Unlock()
 		if behind {
 			slog.Warn("subscribers or the store are slower than a data-transfer channel: progress is told less often",
-				"channel", c.id, "waiting", maxBacklog, "event", dt.Events[w.event])
+				"channel", c.id, "waiting", maxBacklog, "event", dt.Events[ws[0].event])
 		}
-		err := c.store(w)
-		if w.done != nil {
-			w.done <- err
+		err := c.store(ws)
+		for i := range ws {
+			c.done(&ws[i], err)
 		}
-		c.tell(w)
-		if w.cleanup && !c.cleaned {
-			c.cleaned = true
-			c.set.cleanup(c)
-			_ = c.applyNow(dt.CleanupComplete)
-		}
-		if w.event == dt.CleanupComplete {
-			c.set.evict(c)
-		}
+		clear(ws)
+	}
+}
+
+// take takes the work that is due: what came during one Hold together. mu is held.
+func (c *Channel) take(ws []work) []work {
+	if w := &c.work[0]; w.open {
+		c.told = time.Now()
+		w.state, w.at, c.active = c.snapshot(), c.told, c.told
+	}
+	n := 1
+	for g := c.work[0].group; g != 0 && n < len(c.work) && c.work[n].group == g; {
+		n++
+	}
+	ws = append(ws, c.work[:n]...)
+	if c.work = c.work[n:]; len(c.work) == 0 {
+		c.work = c.spare[:0] // begins again at the front
+	}
+	return ws
+}
+
+// done tells of work that is stored, and does what follows from it.
+func (c *Channel) done(w *work, err error) {
+	if w.done != nil {
+		w.done <- err
+	}
+	c.tell(*w)
+	if w.cleanup && !c.cleaned {
+		c.cleaned = true
+		c.set.cleanup(c)
+		_ = c.applyNow(dt.CleanupComplete)
+	}
+	if w.event == dt.CleanupComplete {
+		c.set.evict(c)
 	}
 }

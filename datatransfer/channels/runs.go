@@ -33,19 +33,25 @@ func bitOf(kind dt.EventCode) uint8 {
 // Coarse says when blocks may be told of together: while nobody listens to each. It is set before the first channel.
 func (s *Set) Coarse(now func() bool) { s.coarse = now }
 
-// coarse tells whether a block may join a run: nothing but counters changes, and its line is in the log of the stage already. mu is held.
+// coarse tells whether a block may join a run: nothing but counters changes, and its line is in the log of the stage already, or about to
+// be. mu is held.
 func (c *Channel) coarse(progress dt.EventCode, fresh bool) bool {
 	if c.set.coarse == nil || !c.set.coarse() || !in(moving, c.rec.Status) {
 		return false
 	}
-	if !fresh || c.plain == progress && c.plainIn == c.rec.Status {
+	plain := &c.plain[0]
+	for i, e := range runEvents {
+		if e.progress == progress {
+			plain = &c.plain[i]
+		}
+	}
+	bit := uint64(1) << c.rec.Status
+	if !fresh || *plain&bit != 0 {
 		return true
 	}
-	if text, ok := logTexts[progress]; ok && c.lastLog[c.rec.Status] != text {
-		return false
-	}
-	c.plain, c.plainIn = progress, c.rec.Status
-	return true
+	*plain |= bit
+	text, ok := logTexts[progress]
+	return !ok || c.lastLog[c.rec.Status] == text
 }
 
 // run notes a block that was counted; mu is held.

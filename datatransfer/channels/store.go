@@ -96,12 +96,14 @@ func (s *store) putStatic(b datastore.Write, st *Static) error {
 }
 
 func (s *store) putHot(b datastore.Write, r *Record) error {
-	data, err := wire.EncodeTuple(r.Hot.fields())
+	data, err := encodeHot(r)
 	if err != nil {
 		return err
 	}
 	return b.Put(s.ctx, s.key("h", r.Static.ChannelID), data)
 }
+
+func encodeHot(r *Record) ([]byte, error) { return wire.EncodeTuple(r.Hot.fields()) }
 
 func (e *Encoded) fields() []wire.Field {
 	return []wire.Field{wire.Text("Type", &e.Type), wire.Bytes("Data", &e.Data, 1<<20)}

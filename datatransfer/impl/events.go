@@ -276,6 +276,8 @@ func resultType(r dt.VoucherResult) dt.TypeIdentifier {
 
 // answer records a result and what it means for the channel, and makes the message that says so.
 func (m *Manager) answer(c *channels.Channel, rerr error, result dt.VoucherResult) (dt.Message, error) {
+	c.Hold()
+	defer c.Release()
 	if err := record(c, result); err != nil {
 		return nil, err
 	}

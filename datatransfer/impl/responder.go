@@ -245,13 +245,7 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 // accept announces an accepted request and answers it.
 func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Voucher, result dt.VoucherResult, paused bool) (dt.Response, error) {
 	chid := c.ID()
-	if err := record(c, result); err != nil {
-		return nil, err
-	}
-	c.Do(func(_ *channels.Record, cr *channels.Credit) {
-		cr.Paused, cr.Opening, cr.Accepted = paused, paused && !c.IsPull(), time.Now()
-	})
-	if err := c.Apply(event); err != nil {
+	if err := m.recordAccepted(c, event, result, paused); err != nil {
 		return nil, err
 	}
 	m.configure(chid, voucher)
@@ -267,10 +261,22 @@ func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Vou
 	if !paused {
 		return resp, nil
 	}
-	if err := c.Apply(dt.PauseResponder); err != nil {
-		return nil, err
-	}
 	return resp, dt.ErrPause
+}
+
+func (m *Manager) recordAccepted(c *channels.Channel, event dt.EventCode, result dt.VoucherResult, paused bool) error {
+	c.Hold()
+	defer c.Release()
+	if err := record(c, result); err != nil {
+		return err
+	}
+	c.Do(func(_ *channels.Record, cr *channels.Credit) {
+		cr.Paused, cr.Opening, cr.Accepted = paused, paused && !c.IsPull(), time.Now()
+	})
+	if err := c.Apply(event); err != nil || !paused {
+		return err
+	}
+	return c.Apply(dt.PauseResponder)
 }
 
 func (m *Manager) reject(chid dt.ChannelID, restart bool, result dt.VoucherResult, cause error) (dt.Response, error) {

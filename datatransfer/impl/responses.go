@@ -22,6 +22,8 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 	}
 	c.Inbound.Lock()
 	defer c.Inbound.Unlock()
+	c.Hold()
+	defer c.Release()
 	if resp.IsCancel() {
 		return c.Apply(dt.Cancel) // cleanup cancels our own request too
 	}

@@ -27,13 +27,10 @@ func (m *Manager) receiveVoucher(c *channels.Channel, req dt.Request) (dt.Respon
 		return true, r, err
 	})
 	enc, err := channels.Encode(voucher)
-	if err == nil {
-		err = c.Voucher(enc)
-	}
 	if err != nil {
 		return nil, err
 	}
-	return m.afterVoucher(c, result, rerr, final)
+	return m.afterVoucher(c, &enc, result, rerr, final)
 }
 
 func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, cause error) (dt.Response, error) {
@@ -48,37 +45,19 @@ func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, ca
 	return msg.(dt.Response), nil
 }
 
-// afterVoucher lets a voucher take effect that was looked at before or after the end of data.
-func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rerr error, final bool) (dt.Response, error) {
-	if !accepted(rerr) {
-		return m.refuseVoucher(c, result, rerr)
-	}
-	if err := record(c, result); err != nil {
+// afterVoucher lets a voucher take effect that was looked at before or after the end of data; enc is nil when it is recorded already.
+func (m *Manager) afterVoucher(c *channels.Channel, enc *channels.Encoded, result dt.VoucherResult, rerr error, final bool) (dt.Response, error) {
+	finalizing, ended, err := m.recordVoucher(c, enc, result, rerr, final)
+	switch {
+	case err != nil:
 		return nil, err
+	case !accepted(rerr):
+		return m.refuseVoucher(c, result, rerr)
+	case ended:
+		result, rerr = m.decideEnd(c)
+		return m.afterVoucher(c, nil, result, rerr, true)
 	}
 	paused := errors.Is(rerr, dt.ErrPause)
-	finalizing := false
-	c.Do(func(r *channels.Record, cr *channels.Credit) {
-		finalizing = r.Status == dt.Finalizing
-		if !paused {
-			cr.Settled++
-		}
-	})
-	switch {
-	case paused:
-		if err := c.Apply(dt.PauseResponder); err != nil {
-			return nil, err
-		}
-	case errors.Is(rerr, dt.ErrResume) || finalizing:
-		ended, err := m.resumeResponder(c, final)
-		if err != nil {
-			return nil, err
-		}
-		if ended {
-			result, rerr = m.decideEnd(c)
-			return m.afterVoucher(c, result, rerr, true)
-		}
-	}
 	msg, err := m.resultMessage(c, true, paused, result)
 	if err != nil {
 		return nil, err
@@ -91,6 +70,35 @@ func (m *Manager) afterVoucher(c *channels.Channel, result dt.VoucherResult, rer
 		return msg.(dt.Response), nil
 	}
 	return nil, m.resume(m.ctx, c, msg)
+}
+
+// recordVoucher records a voucher and what it means for the channel, as one. A voucher that is refused is recorded alone.
+func (m *Manager) recordVoucher(c *channels.Channel, enc *channels.Encoded, result dt.VoucherResult, rerr error, final bool) (finalizing, ended bool, err error) {
+	c.Hold()
+	defer c.Release()
+	if enc != nil {
+		err = c.Voucher(*enc)
+	}
+	if err != nil || !accepted(rerr) {
+		return false, false, err
+	}
+	if err := record(c, result); err != nil {
+		return false, false, err
+	}
+	paused := errors.Is(rerr, dt.ErrPause)
+	c.Do(func(r *channels.Record, cr *channels.Credit) {
+		finalizing = r.Status == dt.Finalizing
+		if !paused {
+			cr.Settled++
+		}
+	})
+	switch {
+	case paused:
+		err = c.Apply(dt.PauseResponder)
+	case errors.Is(rerr, dt.ErrResume) || finalizing:
+		ended, err = m.resumeResponder(c, final)
+	}
+	return finalizing, ended, err
 }
 
 // unpause ends the pause of a channel on account of its limit if there is one and position is below the limit now.

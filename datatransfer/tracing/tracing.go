@@ -29,8 +29,9 @@ func (si *SpansIndex) SpanForChannel(ctx context.Context, id datatransfer.Channe
 	if s, ok := si.spans[id]; ok {
 		return trace.ContextWithSpan(ctx, s), s
 	}
-	ctx, s := otel.Tracer("data-transfer").Start(ctx, "transfer", trace.WithAttributes(attribute.String("channelID", id.String())))
-	if s.IsRecording() {
+	ctx, s := otel.Tracer("data-transfer").Start(ctx, "transfer")
+	if s.IsRecording() { // the text of an id costs more than a block
+		s.SetAttributes(attribute.String("channelID", id.String()))
 		si.spans[id] = s
 	}
 	return ctx, s
@@ -40,7 +41,7 @@ func (si *SpansIndex) SpanForChannel(ctx context.Context, id datatransfer.Channe
 func (si *SpansIndex) Child(ctx context.Context, id datatransfer.ChannelID, name string) (context.Context, func(error)) {
 	ctx, _ = si.SpanForChannel(ctx, id)
 	ctx, span := otel.Tracer("data-transfer").Start(ctx, name)
-	if span.IsRecording() { // the text of an id costs more than a block
+	if span.IsRecording() {
 		span.SetAttributes(attribute.String("channelID", id.String()))
 	}
 	return ctx, func(err error) {

@@ -215,6 +215,9 @@ func (p Provider) SaveDealVoucher(ctx context.Context, deal string, ch address.A
 	case grown.IsZero():
 		outcome = rm.Replayed
 	}
+	if e, ok := p.Manager.Taken(ch, v.Lane); ok && e.Deal == deal {
+		return e.Credit, outcome, nil
+	}
 	b, err := p.Manager.Best(ctx, true, deal)
 	if err != nil || b == nil {
 		return big.Zero(), outcome, err

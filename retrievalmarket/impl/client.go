@@ -97,11 +97,9 @@ var _ rm.RetrievalClient = (*Client)(nil)
 type clientDeal struct {
 	id      rm.DealID
 	machine *fsm.Machine[rm.ClientDealState]
-	stored  bool     // taken up from the store: a channel may have been opened for it before
-	kept    struct { // what the store has; the machine's own
-		status rm.DealStatus
-		at     time.Time
-	}
+	stored  bool // taken up from the store: a channel may have been opened for it before
+	keep    keeper[rm.ClientDealState]
+	last    rm.DealStatus // that was stored, or is about to be; the machine's own
 
 	mu        sync.Mutex
 	chid      dt.ChannelID
@@ -188,6 +186,7 @@ func (c *Client) Stop(ctx context.Context) error {
 	var errs []error
 	for _, d := range list {
 		errs = append(errs, d.machine.Stop(ctx))
+		d.keep.close()
 		d.mu.Lock()
 		d.unwatch()
 		d.mu.Unlock()
@@ -200,25 +199,31 @@ func (c *Client) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// keepEvery is how often a record is stored of which only the progress changed: a start counts it anew from the target, and takes
-// what was paid from the voucher book.
-const keepEvery = 100 * time.Millisecond
-
+// persist stores the record of a deal after an event. What a start finds again in the target and the voucher book may wait.
 func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) error {
-	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status)
-	progress := e == rm.ClientEventSendFunds || e == rm.ClientEventBlocksReceived && rec.Status == cd.kept.status
-	if !durable && progress && time.Since(cd.kept.at) < keepEvery {
-		return nil
+	before := cd.last
+	cd.last = rec.Status
+	_, booked := c.cfg.Node.(rm.ClientBook)
+	signs := rec.Status == rm.DealStatusSendFunds || rec.Status == rm.DealStatusSendFundsLastPayment
+	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status) || signs && !booked // M-37
+	if !durable && (e == rm.ClientEventBlocksReceived && rec.Status == before || booked && paying(before) && paying(rec.Status)) {
+		return cd.keep.later(rec)
 	}
-	if err := c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable); err != nil {
-		return err
-	}
-	cd.kept.status, cd.kept.at = rec.Status, time.Now()
-	return nil
+	return cd.keep.now(rec, func(rec rm.ClientDealState) error { return c.put(rec, durable) })
+}
+
+func (c *Client) put(rec rm.ClientDealState, durable bool) error {
+	return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
+}
+
+// paying tells whether a status is one of those that a deal goes through with each payment.
+func paying(s rm.DealStatus) bool {
+	return s == rm.DealStatusOngoing || s == rm.DealStatusFundsNeeded || s == rm.DealStatusSendFunds
 }
 
 func (c *Client) track(d rm.ClientDealState) *clientDeal {
-	cd := &clientDeal{id: d.ID, received: d.TotalReceived, step: min(max(1, d.PaymentInterval), aheadStep), paidFor: d.BytesPaidFor}
+	cd := &clientDeal{id: d.ID, received: d.TotalReceived, step: min(max(1, d.PaymentInterval), aheadStep), paidFor: d.BytesPaidFor, last: d.Status}
+	cd.keep.write = func(rec rm.ClientDealState) error { return c.put(rec, false) }
 	cd.machine = fsm.NewMachine(c.ctx, c.table, d, c, fsm.Hooks[rm.ClientDealState]{
 		Persist: func(e fsm.EventName, rec rm.ClientDealState) error { return c.persist(cd, e, rec) },
 		Notify:  func(e fsm.EventName, rec rm.ClientDealState) { c.notify(cd, e, rec) },

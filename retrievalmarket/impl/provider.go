@@ -105,6 +105,8 @@ type providerDeal struct {
 	chid    dt.ChannelID // guarded by the provider's lock
 	machine *fsm.Machine[rm.ProviderDealState]
 	pieces  PieceSource
+	keep    keeper[rm.ProviderDealState]
+	last    rm.DealStatus // that was stored, or is about to be; the machine's own
 
 	paying   sync.Mutex // payments of a deal are taken one after the other
 	mu       sync.Mutex
@@ -259,7 +261,8 @@ func (p *Provider) channelOver(ctx context.Context, pd *providerDeal, chid dt.Ch
 }
 
 func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
-	pd := &providerDeal{id: d.Identifier(), paid: d.FundsReceived, pieces: p.cfg.Pieces}
+	pd := &providerDeal{id: d.Identifier(), paid: d.FundsReceived, pieces: p.cfg.Pieces, last: d.Status}
+	pd.keep.write = func(rec rm.ProviderDealState) error { return p.put(pd, rec) }
 	pd.machine = fsm.NewMachine(p.ctx, p.table, d, p, fsm.Hooks[rm.ProviderDealState]{
 		Persist: func(_ fsm.EventName, rec rm.ProviderDealState) error { return p.persist(pd, rec) },
 		Notify:  func(e fsm.EventName, rec rm.ProviderDealState) { p.notify(pd, e.(rm.ProviderEvent), rec) },
@@ -276,8 +279,18 @@ func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
 	return pd
 }
 
-// persist stores a deal's record; its end together with what it leaves unpaid.
+// persist stores the record of a deal after an event. What a start finds again in the voucher book and the transfer may wait.
 func (p *Provider) persist(pd *providerDeal, rec rm.ProviderDealState) error {
+	before := pd.last
+	pd.last = rec.Status
+	if _, booked := p.cfg.Node.(rm.ProviderBook); booked && paying(before) && paying(rec.Status) {
+		return pd.keep.later(rec)
+	}
+	return pd.keep.now(rec, pd.keep.write)
+}
+
+// put stores a deal's record; its end together with what it leaves unpaid.
+func (p *Provider) put(pd *providerDeal, rec rm.ProviderDealState) error {
 	ctx, id := context.WithoutCancel(p.ctx), rec.Identifier().String()
 	final := p.table.Final(rec.Status)
 	if !final || pd.endStored { // an end whose sync failed is stored once more without the debt

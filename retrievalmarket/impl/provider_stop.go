@@ -28,6 +28,7 @@ func (p *Provider) Stop() error {
 	p.cancel()
 	for _, d := range list {
 		err = errors.Join(err, d.machine.Stop(context.WithoutCancel(p.ctx)), d.release())
+		d.keep.close()
 	}
 	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)))
 	p.subs.wg.Wait()

@@ -168,7 +168,7 @@ func (t *Transport) settle(u *undecided) {
 func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, paused bool) (err error) {
 	stopped := true // until graphsync is told otherwise
 	for first := true; ; first = false {
-		queued, last := t.takeWishes(c, false)
+		queued, last := t.takeWishes(c, func(queued int, last wish) bool { return !first && queued == 0 && last == noWish })
 		paused = last.over(paused)
 		if !first && len(queued) == 0 && last == noWish {
 			return nil
@@ -194,7 +194,7 @@ func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.E
 
 // giveBack hands the messages back that wait for a request that is not there any more.
 func (t *Transport) giveBack(c *channel) {
-	queued, _ := t.takeWishes(c, true)
+	queued, _ := t.takeWishes(c, decided)
 	for _, m := range queued {
 		t.undelivered(c.id, m, errAway)
 	}

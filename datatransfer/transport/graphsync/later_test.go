@@ -11,6 +11,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
+	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -129,12 +130,15 @@ func TestR62AcceptedPaused(t *testing.T) {
 // pause that came later.
 func TestR62ResumedAtOnce(t *testing.T) {
 	l := newLater(t, "v")
+	var turn atomic.Int64
 	l.b.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
-		if e.Code == dt.PauseResponder {
-			_ = l.b.Manager.ResumeDataTransferChannel(l.ctx, s.ChannelID())
+		if e.Code == dt.PauseResponder { // before the answer has left, while it leaves, and after
+			time.AfterFunc(time.Duration(turn.Add(1)%25)*20*time.Microsecond, func() {
+				_ = l.b.Manager.ResumeDataTransferChannel(l.ctx, s.ChannelID())
+			})
 		}
 	})
-	for i := range uint64(50) {
+	for i := range uint64(100) {
 		l.answer["v"] <- dt.ErrPause
 		l.open(t, "v", i+1)
 		require.Equal(t, dt.Completed, await(l.ctx, t, l.ended).Status())
@@ -149,6 +153,10 @@ func TestR62GoneMeanwhile(t *testing.T) {
 	await(l.ctx, t, l.asked)
 	require.NoError(t, l.a.Transport.CloseChannel(l.ctx, chid)) // ends the request, not the channel
 	require.NoError(t, l.a.Manager.RestartDataTransferChannel(l.ctx, chid))
+	require.Eventually(t, func() bool {
+		all, gone := graphsync.Undecided(l.b.Transport)
+		return all == 2 && gone == 1
+	}, 10*time.Second, time.Millisecond)
 	require.EqualValues(t, 1, l.running.Load(), "never two about the same channel")
 	l.answer["v"] <- nil
 	await(l.ctx, t, l.asked)

@@ -29,7 +29,7 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	chid := asked.Channel(t.self, p, msg)
 	c, b, resp, err := t.decide(chid, request, msg)
 	if err == nil || errors.Is(err, datatransfer.ErrPause) {
-		b.queued, b.last = t.takeWishes(c, true)
+		b.queued, b.last = t.takeWishes(c, decided)
 	}
 	exts, xerr := answers(resp, b.queued, t.supported)
 	if xerr != nil {
@@ -130,18 +130,20 @@ func (t *Transport) accept(c *channel, id graphsync.RequestID) (b begun, err err
 	return b, err
 }
 
-// takeWishes takes what the application wished for while a request was decided on. With done, or if it is nothing, what comes now goes to
-// graphsync at once.
-func (t *Transport) takeWishes(c *channel, done bool) (queued []datatransfer.Message, last wish) {
+// takeWishes takes what the application wished for while a request was decided on. With done, what comes now goes to graphsync at once.
+func (t *Transport) takeWishes(c *channel, done func(queued int, last wish) bool) (queued []datatransfer.Message, last wish) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	queued, last = c.queued, c.last
 	c.queued, c.last = nil, noWish
-	if done || len(queued) == 0 && last == noWish {
+	if done(len(queued), last) {
 		c.opening = false
 	}
 	return queued, last
 }
+
+// decided is the end of takeWishes whatever was wished for.
+func decided(int, wish) bool { return true }
 
 // process lets the handler decide on a request of graphsync.
 func (t *Transport) process(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message) (datatransfer.Message, error) {

@@ -1,0 +1,73 @@
+package retrievalimpl
+
+import (
+	"sync"
+	"time"
+)
+
+// keepEvery is how often a record is stored of which only the progress or the payments changed: a start counts the first anew from what
+// is there, and takes the second from the voucher book, which is synced with each payment.
+const keepEvery = 100 * time.Millisecond
+
+// keeper stores the record of a deal. One that may wait is stored with what comes next, at the latest after keepEvery.
+type keeper[T any] struct {
+	write func(T) error
+
+	mu     sync.Mutex
+	at     time.Time
+	rec    T
+	waits  bool
+	timer  *time.Timer
+	closed bool
+}
+
+// later stores a record soon, and at once if the last one is old.
+func (k *keeper[T]) later(rec T) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.at) >= keepEvery {
+		return k.put(rec, k.write)
+	}
+	k.rec, k.waits = rec, true
+	if k.timer == nil && !k.closed {
+		k.timer = time.AfterFunc(keepEvery, k.flush)
+	}
+	return nil
+}
+
+// now stores a record with write, and with it all that waits.
+func (k *keeper[T]) now(rec T, write func(T) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.put(rec, write)
+}
+
+// put stores a record; mu is held.
+func (k *keeper[T]) put(rec T, write func(T) error) error {
+	if err := write(rec); err != nil {
+		return err
+	}
+	k.at, k.waits = time.Now(), false
+	return nil
+}
+
+// flush stores what waits. A store that fails is told of by the next event.
+func (k *keeper[T]) flush() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.timer = nil
+	if k.waits {
+		_ = k.put(k.rec, k.write)
+	}
+}
+
+// close stores what waits, and nothing later.
+func (k *keeper[T]) close() {
+	k.mu.Lock()
+	k.closed = true
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+	k.mu.Unlock()
+	k.flush()
+}
