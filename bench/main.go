@@ -51,11 +51,11 @@ func main() {
 	switch *child {
 	case "serve":
 		end := profile(o.prof, "serve")
-		err = serve(ctx, o.rows[*which], o.dags[*what], o.size)
+		err = serve(ctx, o.rows[*which].of(o.size), o.dags[*what], o.size)
 		end()
 	case "fetch":
 		end := profile(o.prof, "fetch")
-		err = fetch(ctx, o.rows[*which])
+		err = fetch(ctx, o.rows[*which].of(o.size))
 		end()
 	default:
 		err = compare(ctx, o)
@@ -88,7 +88,7 @@ func compare(ctx context.Context, o options) error {
 	for round := range o.rounds {
 		for d := range o.dags {
 			for r := range o.rows {
-				if !strings.Contains(o.rows[r].name, o.only) && r > 0 {
+				if !strings.Contains(o.rows[r].name, o.only) && r > 0 || !o.rows[r].fits(o.dags[d], o.size) {
 					continue
 				}
 				s, err := once(ctx, r, d, o)

@@ -17,16 +17,22 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-varint"
+	"golang.org/x/sync/errgroup"
 
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 )
 
-// many are transfers of each leaf of a DAG on its own, all at once.
+// many are transfers of each leaf of a DAG on its own, many at once.
 var many = []row{
-	{name: "verified CARs over a stream each, TLS", many: true, serve: serveCars, fetch: fetchCars},
-	{name: "Cartage, paid deals on an open payment channel", many: true, pays: 1 << 20, serve: servePaid, fetch: fetchDeals},
+	{name: manyCars, many: true, serve: serveCars, fetch: fetchCars},
+	{name: "Cartage, paid deals on an open payment channel", many: true, pays: 1 << 20, serve: servePaid, fetch: fetchDeals,
+		bar: &bar{of: []string{manyCars}, least: 0.7}},
+	{name: "verified CARs, 64 at once", many: true, most: 64, serve: serveCars, fetch: fetchCars},
+	{name: "Cartage, paid deals, 64 at once", many: true, most: 64, pays: 1 << 20, serve: servePaid, fetch: fetchDeals},
+	{name: "verified CARs, one after the other", many: true, most: 1, serve: serveCars, fetch: fetchCars},
+	{name: "Cartage, paid deals, one after the other", many: true, most: 1, pays: 1 << 20, serve: servePaid, fetch: fetchDeals},
 }
 
 const carsProtocol = "/bench/cars/1"
@@ -53,7 +59,7 @@ func serveCars(_ context.Context, h host.Host, m *memory, _ row) (string, error)
 
 func fetchCars(ctx context.Context, h host.Host, server peer.AddrInfo, _ string, _ cid.Cid, r row) (uint64, error) {
 	var total atomic.Uint64
-	err := each(r.roots, func(c cid.Cid) error {
+	err := each(r.roots, r.most, func(c cid.Cid) error {
 		s, err := h.NewStream(ctx, server.ID, carsProtocol)
 		if err != nil {
 			return err
@@ -69,14 +75,20 @@ func fetchCars(ctx context.Context, h host.Host, server peer.AddrInfo, _ string,
 	return total.Load(), err
 }
 
-// each does all at once.
-func each(roots []cid.Cid, f func(cid.Cid) error) error {
+// each does all, at most so many at once; 0 is no limit.
+func each(roots []cid.Cid, most int, f func(cid.Cid) error) error {
 	errs := make([]error, len(roots))
-	var wg sync.WaitGroup
-	for i, c := range roots {
-		wg.Go(func() { errs[i] = f(c) })
+	var g errgroup.Group
+	if most > 0 {
+		g.SetLimit(most)
 	}
-	wg.Wait()
+	for i, c := range roots {
+		g.Go(func() error {
+			errs[i] = f(c)
+			return nil
+		})
+	}
+	_ = g.Wait()
 	return errors.Join(errs...)
 }
 
@@ -111,34 +123,37 @@ func fetchDeals(ctx context.Context, h host.Host, server peer.AddrInfo, _ string
 	return total, errors.Join(err, c.Stop(ctx), n.close(ctx))
 }
 
-// dealAll makes deals at once, and checks what each paid.
-func dealAll(ctx context.Context, c *retrievalimpl.Client, n *node, server peer.AddrInfo, r row, roots []cid.Cid) (total uint64, err error) {
-	ended := make(chan rm.ClientDealState, len(roots))
+// dealAll makes deals, and checks what each paid.
+func dealAll(ctx context.Context, c *retrievalimpl.Client, n *node, server peer.AddrInfo, r row, roots []cid.Cid) (uint64, error) {
+	var ended sync.Map // deal to the channel that gets its end
+	of := func(id rm.DealID) chan rm.ClientDealState {
+		end, _ := ended.LoadOrStore(id, make(chan rm.ClientDealState, 1))
+		return end.(chan rm.ClientDealState)
+	}
 	defer c.SubscribeToEvents(func(_ rm.ClientEvent, d rm.ClientDealState) {
 		if clientstates.IsFinal(d.Status) {
-			ended <- d
+			of(d.ID) <- d
 		}
 	})()
 	params, funds := rm.NewParamsV0(big.NewInt(price), r.pays, 0), big.NewInt(price*2<<20)
-	err = each(roots, func(root cid.Cid) error {
-		_, err := c.Retrieve(ctx, root, params, funds, rm.RetrievalPeer{ID: server.ID, Address: n.chain.info.To}, n.chain.info.From, n.chain.info.To, nil)
-		return err
-	})
-	for range roots {
+	var total atomic.Uint64
+	err := each(roots, r.most, func(root cid.Cid) error {
+		id, err := c.Retrieve(ctx, root, params, funds, rm.RetrievalPeer{ID: server.ID, Address: n.chain.info.To}, n.chain.info.From, n.chain.info.To, nil)
 		if err != nil {
-			break
+			return err
 		}
 		select {
-		case d := <-ended:
-			total += d.TotalReceived
+		case d := <-of(id):
+			total.Add(d.TotalReceived)
 			if d.Status != rm.DealStatusCompleted || d.FundsSpent.Int64() != int64(d.TotalReceived)*price {
-				err = fmt.Errorf("%s: %s: %s paid for %d bytes", d.Status, d.Message, d.FundsSpent, d.TotalReceived)
+				return fmt.Errorf("%s: %s: %s paid for %d bytes", d.Status, d.Message, d.FundsSpent, d.TotalReceived)
 			}
+			return nil
 		case <-ctx.Done():
-			err = ctx.Err()
+			return ctx.Err()
 		}
-	}
-	return total, err
+	})
+	return total.Load(), err
 }
 
 // countGoroutines returns a function that tells the largest number there was.

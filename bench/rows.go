@@ -51,24 +51,53 @@ type row struct {
 	slow  bool   // the store of the client
 	far   bool   // the server, over a simulated link
 	many  bool   // a transfer for each leaf
+	most  int    // how many of them at once, 0 is all
+	times int    // vouchers in all: pays follows from the size
+	bar   *bar
 	roots []cid.Cid
 	serve func(ctx context.Context, h host.Host, m *memory, r row) (addr string, err error)
 	fetch func(ctx context.Context, h host.Host, server peer.AddrInfo, addr string, root cid.Cid, r row) (uint64, error)
 }
 
+// of is a row for DAGs of a size.
+func (r row) of(size int) row {
+	if r.times > 0 {
+		r.pays = uint64(size / r.times)
+	}
+	return r
+}
+
+// fits tells whether a DAG has blocks that are small enough for as many vouchers.
+func (r row) fits(d dag, size int) bool { return r.times == 0 || d.leaf <= int(r.of(size).pays) }
+
+// The rows that others are compared with.
+const (
+	ceiling       = "verified CAR over one stream, TLS (ceiling)"
+	vouchersAlone = "vouchers alone, one each MiB: signed, checked, two durable commits"
+	ceilingFile   = "verified CAR over one stream, TLS, into a CARv2 file"
+	bareGraphsync = "go-graphsync v0.18.1"
+	manyCars      = "verified CARs over a stream each, TLS"
+)
+
 // rows are in the order of the table; the first is the ceiling.
 var rows = []row{
-	{name: "verified CAR over one stream, TLS (ceiling)", serve: serveCar, fetch: fetchCar},
+	{name: ceiling, serve: serveCar, fetch: fetchCar},
 	{name: "verified CAR over one stream, Noise", noise: true, serve: serveCar, fetch: fetchCar},
 	{name: "verified CAR over HTTP/1.1, no encryption", serve: serveHTTP, fetch: fetchHTTP},
-	{name: "Cartage, stream", serve: serveOurs(true), fetch: fetchOurs(true)},
+	{name: "Cartage, stream", serve: serveOurs(true), fetch: fetchOurs(true), bar: &bar{of: []string{ceiling}, most: 1.15, most1KiB: 1.5}},
 	{name: "Cartage, stream, a voucher each MiB", pays: 1 << 20, serve: serveOurs(true), fetch: fetchOurs(true)},
-	{name: "vouchers alone, one each MiB: signed, checked, two durable commits", pays: 1 << 20, serve: serveVouchers, fetch: fetchVouchers},
-	{name: "Cartage, paid deal over a stream, such a voucher each MiB", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(false)},
-	{name: "verified CAR over one stream, TLS, into a CARv2 file", serve: serveCar, fetch: fetchCarFile},
-	{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true)},
-	{name: "Cartage, graphsync", serve: serveOurs(false), fetch: fetchOurs(false)},
-	{name: "go-graphsync v0.18.1", serve: serveGraphsync, fetch: fetchGraphsync},
+	{name: vouchersAlone, pays: 1 << 20, serve: serveVouchers, fetch: fetchVouchers},
+	{name: "Cartage, paid deal over a stream, such a voucher each MiB", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(false),
+		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5}},
+	{name: "Cartage, paid deal over a stream, such a voucher each MiB, interval of 8 MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(false),
+		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5}},
+	{name: "Cartage, paid deal over a stream, 1,000 vouchers", times: 1000, serve: servePaid, fetch: fetchPaid(false)},
+	{name: "Cartage, paid deal over a stream, 5,000 vouchers", times: 5000, serve: servePaid, fetch: fetchPaid(false)},
+	{name: ceilingFile, serve: serveCar, fetch: fetchCarFile},
+	{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true),
+		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2}},
+	{name: "Cartage, graphsync", serve: serveOurs(false), fetch: fetchOurs(false), bar: &bar{of: []string{bareGraphsync}, most: 1.1}},
+	{name: bareGraphsync, serve: serveGraphsync, fetch: fetchGraphsync},
 	{name: "go-data-transfer v2.0.0-rc8", serve: serveV2, fetch: fetchV2},
 }
 

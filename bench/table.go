@@ -12,7 +12,7 @@ type summary struct {
 	row, dag       string
 	n              int
 	cpu, low, high float64 // CPU seconds of both ends for each GiB
-	rate           float64 // MiB a second
+	rate, rateHigh float64 // MiB a second
 	client, server uint64
 	idle           uint64
 	most           [2]int  // goroutines of the client and the server
@@ -41,7 +41,7 @@ func summarize(all []sample, row, dag string) (s summary, ok bool) {
 	}
 	s.n = len(cpu)
 	if s.n > 0 {
-		s.cpu, s.low, s.high, s.rate, s.alloc = median(cpu), slices.Min(cpu), slices.Max(cpu), median(rate), median(alloc)
+		s.cpu, s.low, s.high, s.rate, s.rateHigh, s.alloc = median(cpu), slices.Min(cpu), slices.Max(cpu), median(rate), slices.Max(rate), median(alloc)
 		s.client, s.server, s.idle = median(client), median(server), median(idle)
 	}
 	return s, ok
@@ -85,7 +85,7 @@ func table(all []sample, o options) string {
 	var b strings.Builder
 	b.WriteString(intro(o))
 	for _, d := range o.dags {
-		fmt.Fprintf(&b, "\n## %s\n\n| row | CPU-s/GiB | spread | ratio | MiB/s | client peak RSS, over idle | server peak RSS | allocated for each byte | most goroutines, client and server |\n|---|---|---|---|---|---|---|---|---|\n", d.name)
+		fmt.Fprintf(&b, "\n## %s\n\n| row | CPU-s/GiB | spread | ratio | MiB/s | client peak RSS, over idle | server peak RSS | allocated for each byte | most goroutines, client and server | bar |\n|---|---|---|---|---|---|---|---|---|---|\n", d.name)
 		base := 0.0
 		for _, r := range o.rows {
 			s, ok := summarize(all, r.name, d.name)
@@ -93,13 +93,14 @@ func table(all []sample, o options) string {
 				continue
 			}
 			if s.n == 0 {
-				fmt.Fprintf(&b, "| %s | failed: %s | | | | | | | |\n", s.row, s.failed)
+				fmt.Fprintf(&b, "| %s | failed: %s | | | | | | | | |\n", s.row, s.failed)
 				continue
 			}
 			if base == 0 {
 				base = s.cpu
 			}
-			fmt.Fprintf(&b, "| %s | %.2f | %.2f to %.2f | %.2f | %.0f | %d MiB, %d | %d MiB | %.2f | %d, %d |\n", s.row, s.cpu, s.low, s.high, s.cpu/base, s.rate, s.client>>20, (s.client-min(s.client, s.idle))>>20, s.server>>20, s.alloc, s.most[0], s.most[1])
+			fmt.Fprintf(&b, "| %s | %.2f | %.2f to %.2f | %.2f | %.0f | %d MiB, %d | %d MiB | %.2f | %d, %d | %s |\n", s.row, s.cpu, s.low, s.high, s.cpu/base, s.rate, s.client>>20, (s.client-min(s.client, s.idle))>>20, s.server>>20, s.alloc, s.most[0], s.most[1],
+				r.bar.text(s, d, func(name string) summary { o, _ := summarize(all, name, d.name); return o }))
 		}
 	}
 	return b.String()

@@ -36,7 +36,7 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 		return err
 	}
 	t.bound(chid)
-	rc := &recipient{t: t, in: bufio.NewReaderSize(uncut{s}, 64<<10), question: &a.question, has: a.question.has, seen: seen{}}
+	rc := &recipient{t: t, in: bufio.NewReaderSize(uncut{s}, 64<<10), question: &a.question, has: a.question.has, seen: newSeen()}
 	rc.blocks.r = rc.in
 	t.mu.Lock()
 	r, old, err := t.bind(chid, s, a.ctx)
@@ -76,7 +76,7 @@ type recipient struct {
 	blocks   sections
 	question *question // until it is asked
 	has      int64
-	seen     seen
+	seen     *seen
 	stopping atomic.Bool // the sender was told to stop: what still comes is not taken
 	limits   sync.Mutex  // of stopping and the time that reads have
 	writing  sync.Mutex

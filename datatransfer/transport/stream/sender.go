@@ -26,7 +26,7 @@ type sender struct {
 	ls   ipld.LinkSystem
 	out  *output
 	has  int64
-	seen seen
+	seen *seen
 	sent []channels.Piece // written and not told yet
 	cids []cid.Cid        // of them
 }
@@ -50,7 +50,7 @@ func (m *missingBlock) Error() string {
 func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	defer context.AfterFunc(r.ctx, func() { _ = r.stream.Reset() })()
 	ls, limit := t.storeOf(r.chid)
-	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: seen{}}
+	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: newSeen()}
 	listening := make(chan struct{})
 	go func() { // ends with the stream
 		defer close(listening)

@@ -100,25 +100,6 @@ func walkSome(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, next func(c
 	return carstore.WalkSelector(&mine, root, selector, nil)
 }
 
-// shortKey is the length from which the end of a key is a multihash and nothing of the codec before it.
-const shortKey = 26
-
-// seen remembers blocks by the end of their hash.
-type seen map[[16]byte]struct{}
-
-// add notes a block, and tells whether it was there.
-func (s seen) add(c cid.Cid) (again bool) {
-	var k [16]byte
-	hash := c.KeyString() // its end is that of the multihash
-	if len(hash) < shortKey {
-		hash = string(c.Hash())
-	}
-	copy(k[:], hash[max(0, len(hash)-len(k)):])
-	before := len(s)
-	s[k] = struct{}{}
-	return len(s) == before
-}
-
 // load reads a block from a store. What it returns may be the store's own and is not to be changed.
 func load(ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
 	r, err := ls.StorageReadOpener(ipld.LinkContext{}, cidlink.Link{Cid: c})
