@@ -122,13 +122,19 @@ type RetrieveRequest struct {
 	Budget      string `json:"budget"`       // empty: free only
 	MaxExposure uint64 `json:"max_exposure"` // bytes; 0: as configured
 	Transport   string `json:"transport"`    // one of the names below
+	// A part of the payload, as package dataselector reads it: DataSelector is a path of data model fields or a selector in DAG-JSON;
+	// Path is one of UnixFS names, and Range FIRST:LAST of the bytes of the file there. All empty: everything.
+	DataSelector string `json:"data_selector,omitempty"`
+	Path         string `json:"path,omitempty"`
+	Range        string `json:"range,omitempty"`
 	// Output is where the result will be written; the room there is checked before anything is paid. Empty: nowhere.
 	Output string `json:"output,omitempty"`
 }
 
 // Retrieval is how a retrieval stands.
 type Retrieval struct {
-	ID          string  `json:"id"` // empty when nothing had to be retrieved
+	Key         string  `json:"key"` // for Retrieval
+	ID          string  `json:"id"`  // empty when nothing had to be retrieved
 	Root        string  `json:"root"`
 	Status      string  `json:"status"`
 	Message     string  `json:"message,omitempty"`

@@ -111,12 +111,17 @@ func (s *Store) writeHead() error {
 	return nil
 }
 
-// V1Header is the CARv1 header for one root, with its length.
-func V1Header(root cid.Cid) ([]byte, error) {
+// V1Header is the CARv1 header with its length.
+func V1Header(roots ...cid.Cid) ([]byte, error) {
 	var b bytes.Buffer
-	b.Write([]byte{0xa2, 0x65, 'r', 'o', 'o', 't', 's', 0x81})
-	if err := cbg.WriteCid(&b, root); err != nil {
+	b.Write([]byte{0xa2, 0x65, 'r', 'o', 'o', 't', 's'})
+	if err := cbg.WriteMajorTypeHeader(&b, cbg.MajArray, uint64(len(roots))); err != nil {
 		return nil, err
+	}
+	for _, root := range roots {
+		if err := cbg.WriteCid(&b, root); err != nil {
+			return nil, err
+		}
 	}
 	b.Write([]byte{0x67, 'v', 'e', 'r', 's', 'i', 'o', 'n', 0x01})
 	return append(varint.ToUvarint(uint64(b.Len())), b.Bytes()...), nil

@@ -45,12 +45,15 @@ func ExportFrom(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid
 
 // ExportCAR writes the CARv1 of everything in the file to dest, as Export does.
 func (s *Store) ExportCAR(fsys blob.FS, dest string, force bool) error {
-	return aside(fsys, dest, force, func(tmp string) error {
-		return writeFile(fsys, tmp, func(w io.Writer) error {
-			_, err := io.Copy(w, s.Payload())
-			return err
-		})
+	return WriteAside(fsys, dest, force, func(w io.Writer) error {
+		_, err := io.Copy(w, s.Payload())
+		return err
 	})
+}
+
+// WriteAside writes a file next to dest and renames it into place when it is complete and synced.
+func WriteAside(fsys blob.FS, dest string, force bool, f func(io.Writer) error) error {
+	return aside(fsys, dest, force, func(tmp string) error { return writeFile(fsys, tmp, f) })
 }
 
 // aside lets f write next to dest and renames the complete result into place.
@@ -134,16 +137,25 @@ func (s *Store) WriteFileTo(ctx context.Context, w io.Writer) error {
 
 // WriteFileFrom is WriteFileTo out of any link system.
 func WriteFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
-	node, err := load(ctx, ls, root)
+	r, err := OpenFileFrom(ctx, ls, root)
 	if err != nil {
 		return err
 	}
+	return copyTo(ctx, w, r)
+}
+
+// OpenFileFrom opens the UnixFS file below root; it reads what it is asked for, and no more than that of the DAG.
+func OpenFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (io.ReadSeeker, error) {
+	node, err := load(ctx, ls, root)
+	if err != nil {
+		return nil, err
+	}
 	if pb, ok := node.(dagpb.PBNode); ok {
 		if d, err := unixfsData(pb); err == nil && (d.DataType.Int() == data.Data_Directory || d.DataType.Int() == data.Data_HAMTShard) {
-			return fmt.Errorf("%s is a folder: write it to a path, or take the archive with --car", root)
+			return nil, fmt.Errorf("%s is a folder: write it to a path, or take the archive with --car", root)
 		}
 	}
-	return copyFile(ctx, ls, node, w)
+	return openFile(ctx, ls, node)
 }
 
 // WriteCARFrom writes the whole DAG below root as a CARv1: depth first, each block once.
@@ -158,9 +170,7 @@ func WriteCARFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.W
 
 // ExportCARFrom is ExportCAR out of any link system.
 func ExportCARFrom(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
-	return aside(fsys, dest, force, func(tmp string) error {
-		return writeFile(fsys, tmp, func(w io.Writer) error { return WriteCARFrom(ctx, ls, root, w) })
-	})
+	return WriteAside(fsys, dest, force, func(w io.Writer) error { return WriteCARFrom(ctx, ls, root, w) })
 }
 
 // Entry is a link of a folder, or of any other node.
@@ -231,17 +241,25 @@ func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (datamodel.Node, 
 	return ls.Load(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c}, proto)
 }
 
-func copyFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, w io.Writer) error {
+func openFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node) (io.ReadSeeker, error) {
 	f, err := file.NewUnixFSFile(ctx, node, ls)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r, err := f.AsLargeBytes()
+	return f.AsLargeBytes()
+}
+
+func copyTo(ctx context.Context, w io.Writer, r io.Reader) error {
+	_, err := io.CopyBuffer(shared.Writer(ctx, w), r, make([]byte, 1<<20))
+	return err
+}
+
+func copyFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, w io.Writer) error {
+	r, err := openFile(ctx, ls, node)
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(shared.Writer(ctx, w), r, make([]byte, 1<<20))
-	return err
+	return copyTo(ctx, w, r)
 }
 
 func exportNode(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, c cid.Cid, dest string, depth int) error {

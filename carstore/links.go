@@ -135,7 +135,8 @@ func LocateIn(root cid.Cid, sel datamodel.Node, get func(cid.Cid) ([]byte, error
 	return p, err
 }
 
-// WalkSelector loads everything that sel selects below root, in traversal order.
+// WalkSelector loads everything that sel selects below root, in traversal order: as graphsync does also the bytes of a file that are
+// matched, or the range of them. visit, which may be nil, hears of each node; then it has to load those.
 func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit traversal.AdvVisitFn) error {
 	parsed, err := selector.ParseSelector(sel)
 	if err != nil {
@@ -154,11 +155,24 @@ func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit t
 		return err
 	}
 	if visit == nil {
-		visit = func(traversal.Progress, datamodel.Node, traversal.VisitReason) error { return nil }
+		visit = readMatched
 	}
 	prog := traversal.Progress{
 		Cfg:    &traversal.Config{LinkSystem: *ls, LinkTargetNodePrototypeChooser: chooser},
 		Budget: &traversal.Budget{NodeBudget: 1 << 40, LinkBudget: maxLinks},
 	}
 	return prog.WalkAdv(node, parsed, visit)
+}
+
+// readMatched reads the bytes of a node that a selector matches: a file is made of blocks, which are loaded that way.
+func readMatched(_ traversal.Progress, n datamodel.Node, why traversal.VisitReason) error {
+	large, ok := n.(datamodel.LargeBytesNode)
+	if !ok || why != traversal.VisitReason_SelectionMatch {
+		return nil
+	}
+	r, err := large.AsLargeBytes()
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+	}
+	return err
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 
 	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/multiformats/go-multihash"
 	"github.com/spf13/cobra"
 
@@ -180,20 +182,7 @@ func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err err
 		}
 		return intoIPFS(ctx, f.ipfs, car)
 	}
-	if f.out == "-" {
-		if f.car {
-			return carstore.WriteCARFrom(ctx, &ls, root, os.Stdout)
-		}
-		return carstore.WriteFileFrom(ctx, &ls, root, os.Stdout)
-	}
-	out, err := filepath.Abs(f.out)
-	if err != nil {
-		return err
-	}
-	if f.car {
-		return carstore.ExportCARFrom(ctx, blob.OS{}, &ls, root, out, f.force)
-	}
-	return carstore.ExportFrom(ctx, blob.OS{}, &ls, root, out, f.force)
+	return f.export(ctx, &ls, root)
 }
 
 // fromImport answers a retrieval out of an import, if there is one: nothing is asked for and nothing is paid.
@@ -219,9 +208,15 @@ func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retri
 }
 
 func (c *cli) lsCmd() *cobra.Command {
-	return &cobra.Command{Use: "ls CID", Short: "List a folder that was imported", Args: c.args(cobra.ExactArgs(1)),
+	var depth int
+	cmd := &cobra.Command{Use: "ls CID[/PATH]", Short: "List a folder that was imported", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) (err error) {
-			i, err := n.ClientLocal(ctx, args[0])
+			var f retrieveFlags
+			req, err := f.wanted(args[0])
+			if err != nil {
+				return err
+			}
+			i, err := n.ClientLocal(ctx, req.CID)
 			if err != nil {
 				return err
 			}
@@ -231,7 +226,11 @@ func (c *cli) lsCmd() *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, v.Close()) }()
 			ls := v.LinkSystem()
-			list, err := carstore.List(ctx, &ls, root)
+			parts, err := f.part.Parts(ctx, &ls, root)
+			if err != nil {
+				return api.Errorf(api.CodeNotFound, "", "%w", err)
+			}
+			list, err := listTree(ctx, &ls, parts[0].Root, "", depth)
 			if err != nil {
 				return err
 			}
@@ -239,4 +238,32 @@ func (c *cli) lsCmd() *cobra.Command {
 				return []string{e.Cid.String(), e.Name, size(e.Size)}
 			}, "it has no links")
 		})}
+	cmd.Flags().IntVar(&depth, "depth", 1, "how many levels of folders")
+	return cmd
+}
+
+// listTree lists a node, and below it what has names, down to a depth.
+func listTree(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, under string, depth int) (out []carstore.Entry, err error) {
+	list, err := carstore.List(ctx, ls, root)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		named := e.Name != ""
+		e.Name = path.Join(under, e.Name)
+		out = append(out, e)
+		if depth <= 1 || !named || e.Cid.Prefix().Codec != cid.DagProtobuf {
+			continue
+		}
+		more, err := listTree(ctx, ls, e.Cid, e.Name, depth-1)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range more {
+			if m.Name != e.Name { // the blocks of a file have no names
+				out = append(out, m)
+			}
+		}
+	}
+	return out, nil
 }

@@ -11,10 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/dataselector"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/internal/ui"
@@ -25,18 +29,21 @@ import (
 type retrieveFlags struct {
 	provider, out, budget, exposure, transport string
 	into, ipfs                                 string
-	car, force, local                          bool
+	selector, bytes                            string
+	part                                       dataselector.Selection
+	car, force, local, proof                   bool
 	stall                                      time.Duration
 }
 
 func (c *cli) retrieveCmd() *cobra.Command {
 	var f retrieveFlags
-	cmd := &cobra.Command{Use: "retrieve CID", Aliases: []string{"get"}, Short: "Buy a payload and write it to a file or folder", Args: c.args(cobra.ExactArgs(1)),
-		Long: "Retrieve buys the payload below CID from a provider, verifies each block and pays as it arrives. Run again after an\ninterruption it continues: blocks that are here are neither fetched nor paid again.",
+	cmd := &cobra.Command{Use: "retrieve CID[/PATH]", Aliases: []string{"get"}, Short: "Buy a payload, or a part of it, and write it to a file or folder", Args: c.args(cobra.ExactArgs(1)),
+		Long: "Retrieve buys the payload below CID from a provider, verifies each block and pays as it arrives. Run again after an\ninterruption it continues: blocks that are here are neither fetched nor paid again. With a path of UnixFS names only the file or\nfolder there is bought, with --range only some of its bytes.",
 		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
 	f.declare(cmd)
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "where to write; - is stdout")
 	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
+	cmd.Flags().BoolVar(&f.proof, "car-export-merkle-proof", false, "with --car: also the blocks on the way from CID to the part")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
 	cmd.Flags().StringVar(&f.into, "into", "file", "file, or ipfs: put the blocks into an IPFS node, after they were checked here")
 	cmd.Flags().StringVar(&f.ipfs, "ipfs-api", "http://127.0.0.1:5001", "RPC API of that node: URL or multiaddress")
@@ -46,7 +53,7 @@ func (c *cli) retrieveCmd() *cobra.Command {
 // catCmd is retrieve to stdout.
 func (c *cli) catCmd() *cobra.Command {
 	f := retrieveFlags{out: "-", into: "file"}
-	cmd := &cobra.Command{Use: "cat CID", Short: "Buy a file and write it to stdout", Args: c.args(cobra.ExactArgs(1)),
+	cmd := &cobra.Command{Use: "cat CID[/PATH]", Short: "Buy a file, or a part of it, and write it to stdout", Args: c.args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
 	f.declare(cmd)
 	return cmd
@@ -55,6 +62,14 @@ func (c *cli) catCmd() *cobra.Command {
 // declare declares what all who retrieve can choose.
 func (f *retrieveFlags) declare(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
+	cmd.Flags().StringVar(&f.selector, "data-selector", "", "a part: path of data model fields (Links/0/Hash), or a selector in DAG-JSON")
+	cmd.Flags().StringVar(&f.bytes, "range", "", "bytes of a file: FIRST:LAST, both included, * for the end")
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "datamodel-path-selector" { // of Lotus
+			name = "data-selector"
+		}
+		return pflag.NormalizedName(name)
+	})
 	cmd.Flags().BoolVar(&f.local, "allow-local", false, "take it from what was imported here, if it was")
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
 	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "largest payment interval to accept; 0 is what the configuration says (8MiB)")
@@ -62,14 +77,28 @@ func (f *retrieveFlags) declare(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&f.stall, "stall", 2*time.Minute, "give up after so long without progress; the retrieval can be continued")
 }
 
-// request checks what can be checked before anything is asked for or spent.
-func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
-	req := api.RetrieveRequest{Provider: f.provider, Transport: f.transport}
-	c, err := node.ParseCID(root)
+// wanted reads CID[/PATH] and the flags that name a part.
+func (f *retrieveFlags) wanted(arg string) (req api.RetrieveRequest, err error) {
+	root, path, _ := strings.Cut(strings.TrimPrefix(arg, "/ipfs/"), "/")
+	req = api.RetrieveRequest{Provider: f.provider, Transport: f.transport, CID: root, DataSelector: f.selector, Path: path, Range: f.bytes}
+	w, err := node.ParseWant(req)
 	if err != nil {
 		return req, err
 	}
-	req.CID = c.String()
+	req.CID = w.Root.String()
+	if f.proof && !f.car {
+		return req, api.Errorf(api.CodeUsage, "Add --car.", "a proof is part of an archive, not of a file")
+	}
+	f.part = w.Part
+	return req, nil
+}
+
+// request checks what can be checked before anything is asked for or spent.
+func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
+	req, err := f.wanted(root)
+	if err != nil {
+		return req, err
+	}
 	switch {
 	case f.into == "ipfs":
 		if _, err := ipfsstore.New(f.ipfs, nil); err != nil {
@@ -114,7 +143,7 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error 
 	}
 	return c.withNode(context.WithoutCancel(ctx), func(nctx context.Context, n *api.Node) error {
 		if f.local {
-			if done, err := c.fromImport(ctx, n, root, &f); done || err != nil {
+			if done, err := c.fromImport(ctx, n, req.CID, &f); done || err != nil {
 				return err
 			}
 		}
@@ -170,7 +199,7 @@ func (c *cli) follow(ctx, nctx context.Context, n *api.Node, r *api.Retrieval, s
 		if time.Since(moved) > stall {
 			return r, api.Errorf(api.CodeTimeout, "Run the same command again to continue.", "no progress for %s in %s: received %s, spent %s attoFIL", stall, r.Status, size(r.Received), r.Spent)
 		}
-		next, err := n.Retrieval(nctx, r.Root)
+		next, err := n.Retrieval(nctx, r.Key)
 		if err != nil {
 			return r, err
 		}
@@ -193,7 +222,7 @@ func (c *cli) interrupt(ctx context.Context, n *api.Node, r *api.Retrieval) erro
 			return err
 		}
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !r.Done; {
-			next, err := n.Retrieval(ctx, r.Root)
+			next, err := n.Retrieval(ctx, r.Key)
 			if err != nil {
 				break
 			}
@@ -213,22 +242,38 @@ func (f *retrieveFlags) write(ctx context.Context, car string) error {
 		return err
 	}
 	defer s.Close()
-	switch {
-	case f.out == "-" && f.car:
+	ls := s.LinkSystem()
+	switch whole := f.part.Everything(); {
+	case whole && f.out == "-" && f.car: // as it is
 		_, err = io.Copy(os.Stdout, s.Payload())
-	case f.out == "-":
-		err = s.WriteFileTo(ctx, os.Stdout)
-	case f.car:
+	case whole && f.car:
 		out, aerr := filepath.Abs(f.out)
 		err = errors.Join(aerr, s.ExportCAR(blob.OS{}, out, f.force))
 	default:
-		out, aerr := filepath.Abs(f.out)
-		err = errors.Join(aerr, s.Export(ctx, blob.OS{}, out, f.force))
+		err = f.export(ctx, &ls, s.Root())
 	}
 	if errors.Is(err, carstore.ErrBadHash) {
 		return api.Errorf(api.CodeVerification, "", "%w", err)
 	}
 	return err
+}
+
+// export writes what is wanted out of a DAG.
+func (f *retrieveFlags) export(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) error {
+	if f.out == "-" {
+		if f.car {
+			return f.part.WriteCAR(ctx, ls, root, os.Stdout, f.proof)
+		}
+		return f.part.WriteFile(ctx, ls, root, os.Stdout)
+	}
+	out, err := filepath.Abs(f.out)
+	if err != nil {
+		return err
+	}
+	if f.car {
+		return f.part.ExportCAR(ctx, blob.OS{}, ls, root, out, f.proof, f.force)
+	}
+	return f.part.Export(ctx, blob.OS{}, ls, root, out, f.force)
 }
 
 func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {

@@ -7,16 +7,14 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-state-types/big"
-	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // follow waits for the end of a deal, and makes another one over the same file when the provider refuses to go on (D23).
-func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealID, fresh bool) {
+func (n *Node) follow(r *run, w Want, req api.RetrieveRequest, id rm.DealID, fresh bool) {
 	defer func() {
 		if err := n.targets.trim(n.ctx, n.parts.Config.Retrieval.CacheBytes, time.Now()); err != nil && n.ctx.Err() == nil {
 			n.log.Warn("keep the cache within its quota", "error", err)
@@ -30,7 +28,7 @@ func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealI
 			return
 		}
 		if d.Status == rm.DealStatusCompleted {
-			n.succeed(r, root, d)
+			n.succeed(r, w, d)
 			return
 		}
 		code := codeOf(d)
@@ -40,16 +38,19 @@ func (n *Node) follow(r *run, root cid.Cid, req api.RetrieveRequest, id rm.DealI
 		}
 		// A deal of an earlier call may be refused for any reason; one of this call only when the provider lost it.
 		if again := !fresh && code != api.CodeInterrupted || broken(d, code); again && i < maxDeals && req.Provider != "" {
-			if here, err := n.complete(r, root); err == nil && here {
+			if here, err := n.complete(r, w); err == nil && here {
 				return
 			}
-			next, err := n.propose(n.ctx, r, root, req)
+			next, err := n.propose(n.ctx, r, w, req)
 			if err == nil {
 				id, fresh = next, true
 				continue
 			}
 		}
 		r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, code, d.Message })
+		if err := n.targets.discard(n.ctx, w.Root, w.Part.Node()); err != nil {
+			n.log.Warn("remove the file of a retrieval that got nothing", "root", w.Root, "error", err)
+		}
 		return
 	}
 }
@@ -130,8 +131,8 @@ func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
 	}
 }
 
-func (n *Node) succeed(r *run, root cid.Cid, d rm.ClientDealState) {
-	c, err := n.targets.acquire(root, shared.AllSelector())
+func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) {
+	c, err := n.targets.acquire(w.Root, w.Part.Node())
 	if err == nil {
 		err = errors.Join(c.Finalize())
 	}

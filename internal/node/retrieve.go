@@ -2,8 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
@@ -51,15 +52,6 @@ func (r *run) set(f func(v *api.Retrieval)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(&r.view)
-}
-
-// ParseCID reads a CID or says what is wrong with it.
-func ParseCID(s string) (cid.Cid, error) {
-	c, err := cid.Decode(strings.TrimPrefix(s, "/ipfs/"))
-	if err != nil {
-		return cid.Undef, api.Errorf(api.CodeUsage, "A CID looks like bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi.", "%q is not a CID: %w", s, err)
-	}
-	return c, nil
 }
 
 // connect dials a provider.
@@ -118,31 +110,32 @@ func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid) (rm.QueryResp
 
 // Retrieve starts a retrieval, continues an interrupted one, or attaches to an equal one that is running.
 func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retrieval, error) {
-	root, err := ParseCID(req.CID)
+	w, err := ParseWant(req)
 	if err != nil {
 		return nil, err
 	}
+	key := w.key()
 	n.mu.Lock()
-	if r := n.runs[root.String()]; r != nil && !r.snapshot().Done {
+	if r := n.runs[key]; r != nil && !r.snapshot().Done {
 		n.mu.Unlock()
 		return r.snapshot(), nil
 	}
-	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Root: root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: api.TransportAuto}}
-	n.runs[root.String()] = r
+	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Key: key, Root: w.Root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: api.TransportAuto}}
+	n.runs[key] = r
 	n.mu.Unlock()
-	here, err := n.complete(r, root)
+	here, err := n.complete(r, w)
 	err = coded(err)
 	if here {
 		close(r.done)
 	}
 	if err == nil && !here {
-		err = n.begin(ctx, r, root, req)
+		err = n.begin(ctx, r, w, req)
 	}
 	if err != nil {
 		n.mu.Lock()
-		delete(n.runs, root.String())
+		delete(n.runs, key)
 		n.mu.Unlock()
-		return nil, err
+		return nil, errors.Join(err, n.targets.discard(n.ctx, w.Root, w.Part.Node()))
 	}
 	return r.snapshot(), nil
 }
@@ -186,14 +179,28 @@ func replaceable(d rm.ClientDealState, provider string) bool {
 	return err == nil && info.ID != d.Sender
 }
 
-// complete tells whether everything is in the file already: then nothing is asked for and nothing is paid.
-func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
-	c, err := n.targets.acquire(root, shared.AllSelector())
+// complete tells whether everything is in the file already: then nothing is asked for and nothing is paid. A part may be in the file of
+// the whole.
+func (n *Node) complete(r *run, w Want) (bool, error) {
+	if !w.Part.Everything() {
+		if whole, err := n.targets.has(w.Root, shared.AllSelector()); err != nil || whole {
+			here, err := n.completeIn(r, w, shared.AllSelector())
+			if err != nil || here {
+				return here, err
+			}
+		}
+	}
+	return n.completeIn(r, w, w.Part.Node())
+}
+
+// completeIn is complete in the file of one selector.
+func (n *Node) completeIn(r *run, w Want, of ipld.Node) (bool, error) {
+	c, err := n.targets.acquire(w.Root, of)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = n.targets.release(c) }()
-	pos, err := c.Locate(shared.AllSelector())
+	pos, err := c.Locate(of)
 	if err != nil {
 		return false, err
 	}
@@ -204,7 +211,7 @@ func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
 	if !pos.Complete {
 		return false, nil
 	}
-	if _, running := n.active(root); running {
+	if _, running := n.activeFor(w.Root, of); running {
 		return false, nil
 	}
 	if err := c.Finalize(); err != nil {
@@ -216,10 +223,15 @@ func (n *Node) complete(r *run, root cid.Cid) (bool, error) {
 	return true, nil
 }
 
-// active returns the deal in progress for a root.
-func (n *Node) active(root cid.Cid) (rm.ClientDealState, bool) {
+// active returns the deal in progress for what is wanted.
+func (n *Node) active(w Want) (rm.ClientDealState, bool) { return n.activeFor(w.Root, w.Part.Node()) }
+
+func (n *Node) activeFor(root cid.Cid, sel ipld.Node) (rm.ClientDealState, bool) {
 	for _, d := range n.Client.ActiveDeals() {
-		if d.PayloadCID.Equals(root) {
+		if !d.PayloadCID.Equals(root) {
+			continue
+		}
+		if of, err := d.SelectorNode(); err == nil && shared.SameNode(of, sel) {
 			return d, true
 		}
 	}
@@ -227,12 +239,12 @@ func (n *Node) active(root cid.Cid) (rm.ClientDealState, bool) {
 }
 
 // begin follows the deal that is in progress, or makes one.
-func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.RetrieveRequest) error {
+func (n *Node) begin(ctx context.Context, r *run, w Want, req api.RetrieveRequest) error {
 	id, fresh := rm.DealID(0), true
-	d, ok := n.active(root)
+	d, ok := n.active(w)
 	if ok && replaceable(d, req.Provider) {
 		if err := n.cancelDeal(ctx, d.ID); err != nil {
-			if _, ok := n.active(root); ok {
+			if _, ok := n.active(w); ok {
 				return err
 			}
 		}
@@ -245,7 +257,7 @@ func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.Retrieve
 			_, _ = n.connect(ctx, req.Provider) // its address may be new
 		}
 	} else {
-		next, err := n.propose(ctx, r, root, req)
+		next, err := n.propose(ctx, r, w, req)
 		if err != nil {
 			return err
 		}
@@ -254,13 +266,14 @@ func (n *Node) begin(ctx context.Context, r *run, root cid.Cid, req api.Retrieve
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
-		n.follow(r, root, req, id, fresh)
+		n.follow(r, w, req, id, fresh)
 	}()
 	return nil
 }
 
 // propose asks for an offer, checks it against the budget and starts a deal.
-func (n *Node) propose(ctx context.Context, r *run, root cid.Cid, req api.RetrieveRequest) (rm.DealID, error) {
+func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequest) (rm.DealID, error) {
+	root := w.Root
 	if req.Provider == "" {
 		return 0, api.Errorf(api.CodeUsage, "Name one with --provider.", "no provider is known for %s", root)
 	}
@@ -289,8 +302,10 @@ func (n *Node) propose(ctx context.Context, r *run, root cid.Cid, req api.Retrie
 	if err != nil {
 		return 0, err
 	}
-	params := rm.NewParamsV0(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease)
-	params.UnsealPrice = q.UnsealPrice
+	params, err := w.params(q)
+	if err != nil {
+		return 0, err
+	}
 	wallet, err := n.wallet()
 	if err != nil {
 		return 0, api.Errorf(api.CodeFunds, "Make one with cartage wallet new.", "%w", err)

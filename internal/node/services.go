@@ -194,13 +194,13 @@ func (s Service) Retrieve(ctx context.Context, r api.RetrieveRequest) (*api.Retr
 	return out, coded(err)
 }
 
-// Retrieval answers Cartage.Retrieval: how the retrieval of a root stands. It waits a little for news.
-func (s Service) Retrieval(ctx context.Context, root string) (*api.Retrieval, error) {
+// Retrieval answers Cartage.Retrieval: how a retrieval stands, by its key. It waits a little for news.
+func (s Service) Retrieval(ctx context.Context, key string) (*api.Retrieval, error) {
 	s.n.mu.Lock()
-	r := s.n.runs[root]
+	r := s.n.runs[key]
 	s.n.mu.Unlock()
 	if r == nil {
-		return nil, api.Errorf(api.CodeNotFound, "", "nothing is being retrieved for %s", root)
+		return nil, api.Errorf(api.CodeNotFound, "", "nothing is being retrieved for %s", key)
 	}
 	select {
 	case <-r.done:

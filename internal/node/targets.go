@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -92,6 +93,36 @@ func (t *targets) release(c *carTarget) error {
 	}
 	delete(t.open, c.path)
 	return c.Close()
+}
+
+// has tells whether there is a file of a root and a selector.
+func (t *targets) has(root cid.Cid, sel ipld.Node) (bool, error) {
+	path, err := t.path(root, sel)
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// discard removes the file of a retrieval that got nothing (R-E4), unless somebody has it open.
+func (t *targets) discard(ctx context.Context, root cid.Cid, sel ipld.Node) error {
+	if has, err := t.has(root, sel); err != nil || !has {
+		return err
+	}
+	c, err := t.acquire(root, sel)
+	if err != nil {
+		return err
+	}
+	empty := c.Len() == 0
+	if err := t.release(c); err != nil || !empty {
+		return err
+	}
+	_, err = t.remove(ctx, c.path)
+	return err
 }
 
 func (t *targets) close() error {

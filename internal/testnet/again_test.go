@@ -96,7 +96,7 @@ func TestProviderStops(t *testing.T) {
 			w.provider.WrapPieces = nil
 			require.NoError(t, w.provider.Start(w.ctx, nil))
 			for !r.Done {
-				r, err = w.client.API().Retrieval(w.ctx, r.Root)
+				r, err = w.client.API().Retrieval(w.ctx, r.Key)
 				require.NoError(t, err)
 			}
 			w.check(t, r, tc.price, 0)

@@ -137,7 +137,7 @@ func TestCancel(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, deals[0].Final, "a cancel that returned has happened")
 			for !r.Done {
-				r, err = a.Retrieval(w.ctx, r.Root)
+				r, err = a.Retrieval(w.ctx, r.Key)
 				require.NoError(t, err)
 			}
 			require.False(t, r.OK)
@@ -189,7 +189,7 @@ func TestProviderGone(t *testing.T) {
 	<-reached
 	require.NoError(t, w.provider.Stop(w.ctx))
 	for !r.Done {
-		r, err = a.Retrieval(w.ctx, r.Root)
+		r, err = a.Retrieval(w.ctx, r.Key)
 		require.NoError(t, err)
 	}
 	require.False(t, r.OK)

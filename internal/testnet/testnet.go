@@ -214,7 +214,7 @@ func (p *Peer) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 		if ctx.Err() != nil {
 			return r, ctx.Err()
 		}
-		r, err = a.Retrieval(ctx, r.Root)
+		r, err = a.Retrieval(ctx, r.Key)
 	}
 	return r, err
 }

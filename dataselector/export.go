@@ -1,0 +1,216 @@
+package dataselector
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	dagpb "github.com/ipld/go-codec-dagpb"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/ipld/go-ipld-prime/linking"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/traversal"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// Part is where a selection begins in a DAG.
+type Part struct {
+	Root cid.Cid
+	// Way are the blocks from the root of the DAG to there, the root first and Root left out: they prove that the part belongs to it.
+	Way []cid.Cid
+}
+
+// ErrNoMatch says that a DAG has nothing at a path.
+var ErrNoMatch = errors.New("path selection does not match a node")
+
+// Parts finds where the parts of a selection begin. ls reads the DAG, or as much of it as was fetched.
+func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) ([]Part, error) {
+	switch {
+	case s.path != "":
+		p, err := s.entity(ctx, ls, root)
+		return []Part{p}, err
+	case s.target == nil:
+		return []Part{{Root: root}}, nil
+	}
+	var out []Part
+	var way []cid.Cid // from the root to the last block that was loaded
+	reading := recording(ls, func(c cid.Cid) { way = append(way, c) })
+	err := carstore.WalkSelector(&reading, root, s.target, func(p traversal.Progress, _ datamodel.Node, why traversal.VisitReason) error {
+		if err := ctx.Err(); err != nil || why != traversal.VisitReason_SelectionMatch {
+			return err
+		}
+		at := cidlink.Link{Cid: root}
+		if p.LastBlock.Link != nil {
+			at = p.LastBlock.Link.(cidlink.Link)
+		}
+		if p.Path.String() != p.LastBlock.Path.String() {
+			return fmt.Errorf("unsupported selection path '%s' does not correspond to a block boundary (a.k.a. CID link)", p.Path)
+		}
+		out = append(out, Part{at.Cid, slices.DeleteFunc(slices.Clone(way), func(c cid.Cid) bool { return c.Equals(at.Cid) })})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(out) == 0 && s.exact {
+		return []Part{{Root: root}}, nil // it only explores
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w within %s: %s", ErrNoMatch, root, s)
+	}
+	return out, nil
+}
+
+// recording tells of each block that is read.
+func recording(ls *ipld.LinkSystem, f func(cid.Cid)) ipld.LinkSystem {
+	mine := *ls
+	mine.StorageReadOpener = func(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
+		r, err := ls.StorageReadOpener(ctx, l)
+		if cl, ok := l.(cidlink.Link); ok && err == nil {
+			f(cl.Cid)
+		}
+		return r, err
+	}
+	return mine
+}
+
+// entity follows names of UnixFS.
+func (s Selection) entity(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (Part, error) {
+	out := Part{Root: root}
+	names, err := split(s.path)
+	if err != nil {
+		return out, err
+	}
+	reading := recording(ls, func(c cid.Cid) { out.Way = append(out.Way, c) })
+	for _, name := range names {
+		next, err := child(ctx, &reading, out.Root, name)
+		if err != nil {
+			return out, fmt.Errorf("%w within %s: %s: %w", ErrNoMatch, root, s.path, err)
+		}
+		out.Root = next
+	}
+	return out, nil
+}
+
+func child(ctx context.Context, ls *ipld.LinkSystem, at cid.Cid, name string) (cid.Cid, error) {
+	if at.Prefix().Codec != cid.DagProtobuf {
+		return cid.Undef, fmt.Errorf("%s is no folder", at)
+	}
+	node, err := ls.Load(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: at}, dagpb.Type.PBNode)
+	if err != nil {
+		return cid.Undef, err
+	}
+	folder, err := ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, node, ls)
+	if err != nil {
+		return cid.Undef, err
+	}
+	v, err := folder.LookupByString(name)
+	if err != nil {
+		return cid.Undef, err
+	}
+	l, err := v.AsLink()
+	if err != nil {
+		return cid.Undef, fmt.Errorf("%s is no folder", at)
+	}
+	return l.(cidlink.Link).Cid, nil
+}
+
+// one is the part that a file or folder is written of.
+func (s Selection) one(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (cid.Cid, error) {
+	parts, err := s.Parts(ctx, ls, root)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if len(parts) != 1 {
+		return cid.Undef, fmt.Errorf("the selection has %d parts, a file is made of one: take the archive with --car", len(parts))
+	}
+	return parts[0].Root, nil
+}
+
+// Export writes the file or folder that is selected to dest, as carstore.ExportFrom does. A range of a file is a file.
+func (s Selection) Export(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
+	part, err := s.one(ctx, ls, root)
+	if err != nil {
+		return err
+	}
+	if s.bytes == nil {
+		return carstore.ExportFrom(ctx, fsys, ls, part, dest, force)
+	}
+	return carstore.WriteAside(fsys, dest, force, func(w io.Writer) error { return s.writeBytes(ctx, ls, part, w) })
+}
+
+// WriteFile writes the file that is selected to w.
+func (s Selection) WriteFile(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
+	part, err := s.one(ctx, ls, root)
+	if err != nil {
+		return err
+	}
+	if s.bytes == nil {
+		return carstore.WriteFileFrom(ctx, ls, part, w)
+	}
+	return s.writeBytes(ctx, ls, part, w)
+}
+
+func (s Selection) writeBytes(ctx context.Context, ls *ipld.LinkSystem, file cid.Cid, w io.Writer) error {
+	r, err := carstore.OpenFileFrom(ctx, ls, file)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Seek(s.bytes.First, io.SeekStart); err != nil {
+		return err
+	}
+	from := io.Reader(r)
+	if s.bytes.Last >= 0 {
+		from = io.LimitReader(r, s.bytes.Last-s.bytes.First+1)
+	}
+	_, err = io.CopyBuffer(shared.Writer(ctx, w), from, make([]byte, 1<<20))
+	return err
+}
+
+// ExportCAR writes what WriteCAR does to dest, aside and then renamed.
+func (s Selection) ExportCAR(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, proof, force bool) error {
+	return carstore.WriteAside(fsys, dest, force, func(w io.Writer) error { return s.WriteCAR(ctx, ls, root, w, proof) })
+}
+
+// WriteCAR writes the selection as a CARv1: its parts are the roots, each block is there once, depth first. With proof the blocks on the
+// way from the root of the DAG come first. A range of a file, or a selector, is what it loads, which is its proof as well.
+func (s Selection) WriteCAR(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer, proof bool) error {
+	parts, err := s.Parts(ctx, ls, root)
+	if err != nil {
+		return err
+	}
+	buf := bufio.NewWriterSize(shared.Writer(ctx, w), 1<<20)
+	out := &archive{w: buf, seen: map[string]bool{}}
+	roots := make([]cid.Cid, 0, len(parts))
+	for _, p := range parts {
+		roots = append(roots, p.Root)
+	}
+	head, err := carstore.V1Header(roots...)
+	if err != nil {
+		return err
+	}
+	if _, err := buf.Write(head); err != nil {
+		return err
+	}
+	writing := *ls
+	writing.StorageReadOpener = out.copying(ls)
+	if s.exact {
+		err = carstore.WalkSelector(&writing, root, s.fetch, nil)
+		return errors.Join(err, out.err, buf.Flush())
+	}
+	for _, p := range parts {
+		if proof {
+			err = errors.Join(err, out.blocks(ctx, &writing, p.Way))
+		}
+		err = errors.Join(err, carstore.WalkSelector(&writing, p.Root, shared.AllSelector(), nil))
+	}
+	return errors.Join(err, out.err, buf.Flush())
+}
