@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -56,6 +57,7 @@ func serve(ctx context.Context, r row, d dag, size int) error {
 	}
 	in := bufio.NewScanner(os.Stdin)
 	in.Scan()
+	debug.FreeOSMemory()
 	before, most := now(), countGoroutines(ctx)
 	in.Scan()
 	return out.Encode(result{usage: now().since(before), Goroutines: most()})
@@ -83,7 +85,10 @@ func fetch(ctx context.Context, r row) error {
 			return err
 		}
 	}
-	if err := h.Connect(ctx, from.Peer); err != nil {
+	if r.crowd == 0 {
+		err = h.Connect(ctx, from.Peer)
+	}
+	if err != nil {
 		return err
 	}
 	r.roots = from.Roots

@@ -100,6 +100,9 @@ func (m *memory) get(c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
+// header begins an archive of it.
+func (m *memory) header() ([]byte, error) { return carstore.V1Header(m.root) }
+
 // links is the store of a server.
 func (m *memory) links() ipld.LinkSystem { return carstore.Links(m.get) }
 

@@ -32,7 +32,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
-	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links) or many (a deal for each MiB, all at once)")
+	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links), many (a deal for each MiB, all at once) or crowd (many clients of one piece)")
 	flag.StringVar(&o.prof, "profile", "", "folder for CPU profiles of both ends of each transfer")
 	child := flag.String("child", "", "internal: serve or fetch")
 	which := flag.Int("row", 0, "internal: which row")
@@ -44,6 +44,12 @@ func main() {
 		o.rows, o.dags = conditions, dags[:1]
 	case "many":
 		o.rows, o.dags = many, dags[:1]
+	case "crowd":
+		o.rows, o.dags = crowds, dags[:1]
+	case "transports":
+	default:
+		fmt.Fprintf(os.Stderr, "no set is called %q\n", o.set)
+		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -77,6 +83,7 @@ type sample struct {
 	Client uint64  `json:"client_peak_rss_bytes"`
 	Idle   uint64  `json:"client_idle_rss_bytes"`
 	Server uint64  `json:"server_peak_rss_bytes"`
+	Rests  uint64  `json:"server_idle_rss_bytes"` // before the transfer
 	Alloc  uint64  `json:"allocated_bytes"`
 	Most   [2]int  `json:"goroutines"` // at most, of the client and the server
 	Error  string  `json:"error,omitempty"`
@@ -187,5 +194,5 @@ func once(ctx context.Context, r, d int, o options) (s sample, err error) {
 	if err := server.out.Decode(&gave); err != nil {
 		return s, fmt.Errorf("server: %w", err)
 	}
-	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Alloc: got.Alloc + gave.Alloc, Most: [2]int{got.Goroutines, gave.Goroutines}, Error: got.Error}, nil
+	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Rests: gave.Idle, Alloc: got.Alloc + gave.Alloc, Most: [2]int{got.Goroutines, gave.Goroutines}, Error: got.Error}, nil
 }

@@ -52,6 +52,7 @@ type row struct {
 	far   bool   // the server, over a simulated link
 	many  bool   // a transfer for each leaf
 	most  int    // how many of them at once, 0 is all
+	crowd int    // clients at once
 	times int    // vouchers in all: pays follows from the size
 	bar   *bar
 	roots []cid.Cid

@@ -145,6 +145,9 @@ func ReadSection(f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
 	return ReadSectionInto(nil, f, off, size, c)
 }
 
+// SectionHead is room for what stands before the data of a block in a section.
+const SectionHead = 64
+
 // ReadSectionInto is ReadSection into a buffer of the caller, if that is large enough.
 func ReadSectionInto(buf []byte, f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
 	if size <= 0 || size > MaxBlock+maxCid+10 {

@@ -123,7 +123,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 func (n *Node) openHost(context.Context) (err error) {
 	n.Host, err = libp2p.New(
 		libp2p.Identity(n.parts.Key), libp2p.NoListenAddrs,
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, smallFrames()),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}),
 	)
@@ -133,6 +133,14 @@ func (n *Node) openHost(context.Context) (err error) {
 	// Listed for other Cartage peers; a stream on it carries nothing.
 	n.Host.SetStreamHandler(retrievalimpl.AheadProtocol, func(s network.Stream) { _ = s.Close() })
 	return nil
+}
+
+// smallFrames is yamux with frames of 16 KiB, a record of TLS each: 64 of them wait in memory for each connection, which were four times as
+// large.
+func smallFrames() *yamux.Transport {
+	t := *yamux.DefaultTransport
+	t.MaxMessageSize = 16 << 10
+	return &t
 }
 
 // listen opens the node to others, when all that they may ask for is there: what comes earlier would be lost.

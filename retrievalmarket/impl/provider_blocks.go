@@ -86,10 +86,18 @@ func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
 	return r, err
 }
 
-func (pd *providerDeal) get(ctx context.Context, c cid.Cid) ([]byte, error) {
+// readerInto is optional on a Reader: it reads into a buffer of the caller, if that is large enough.
+type readerInto interface {
+	GetInto(buf []byte, c cid.Cid) ([]byte, error)
+}
+
+func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte, error) {
 	r, err := pd.open(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if into, ok := r.(readerInto); ok {
+		return into.GetInto(buf, c)
 	}
 	return r.Get(c)
 }
@@ -116,8 +124,8 @@ func (p *Provider) linkSystem(chid dt.ChannelID, id rm.DealID) *ipld.LinkSystem 
 		return nil
 	}
 	late := sync.OnceValue(func() *againReader { return p.again(chid, id) })
-	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
-		data, err := pd.get(p.ctx, c)
+	ls := carstore.LinksInto(func(buf []byte, c cid.Cid) ([]byte, error) {
+		data, err := pd.get(p.ctx, buf, c)
 		if err != nil && pd.released.Load() && p.ctx.Err() == nil { // the piece was given back since
 			if a := late(); a != nil {
 				return a.get(c)

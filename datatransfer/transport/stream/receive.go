@@ -246,7 +246,7 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		if leaf {
 			return nil, nil
 		}
-		data, err := load(&rc.ls, c)
+		data, err := load(rc.r.ctx, &rc.ls, c)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", errGap, c, err)
 		}
@@ -274,7 +274,7 @@ func (rc *recipient) here(c cid.Cid, index int64) ([]byte, bool) {
 	if rc.question == nil {
 		return nil, false
 	}
-	data, err := load(&rc.ls, c)
+	data, err := load(rc.r.ctx, &rc.ls, c)
 	if err != nil || verify(c, data) != nil {
 		return nil, false
 	}

@@ -14,6 +14,7 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
@@ -29,6 +30,11 @@ type sender struct {
 	seen *seen
 	sent []channels.Piece // written and not told yet
 	cids []cid.Cid        // of them
+
+	buf     []byte // of the block that is being read and written, lent to the store
+	pooled  *[]byte
+	lends   bool // the blocks are of a size for it
+	reading context.Context
 }
 
 // blocksSent is optional on an events handler: it is told of the blocks of a write together.
@@ -51,6 +57,8 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	defer context.AfterFunc(r.ctx, func() { _ = r.stream.Reset() })()
 	ls, limit := t.storeOf(r.chid)
 	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: newSeen()}
+	sd.reading = carstore.Lend(r.ctx, &sd.buf)
+	defer sd.giveBack()
 	listening := make(chan struct{})
 	go func() { // ends with the stream
 		defer close(listening)
@@ -237,6 +245,7 @@ func (sd *sender) pass() error {
 		if err := sd.flush(); err != nil {
 			return err
 		}
+		sd.giveBack()
 		select {
 		case <-g.wake:
 		case <-sd.r.ctx.Done():
@@ -284,14 +293,30 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 }
 
 func (sd *sender) load(c cid.Cid) ([]byte, error) {
-	data, err := load(&sd.ls, c)
+	if sd.lends && sd.pooled == nil {
+		sd.pooled = sd.t.buffers.Get().(*[]byte)
+		sd.buf = *sd.pooled
+	}
+	data, err := load(sd.reading, &sd.ls, c)
 	if err != nil {
 		return nil, &missingBlock{c, err}
 	}
+	sd.lends = len(data) > lentBuffer/8 && len(data)+carstore.SectionHead <= lentBuffer
 	if len(data) > MaxBlock {
 		return nil, fmt.Errorf("block %s of more than %d bytes", c, MaxBlock)
 	}
 	return data, nil
+}
+
+// lentBuffer has room for a block of 1 MiB, the largest that is usual.
+const lentBuffer = 1<<20 + carstore.SectionHead
+
+// giveBack returns the buffer of a sender that waits or is done: only who reads holds one.
+func (sd *sender) giveBack() {
+	if sd.pooled != nil {
+		sd.t.buffers.Put(sd.pooled)
+		sd.pooled, sd.buf = nil, nil
+	}
 }
 
 // large is the size from which a block is written from where it is, and not copied into a frame with others.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -101,8 +102,8 @@ func walkSome(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, next func(c
 }
 
 // load reads a block from a store. What it returns may be the store's own and is not to be changed.
-func load(ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
-	r, err := ls.StorageReadOpener(ipld.LinkContext{}, cidlink.Link{Cid: c})
+func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
+	r, err := ls.StorageReadOpener(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c})
 	if err != nil {
 		return nil, err
 	}
