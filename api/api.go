@@ -12,8 +12,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-jsonrpc"
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/ipfs/go-cid"
+
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
 // Codes of errors; they are the exit codes of the command line.
@@ -196,9 +200,9 @@ type Import struct {
 
 // DataCIDSize is the piece that the archive of an import makes.
 type DataCIDSize struct {
-	PayloadSize uint64
-	PieceSize   uint64 // padded
-	PieceCID    string
+	PayloadSize int64
+	PieceSize   abi.PaddedPieceSize
+	PieceCID    cid.Cid
 }
 
 // Node is the API; over RPC the methods are `Cartage.*`.
@@ -233,10 +237,22 @@ type Node struct {
 
 	ClientListImports  func(ctx context.Context) ([]Import, error)
 	ClientRemoveImport func(ctx context.Context, id uint64) error
-	ClientHasLocal     func(ctx context.Context, root string) (bool, error)
+	ClientHasLocal     func(ctx context.Context, root cid.Cid) (bool, error)
 	ClientLocal        func(ctx context.Context, root string) (*Import, error)
 	ClientRepoint      func(ctx context.Context, id uint64, path string) (*Import, error)
-	ClientDealPieceCID func(ctx context.Context, root string) (*DataCIDSize, error)
+	ClientDealPieceCID func(ctx context.Context, root cid.Cid) (*DataCIDSize, error)
+
+	ClientImport              func(ctx context.Context, ref FileRef) (*ImportRes, error)
+	ClientFindData            func(ctx context.Context, root cid.Cid, piece *cid.Cid) ([]QueryOffer, error)
+	ClientMinerQueryOffer     func(ctx context.Context, miner address.Address, root cid.Cid, piece *cid.Cid) (*QueryOffer, error)
+	ClientRetrieve            func(ctx context.Context, order RetrievalOrder) (*RetrievalRes, error)
+	ClientRetrieveWait        func(ctx context.Context, id rm.DealID) error
+	ClientListRetrievals      func(ctx context.Context) ([]RetrievalInfo, error)
+	ClientCancelRetrievalDeal func(ctx context.Context, id rm.DealID) error
+	ClientExport              func(ctx context.Context, ref ExportRef, to FileRef) error
+	ClientDealSize            func(ctx context.Context, root cid.Cid) (*DataSize, error)
+	ClientCalcCommP           func(ctx context.Context, path string) (*CommPRet, error)
+	ClientGenCar              func(ctx context.Context, ref FileRef, out string) error
 
 	DagstoreListShards      func(ctx context.Context) ([]DagstoreShardInfo, error)
 	DagstoreShards          func(ctx context.Context, p DagstoreListParams) ([]DagstoreShard, error)
@@ -247,6 +263,7 @@ type Node struct {
 	DagstoreDestroyShard    func(ctx context.Context, key string) error
 	DagstoreGC              func(ctx context.Context) ([]DagstoreShardResult, error)
 	DagstoreLookupPieces    func(ctx context.Context, c string) ([]DagstoreShardInfo, error)
+	DagstoreImport          func(ctx context.Context, from string) ([]DagstoreShardResult, error)
 	DagstoreDoctor          func(ctx context.Context) ([]DagstoreFinding, error)
 
 	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
@@ -258,8 +275,17 @@ type Node struct {
 	SetStorageAsk       func(ctx context.Context, ask StorageAsk, epochs int64) (*StorageAsk, error)
 }
 
-// Namespace of the methods.
-const Namespace = "Cartage"
+// Streams are the methods that answer more than once; they need a WebSocket.
+type Streams struct {
+	DagstoreInitializeAll     func(ctx context.Context, p DagstoreInitializeAllParams) (<-chan DagstoreInitializeAllEvent, error)
+	ClientGetRetrievalUpdates func(ctx context.Context) (<-chan RetrievalInfo, error)
+}
+
+// Namespace of the methods. FilecoinNamespace has the same ones: programs of a Filecoin node find those that they know there.
+const (
+	Namespace         = "Cartage"
+	FilecoinNamespace = "Filecoin"
+)
 
 // Errors registers the error type with both ends.
 func Errors() jsonrpc.Errors {
@@ -277,6 +303,16 @@ func Dial(ctx context.Context, url, token string) (*Node, func(), error) {
 		return nil, nil, err
 	}
 	return &n, func() { closer() }, nil
+}
+
+// DialStreams returns the methods of the node at url, ws://..., that answer more than once.
+func DialStreams(ctx context.Context, url, token string) (*Streams, func(), error) {
+	var s Streams
+	closer, err := jsonrpc.NewMergeClient(ctx, url, Namespace, []any{&s}, http.Header{"Authorization": {"Bearer " + token}}, jsonrpc.WithErrors(Errors()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &s, func() { closer() }, nil
 }
 
 // Transports by name: over a stream if the provider speaks it, always over a stream, or always over graphsync.

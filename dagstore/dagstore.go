@@ -37,6 +37,8 @@ type Config struct {
 	ReaderIdle time.Duration
 	// OpenReaders is how many files of pieces stay open that nobody reads; 128.
 	OpenReaders int
+	// BeforeWrite is called before each write of records, whose error it becomes: a seam for faults, as FS is.
+	BeforeWrite func() error
 	// RecoverAttempts is how often a failed shard is recovered by acquiring it; 1. Negative is never.
 	RecoverAttempts int
 }
@@ -105,6 +107,7 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
+	kv.BeforeWrite(cfg.BeforeWrite)
 	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {

@@ -134,7 +134,7 @@ func TestCrash(t *testing.T) {
 	for at := 1; ; at++ {
 		sw := &faults.Switch{At: at}
 		w := newWorld(t, func(c *dagstore.Config) { c.TransientQuota = 9000 })
-		w.cfg.FS = faults.FS{FS: blob.OS{}, Switch: sw}
+		w.cfg.FS, w.cfg.BeforeWrite = faults.FS{FS: blob.OS{}, Switch: sw}, sw.Step
 		_, streamed, cidsS := w.origin("s", 1, true)
 		_, second, _ := w.origin("x", 3, true)
 		car := filepath.Join(w.dir, "plain.car")
@@ -151,7 +151,7 @@ func TestCrash(t *testing.T) {
 		} else {
 			require.NoError(t, err)
 		}
-		w.cfg.FS = blob.OS{}
+		w.cfg.FS, w.cfg.BeforeWrite = blob.OS{}, nil
 		w.start()
 		sh, err := w.Register(t.Context(), dagstore.Source{Path: car})
 		require.NoError(t, err)

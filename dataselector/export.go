@@ -183,16 +183,29 @@ func (s Selection) ExportCAR(ctx context.Context, fsys blob.FS, ls *ipld.LinkSys
 // WriteCAR writes the selection as a CARv1: its parts are the roots, each block is there once, depth first. With proof the blocks on the
 // way from the root of the DAG come first. A range of a file, or a selector, is what it loads, which is its proof as well.
 func (s Selection) WriteCAR(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer, proof bool) error {
-	parts, err := s.Parts(ctx, ls, root)
-	if err != nil {
-		return err
+	return WriteCARs(ctx, ls, root, w, []Wanted{{s, proof}})
+}
+
+// Wanted is a selection of an archive of several.
+type Wanted struct {
+	Selection
+	Proof bool
+}
+
+// WriteCARs is Selection.WriteCAR for several selections of a DAG in one archive.
+func WriteCARs(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer, list []Wanted) error {
+	var roots []cid.Cid
+	parts := make([][]Part, len(list))
+	for i, s := range list {
+		var err error
+		if parts[i], err = s.Parts(ctx, ls, root); err != nil {
+			return err
+		}
+		for _, p := range parts[i] {
+			roots = append(roots, p.Root)
+		}
 	}
 	buf := bufio.NewWriterSize(shared.Writer(ctx, w), 1<<20)
-	out := &archive{w: buf, seen: map[string]bool{}}
-	roots := make([]cid.Cid, 0, len(parts))
-	for _, p := range parts {
-		roots = append(roots, p.Root)
-	}
 	head, err := carstore.V1Header(roots...)
 	if err != nil {
 		return err
@@ -200,17 +213,24 @@ func (s Selection) WriteCAR(ctx context.Context, ls *ipld.LinkSystem, root cid.C
 	if _, err := buf.Write(head); err != nil {
 		return err
 	}
+	out := &archive{w: buf, seen: map[string]bool{}}
 	writing := *ls
 	writing.StorageReadOpener = out.copying(ls)
-	if s.exact {
-		err = carstore.WalkSelector(&writing, root, s.fetch, nil)
-		return errors.Join(err, out.err, buf.Flush())
-	}
-	for _, p := range parts {
-		if proof {
-			err = errors.Join(err, out.blocks(ctx, &writing, p.Way))
-		}
-		err = errors.Join(err, carstore.WalkSelector(&writing, p.Root, shared.AllSelector(), nil))
+	for i, s := range list {
+		err = errors.Join(err, s.write(ctx, out, &writing, root, parts[i]))
 	}
 	return errors.Join(err, out.err, buf.Flush())
+}
+
+func (w Wanted) write(ctx context.Context, out *archive, ls *ipld.LinkSystem, root cid.Cid, parts []Part) (err error) {
+	if w.exact {
+		return carstore.WalkSelector(ls, root, w.fetch, nil)
+	}
+	for _, p := range parts {
+		if w.Proof {
+			err = errors.Join(err, out.blocks(ctx, ls, p.Way))
+		}
+		err = errors.Join(err, carstore.WalkSelector(ls, p.Root, shared.AllSelector(), nil))
+	}
+	return err
 }

@@ -38,6 +38,11 @@ const (
 	StorageDealTransferQueued
 )
 
+// InSealing tells whether the data of a deal was handed to the sealing side and has not left it: its piece should have a shard.
+func (s State) InSealing() bool {
+	return s == StorageDealAwaitingPreCommit || s == StorageDealSealing || s == StorageDealFinalizing || s == StorageDealActive
+}
+
 // String is the name of the state.
 func (s State) String() string {
 	names := [...]string{

@@ -20,7 +20,7 @@ func (c *cli) dagstoreCmd() *cobra.Command {
 		return &cobra.Command{Use: use + " KEY", Short: short, Args: c.args(cobra.ExactArgs(1)),
 			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return f(n)(ctx, args[0]) })}
 	}
-	cmd.AddCommand(c.listShardsCmd(), c.registerShardCmd(), c.initializeAllCmd(), c.lookupPiecesCmd(), c.dagstoreGCCmd(), c.doctorCmd(),
+	cmd.AddCommand(c.listShardsCmd(), c.registerShardCmd(), c.initializeAllCmd(), c.lookupPiecesCmd(), c.importPiecesCmd(), c.dagstoreGCCmd(), c.doctorCmd(),
 		one("initialize-shard", "Read a shard that is registered only", func(n *api.Node) func(context.Context, string) error { return n.DagstoreInitializeShard }),
 		one("recover-shard", "Read a failed shard again", func(n *api.Node) func(context.Context, string) error { return n.DagstoreRecoverShard }),
 		one("destroy-shard", "Forget a shard; the file of a piece that was provided as a .car stays", func(n *api.Node) func(context.Context, string) error { return n.DagstoreDestroyShard }))
@@ -109,6 +109,34 @@ func (c *cli) lookupPiecesCmd() *cobra.Command {
 		})}
 }
 
+func (c *cli) importPiecesCmd() *cobra.Command {
+	return &cobra.Command{Use: "import-pieces FOLDER-OR-LIST", Short: "Register all pieces of a folder of CARs, or of a list", Args: c.args(cobra.ExactArgs(1)),
+		Long: "The CARs of a folder are read now. The pieces of a list are read when they are first wanted: it has a JSON object a line,\n{\"piece\":\"baga...\",\"path\":\"/pieces/1.car\"} or with \"url\", and \"padded_size\" if it is known. Done again it changes nothing.",
+		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			from, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			list, err := n.DagstoreImport(ctx, from)
+			if err != nil {
+				return err
+			}
+			if err := c.results(list, "the list is empty"); err != nil {
+				return err
+			}
+			failed := 0
+			for _, r := range list {
+				if !r.Success {
+					failed++
+				}
+			}
+			if failed > 0 {
+				return api.Errorf(api.CodeOther, "", "%d of %d pieces failed", failed, len(list))
+			}
+			return nil
+		})}
+}
+
 func (c *cli) dagstoreGCCmd() *cobra.Command {
 	return &cobra.Command{Use: "gc", Short: "Remove copies of pieces that nobody reads", Args: c.args(cobra.NoArgs),
 		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
@@ -116,13 +144,17 @@ func (c *cli) dagstoreGCCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return table(c, list, []string{"KEY", "RESULT"}, func(r api.DagstoreShardResult) []string {
-				if r.Success {
-					return []string{r.Key, "SUCCESS"}
-				}
-				return []string{r.Key, "ERROR " + r.Error}
-			}, "no shards collected")
+			return c.results(list, "no shards collected")
 		})}
+}
+
+func (c *cli) results(list []api.DagstoreShardResult, none string) error {
+	return table(c, list, []string{"KEY", "RESULT"}, func(r api.DagstoreShardResult) []string {
+		if r.Success {
+			return []string{r.Key, "SUCCESS"}
+		}
+		return []string{r.Key, "ERROR " + r.Error}
+	}, none)
 }
 
 func (c *cli) doctorCmd() *cobra.Command {

@@ -19,6 +19,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -140,12 +141,16 @@ func (c *cli) repointCmd() *cobra.Command {
 func (c *cli) statCmd() *cobra.Command {
 	return &cobra.Command{Use: "stat CID", Short: "How large the piece of an import is", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-			d, err := n.ClientDealPieceCID(ctx, args[0])
+			root, err := node.ParseCID(args[0])
+			if err != nil {
+				return err
+			}
+			d, err := n.ClientDealPieceCID(ctx, root)
 			if err != nil {
 				return err
 			}
 			if c.json {
-				return printJSON(os.Stdout, d)
+				return printJSON(os.Stdout, map[string]any{"PayloadSize": d.PayloadSize, "PieceSize": d.PieceSize, "PieceCID": d.PieceCID.String()})
 			}
 			fmt.Printf("Piece Size  : %d\nPayload Size: %d\nPiece CID   : %s\n", d.PieceSize, d.PayloadSize, d.PieceCID)
 			return nil
@@ -187,7 +192,11 @@ func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err err
 
 // fromImport answers a retrieval out of an import, if there is one: nothing is asked for and nothing is paid.
 func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retrieveFlags) (bool, error) {
-	has, err := n.ClientHasLocal(ctx, root)
+	payload, err := node.ParseCID(root)
+	if err != nil {
+		return false, err
+	}
+	has, err := n.ClientHasLocal(ctx, payload)
 	if err != nil || !has {
 		return false, err
 	}

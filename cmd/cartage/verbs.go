@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/node"
 )
 
 // node wraps a verb that talks to the node.
@@ -148,7 +149,11 @@ func (c *cli) findCmd() *cobra.Command {
 	var providers []string
 	cmd := &cobra.Command{Use: "find CID", Short: "Ask providers for their offers", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-			local, err := n.ClientHasLocal(ctx, args[0])
+			root, err := node.ParseCID(args[0])
+			if err != nil {
+				return err
+			}
+			local, err := n.ClientHasLocal(ctx, root)
 			if err != nil {
 				return err
 			}

@@ -48,9 +48,7 @@ func (n *Node) follow(r *run, w Want, req api.RetrieveRequest, id rm.DealID, fre
 			}
 		}
 		r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, code, d.Message })
-		if err := n.targets.discard(n.ctx, w.Root, w.Part.Node()); err != nil {
-			n.log.Warn("remove the file of a retrieval that got nothing", "root", w.Root, "error", err)
-		}
+		n.discard(w)
 		return
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
@@ -79,31 +80,27 @@ func (s Service) ClientRemoveImport(ctx context.Context, id uint64) error {
 }
 
 // ClientHasLocal answers Cartage.ClientHasLocal; absence is no error.
-func (s Service) ClientHasLocal(ctx context.Context, root string) (bool, error) {
-	c, err := ParseCID(root)
-	if err != nil {
-		return false, err
-	}
-	_, ok, err := s.n.imports.Find(ctx, c)
+func (s Service) ClientHasLocal(ctx context.Context, root cid.Cid) (bool, error) {
+	_, ok, err := s.n.imports.Find(ctx, root)
 	return ok, coded(err)
 }
 
 // local is the newest usable import of a root.
-func (s Service) local(ctx context.Context, root string) (imports.Import, cid.Cid, error) {
-	c, err := ParseCID(root)
-	if err != nil {
-		return imports.Import{}, c, err
-	}
-	i, ok, err := s.n.imports.Find(ctx, c)
+func (s Service) local(ctx context.Context, root cid.Cid) (imports.Import, error) {
+	i, ok, err := s.n.imports.Find(ctx, root)
 	if err == nil && !ok {
-		err = api.Errorf(api.CodeNotFound, "Imports are listed by cartage local.", "no import has root %s", c)
+		err = api.Errorf(api.CodeNotFound, "Imports are listed by cartage local.", "no import has root %s", root)
 	}
-	return i, c, coded(err)
+	return i, coded(err)
 }
 
 // ClientLocal answers Cartage.ClientLocal: the import to read a root from.
 func (s Service) ClientLocal(ctx context.Context, root string) (*api.Import, error) {
-	i, _, err := s.local(ctx, root)
+	c, err := ParseCID(root)
+	if err != nil {
+		return nil, err
+	}
+	i, err := s.local(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +119,8 @@ func (s Service) ClientRepoint(ctx context.Context, id uint64, path string) (*ap
 }
 
 // ClientDealPieceCID answers Cartage.ClientDealPieceCID: the piece of the archive of an import, without writing the archive.
-func (s Service) ClientDealPieceCID(ctx context.Context, root string) (*api.DataCIDSize, error) {
-	i, c, err := s.local(ctx, root)
+func (s Service) ClientDealPieceCID(ctx context.Context, root cid.Cid) (*api.DataCIDSize, error) {
+	i, err := s.local(ctx, root)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +131,7 @@ func (s Service) ClientDealPieceCID(ctx context.Context, root string) (*api.Data
 	defer v.Close()
 	ls := v.LinkSystem()
 	w := commp.NewWriter(0)
-	werr := carstore.WriteCARFrom(ctx, &ls, c, w)
+	werr := carstore.WriteCARFrom(ctx, &ls, root, w)
 	p, err := w.Sum()
 	if werr != nil {
 		return nil, coded(werr)
@@ -142,5 +139,5 @@ func (s Service) ClientDealPieceCID(ctx context.Context, root string) (*api.Data
 	if err != nil {
 		return nil, coded(err)
 	}
-	return &api.DataCIDSize{PayloadSize: uint64(p.Payload), PieceSize: uint64(p.Padded), PieceCID: p.CID.String()}, nil
+	return &api.DataCIDSize{PayloadSize: int64(p.Payload), PieceSize: abi.PaddedPieceSize(p.Padded), PieceCID: p.CID}, nil
 }

@@ -61,6 +61,8 @@ type Parts struct {
 	Provide bool
 	Listen  []string
 	Log     *slog.Logger
+	// Sectors knows the pieces of a sealing system, for shards at lotus://PIECE; nil: there is none. Nothing is unsealed for a shard.
+	Sectors dagstore.Sectors
 	// WrapPieces is a seam for faults, as State and FS are; nil leaves the piece store as it is.
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
 }

@@ -31,8 +31,12 @@ func (n *Node) openPieces(ctx context.Context) (err error) {
 		dir = n.parts.Home.Path("dagstore")
 	}
 	web := dagstore.HTTPMount(http.DefaultClient)
+	mounts := map[string]dagstore.Scheme{"http": web, "https": web}
+	if n.parts.Sectors != nil {
+		mounts[dagstore.SectorScheme] = dagstore.SectorMount(n.parts.Sectors, false)
+	}
 	n.Pieces, err = dagstore.OpenConfig(ctx, dagstore.Config{
-		FS: n.parts.FS, Dir: dir, Pieces: n.parts.Home.Path("pieces"), Mounts: map[string]dagstore.Scheme{"http": web, "https": web}, MaxConcurrentIndex: c.MaxConcurrentIndex,
+		FS: n.parts.FS, Dir: dir, Pieces: n.parts.Home.Path("pieces"), Mounts: mounts, MaxConcurrentIndex: c.MaxConcurrentIndex,
 		MaxConcurrentReadyFetches: c.MaxConcurrentReadyFetches, TransientQuota: c.TransientQuota, ReaderIdle: time.Duration(c.ReaderIdle), RecoverAttempts: c.RecoverAttempts,
 	})
 	return err

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -135,9 +134,17 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 		n.mu.Lock()
 		delete(n.runs, key)
 		n.mu.Unlock()
-		return nil, errors.Join(err, n.targets.discard(n.ctx, w.Root, w.Part.Node()))
+		n.discard(w)
+		return nil, err
 	}
 	return r.snapshot(), nil
+}
+
+// discard removes the file of a retrieval that got nothing.
+func (n *Node) discard(w Want) {
+	if err := n.targets.discard(n.ctx, w.Root, w.Part.Node()); err != nil {
+		n.log.Warn("remove the file of a retrieval that got nothing", "root", w.Root, "error", err)
+	}
 }
 
 // endWait bounds how long a cancelled deal may take to end on this side.
@@ -263,6 +270,7 @@ func (n *Node) begin(ctx context.Context, r *run, w Want, req api.RetrieveReques
 		}
 		id = next
 	}
+	r.set(func(v *api.Retrieval) { v.ID = "c" + id.String() })
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()

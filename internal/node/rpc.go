@@ -26,6 +26,7 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	}
 	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(1<<20))
 	srv.Register(api.Namespace, Service{n})
+	srv.Register(api.FilecoinNamespace, Service{n})
 	mux := http.NewServeMux()
 	mux.Handle("/rpc/v1", srv)
 	url := "http://" + ln.Addr().String() + "/rpc/v1"

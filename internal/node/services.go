@@ -41,9 +41,12 @@ func (n *Node) API() *api.Node {
 		CollectPayCh: s.CollectPayCh, Earnings: s.Earnings,
 		ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
 		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
+		ClientImport: s.ClientImport, ClientFindData: s.ClientFindData, ClientMinerQueryOffer: s.ClientMinerQueryOffer, ClientRetrieve: s.ClientRetrieve,
+		ClientRetrieveWait: s.ClientRetrieveWait, ClientListRetrievals: s.ClientListRetrievals, ClientCancelRetrievalDeal: s.ClientCancelRetrievalDeal,
+		ClientExport: s.ClientExport, ClientDealSize: s.ClientDealSize, ClientCalcCommP: s.ClientCalcCommP, ClientGenCar: s.ClientGenCar,
 		DagstoreListShards: s.DagstoreListShards, DagstoreShards: s.DagstoreShards, DagstoreRegisterShard: s.DagstoreRegisterShard,
 		DagstoreRegister: s.DagstoreRegister, DagstoreInitializeShard: s.DagstoreInitializeShard, DagstoreRecoverShard: s.DagstoreRecoverShard,
-		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreDoctor: s.DagstoreDoctor,
+		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreImport: s.DagstoreImport, DagstoreDoctor: s.DagstoreDoctor,
 		ClientStatelessDeal: s.ClientStatelessDeal, ClientDealStatus: s.ClientDealStatus, ClientQueryAsk: s.ClientQueryAsk,
 		StorageDeals: s.StorageDeals, StorageImport: s.StorageImport, StorageAsk: s.StorageAsk, SetStorageAsk: s.SetStorageAsk,
 	}

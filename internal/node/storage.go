@@ -67,6 +67,9 @@ func (n *Node) openStorage(ctx context.Context) error {
 	if n.storage, err = storagedeal.NewProvider(pc); err != nil {
 		return api.Errorf(api.CodeUsage, "See [storage] in config.toml.", "%w", err)
 	}
+	if err := n.migrateDeals(ctx); err != nil {
+		return err
+	}
 	return n.storage.Start(n.ctx)
 }
 

@@ -13,6 +13,18 @@ type KV struct {
 	opts *pebble.Options
 	dir  string // empty in memory
 	room *room  // nil in memory
+	step func() error
+}
+
+// BeforeWrite has f called before each batch and each load of tables; an error of it is theirs. It is a seam for faults, and set before the
+// first of them.
+func (kv *KV) BeforeWrite(f func() error) { kv.step = f }
+
+func (kv *KV) write() error {
+	if kv.step == nil {
+		return nil
+	}
+	return kv.step()
 }
 
 // OpenKV opens or creates raw keys in dir.
@@ -26,7 +38,7 @@ func OpenKV(dir string) (*KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	kv := &KV{db, o.Clone(), dir, newRoom(dir)}
+	kv := &KV{db: db, opts: o.Clone(), dir: dir, room: newRoom(dir)}
 	kv.opts.EnsureDefaults()
 	if err := kv.dropTables(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
@@ -91,12 +103,12 @@ func prefixEnd(prefix []byte) []byte {
 // Batch collects writes that are applied together.
 type Batch struct {
 	b    *pebble.Batch
-	room *room
+	kv   *KV
 	sets bool // what only deletes makes room
 }
 
 // NewBatch starts a batch.
-func (kv *KV) NewBatch() *Batch { return &Batch{b: kv.db.NewBatch(), room: kv.room} }
+func (kv *KV) NewBatch() *Batch { return &Batch{b: kv.db.NewBatch(), kv: kv} }
 
 // Set stores a copy of key and value.
 func (b *Batch) Set(key, value []byte) {
@@ -117,9 +129,12 @@ func (b *Batch) Len() int { return b.b.Len() }
 // something is refused with ErrNoRoom, and nothing has changed.
 func (b *Batch) Commit(sync bool) error {
 	if b.sets {
-		if err := b.room.check(); err != nil {
+		if err := b.kv.room.check(); err != nil {
 			return errors.Join(err, b.b.Close())
 		}
+	}
+	if err := b.kv.write(); err != nil {
+		return errors.Join(err, b.b.Close())
 	}
 	o := pebble.NoSync
 	if sync {

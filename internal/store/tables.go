@@ -93,6 +93,9 @@ func (t *Tables) Ingest(ctx context.Context) error {
 	if len(t.files) == 0 {
 		return nil
 	}
+	if err := t.kv.write(); err != nil {
+		return errors.Join(err, t.Drop())
+	}
 	if err := t.kv.db.Ingest(ctx, t.files); err != nil {
 		return errors.Join(err, t.Drop())
 	}
