@@ -143,6 +143,7 @@ func TestClientAPI(t *testing.T) {
 	res, err := s.ClientRetrieve(ctx, order)
 	require.NoError(t, err)
 	require.NoError(t, s.ClientRetrieveWait(ctx, res.DealID))
+	require.NoError(t, s.ClientRetrieveWait(ctx, res.DealID), "a deal that has ended is not waited for (T-L1)")
 	last := api.RetrievalInfo{}
 	for u := range updates {
 		require.Equal(t, res.DealID, u.ID)
