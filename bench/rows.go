@@ -235,9 +235,12 @@ func exchange(ctx context.Context, h host.Host, ls ipld.LinkSystem) graphsync.Gr
 
 // manager is our data transfer on a host, over one of its transports.
 func manager(ctx context.Context, h host.Host, ls ipld.LinkSystem, streams bool) (dt.Manager, error) {
-	var t dt.Transport = gstransport.NewTransport(h.ID(), exchange(ctx, h, ls))
+	var t dt.Transport
 	if streams {
 		t = stream.New(h, ls)
+	} else { // as a node does
+		checked := gstransport.NewCheckedNetwork(gsnet.NewFromLibp2pHost(h))
+		t = gstransport.NewTransport(h.ID(), gsimpl.New(ctx, checked, ls), gstransport.Checked(checked))
 	}
 	m, err := impl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), dtnet.NewFromLibp2pHost(h), t,
 		impl.CompletionDelay(func(peer.ID) time.Duration { return 0 }))

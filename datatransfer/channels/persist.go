@@ -156,3 +156,22 @@ func (c *Channel) Release() {
 		c.busy = c.set.group.Go(c.drain)
 	}
 }
+
+// finish stores what waits when nothing drains a channel any more: its set is closed.
+func (c *Channel) finish() {
+	for {
+		c.mu.Lock()
+		if len(c.work) == 0 {
+			c.mu.Unlock()
+			return
+		}
+		ws := c.take(nil)
+		c.mu.Unlock()
+		err := c.write(ws)
+		for i := range ws {
+			if ws[i].done != nil {
+				ws[i].done <- err
+			}
+		}
+	}
+}

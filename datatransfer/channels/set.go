@@ -59,6 +59,7 @@ func (s *Set) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	var first error
 	for _, c := range live {
+		c.finish()
 		c.mu.Lock()
 		if c.timer != nil {
 			c.timer.Stop()

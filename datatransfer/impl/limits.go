@@ -32,12 +32,18 @@ func DefaultLimits() Limits {
 // ChannelLimits sets the limits of a manager; without it there are none.
 func ChannelLimits(l Limits) DataTransferOption { return func(m *Manager) { m.limits = l } }
 
-// admit refuses a new channel of a peer that has too many.
-func (m *Manager) admit(p peer.ID) error {
+// admit refuses a new channel of a peer that has too many. A place is taken until done is called: validators may be asked about
+// several at once.
+func (m *Manager) admit(p peer.ID) (done func(), err error) {
 	if m.limits.ChannelsPerPeer == 0 && m.limits.Channels == 0 {
-		return nil
+		return func() {}, nil
 	}
-	ofPeer, all := 0, 0
+	m.comingMu.Lock()
+	defer m.comingMu.Unlock()
+	ofPeer, all := m.coming[p], 0
+	for _, n := range m.coming {
+		all += n
+	}
 	for _, c := range m.channels.Live() {
 		if c.ID().Initiator == m.peerID {
 			continue
@@ -48,12 +54,44 @@ func (m *Manager) admit(p peer.ID) error {
 		}
 	}
 	if n := m.limits.ChannelsPerPeer; n > 0 && ofPeer >= n {
-		return fmt.Errorf("peer %s has %d open channels, the limit is %d", p, ofPeer, n)
+		return nil, fmt.Errorf("peer %s has %d open channels, the limit is %d", p, ofPeer, n)
 	}
 	if n := m.limits.Channels; n > 0 && all >= n {
-		return fmt.Errorf("%d channels are open, the limit is %d", all, n)
+		return nil, fmt.Errorf("%d channels are open, the limit is %d", all, n)
 	}
-	return nil
+	m.coming[p]++
+	return func() {
+		m.comingMu.Lock()
+		defer m.comingMu.Unlock()
+		if m.coming[p]--; m.coming[p] == 0 {
+			delete(m.coming, p)
+		}
+	}, nil
+}
+
+// maxEarly bounds the cancels that are remembered for channels that there are not yet.
+const maxEarly = 1024
+
+// cancelEarly remembers that a channel was cancelled by its initiator that is not there: its validator may be being asked.
+func (m *Manager) cancelEarly(chid dt.ChannelID) {
+	m.comingMu.Lock()
+	defer m.comingMu.Unlock()
+	if len(m.early) < maxEarly && !m.early[chid] {
+		m.early[chid] = true
+		time.AfterFunc(earlyFor, func() { m.cancelledEarly(chid) })
+	}
+}
+
+// earlyFor is how long a cancel is remembered.
+const earlyFor = time.Minute
+
+// cancelledEarly tells, once, whether a channel was cancelled before it was there.
+func (m *Manager) cancelledEarly(chid dt.ChannelID) bool {
+	m.comingMu.Lock()
+	defer m.comingMu.Unlock()
+	yes := m.early[chid]
+	delete(m.early, chid)
+	return yes
 }
 
 // pace refuses restarts of a channel that come too fast.

@@ -69,6 +69,10 @@ type Manager struct {
 	againMu sync.Mutex
 	again   map[dt.ChannelID]int
 
+	comingMu sync.Mutex
+	coming   map[peer.ID]int       // channels whose validators are being asked, if there are limits
+	early    map[dt.ChannelID]bool // cancelled before they were there
+
 	ctx      context.Context
 	cancel   context.CancelFunc
 	stopOnce sync.Once
@@ -83,7 +87,7 @@ func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, tra
 		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
-		again: map[dt.ChannelID]int{}, delay: func(peer.ID) time.Duration { return completionDelay },
+		again: map[dt.ChannelID]int{}, coming: map[peer.ID]int{}, early: map[dt.ChannelID]bool{}, delay: func(peer.ID) time.Duration { return completionDelay },
 	}
 	for _, o := range options {
 		o(m)

@@ -181,6 +181,9 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 	}
 	c, err := m.live(chid)
 	if err != nil {
+		if req.IsCancel() {
+			m.cancelEarly(chid)
+		}
 		return nil, err
 	}
 	if over(c) {
@@ -211,9 +214,11 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 	if _, err := m.live(chid); !errors.Is(err, dt.ErrChannelNotFound) {
 		return m.reject(chid, false, nil, fmt.Errorf("channel %s exists already", chid))
 	}
-	if err := m.admit(chid.Initiator); err != nil {
+	done, err := m.admit(chid.Initiator)
+	if err != nil {
 		return m.reject(chid, false, nil, err)
 	}
+	defer done()
 	result, voucher, err := m.validate(false, chid, req)
 	if !accepted(err) {
 		return m.reject(chid, false, result, err)
@@ -233,6 +238,10 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 	c, serr := m.channels.Create(st, enc)
 	if serr != nil {
 		return m.reject(chid, false, nil, serr)
+	}
+	if m.cancelledEarly(chid) {
+		_ = c.Apply(dt.Cancel)
+		return m.reject(chid, false, nil, errors.New("the channel was cancelled while it was decided on"))
 	}
 	resp, serr := m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause))
 	if resp == nil && serr != nil { // stored, and not to be answered: it ends here

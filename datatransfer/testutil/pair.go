@@ -219,9 +219,10 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	if n := cfg.Concurrent; n > 0 {
 		bounds = append(bounds, gsimpl.MaxInProgressIncomingRequests(n), gsimpl.MaxInProgressOutgoingRequests(n))
 	}
-	gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), p.Store.LinkSystem(), bounds...)
+	checked := graphsync.NewCheckedNetwork(gsnet.NewFromLibp2pHost(h))
+	gs := gsimpl.New(ctx, checked, p.Store.LinkSystem(), bounds...)
 	var err error
-	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.transport(gs, cfg),
+	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.transport(gs, checked, cfg),
 		append([]impl.DataTransferOption{impl.CompletionDelay(func(peer.ID) time.Duration { return 0 })}, cfg.Options...)...)
 	if err != nil {
 		cancel()
@@ -234,8 +235,8 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 }
 
 // transport makes the transport of a peer, and the router if there are two.
-func (p *Peer) transport(gs exchange.GraphExchange, cfg PeerConfig) dt.Transport {
-	var opts []graphsync.Option
+func (p *Peer) transport(gs exchange.GraphExchange, checked *graphsync.CheckedNetwork, cfg PeerConfig) dt.Transport {
+	opts := []graphsync.Option{graphsync.Checked(checked)}
 	if cfg.Later {
 		opts = append(opts, graphsync.AsyncValidation(p.Store.LinkSystem()))
 	}

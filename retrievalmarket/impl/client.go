@@ -99,7 +99,7 @@ type clientDeal struct {
 	machine *fsm.Machine[rm.ClientDealState]
 	stored  bool // taken up from the store: a channel may have been opened for it before
 	keep    keeper[rm.ClientDealState]
-	last    rm.DealStatus // that was stored, or is about to be; the machine's own
+	last    rm.DealStatus // that was stored, or waits to be; the machine's own
 
 	mu        sync.Mutex
 	chid      dt.ChannelID
@@ -200,9 +200,13 @@ func (c *Client) Stop(ctx context.Context) error {
 }
 
 // persist stores the record of a deal after an event. What a start finds again in the target and the voucher book may wait.
-func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) error {
+func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) (err error) {
 	before := cd.last
-	cd.last = rec.Status
+	defer func() {
+		if err == nil {
+			cd.last = rec.Status
+		}
+	}()
 	_, booked := c.cfg.Node.(rm.ClientBook)
 	signs := rec.Status == rm.DealStatusSendFunds || rec.Status == rm.DealStatusSendFundsLastPayment
 	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status) || signs && !booked // M-37

@@ -25,11 +25,11 @@ type keeper[T any] struct {
 func (k *keeper[T]) later(rec T) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if time.Since(k.at) >= keepEvery {
+	if k.closed || time.Since(k.at) >= keepEvery {
 		return k.put(rec, k.write)
 	}
 	k.rec, k.waits = rec, true
-	if k.timer == nil && !k.closed {
+	if k.timer == nil {
 		k.timer = time.AfterFunc(keepEvery, k.flush)
 	}
 	return nil
@@ -42,12 +42,13 @@ func (k *keeper[T]) now(rec T, write func(T) error) error {
 	return k.put(rec, write)
 }
 
-// put stores a record; mu is held.
+// put stores a record; mu is held. What waited is older, and is not stored any more, also if only the sync of this one failed.
 func (k *keeper[T]) put(rec T, write func(T) error) error {
+	k.waits = false
 	if err := write(rec); err != nil {
 		return err
 	}
-	k.at, k.waits = time.Now(), false
+	k.at = time.Now()
 	return nil
 }
 
@@ -56,8 +57,8 @@ func (k *keeper[T]) flush() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.timer = nil
-	if k.waits {
-		_ = k.put(k.rec, k.write)
+	if k.waits && k.put(k.rec, k.write) != nil {
+		k.waits = true
 	}
 }
 

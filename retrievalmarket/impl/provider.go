@@ -106,7 +106,7 @@ type providerDeal struct {
 	machine *fsm.Machine[rm.ProviderDealState]
 	pieces  PieceSource
 	keep    keeper[rm.ProviderDealState]
-	last    rm.DealStatus // that was stored, or is about to be; the machine's own
+	last    rm.DealStatus // that was stored, or waits to be; the machine's own
 
 	paying   sync.Mutex // payments of a deal are taken one after the other
 	mu       sync.Mutex
@@ -280,9 +280,13 @@ func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
 }
 
 // persist stores the record of a deal after an event. What a start finds again in the voucher book and the transfer may wait.
-func (p *Provider) persist(pd *providerDeal, rec rm.ProviderDealState) error {
+func (p *Provider) persist(pd *providerDeal, rec rm.ProviderDealState) (err error) {
 	before := pd.last
-	pd.last = rec.Status
+	defer func() {
+		if err == nil {
+			pd.last = rec.Status
+		}
+	}()
 	if _, booked := p.cfg.Node.(rm.ProviderBook); booked && paying(before) && paying(rec.Status) {
 		return pd.keep.later(rec)
 	}

@@ -24,12 +24,24 @@ func (t *Transport) maxLinks(chid datatransfer.ChannelID) uint64 {
 	return t.links[chid]
 }
 
-// lateBound is MaxLinks of a channel if it cannot be told to graphsync: its requests are made before their channel is configured.
-func (t *Transport) lateBound(chid datatransfer.ChannelID) uint64 {
+// overBound counts a link that the response to a request follows, repeats included, and returns MaxLinks of its channel if that is passed:
+// graphsync cannot be told of it when requests are made before their channel is configured.
+func (t *Transport) overBound(id graphsync.RequestID) (passed uint64) {
 	if t.deciding == nil {
 		return 0
 	}
-	return t.maxLinks(chid)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.requests[id]
+	if c == nil {
+		return 0
+	}
+	if n := t.links[c.id]; n > 0 {
+		if c.followed++; c.followed > n {
+			return n
+		}
+	}
+	return 0
 }
 
 // ChannelsForPeer are the channels with one peer.

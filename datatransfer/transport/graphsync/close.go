@@ -130,6 +130,7 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 	}
 	stores := t.stores
 	t.channels, t.requests, t.stores = map[datatransfer.ChannelID]*channel{}, map[graphsync.RequestID]*channel{}, map[datatransfer.ChannelID]*store{}
+	t.backlogs = map[graphsync.RequestID]*backlog{}
 	t.mu.Unlock()
 	for _, u := range t.unregister {
 		u()

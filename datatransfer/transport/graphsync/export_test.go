@@ -11,3 +11,13 @@ func Undecided(t *Transport) (all, gone int) {
 	}
 	return all, gone
 }
+
+// Backlog is how much waits for the stores of a recipient.
+func Backlog(t *Transport) (bytes int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, b := range t.backlogs {
+		bytes += b.bytes
+	}
+	return bytes
+}

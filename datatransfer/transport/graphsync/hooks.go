@@ -7,6 +7,7 @@ import (
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -141,6 +142,9 @@ func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, bl
 		return
 	}
 	t.moved(chid, block.Index())
+	if l, ok := block.Link().(cidlink.Link); ok && block.BlockSizeOnWire() != 0 {
+		t.taken(response.RequestID(), l.Cid)
+	}
 	err := t.handler().OnDataReceived(chid, block.Link(), block.BlockSize(), block.Index(), block.BlockSizeOnWire() != 0)
 	switch {
 	case errors.Is(err, datatransfer.ErrPause):
@@ -161,16 +165,16 @@ func (t *Transport) moved(chid datatransfer.ChannelID, index int64) {
 }
 
 func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, block graphsync.BlockData, ha graphsync.OutgoingBlockHookActions) {
+	if n := t.overBound(request.ID()); n > 0 {
+		ha.TerminateWithError(fmt.Errorf("the selector follows more than %d links", n))
+		return
+	}
 	if block.BlockSizeOnWire() == 0 {
 		return
 	}
 	chid, ok := t.of(request.ID())
 	if !ok {
 		t.stale(request, ha)
-		return
-	}
-	if n := t.lateBound(chid); n > 0 && uint64(block.Index()) > n {
-		ha.TerminateWithError(fmt.Errorf("the selector follows more than %d links", n))
 		return
 	}
 	msg, err := t.handler().OnDataQueued(chid, block.Link(), block.BlockSize(), block.Index(), true)

@@ -53,16 +53,23 @@ type undecided struct {
 	gone    bool // its requester has left; Transport.mu guards it
 }
 
-// decideLater takes a request whose validator has to be asked; other requests are left alone. It runs on graphsync's response loop.
+// decideLater takes a request whose validator has to be asked, and what else comes for its channel meanwhile; other requests are left alone.
+// It runs on graphsync's response loop.
 func (t *Transport) decideLater(p peer.ID, request graphsync.RequestData, msg datatransfer.Message, ha graphsync.IncomingRequestHookActions) bool {
-	m, ok := msg.(datatransfer.Request)
-	if t.deciding == nil || !ok || !m.IsNew() && !m.IsRestart() {
+	if t.deciding == nil {
 		return false
 	}
+	m, ok := msg.(datatransfer.Request)
 	u := &undecided{chid: asked.Channel(t.self, p, msg), from: p, request: request, msg: msg, store: &lateStore{reifiers: map[string]linking.NodeReifier{}}}
-	if err := asked.Check(t.handler(), u.chid, t.asks(u.chid, request, msg), m); err != nil {
-		ha.TerminateWithError(err)
-		return true
+	asks := ok && (m.IsNew() || m.IsRestart())
+	if !asks && !t.isDeciding(u.chid) {
+		return false
+	}
+	if asks {
+		if err := asked.Check(t.handler(), u.chid, t.asks(u.chid, request, msg), m); err != nil {
+			ha.TerminateWithError(err)
+			return true
+		}
 	}
 	name := "data-transfer-undecided-" + request.ID().String()
 	if err := t.gs.RegisterPersistenceOption(name, u.store.linkSystem()); err != nil {
@@ -78,6 +85,13 @@ func (t *Transport) decideLater(p peer.ID, request graphsync.RequestData, msg da
 	ha.PauseResponse()
 	ha.ValidateRequest()
 	return true
+}
+
+// isDeciding tells whether a request of a channel is being decided on.
+func (t *Transport) isDeciding(chid datatransfer.ChannelID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.deciding.byChannel[chid]) > 0
 }
 
 // enqueue lets the channel of a request decide on it when it is its turn.
@@ -98,7 +112,7 @@ func (t *Transport) enqueue(u *undecided) error {
 		return fmt.Errorf("%d requests of peer %s are being decided on, the limit is %d: try again later", ofPeer, u.from, maxDecidingForPeer)
 	}
 	if t.closed {
-		return errors.New("transport is shut down")
+		return errShutDown
 	}
 	first := len(d.byChannel[u.chid]) == 0
 	d.byChannel[u.chid] = append(d.byChannel[u.chid], u)
@@ -106,7 +120,7 @@ func (t *Transport) enqueue(u *undecided) error {
 	if first && !t.group.Go(func() { t.decideAll(u.chid) }) {
 		delete(d.byChannel, u.chid)
 		delete(d.byRequest, u.request.ID())
-		return errors.New("transport is shut down")
+		return errShutDown
 	}
 	return nil
 }
@@ -137,6 +151,9 @@ func (t *Transport) decideAll(chid datatransfer.ChannelID) {
 // settle asks the handler and tells graphsync what came of it.
 func (t *Transport) settle(u *undecided) {
 	c, b, resp, err := t.decide(u.chid, u.request, u.msg)
+	if errors.Is(err, errShutDown) {
+		return // nothing is refused: the requester asks again
+	}
 	paused := errors.Is(err, datatransfer.ErrPause)
 	exts, xerr := answers(resp, nil, t.supported)
 	if xerr != nil {
@@ -145,6 +162,7 @@ func (t *Transport) settle(u *undecided) {
 	if err != nil && !paused {
 		t.giveBack(c)
 		t.refuse(u, resp, exts, err)
+		t.revert(u.chid, b)
 		return
 	}
 	if b.hadOld {
@@ -155,6 +173,7 @@ func (t *Transport) settle(u *undecided) {
 		t.giveBack(c)
 		return
 	}
+	paused = paused || asked.Silent(t.handler(), u.chid, u.msg)
 	if err := t.start(c, u.request.ID(), exts, paused); err != nil {
 		if errors.As(err, new(graphsync.RequestNotFoundErr)) { // its end has not been told yet
 			t.requesterCancelled(u.from, u.request)
@@ -164,32 +183,64 @@ func (t *Transport) settle(u *undecided) {
 	}
 }
 
+// revert gives what the application wished for while a request was decided on, which was refused, to the request that runs.
+func (t *Transport) revert(chid datatransfer.ChannelID, b begun) {
+	for _, m := range b.queued {
+		t.undelivered(chid, m, errAway)
+	}
+	ctx := t.ctx
+	switch b.last {
+	case wantsResume:
+		t.log(chid, t.ResumeChannel(ctx, nil, chid))
+	case wantsPause:
+		t.log(chid, t.PauseChannel(ctx, chid))
+	}
+}
+
 // start sends the answer to a request, and then what the application wished for since: the other side has to hear the answer first.
-func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, paused bool) (err error) {
-	stopped := true // until graphsync is told otherwise
+func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, paused bool) error {
 	for first := true; ; first = false {
 		queued, last := t.takeWishes(c, func(queued int, last wish) bool { return !first && queued == 0 && last == noWish })
-		paused = last.over(paused)
 		if !first && len(queued) == 0 && last == noWish {
 			return nil
 		}
-		more, xerr := answers(nil, queued, t.supported)
-		if xerr != nil {
-			return xerr
-		}
-		if exts = append(exts, more...); stopped && !paused {
-			err = t.gs.Unpause(t.ctx, id, exts...)
-		} else if len(exts) > 0 {
-			err = t.gs.SendUpdate(t.ctx, id, exts...)
-		}
-		if err == nil && !stopped && paused {
-			err = t.gs.Pause(t.ctx, id)
+		more, err := answers(nil, queued, t.supported)
+		if err == nil {
+			err = t.move(c, id, append(exts, more...), first, first && paused, last)
 		}
 		if err != nil {
+			for _, m := range queued {
+				t.undelivered(c.id, m, err)
+			}
 			return err
 		}
-		stopped, exts = paused, nil
+		exts = nil
 	}
+}
+
+// move does one step of start: the answer lets a response go on unless it is accepted paused; later only wishes change that.
+func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, first, paused bool, last wish) error {
+	switch {
+	case first && !last.over(paused):
+		return t.gs.Unpause(t.ctx, id, exts...)
+	case !first && last == wantsResume:
+		t.mu.Lock()
+		run := c.run
+		t.mu.Unlock()
+		return t.unpause(c.id, id, run, exts, func(err error) { t.log(c.id, err) })
+	}
+	if len(exts) > 0 {
+		if err := t.gs.SendUpdate(t.ctx, id, exts...); err != nil {
+			return err
+		}
+	}
+	if first || last != wantsPause {
+		return nil
+	}
+	if err := t.gs.Pause(t.ctx, id); err != nil && !alreadyPaused(err) {
+		return err
+	}
+	return nil
 }
 
 // giveBack hands the messages back that wait for a request that is not there any more.
@@ -300,9 +351,9 @@ func (s *lateStore) linkSystem() ipld.LinkSystem {
 		}
 		return hasher(p)
 	}
-	ls.NodeReifier = func(ctx linking.LinkContext, n datamodel.Node, _ *linking.LinkSystem) (datamodel.Node, error) {
+	ls.NodeReifier = func(ctx linking.LinkContext, n datamodel.Node, through *linking.LinkSystem) (datamodel.Node, error) {
 		if is := s.is.Load(); is != nil && is.NodeReifier != nil {
-			return is.NodeReifier(ctx, n, is)
+			return is.NodeReifier(ctx, n, through)
 		}
 		return n, nil
 	}

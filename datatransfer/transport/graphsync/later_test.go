@@ -7,6 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/ipld/go-ipld-prime/fluent/qp"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -144,6 +150,88 @@ func TestR62ResumedAtOnce(t *testing.T) {
 		require.Equal(t, dt.Completed, await(l.ctx, t, l.ended).Status())
 		await(l.ctx, t, l.asked)
 	}
+}
+
+// TestR62ResumedAtRestart: the same when the requester was away and asks again: the resume belongs to the request that is decided on.
+func TestR62ResumedAtRestart(t *testing.T) {
+	l := newLater(t, "v")
+	var restarted atomic.Bool
+	var turn atomic.Int64
+	l.b.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		if e.Code == dt.PauseResponder && restarted.Load() {
+			time.AfterFunc(time.Duration(turn.Add(1)%25)*20*time.Microsecond, func() {
+				_ = l.b.Manager.ResumeDataTransferChannel(l.ctx, s.ChannelID())
+			})
+		}
+	})
+	for i := range uint64(25) {
+		restarted.Store(false)
+		l.answer["v"] <- dt.ErrPause
+		chid := l.open(t, "v", i+1)
+		await(l.ctx, t, l.asked)
+		require.Eventually(t, func() bool {
+			s, err := l.a.Manager.ChannelState(l.ctx, chid)
+			return err == nil && s.Status() == dt.ResponderPaused
+		}, 10*time.Second, time.Millisecond)
+		require.NoError(t, l.a.Transport.CloseChannel(l.ctx, chid))
+		restarted.Store(true)
+		l.answer["v"] <- dt.ErrPause
+		require.NoError(t, l.a.Manager.RestartDataTransferChannel(l.ctx, chid))
+		await(l.ctx, t, l.asked)
+		end := await(l.ctx, t, l.ended)
+		require.Equal(t, dt.Completed, end.Status(), end.Message())
+	}
+}
+
+// TestR62RepeatedLinks: a link that is followed again counts for the bound, although its block does not leave again.
+func TestR62RepeatedLinks(t *testing.T) {
+	l := newLater(t, "v")
+	require.NoError(t, l.b.Manager.RegisterTransportConfigurer(testutil.NewFakeDTType(""), func(chid dt.ChannelID, _ dt.Voucher, _ dt.Transport) {
+		l.b.Transport.MaxLinks(chid, 1000)
+	}))
+	require.NoError(t, l.a.Manager.RegisterTransportConfigurer(testutil.NewFakeDTType(""), func(chid dt.ChannelID, _ dt.Voucher, _ dt.Transport) {
+		l.a.Transport.MaxLinks(chid, 5000) // it follows the links itself
+	}))
+	ls := l.b.Store.LinkSystem()
+	proto := cidlink.LinkPrototype{Prefix: cid.Prefix{Version: 1, Codec: cid.DagCBOR, MhType: 0x12, MhLength: 32}}
+	link, err := ls.Store(ipld.LinkContext{}, proto, basicnode.NewString("leaf"))
+	require.NoError(t, err)
+	for range 40 { // each has the one before twice
+		n, err := qp.BuildList(basicnode.Prototype.Any, 2, func(la datamodel.ListAssembler) {
+			qp.ListEntry(la, qp.Link(link))
+			qp.ListEntry(la, qp.Link(link))
+		})
+		require.NoError(t, err)
+		link, err = ls.Store(ipld.LinkContext{}, proto, n)
+		require.NoError(t, err)
+	}
+	l.answer["v"] <- nil
+	chid, err := l.a.Manager.OpenPullDataChannel(l.ctx, l.b.Host.ID(), testutil.NewFakeDTType("v"), link.(cidlink.Link).Cid, shared.AllSelector())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		s, err := l.b.Manager.ChannelState(l.ctx, chid)
+		return err == nil && s.Status() == dt.Failed
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, dt.Failed, await(l.ctx, t, l.ended).Status())
+}
+
+// TestR62CancelledMeanwhile: a channel that its initiator cancels while it is decided on is not left behind.
+func TestR62CancelledMeanwhile(t *testing.T) {
+	l := newLater(t, "v")
+	chid := l.open(t, "v", 1)
+	await(l.ctx, t, l.asked)
+	require.NoError(t, l.a.Manager.CloseDataTransferChannel(l.ctx, chid))
+	require.Equal(t, dt.Cancelled, await(l.ctx, t, l.ended).Status())
+	require.Eventually(t, func() bool {
+		all, gone := graphsync.Undecided(l.b.Transport)
+		return all == 1 && gone == 1
+	}, 10*time.Second, time.Millisecond)
+	time.AfterFunc(50*time.Millisecond, func() { l.answer["v"] <- nil }) // the cancel of data transfer comes on a stream of its own
+	require.Eventually(t, func() bool {
+		s, err := l.b.Manager.ChannelState(l.ctx, chid)
+		return err == nil && s.Status() == dt.Cancelled
+	}, 10*time.Second, time.Millisecond)
+	require.Empty(t, l.b.Transport.ChannelsForPeer(l.a.Host.ID()).SendingChannels)
 }
 
 // TestR62GoneMeanwhile: a requester that leaves while its request is decided on, and asks again, is served.

@@ -26,10 +26,14 @@ func (t *Transport) PauseChannel(ctx context.Context, chid datatransfer.ChannelI
 		return err
 	}
 	err = t.gs.Pause(ctx, id)
-	if err != nil && strings.Contains(err.Error(), "already paused") {
+	if alreadyPaused(err) {
 		return nil
 	}
 	return err
+}
+
+func alreadyPaused(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "already paused")
 }
 
 // wish starts a new wish for the running state of a channel and ends older ones.
@@ -55,6 +59,9 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 			return err
 		}
 	}
+	if t.later(chid, wantsResume, msg) {
+		return nil
+	}
 	id, run, away, err := t.wish(chid)
 	if err != nil {
 		return err
@@ -68,10 +75,12 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	if away {
 		return errAway
 	}
-	if t.later(chid, wantsResume, msg) {
-		return nil
-	}
-	err = t.gs.Unpause(ctx, id, exts...)
+	return t.unpause(chid, id, run, exts, func(err error) { t.undelivered(chid, msg, err) })
+}
+
+// unpause lets a response go on, now or as soon as its pause has taken effect; failed hears of an end that comes then.
+func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64, exts []graphsync.ExtensionData, failed func(error)) error {
+	err := t.gs.Unpause(t.ctx, id, exts...)
 	if !notPausedYet(err) {
 		return err
 	}
@@ -82,7 +91,7 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 				return
 			}
 			if err := t.gs.Unpause(ctx, id, exts...); !notPausedYet(err) {
-				t.undelivered(chid, msg, err)
+				failed(err)
 				return
 			}
 		}
@@ -105,6 +114,7 @@ func (t *Transport) later(chid datatransfer.ChannelID, w wish, msg datatransfer.
 		c.queued = append(c.queued, msg)
 	}
 	c.last = w
+	c.run++
 	return true
 }
 

@@ -41,6 +41,9 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	paused := errors.Is(err, datatransfer.ErrPause)
 	if err != nil && !paused {
 		ha.TerminateWithError(err)
+		if len(b.queued) > 0 || b.last != noWish {
+			t.background(func(context.Context) { t.revert(chid, b) })
+		}
 		return
 	}
 	if b.hadOld {
@@ -65,8 +68,7 @@ func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.Reques
 			err = nil
 		}
 		if err != nil && !errors.Is(err, datatransfer.ErrPause) {
-			t.end(chid)
-			return c, b, resp, err
+			return c, t.end(chid), resp, err
 		}
 		asked.Tell(t.handler(), chid)
 		t.bound(chid)
@@ -75,17 +77,19 @@ func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.Reques
 			continue
 		}
 		if refused != nil {
-			t.end(chid)
-			err = refused
+			return c, t.end(chid), resp, refused
 		}
 		return c, b, resp, err
 	}
 }
 
-var errCleaned = errors.New("the channel ended meanwhile")
+var (
+	errCleaned  = errors.New("the channel ended meanwhile")
+	errShutDown = errors.New("transport is shut down")
+)
 
-// begin notes that a request of chid is being decided on, so that a wish of the application meets it; end forgets what was wished for in
-// the meantime, and a channel that was not accepted.
+// begin notes that a request of chid is being decided on, so that a wish of the application meets it; end takes what was wished for in the
+// meantime, and forgets a channel that was not accepted.
 func (t *Transport) begin(chid datatransfer.ChannelID) *channel {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,17 +102,19 @@ func (t *Transport) begin(chid datatransfer.ChannelID) *channel {
 	return c
 }
 
-func (t *Transport) end(chid datatransfer.ChannelID) {
+func (t *Transport) end(chid datatransfer.ChannelID) (b begun) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
 	if c == nil {
-		return
+		return b
 	}
+	b.queued, b.last = c.queued, c.last
 	c.queued, c.opening, c.last = nil, false, noWish
 	if !c.live && !c.away {
 		delete(t.channels, chid)
 	}
+	return b
 }
 
 // begun is what came of a request that was accepted.
@@ -123,6 +129,9 @@ type begun struct {
 func (t *Transport) accept(c *channel, id graphsync.RequestID) (b begun, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return b, errShutDown
+	}
 	if t.channels[c.id] != c {
 		return b, errCleaned
 	}

@@ -6,7 +6,6 @@ package graphsync
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -68,6 +67,8 @@ type Transport struct {
 	closed   bool
 	channels map[datatransfer.ChannelID]*channel
 	requests map[graphsync.RequestID]*channel
+	backlogs map[graphsync.RequestID]*backlog
+	room     chan struct{} // closed when a backlog has become shorter that somebody waits for
 	stores   map[datatransfer.ChannelID]*store
 	links    map[datatransfer.ChannelID]uint64
 }
@@ -82,6 +83,7 @@ type channel struct {
 	previous []graphsync.RequestID
 	away     bool // the requester paused or went away
 	queued   []datatransfer.Message
+	followed uint64 // links, by the current response
 	opening  bool   // a request of it is being decided on, or has not been answered yet
 	last     wish   // what was asked for last while opening
 	run      uint64 // grows with each wish to pause or resume: an older one gives up
@@ -129,6 +131,7 @@ func NewTransport(peerID peer.ID, gs graphsync.GraphExchange, options ...Option)
 		gs: gs, self: peerID, supported: defaultExtensions, ctx: ctx, cancel: cancel,
 		channels: map[datatransfer.ChannelID]*channel{}, requests: map[graphsync.RequestID]*channel{}, stores: map[datatransfer.ChannelID]*store{},
 		links: map[datatransfer.ChannelID]uint64{}, bound: func(datatransfer.ChannelID) {},
+		backlogs: map[graphsync.RequestID]*backlog{},
 	}
 	for _, o := range options {
 		o(t)
@@ -151,7 +154,7 @@ func (t *Transport) handler() datatransfer.EventsHandler { return *t.events.Load
 // it asks for. mu is held.
 func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a *ask) (old graphsync.RequestID, hadOld bool, err error) {
 	if t.closed {
-		return old, false, errors.New("transport is shut down")
+		return old, false, errShutDown
 	}
 	c := t.channels[chid]
 	if c == nil {
@@ -164,9 +167,9 @@ func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a 
 		if len(c.previous) > 8 {
 			c.previous = c.previous[1:]
 		}
-		delete(t.requests, old)
+		t.forget(old)
 	}
-	c.current, c.live, c.sending, c.away, c.done = id, true, a == nil, false, make(chan struct{})
+	c.current, c.live, c.sending, c.away, c.done, c.followed = id, true, a == nil, false, make(chan struct{}), 0
 	if a != nil {
 		c.asked++
 		c.ask, c.held, c.heard, c.holdNext, c.shaken, c.position = *a, false, false, pausedAnswer(a.msg), false, max(c.position, a.skip)
@@ -188,7 +191,7 @@ func (t *Transport) of(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
 
 // retire forgets the running request of a channel: what still comes of it is nobody's. mu is held.
 func (t *Transport) retire(c *channel) {
-	delete(t.requests, c.current)
+	t.forget(c.current)
 	if c.live {
 		c.live = false
 		close(c.done)
@@ -214,7 +217,7 @@ func (t *Transport) finish(id graphsync.RequestID) (chid datatransfer.ChannelID,
 		return datatransfer.ChannelID{}, nil, false
 	}
 	if c.current != id {
-		delete(t.requests, id)
+		t.forget(id)
 		return c.id, nil, false
 	}
 	t.retire(c)

@@ -16,21 +16,22 @@ import (
 // CheckedNetwork looks at each graphsync message before the exchange does. Graphsync computes the CID of every block that
 // comes, drops blocks that nobody asked for, and then waits for the right ones: with a sender that has stopped to be paid,
 // for ever. A block that no response of its message names is therefore reported to the transport, which ends the channel.
-// An honest sender names every block that it sends.
+// An honest sender names every block that it sends. Messages with blocks wait until a slow store has room for them.
 type CheckedNetwork struct {
 	gsnet.GraphSyncNetwork
+	admit func(ctx context.Context, from peer.ID, m gsmsg.GraphSyncMessage)
 	wrong func(p peer.ID, requests []graphsync.RequestID, block cid.Cid)
 }
 
 // NewCheckedNetwork wraps the network of an exchange; the transport over that exchange gets it with Checked.
 func NewCheckedNetwork(net gsnet.GraphSyncNetwork) *CheckedNetwork {
-	return &CheckedNetwork{GraphSyncNetwork: net, wrong: func(peer.ID, []graphsync.RequestID, cid.Cid) {}}
+	return &CheckedNetwork{GraphSyncNetwork: net, wrong: func(peer.ID, []graphsync.RequestID, cid.Cid) {}, admit: func(context.Context, peer.ID, gsmsg.GraphSyncMessage) {}}
 }
 
-// Checked makes a transport end channels whose sender sends wrong blocks. It must be given before the exchange gets its first
+// Checked makes a transport end channels whose sender sends wrong blocks, and bounds what waits for a slow store. It must be given before the exchange gets its first
 // message.
 func Checked(n *CheckedNetwork) Option {
-	return func(t *Transport) { n.wrong = t.wrongBlock }
+	return func(t *Transport) { n.wrong, n.admit = t.wrongBlock, t.admit }
 }
 
 // SetDelegate implements the network of graphsync.
@@ -48,6 +49,7 @@ func (r checkedReceiver) ReceiveMessage(ctx context.Context, sender peer.ID, inc
 	if requests, bad := unnamedBlock(incoming); bad.Defined() {
 		r.net.wrong(sender, requests, bad)
 	}
+	r.net.admit(ctx, sender, incoming)
 	r.Receiver.ReceiveMessage(ctx, sender, incoming)
 }
 

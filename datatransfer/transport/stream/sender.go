@@ -293,9 +293,11 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 }
 
 func (sd *sender) load(c cid.Cid) ([]byte, error) {
-	if sd.lends && sd.pooled == nil {
-		sd.pooled = sd.t.buffers.Get().(*[]byte)
-		sd.buf = *sd.pooled
+	sd.giveBack()
+	if sd.lends {
+		if sd.pooled = sd.t.lender.take(sd.r.ctx); sd.pooled != nil {
+			sd.buf = *sd.pooled
+		}
 	}
 	data, err := load(sd.reading, &sd.ls, c)
 	if err != nil {
@@ -308,13 +310,10 @@ func (sd *sender) load(c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-// lentBuffer has room for a block of 1 MiB, the largest that is usual.
-const lentBuffer = 1<<20 + carstore.SectionHead
-
-// giveBack returns the buffer of a sender that waits or is done: only who reads holds one.
+// giveBack returns the buffer of the last block, which has left and was walked.
 func (sd *sender) giveBack() {
 	if sd.pooled != nil {
-		sd.t.buffers.Put(sd.pooled)
+		sd.t.lender.put(sd.pooled)
 		sd.pooled, sd.buf = nil, nil
 	}
 }

@@ -53,7 +53,7 @@ type Transport struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 	group      shared.Group
-	buffers    sync.Pool // of senders, of lentBuffer bytes
+	lender     lender // of buffers to senders
 
 	mu       sync.Mutex
 	closed   bool
@@ -143,10 +143,6 @@ func New(h host.Host, ls ipld.LinkSystem, options ...Option) *Transport {
 	t := &Transport{host: h, ls: ls, bound: func(dt.ChannelID) {}, frameLimit: time.Minute, channels: map[dt.ChannelID]*channel{}, stores: map[dt.ChannelID]ipld.LinkSystem{},
 		links: map[dt.ChannelID]uint64{}, inbound: map[peer.ID]int{}}
 	t.ctx, t.cancel = shared.Lifetime()
-	t.buffers.New = func() any {
-		buf := make([]byte, lentBuffer)
-		return &buf
-	}
 	for _, o := range options {
 		o(t)
 	}
