@@ -11,6 +11,7 @@ bench:
 	go run -C bench .
 	go run -C bench . -set conditions -mib 128
 	go run -C bench . -set many -mib 1000
+	go run -C bench . -set crowd -mib 48
 	go test -run '^$$' -bench . -benchmem ./commp ./paych/... ./datatransfer/...
 demo:
 	go run ./cmd/cartage demo

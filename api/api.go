@@ -123,9 +123,10 @@ type Offer struct {
 type RetrieveRequest struct {
 	CID         string `json:"cid"`
 	Provider    string `json:"provider"`
-	Budget      string `json:"budget"`       // empty: free only
-	MaxExposure uint64 `json:"max_exposure"` // bytes; 0: as configured
-	Transport   string `json:"transport"`    // one of the names below
+	Budget      string `json:"budget"`            // empty: free only
+	MaxExposure uint64 `json:"max_exposure"`      // bytes; 0: as configured
+	Transport   string `json:"transport"`         // one of the names below
+	PaidTo      string `json:"paid_to,omitempty"` // refuse a provider that is paid elsewhere
 	// A part of the payload, as package dataselector reads it: DataSelector is a path of data model fields or a selector in DAG-JSON;
 	// Path is one of UnixFS names, and Range FIRST:LAST of the bytes of the file there. All empty: everything.
 	DataSelector string `json:"data_selector,omitempty"`

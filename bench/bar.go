@@ -21,6 +21,9 @@ func (b *bar) text(s summary, d dag, of func(name string) summary) string {
 	var cpu, low, high, rate float64
 	for _, name := range b.of {
 		o := of(name)
+		if o.n == 0 {
+			return "" // not measured in this run
+		}
 		cpu, low, high, rate = cpu+o.cpu, low+o.low, high+o.high, o.rate
 	}
 	if cpu == 0 || rate == 0 {

@@ -52,6 +52,7 @@ func serve(ctx context.Context, r row, d dag, size int) error {
 	if r.many {
 		about.Roots, about.Bytes = m.leaves, uint64(len(m.leaves)*d.leaf)
 	}
+	about.Bytes *= uint64(max(1, r.crowd))
 	if err := out.Encode(about); err != nil {
 		return err
 	}

@@ -137,6 +137,7 @@ type process struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
+	tmp string // for its files
 }
 
 func start(ctx context.Context, kind string, r, d int, o options) (*process, error) {
@@ -146,6 +147,11 @@ func start(ctx context.Context, kind string, r, d int, o options) (*process, err
 	}
 	cmd := exec.CommandContext(ctx, exe, "-child", kind, "-row", fmt.Sprint(r), "-dag", fmt.Sprint(d), "-mib", fmt.Sprint(o.size>>20), "-set", o.set, "-profile", o.prof)
 	cmd.Stderr = os.Stderr
+	tmp, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return nil, err
+	}
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -154,12 +160,13 @@ func start(ctx context.Context, kind string, r, d int, o options) (*process, err
 	if err != nil {
 		return nil, err
 	}
-	return &process{cmd, in, json.NewDecoder(out)}, cmd.Start()
+	return &process{cmd, in, json.NewDecoder(out), tmp}, cmd.Start()
 }
 
 func (p *process) end() {
 	_ = p.in.Close()
 	_ = p.cmd.Wait()
+	_ = os.RemoveAll(p.tmp)
 }
 
 // once is one transfer between two fresh processes.

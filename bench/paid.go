@@ -121,7 +121,6 @@ func servePaid(ctx context.Context, h host.Host, m *memory, r row) (string, erro
 	if err != nil {
 		return "", err
 	}
-	context.AfterFunc(ctx, func() { _ = os.RemoveAll(n.dir) })
 	asks, err := askstore.NewAskStore(n.space("/asks"), datastore.NewKey("/ask"))
 	if err == nil {
 		err = asks.SetAsk(&rm.Ask{PricePerByte: big.NewInt(price), UnsealPrice: big.Zero(), PaymentInterval: r.pays, PaymentIntervalIncrease: 0})

@@ -68,8 +68,8 @@ func (r row) of(size int) row {
 	return r
 }
 
-// fits tells whether a DAG has blocks that are small enough for as many vouchers.
-func (r row) fits(d dag, size int) bool { return r.times == 0 || d.leaf <= int(r.of(size).pays) }
+// fits tells whether a DAG has blocks that are small enough for as many vouchers: one is due at the first block beyond an interval.
+func (r row) fits(d dag, size int) bool { return r.times == 0 || 16*d.leaf <= int(r.of(size).pays) }
 
 // The rows that others are compared with.
 const (

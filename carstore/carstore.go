@@ -341,6 +341,13 @@ func (s *Store) Finalize() error {
 	return s.f.Sync()
 }
 
+// Final tells whether the file is a complete CARv2.
+func (s *Store) Final() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.final
+}
+
 // DataSize is the size of the inner CARv1.
 func (s *Store) DataSize() int64 {
 	s.mu.RLock()

@@ -156,8 +156,39 @@ func LocateIn(root cid.Cid, sel datamodel.Node, get func(cid.Cid) ([]byte, error
 }
 
 // WalkSelector loads everything that sel selects below root, in traversal order: as graphsync does also the bytes of a file that are
-// matched, or the range of them. visit, which may be nil, hears of each node; then it has to load those.
+// matched, or the range of them. visit, which may be nil, hears of each node; then it has to load those. A block that cannot be loaded ends it
+// with that error.
 func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit traversal.AdvVisitFn) error {
+	return walk(ls, root, sel, visit, false)
+}
+
+// WalkOnce is WalkSelector that follows each link once, for who wants the blocks and not the order of their repeats.
+func WalkOnce(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {
+	return walk(ls, root, sel, nil, true)
+}
+
+// bounded ends a walk at the first block that cannot be loaded, which a traversal that looks up a name in a sharded folder would take for a
+// name that is not there, and after too many.
+type bounded struct {
+	read  linking.BlockReadOpener
+	loads int
+	err   error
+}
+
+func (b *bounded) open(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	if b.loads++; b.loads > maxLinks {
+		b.err = fmt.Errorf("more than %d links were followed", maxLinks)
+		return nil, b.err
+	}
+	r, err := b.read(ctx, l)
+	b.err = err
+	return r, err
+}
+
+func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit traversal.AdvVisitFn, once bool) error {
 	parsed, err := selector.ParseSelector(sel)
 	if err != nil {
 		return fmt.Errorf("selector: %w", err)
@@ -165,12 +196,14 @@ func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit t
 	chooser := dagpb.AddSupportToChooser(func(ipld.Link, ipld.LinkContext) (ipld.NodePrototype, error) {
 		return basicnode.Prototype.Any, nil
 	})
+	mine, bound := *ls, &bounded{read: ls.StorageReadOpener}
+	mine.StorageReadOpener = bound.open
 	rl := cidlink.Link{Cid: root}
 	proto, err := chooser(rl, ipld.LinkContext{})
 	if err != nil {
 		return err
 	}
-	node, err := ls.Load(ipld.LinkContext{}, rl, proto)
+	node, err := mine.Load(ipld.LinkContext{}, rl, proto)
 	if err != nil {
 		return err
 	}
@@ -178,10 +211,13 @@ func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit t
 		visit = readMatched
 	}
 	prog := traversal.Progress{
-		Cfg:    &traversal.Config{LinkSystem: *ls, LinkTargetNodePrototypeChooser: chooser},
+		Cfg:    &traversal.Config{LinkSystem: mine, LinkTargetNodePrototypeChooser: chooser, LinkVisitOnlyOnce: once},
 		Budget: &traversal.Budget{NodeBudget: 1 << 40, LinkBudget: maxLinks},
 	}
-	return prog.WalkAdv(node, parsed, visit)
+	if err := prog.WalkAdv(node, parsed, visit); err != nil {
+		return err
+	}
+	return bound.err
 }
 
 // readMatched reads the bytes of a node that a selector matches: a file is made of blocks, which are loaded that way.

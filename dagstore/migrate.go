@@ -35,8 +35,8 @@ type ExistingDeal struct {
 }
 
 // Migrate registers the shards of existing deals, to be read when they are first wanted, and notes when all are (node spec 1.7). It
-// answers whether there was anything to do. A deal that cannot be registered is logged and left out; the same piece in several deals is
-// one shard. An error of deals ends it; interrupted, it is done again from the start, which changes nothing that is there (R-W1).
+// answers whether there was anything to do. A deal that cannot be registered is logged and left out, and the next start tries again; the same
+// piece in several deals is one shard. An error of deals ends it; interrupted, it is done again from the start, which changes nothing that is there (R-W1).
 func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error], log *slog.Logger) (bool, error) {
 	done, err := s.migrated()
 	if err != nil {
@@ -47,16 +47,25 @@ func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error
 		return false, nil
 	}
 	log.Info("registering shards for all active deals in sealing subsystem")
-	total := 0
+	total, failed := 0, 0
 	for d, err := range deals {
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return false, fmt.Errorf("migrate deals to the dagstore: %w", err)
 		}
-		if s.migrateDeal(ctx, d, log.With("proposal", d.Proposal, "piece", d.Piece, "state", d.State)) {
-			total++
+		if !d.Sealing {
+			log.Info("deal not ready; skipping", "proposal", d.Proposal, "piece", d.Piece, "state", d.State)
+			continue
+		}
+		total++
+		if !s.migrateDeal(ctx, d, log.With("proposal", d.Proposal, "piece", d.Piece, "state", d.State)) {
+			failed++
 		}
 	}
 	log.Info("finished registering all shards", "total", total)
+	if failed > 0 {
+		log.Warn("some deals have no shard: the next start tries again", "failed", failed)
+		return true, nil
+	}
 	log.Info("confirmed registration of all shards")
 	if err := blob.WriteFile(s.cfg.FS, s.marker(), []byte(migrationVersion+"\n"), 0o600); err != nil {
 		log.Warn("failed to mark shards as migrated", "error", err) // the next start does it all again, which is harmless
@@ -68,10 +77,6 @@ func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error
 }
 
 func (s *Store) migrateDeal(ctx context.Context, d ExistingDeal, log *slog.Logger) bool {
-	if !d.Sealing {
-		log.Info("deal not ready; skipping")
-		return false
-	}
 	log.Info("registering deal in dagstore with lazy init")
 	src := Source{Piece: d.Piece, Path: d.Path, Mount: d.Mount, Padded: d.Padded}
 	if src.Path == "" && src.Mount == "" {

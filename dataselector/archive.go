@@ -21,9 +21,12 @@ type archive struct {
 	err  error
 }
 
-func (a *archive) copying(ls *ipld.LinkSystem) linking.BlockReadOpener {
-	return func(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
-		r, err := ls.StorageReadOpener(ctx, l)
+func (a *archive) copying(ctx context.Context, ls *ipld.LinkSystem) linking.BlockReadOpener {
+	return func(lctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		r, err := ls.StorageReadOpener(lctx, l)
 		if err != nil {
 			return nil, err
 		}

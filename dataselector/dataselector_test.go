@@ -2,8 +2,10 @@ package dataselector_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -14,6 +16,7 @@ import (
 	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/storage/memstore"
+	"github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/carstore"
@@ -218,4 +221,39 @@ func FuzzParse(f *testing.F) {
 			require.Equal(t, r, again)
 		}
 	})
+}
+
+// TestShardMissing: a shard of a large folder that is not here is missing, and not a sign that there is no such name.
+func TestShardMissing(t *testing.T) {
+	store := &memstore.Store{}
+	ls := cidlink.DefaultLinkSystem()
+	ls.SetReadStorage(store)
+	ls.SetWriteStorage(store)
+	var list []dagpb.PBLink
+	for i := range 2000 {
+		l, _, err := builder.BuildUnixFSFile(strings.NewReader(fmt.Sprint("file ", i)), "size-1024", &ls)
+		require.NoError(t, err)
+		e, err := builder.BuildUnixFSDirectoryEntry(fmt.Sprint("name ", i), 1, l)
+		require.NoError(t, err)
+		list = append(list, e)
+	}
+	l, _, err := builder.BuildUnixFSShardedDirectory(16, multihash.MURMUR3X64_64, list, &ls)
+	require.NoError(t, err)
+	root := l.(cidlink.Link).Cid
+	get := func(c cid.Cid) ([]byte, error) { return store.Get(t.Context(), c.KeyString()) }
+	for _, name := range []string{"name 7", "no such name"} {
+		s := unixfs(t, name, "")
+		p, err := carstore.LocateIn(root, s.Node(), get)
+		require.NoError(t, err)
+		require.True(t, p.Complete)
+		require.Greater(t, p.Blocks, int64(1))
+		p, err = carstore.LocateIn(root, s.Node(), func(c cid.Cid) ([]byte, error) {
+			if c.Equals(root) {
+				return get(c)
+			}
+			return nil, carstore.ErrNotFound
+		})
+		require.NoError(t, err)
+		require.False(t, p.Complete, name)
+	}
 }

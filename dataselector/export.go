@@ -26,6 +26,8 @@ type Part struct {
 	Root cid.Cid
 	// Way are the blocks from the root of the DAG to there, the root first and Root left out: they prove that the part belongs to it.
 	Way []cid.Cid
+	// inside is the path of a match that is no block of its own.
+	inside string
 }
 
 // ErrNoMatch says that a DAG has nothing at a path.
@@ -43,18 +45,28 @@ func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid)
 	var out []Part
 	var way []cid.Cid // from the root to the last block that was loaded
 	reading := recording(ls, func(c cid.Cid) { way = append(way, c) })
+	known := cid.NewSet()
 	err := carstore.WalkSelector(&reading, root, s.target, func(p traversal.Progress, _ datamodel.Node, why traversal.VisitReason) error {
 		if err := ctx.Err(); err != nil || why != traversal.VisitReason_SelectionMatch {
 			return err
 		}
-		at := cidlink.Link{Cid: root}
+		part := Part{Root: root}
 		if p.LastBlock.Link != nil {
-			at = p.LastBlock.Link.(cidlink.Link)
+			part.Root = p.LastBlock.Link.(cidlink.Link).Cid
 		}
 		if p.Path.String() != p.LastBlock.Path.String() {
-			return fmt.Errorf("unsupported selection path '%s' does not correspond to a block boundary (a.k.a. CID link)", p.Path)
+			part.inside = p.Path.String()
 		}
-		out = append(out, Part{at.Cid, slices.DeleteFunc(slices.Clone(way), func(c cid.Cid) bool { return c.Equals(at.Cid) })})
+		if !known.Visit(part.Root) && part.inside == "" {
+			return nil
+		}
+		if !s.exact {
+			part.Way = slices.DeleteFunc(slices.Clone(way), func(c cid.Cid) bool { return c.Equals(part.Root) })
+		}
+		if len(out) > 0 && out[len(out)-1].Root.Equals(part.Root) {
+			return nil
+		}
+		out = append(out, part)
 		return nil
 	})
 	if err != nil {
@@ -128,6 +140,9 @@ func (s Selection) one(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (
 	parts, err := s.Parts(ctx, ls, root)
 	if err != nil {
 		return cid.Undef, err
+	}
+	if len(parts) == 1 && parts[0].inside != "" {
+		return cid.Undef, fmt.Errorf("unsupported selection path '%s' does not correspond to a block boundary (a.k.a. CID link)", parts[0].inside)
 	}
 	if len(parts) != 1 {
 		return cid.Undef, fmt.Errorf("the selection has %d parts, a file is made of one: take the archive with --car", len(parts))
@@ -215,7 +230,7 @@ func WriteCARs(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writ
 	}
 	out := &archive{w: buf, seen: map[string]bool{}}
 	writing := *ls
-	writing.StorageReadOpener = out.copying(ls)
+	writing.StorageReadOpener = out.copying(ctx, ls)
 	for i, s := range list {
 		err = errors.Join(err, s.write(ctx, out, &writing, root, parts[i]))
 	}
@@ -230,7 +245,7 @@ func (w Wanted) write(ctx context.Context, out *archive, ls *ipld.LinkSystem, ro
 		if w.Proof {
 			err = errors.Join(err, out.blocks(ctx, ls, p.Way))
 		}
-		err = errors.Join(err, carstore.WalkSelector(ls, p.Root, shared.AllSelector(), nil))
+		err = errors.Join(err, carstore.WalkOnce(ls, p.Root, shared.AllSelector()))
 	}
 	return err
 }

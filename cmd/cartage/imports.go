@@ -176,16 +176,7 @@ func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err err
 	defer func() { err = errors.Join(err, v.Close()) }()
 	ls := v.LinkSystem()
 	if f.into == "ipfs" {
-		tmp, err := os.MkdirTemp("", "cartage-ipfs-*")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(tmp)
-		car := filepath.Join(tmp, "local.car")
-		if err := carstore.ExportCARFrom(ctx, blob.OS{}, &ls, root, car, false); err != nil {
-			return err
-		}
-		return intoIPFS(ctx, f.ipfs, car)
+		return f.partIntoIPFS(ctx, &ls, root)
 	}
 	return f.export(ctx, &ls, root)
 }

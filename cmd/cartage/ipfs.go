@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
@@ -69,4 +72,18 @@ func intoIPFS(ctx context.Context, node, car string) (err error) {
 	}
 	fmt.Fprintf(os.Stderr, "%d blocks are in the IPFS node at %s\n", n, node)
 	return nil
+}
+
+// partIntoIPFS puts what is wanted of a DAG into an IPFS node, with the blocks on the way to it.
+func (f *retrieveFlags) partIntoIPFS(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) error {
+	tmp, err := os.MkdirTemp("", "cartage-ipfs-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	car := filepath.Join(tmp, "part.car")
+	if err := f.part.ExportCAR(ctx, blob.OS{}, ls, root, car, true, false); err != nil {
+		return err
+	}
+	return intoIPFS(ctx, f.ipfs, car)
 }

@@ -234,7 +234,7 @@ func (c *cli) interrupt(ctx context.Context, n *api.Node, r *api.Retrieval) erro
 
 // write exports the retrieved file.
 func (f *retrieveFlags) write(ctx context.Context, car string) error {
-	if f.into == "ipfs" {
+	if f.into == "ipfs" && f.part.Everything() {
 		return intoIPFS(ctx, f.ipfs, car)
 	}
 	s, err := carstore.OpenRead(car)
@@ -243,6 +243,9 @@ func (f *retrieveFlags) write(ctx context.Context, car string) error {
 	}
 	defer s.Close()
 	ls := s.LinkSystem()
+	if f.into == "ipfs" {
+		return f.partIntoIPFS(ctx, &ls, s.Root())
+	}
 	switch whole := f.part.Everything(); {
 	case whole && f.out == "-" && f.car: // as it is
 		_, err = io.Copy(os.Stdout, s.Payload())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
@@ -17,7 +18,6 @@ import (
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
-	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 )
 
 // maxAsked bounds how many providers are asked for one payload.
@@ -40,12 +40,13 @@ func (s Service) ClientFindData(ctx context.Context, root cid.Cid, piece *cid.Ci
 	if err != nil {
 		return nil, coded(err)
 	}
-	out := []api.QueryOffer{}
-	for _, p := range known {
-		if o := s.n.queryOffer(ctx, p, root, piece); o.Err == "" {
-			out = append(out, o)
-		}
+	all := make([]api.QueryOffer, len(known))
+	var asking sync.WaitGroup
+	for i, p := range known {
+		asking.Go(func() { all[i] = s.n.queryOffer(ctx, p, root, piece) })
 	}
+	asking.Wait()
+	out := slices.DeleteFunc(all, func(o api.QueryOffer) bool { return o.Err != "" })
 	slices.SortStableFunc(out, func(a, b api.QueryOffer) int { return big.Cmp(a.MinPrice, b.MinPrice) })
 	return out, ctx.Err()
 }
@@ -124,7 +125,13 @@ func (s Service) ClientRetrieve(ctx context.Context, o api.RetrievalOrder) (*api
 	case o.Piece != nil:
 		return nil, api.Errorf(api.CodeUsage, "", "an order for the payload in one piece is not supported: leave Piece out")
 	}
-	req := api.RetrieveRequest{CID: o.Root.String(), Budget: o.Total.String(), MaxExposure: o.PaymentInterval}
+	if wallet, err := s.n.wallet(); o.Client != address.Undef && (err != nil || wallet != o.Client) {
+		return nil, api.Errorf(api.CodeUsage, "Make it the default: cartage wallet default.", "the order is to be paid by %s, this node pays from its default wallet", o.Client)
+	}
+	req := api.RetrieveRequest{CID: o.Root.String(), Budget: o.Total.String()}
+	if o.Miner != address.Undef {
+		req.PaidTo = o.Miner.String()
+	}
 	if o.DataSelector != nil {
 		req.DataSelector = *o.DataSelector
 	}
@@ -132,16 +139,14 @@ func (s Service) ClientRetrieve(ctx context.Context, o api.RetrievalOrder) (*api
 	if len(addrs) == 0 {
 		return nil, api.Errorf(api.CodeUnreachable, "", "no network address of peer %s is known", o.MinerPeer.ID)
 	}
-	for _, a := range addrs {
-		req.Provider = a.Encapsulate(multiaddr.StringCast("/p2p/" + o.MinerPeer.ID.String())).String()
-		if s.n.Host.Network().Connectedness(o.MinerPeer.ID).String() == "Connected" {
-			break
-		}
-		if _, err := s.n.connect(ctx, req.Provider); err == nil {
-			break
-		}
+	if err := s.n.Host.Connect(ctx, peer.AddrInfo{ID: o.MinerPeer.ID, Addrs: addrs}); err != nil {
+		return nil, api.Errorf(api.CodeUnreachable, "", "provider %s is not reachable: %w", o.MinerPeer.ID, err)
 	}
+	req.Provider = addrs[0].Encapsulate(multiaddr.StringCast("/p2p/" + o.MinerPeer.ID.String())).String()
 	r, err := s.n.Retrieve(ctx, req)
+	for err == nil && r.ID == "" && !r.Done { // it attached to one that is being proposed
+		r, err = s.Retrieval(ctx, r.Key)
+	}
 	if err != nil || r.ID == "" {
 		return &api.RetrievalRes{}, coded(err)
 	}
@@ -177,6 +182,8 @@ func (s Service) ClientRetrieveWait(ctx context.Context, id rm.DealID) error {
 		case d = <-ended:
 		case <-ctx.Done():
 			return api.Errorf(api.CodeTimeout, "", "Retrieval Timed Out")
+		case <-s.n.ctx.Done():
+			return api.Errorf(api.CodeInterrupted, "It goes on at the next start.", "the node was stopped")
 		}
 	}
 	code := codeOf(d)
@@ -211,49 +218,65 @@ func retrievalInfo(d rm.ClientDealState, e *rm.ClientEvent) api.RetrievalInfo {
 	return v
 }
 
-// maxUpdates is how many updates wait for a listener; one that is slower misses progress, and never the end of a deal.
-const maxUpdates = 1024
+// updates keeps the newest of each deal for a listener, in the order in which deals changed: one that is slow misses progress, and never
+// how a deal ended.
+type updates struct {
+	mu     sync.Mutex
+	newest map[rm.DealID]api.RetrievalInfo
+	order  []rm.DealID
+	some   chan struct{}
+}
+
+func (u *updates) put(v api.RetrievalInfo) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, waits := u.newest[v.ID]; !waits {
+		u.order = append(u.order, v.ID)
+	}
+	u.newest[v.ID] = v
+	select {
+	case u.some <- struct{}{}:
+	default:
+	}
+}
+
+func (u *updates) take() (v api.RetrievalInfo, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.order) == 0 {
+		return v, false
+	}
+	id := u.order[0]
+	v, u.order = u.newest[id], u.order[1:]
+	delete(u.newest, id)
+	return v, true
+}
 
 // ClientGetRetrievalUpdates answers Cartage.ClientGetRetrievalUpdates, over WebSocket: what happens to the client's deals until ctx or the
 // node ends.
 func (s Service) ClientGetRetrievalUpdates(ctx context.Context) (<-chan api.RetrievalInfo, error) {
 	out := make(chan api.RetrievalInfo)
-	updates := make(chan api.RetrievalInfo, maxUpdates)
+	u := &updates{newest: map[rm.DealID]api.RetrievalInfo{}, some: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.n.ctx, cancel)
-	unsubscribe := s.n.Client.SubscribeToEvents(func(e rm.ClientEvent, d rm.ClientDealState) {
-		v := retrievalInfo(d, &e)
-		select {
-		case updates <- v:
-			return
-		default:
-		}
-		if clientstates.IsFinal(d.Status) {
-			select { // the oldest gives way: a publisher does not wait
-			case <-updates:
-			default:
-			}
-			select {
-			case updates <- v:
-			default:
-			}
-		}
-	})
+	unsubscribe := s.n.Client.SubscribeToEvents(func(e rm.ClientEvent, d rm.ClientDealState) { u.put(retrievalInfo(d, &e)) })
 	s.n.wg.Go(func() {
 		defer close(out)
 		defer unsubscribe()
 		defer stop()
 		defer cancel()
-		for {
-			select {
-			case v := <-updates:
+		for ctx.Err() == nil {
+			v, ok := u.take()
+			if !ok {
 				select {
-				case out <- v:
+				case <-u.some:
 				case <-ctx.Done():
-					return
 				}
+				continue
+			}
+			select {
+			case out <- v:
 			case <-ctx.Done():
-				return
 			}
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/stretchr/testify/require"
@@ -139,7 +140,9 @@ func TestClientAPI(t *testing.T) {
 	defer cancel()
 	updates, err := streams.ClientGetRetrievalUpdates(sctx)
 	require.NoError(t, err)
-	order := o.Order(o.Miner)
+	_, err = s.ClientRetrieve(ctx, o.Order(o.Miner))
+	require.ErrorContains(t, err, "default wallet", "an order is not paid from another wallet than it says")
+	order := o.Order(address.Undef)
 	res, err := s.ClientRetrieve(ctx, order)
 	require.NoError(t, err)
 	require.NoError(t, s.ClientRetrieveWait(ctx, res.DealID))

@@ -65,12 +65,12 @@ func (s Service) exportImport(ctx context.Context, ref api.ExportRef, list []dat
 	return errors.Join(s.exportTo(ctx, &ls, ref.Root, list, to), v.Close())
 }
 
-// exportRetrieved reads the file of the first part, or of the whole if that is there.
+// exportRetrieved reads the file of the first part, or of the whole if that was retrieved.
 func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {
-	of := shared.AllSelector()
+	of := list[0].Node()
 	has, err := s.n.targets.has(root, of)
 	if err == nil && !has {
-		of = list[0].Node()
+		of = shared.AllSelector()
 		has, err = s.n.targets.has(root, of)
 	}
 	if err != nil {

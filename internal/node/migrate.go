@@ -65,11 +65,15 @@ func (s Service) DagstoreImport(ctx context.Context, from string) ([]api.Dagstor
 }
 
 func (s Service) importFolder(ctx context.Context, dir string) (out []api.DagstoreShardResult, err error) {
-	cars, err := filepath.Glob(filepath.Join(dir, "*.car"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, coded(err)
 	}
-	for _, car := range cars {
+	for _, e := range entries {
+		car := filepath.Join(dir, e.Name())
+		if filepath.Ext(car) != ".car" {
+			continue
+		}
 		r := api.DagstoreShardResult{Key: car}
 		sh, err := s.n.Pieces.Register(ctx, dagstore.Source{Path: car})
 		if ctx.Err() != nil {

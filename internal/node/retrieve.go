@@ -113,7 +113,10 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	if err != nil {
 		return nil, err
 	}
-	key := w.key()
+	key, err := w.key()
+	if err != nil {
+		return nil, err
+	}
 	n.mu.Lock()
 	if r := n.runs[key]; r != nil && !r.snapshot().Done {
 		n.mu.Unlock()
@@ -207,7 +210,10 @@ func (n *Node) completeIn(r *run, w Want, of ipld.Node) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = n.targets.release(c) }()
-	pos, err := c.Locate(of)
+	if !w.Part.Everything() && shared.SameNode(of, shared.AllSelector()) && !c.Final() {
+		return false, nil // the whole is not complete, and cannot be read yet
+	}
+	pos, err := c.Locate(w.Part.Node())
 	if err != nil {
 		return false, err
 	}
@@ -302,8 +308,13 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	case rm.QueryResponseError:
 		return 0, api.Errorf(api.CodeOther, "", "the provider cannot answer: %s", q.Message)
 	}
-	if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
-		return 0, err
+	if w.Part.Everything() { // of a part nobody knows the size
+		if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
+			return 0, err
+		}
+	}
+	if req.PaidTo != "" && req.PaidTo != q.PaymentAddress.String() {
+		return 0, api.Errorf(api.CodeRejected, "Ask for a new offer.", "the provider is paid at %s, the order says %s", q.PaymentAddress, req.PaidTo)
 	}
 	terms := meter.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
 	funds, err := n.funds(ctx, r, terms, q, req)

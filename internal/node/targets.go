@@ -56,12 +56,18 @@ func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batch
 
 // path is the file of a root and a selector.
 func (t *targets) path(root cid.Cid, sel ipld.Node) (string, error) {
+	of, err := selectorHash(sel)
+	return filepath.Join(t.dir, root.String()+"-"+of+".car"), err
+}
+
+// selectorHash tells selectors apart in names.
+func selectorHash(sel ipld.Node) (string, error) {
 	raw, err := ipld.Encode(sel, dagcbor.Encode)
 	if err != nil {
 		return "", err
 	}
 	h := sha256.Sum256(raw)
-	return filepath.Join(t.dir, root.String()+"-"+hex.EncodeToString(h[:4])+".car"), nil
+	return hex.EncodeToString(h[:4]), nil
 }
 
 // acquire opens the file, or shares it with who has it open; release gives it back.

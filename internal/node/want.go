@@ -41,12 +41,13 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 	return w, nil
 }
 
-// key names a retrieval: the root, and of a part what it is.
-func (w Want) key() string {
+// key names a retrieval: the root, and of a part its selector.
+func (w Want) key() (string, error) {
 	if w.Part.Everything() {
-		return w.Root.String()
+		return w.Root.String(), nil
 	}
-	return w.Root.String() + " " + w.Part.String()
+	of, err := selectorHash(w.Part.Node())
+	return w.Root.String() + "-" + of, err
 }
 
 // params are the terms of a deal: those of the offer, for what is wanted.

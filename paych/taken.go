@@ -1,0 +1,43 @@
+package paych
+
+import (
+	"context"
+
+	"github.com/filecoin-project/go-address"
+)
+
+// Taken returns what the book has of the lane that a voucher was taken for, without reading it.
+func (m *Manager) Taken(ch address.Address, lane uint64) (Entry, bool) {
+	m.mu.Lock()
+	p := m.inbound[ch]
+	m.mu.Unlock()
+	if p == nil {
+		return Entry{}, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lanes[lane]
+	if l == nil || l.chainOnly {
+		return Entry{}, false
+	}
+	return l.entry(), true
+}
+
+// Best returns the book's entry for a deal, or nil. inbound chooses the book of what we are paid.
+func (m *Manager) Best(ctx context.Context, inbound bool, deal string) (*Entry, error) {
+	side := "o"
+	if inbound {
+		side = "i"
+	}
+	var ref dealRef
+	found, err := get(ctx, m.ds, dealKey(side, deal), &ref)
+	if err != nil || !found {
+		return nil, err
+	}
+	var l laneRecord
+	if found, err = get(ctx, m.ds, laneKey(side, ref.Channel, ref.Lane), &l); err != nil || !found {
+		return nil, err
+	}
+	e := l.entry()
+	return &e, nil
+}
