@@ -205,7 +205,11 @@ func (r *crashRun) connect() {
 	err := errors.New("not tried")
 	for i := 0; i < 200 && err != nil; i++ { // an attempt may meet a listener on its way out
 		ctx, cancel := context.WithTimeout(network.WithForceDirectDial(r.ctx, "no pause"), time.Second)
-		err = r.a.now().Host.Connect(ctx, *host.InfoFromHost(r.b.now().Host))
+		from, to := r.a.now().Host, r.b.now().Host
+		if i%2 == 1 { // a dial that hangs is shared by all who dial from that side
+			from, to = to, from
+		}
+		err = from.Connect(ctx, *host.InfoFromHost(to))
 		cancel()
 		time.Sleep(time.Duration(i) * time.Millisecond)
 	}

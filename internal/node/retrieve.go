@@ -194,24 +194,24 @@ func replaceable(d rm.ClientDealState, provider string) bool {
 func (n *Node) complete(r *run, w Want) (bool, error) {
 	if !w.Part.Everything() {
 		if whole, err := n.targets.has(w.Root, shared.AllSelector()); err != nil || whole {
-			here, err := n.completeIn(r, w, shared.AllSelector())
+			here, err := n.completeIn(r, w, shared.AllSelector(), true)
 			if err != nil || here {
 				return here, err
 			}
 		}
 	}
-	return n.completeIn(r, w, w.Part.Node())
+	return n.completeIn(r, w, w.Part.Node(), false)
 }
 
-// completeIn is complete in the file of one selector.
-func (n *Node) completeIn(r *run, w Want, of ipld.Node) (bool, error) {
+// completeIn is complete in the file of one selector, which may be that of the whole.
+func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error) {
 	c, err := n.targets.acquire(w.Root, of)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = n.targets.release(c) }()
-	if !w.Part.Everything() && shared.SameNode(of, shared.AllSelector()) && !c.Final() {
-		return false, nil // the whole is not complete, and cannot be read yet
+	if whole && !c.Final() {
+		return false, nil // it is not complete, and cannot be read yet
 	}
 	pos, err := c.Locate(w.Part.Node())
 	if err != nil {
