@@ -205,11 +205,8 @@ func (r *crashRun) connect() {
 	err := errors.New("not tried")
 	for i := 0; i < 200 && err != nil; i++ { // an attempt may meet a listener on its way out
 		ctx, cancel := context.WithTimeout(network.WithForceDirectDial(r.ctx, "no pause"), time.Second)
-		from, to := r.a.now().Host, r.b.now().Host
-		if i%2 == 1 { // a dial that hangs is shared by all who dial from that side
-			from, to = to, from
-		}
-		err = from.Connect(ctx, *host.InfoFromHost(to))
+		pair := [2]*testutil.Peer{r.a.now(), r.b.now()} // a dial that hangs is shared by all who dial from that side
+		err = pair[i%2].Host.Connect(ctx, *host.InfoFromHost(pair[1-i%2].Host))
 		cancel()
 		time.Sleep(time.Duration(i) * time.Millisecond)
 	}
@@ -353,9 +350,8 @@ func (r *crashRun) run(victim *member, at int) (writes int, crashed bool) {
 }
 
 func (r *crashRun) connect2() {
-	a, b := r.a.now(), r.b.now()
-	if a != nil && b != nil {
-		_ = a.Host.Connect(r.ctx, peer.AddrInfo{ID: b.Host.ID(), Addrs: b.Host.Addrs()})
+	if a, b := r.a.now(), r.b.now(); a != nil && b != nil {
+		_ = testutil.Connect(r.ctx, a, b)
 	}
 }
 

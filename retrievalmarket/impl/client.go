@@ -199,32 +199,6 @@ func (c *Client) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// persist stores the record of a deal after an event. What a start finds again in the target and the voucher book may wait.
-func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) (err error) {
-	before := cd.last
-	defer func() {
-		if err == nil {
-			cd.last = rec.Status
-		}
-	}()
-	_, booked := c.cfg.Node.(rm.ClientBook)
-	signs := rec.Status == rm.DealStatusSendFunds || rec.Status == rm.DealStatusSendFundsLastPayment
-	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status) || signs && !booked // M-37
-	if !durable && (e == rm.ClientEventBlocksReceived && rec.Status == before || booked && paying(before) && paying(rec.Status)) {
-		return cd.keep.later(rec)
-	}
-	return cd.keep.now(rec, func(rec rm.ClientDealState) error { return c.put(rec, durable) })
-}
-
-func (c *Client) put(rec rm.ClientDealState, durable bool) error {
-	return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
-}
-
-// paying tells whether a status is one of those that a deal goes through with each payment.
-func paying(s rm.DealStatus) bool {
-	return s == rm.DealStatusOngoing || s == rm.DealStatusFundsNeeded || s == rm.DealStatusSendFunds
-}
-
 func (c *Client) track(d rm.ClientDealState) *clientDeal {
 	cd := &clientDeal{id: d.ID, received: d.TotalReceived, step: min(max(1, d.PaymentInterval), aheadStep), paidFor: d.BytesPaidFor, last: d.Status}
 	cd.keep.write = func(rec rm.ClientDealState) error { return c.put(rec, false) }

@@ -1,8 +1,12 @@
 package retrievalimpl
 
 import (
+	"context"
 	"sync"
 	"time"
+
+	"github.com/cartage-dev/cartage/fsm"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
 // keepEvery is how often a record is stored of which only the progress or the payments changed: a start counts the first anew from what
@@ -71,4 +75,30 @@ func (k *keeper[T]) close() {
 	}
 	k.mu.Unlock()
 	k.flush()
+}
+
+// persist stores the record of a deal after an event. What a start finds again in the target and the voucher book may wait.
+func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) (err error) {
+	before := cd.last
+	defer func() {
+		if err == nil {
+			cd.last = rec.Status
+		}
+	}()
+	_, booked := c.cfg.Node.(rm.ClientBook)
+	signs := rec.Status == rm.DealStatusSendFunds || rec.Status == rm.DealStatusSendFundsLastPayment
+	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status) || signs && !booked // M-37
+	if !durable && (e == rm.ClientEventBlocksReceived && rec.Status == before || booked && paying(before) && paying(rec.Status)) {
+		return cd.keep.later(rec)
+	}
+	return cd.keep.now(rec, func(rec rm.ClientDealState) error { return c.put(rec, durable) })
+}
+
+func (c *Client) put(rec rm.ClientDealState, durable bool) error {
+	return c.store.put(context.WithoutCancel(c.ctx), rec.ID.String(), rec, durable)
+}
+
+// paying tells whether a status is one of those that a deal goes through with each payment.
+func paying(s rm.DealStatus) bool {
+	return s == rm.DealStatusOngoing || s == rm.DealStatusFundsNeeded || s == rm.DealStatusSendFunds
 }
