@@ -15,6 +15,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
+	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -195,7 +196,13 @@ func (q *queryStream) write(v message) error {
 	if q.tuples {
 		return rm.WriteTuple(q.s, v)
 	}
-	return v.MarshalCBOR(q.s)
+	// In one write: the last of many may find that the other side, who has all that it needs, has closed the stream.
+	data, err := wire.Encode(v)
+	if err != nil {
+		return err
+	}
+	_, err = q.s.Write(data)
+	return err
 }
 
 func (q *queryStream) RemotePeer() peer.ID { return q.s.Conn().RemotePeer() }
