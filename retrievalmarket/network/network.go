@@ -2,6 +2,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -15,7 +16,6 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
-	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -192,16 +192,17 @@ func (q *queryStream) read(v message, limit int64) error {
 	return v.UnmarshalCBOR(r)
 }
 
+// write sends a message in one go: the last of many writes could find that the other side, who has all that it needs, has closed the stream.
 func (q *queryStream) write(v message) error {
+	var b bytes.Buffer
+	encode := v.MarshalCBOR
 	if q.tuples {
-		return rm.WriteTuple(q.s, v)
+		encode = func(w io.Writer) error { return rm.WriteTuple(w, v) }
 	}
-	// In one write: the last of many may find that the other side, who has all that it needs, has closed the stream.
-	data, err := wire.Encode(v)
-	if err != nil {
+	if err := encode(&b); err != nil {
 		return err
 	}
-	_, err = q.s.Write(data)
+	_, err := q.s.Write(b.Bytes())
 	return err
 }
 
