@@ -13,18 +13,18 @@ type bar struct {
 	least    float64  // of the rate
 }
 
-// text says whether a row reached its bar. What only the spread decides is a tie.
+// text says whether the median of a row reached its bar. A row of which a round did is a tie.
 func (b *bar) text(s summary, d dag, of func(name string) summary) string {
 	if b == nil {
 		return ""
 	}
-	var cpu, low, high, rate float64
+	var cpu, rate float64
 	for _, name := range b.of {
 		o := of(name)
 		if o.n == 0 {
 			return "" // not measured in this run
 		}
-		cpu, low, high, rate = cpu+o.cpu, low+o.low, high+o.high, o.rate
+		cpu, rate = cpu+o.cpu, o.rate
 	}
 	if cpu == 0 || rate == 0 {
 		return ""
@@ -40,7 +40,7 @@ func (b *bar) text(s summary, d dag, of func(name string) summary) string {
 	if b.most1KiB > 0 && d.leaf == 1<<10 {
 		most = b.most1KiB
 	}
-	return fmt.Sprintf("%.2f of the CPU, at most %.2f: %s (%s)", s.cpu/cpu, most, verdict(s.cpu/cpu <= most, s.low/high <= most), what)
+	return fmt.Sprintf("%.2f of the CPU, at most %.2f: %s (%s)", s.cpu/cpu, most, verdict(s.cpu/cpu <= most, s.low/cpu <= most), what)
 }
 
 func verdict(met, maybe bool) string {

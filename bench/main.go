@@ -22,6 +22,7 @@ type options struct {
 	out    string
 	set    string
 	prof   string
+	again  bool
 	rows   []row
 	dags   []dag
 }
@@ -34,6 +35,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
 	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links), many (a deal for each MiB, all at once) or crowd (many clients of one piece)")
 	flag.StringVar(&o.prof, "profile", "", "folder for CPU profiles of both ends of each transfer")
+	flag.BoolVar(&o.again, "again", false, "make the table of the last run anew from its rounds")
 	child := flag.String("child", "", "internal: serve or fetch")
 	which := flag.Int("row", 0, "internal: which row")
 	what := flag.Int("dag", 0, "internal: which DAG")
@@ -91,6 +93,9 @@ type sample struct {
 
 // compare runs all rows round by round.
 func compare(ctx context.Context, o options) error {
+	if o.again {
+		return write(nil, o)
+	}
 	var all []sample
 	for round := range o.rounds {
 		for d := range o.dags {
@@ -109,6 +114,21 @@ func compare(ctx context.Context, o options) error {
 				all = append(all, s)
 				fmt.Fprintf(os.Stderr, "round %d of %d, %s, %s: %.2f CPU-s, %.2f s %s\n", round+1, o.rounds, s.DAG, s.Row, s.CPU, s.Wall, s.Error)
 			}
+		}
+	}
+	return write(all, o)
+}
+
+// write prints the table and keeps it with the rounds; without rounds, with those of the last run.
+func write(all []sample, o options) error {
+	rounds := filepath.Join(o.out, o.set+".json")
+	if o.again {
+		data, err := os.ReadFile(rounds)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(data, &all); err != nil {
+			return err
 		}
 	}
 	text := table(all, o)
