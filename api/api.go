@@ -216,7 +216,7 @@ type Node struct {
 	SetAsk     func(ctx context.Context, ask Ask) (*Ask, error)
 	Find       func(ctx context.Context, c string, providers []string) ([]Offer, error)
 	Retrieve   func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
-	Retrieval  func(ctx context.Context, root string) (*Retrieval, error)
+	Retrieval  func(ctx context.Context, key string) (*Retrieval, error)
 	Deals      func(ctx context.Context) ([]Deal, error)
 	CancelDeal func(ctx context.Context, id string) error
 	Faucet     func(ctx context.Context) (*Balance, error)

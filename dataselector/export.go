@@ -54,17 +54,14 @@ func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid)
 		if p.LastBlock.Link != nil {
 			part.Root = p.LastBlock.Link.(cidlink.Link).Cid
 		}
+		if !known.Visit(part.Root) {
+			return nil
+		}
 		if p.Path.String() != p.LastBlock.Path.String() {
 			part.inside = p.Path.String()
 		}
-		if !known.Visit(part.Root) && part.inside == "" {
-			return nil
-		}
 		if !s.exact {
 			part.Way = slices.DeleteFunc(slices.Clone(way), func(c cid.Cid) bool { return c.Equals(part.Root) })
-		}
-		if len(out) > 0 && out[len(out)-1].Root.Equals(part.Root) {
-			return nil
 		}
 		out = append(out, part)
 		return nil
@@ -232,20 +229,26 @@ func WriteCARs(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writ
 	writing := *ls
 	writing.StorageReadOpener = out.copying(ctx, ls)
 	for i, s := range list {
-		err = errors.Join(err, s.write(ctx, out, &writing, root, parts[i]))
+		if err := s.write(ctx, out, &writing, root, parts[i]); err != nil {
+			return err
+		}
 	}
-	return errors.Join(err, out.err, buf.Flush())
+	return buf.Flush()
 }
 
-func (w Wanted) write(ctx context.Context, out *archive, ls *ipld.LinkSystem, root cid.Cid, parts []Part) (err error) {
+func (w Wanted) write(ctx context.Context, out *archive, ls *ipld.LinkSystem, root cid.Cid, parts []Part) error {
 	if w.exact {
 		return carstore.WalkSelector(ls, root, w.fetch, nil)
 	}
 	for _, p := range parts {
 		if w.Proof {
-			err = errors.Join(err, out.blocks(ctx, ls, p.Way))
+			if err := out.blocks(ctx, ls, p.Way); err != nil {
+				return err
+			}
 		}
-		err = errors.Join(err, carstore.WalkOnce(ls, p.Root, shared.AllSelector()))
+		if err := carstore.WalkOnce(ls, p.Root, shared.AllSelector()); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }

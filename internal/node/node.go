@@ -102,7 +102,7 @@ type Node struct {
 
 	stopExchange context.CancelFunc
 	mu           sync.Mutex
-	runs         map[string]*run // by root
+	runs         map[string]*run // by the key of what is wanted
 	wg           sync.WaitGroup
 }
 
