@@ -270,6 +270,10 @@ type Node struct {
 	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
 	ClientDealStatus    func(ctx context.Context, miner, wallet, proposal string) (*StorageDealState, error)
 	ClientQueryAsk      func(ctx context.Context, miner string) (*StorageAsk, error)
+	ClientStartDeal     func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
+	StoragePushes       func(ctx context.Context) ([]StoragePush, error)
+	StoragePush         func(ctx context.Context, proposal string) (*StoragePush, error)
+	ResumeStoragePush   func(ctx context.Context, proposal string) error
 	StorageDeals        func(ctx context.Context) ([]StorageDeal, error)
 	StorageImport       func(ctx context.Context, proposal, path string) (*StorageDeal, error)
 	StorageAsk          func(ctx context.Context) (*StorageAsk, error)

@@ -54,6 +54,19 @@ type StorageDealState struct {
 	DealID   uint64 `json:"deal_id"`
 }
 
+// StoragePush is an online deal that this node proposed, and how far its data was sent.
+type StoragePush struct {
+	Proposal string `json:"proposal"`
+	Root     string `json:"root"`
+	Miner    string `json:"miner"`
+	Peer     string `json:"peer"`
+	State    string `json:"state"` // CheckForAcceptance when all was sent; Error when it does not go on by itself
+	Message  string `json:"message,omitempty"`
+	Sent     uint64 `json:"sent"` // bytes of blocks
+	Pushing  bool   `json:"pushing"`
+	Created  string `json:"created"`
+}
+
 // StorageAsk is what a provider of storage deals takes. Prices are attoFIL for a GiB and epoch, sizes are padded bytes.
 type StorageAsk struct {
 	Miner         string `json:"miner"`

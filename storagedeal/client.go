@@ -51,15 +51,23 @@ const defaultStart = 8 * EpochsInDay
 // of it: a status query needs it later. With an error after signing it comes too: the provider may have taken the deal although its answer
 // was lost. The same params make another proposal when the chain has moved on, unless they name a start epoch.
 func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid, error) {
-	if err := p.check(); err != nil {
+	if err := p.check(TTManual); err != nil {
 		return cid.Undef, err
 	}
+	return c.deal(ctx, p, func(cid.Cid, MinerInfo) error { return nil })
+}
+
+// deal signs params and proposes them. What it is going to send is told before.
+func (c *Client) deal(ctx context.Context, p StartDealParams, tell func(name cid.Cid, miner MinerInfo) error) (cid.Cid, error) {
 	deal, miner, err := c.sign(ctx, p)
 	if err != nil {
 		return cid.Undef, err
 	}
 	name, err := ProposalCID(deal)
 	if err != nil {
+		return cid.Undef, err
+	}
+	if err := tell(name, miner); err != nil {
 		return cid.Undef, err
 	}
 	resp, err := c.propose(ctx, miner, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})

@@ -39,8 +39,10 @@ func TestMain(m *testing.M) {
 type shards struct{ *dagstore.Store }
 
 func (s shards) Add(ctx context.Context, d storagedeal.Data) error {
-	_, err := s.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress,
-		Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, blob.OS{}, d.Path, to) }})
+	if d.Build == nil {
+		d.Build = func(ctx context.Context, to string) error { return blob.Clone(ctx, blob.OS{}, d.Path, to) }
+	}
+	_, err := s.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress, Build: d.Build})
 	return err
 }
 
@@ -58,6 +60,7 @@ type market struct {
 	miner    address.Address
 	cfg      storagedeal.ProviderConfig
 	ds       datastore.Batching
+	join     func(*storagedeal.Provider) // before its start; may be nil
 }
 
 func newHost(t testing.TB) host.Host {
@@ -95,6 +98,9 @@ func newMarket(t testing.TB, change ...func(*market)) *market {
 	}
 	m.provider, err = storagedeal.NewProvider(m.cfg)
 	require.NoError(t, err)
+	if m.join != nil {
+		m.join(m.provider)
+	}
 	require.NoError(t, m.provider.Start(t.Context()))
 	t.Cleanup(func() { require.NoError(t, m.provider.Stop(context.Background())) })
 	m.client = storagedeal.NewClient(storagedeal.ClientConfig{Host: m.ch, Chain: m.view, Wallet: m.wallet, Timeouts: storagedeal.Timeouts{Open: 5 * time.Second, Write: 5 * time.Second, Read: 5 * time.Second}})

@@ -22,3 +22,9 @@ func AskFor(ctx context.Context, h host.Host, to peer.ID, id protocol.ID, p *Pro
 
 // Encoded is a proposal as it goes over a stream.
 func Encoded(p *Proposal, id protocol.ID) ([]byte, error) { return encode(p, formOf(id)) }
+
+// SignedProposal is what a client would send for params.
+func SignedProposal(ctx context.Context, c *Client, params StartDealParams) (*Proposal, error) {
+	deal, _, err := c.sign(ctx, params)
+	return &Proposal{DealProposal: deal, Piece: params.Data}, err
+}

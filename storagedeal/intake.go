@@ -28,12 +28,8 @@ func (p *Provider) ImportData(ctx context.Context, proposal cid.Cid, path string
 	if d.State != StorageDealWaitingForData {
 		return d, fmt.Errorf("deal %s is in state %s, data is taken in %s only", proposal, d.State, StorageDealWaitingForData)
 	}
-	head, err := p.cfg.Chain.Head(ctx)
-	if err != nil {
+	if err := p.checkStart(ctx, d); err != nil {
 		return d, err
-	}
-	if start := d.Proposal.Proposal.StartEpoch; head > start && !p.skip["epochs"] {
-		return d, fmt.Errorf("deal %s had to start at epoch %d, the chain is at %d", proposal, start, head)
 	}
 	err = p.cfg.Pieces.Add(ctx, Data{Path: path, Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize, Progress: progress})
 	if err != nil {

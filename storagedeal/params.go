@@ -56,21 +56,28 @@ func MaxDuration(version uint) abi.ChainEpoch {
 // maxEpoch is far beyond every deal, and far from where epochs overflow.
 const maxEpoch = 1 << 40
 
-// ErrStateless marks params that no stateless deal can have.
-var ErrStateless = errors.New("not a stateless storage deal")
+// ErrStateless marks params that no stateless deal can have, ErrOnline those that no online deal can.
+var (
+	ErrStateless = errors.New("not a stateless storage deal")
+	ErrOnline    = errors.New("not an online storage deal")
+)
 
-// check refuses, before anything is asked for or signed, what cannot become a stateless deal (4.1, R-T1, R-T2).
-func (p *StartDealParams) check() error {
+// check refuses, before anything is asked for or signed, what cannot become a deal whose data comes in this way (4.1, R-T1, R-T2).
+func (p *StartDealParams) check(transfer string) error {
+	kind, name := ErrStateless, "stateless"
+	if transfer != TTManual {
+		kind, name = ErrOnline, "online"
+	}
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: "+format, append([]any{ErrStateless}, args...)...)
+		return fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
 	}
 	switch d := p.Data; {
 	case d == nil:
 		return bad("no data reference is given")
-	case d.TransferType != TTManual:
-		return bad("invalid transfer type %s for stateless storage deal", d.TransferType)
+	case d.TransferType != transfer:
+		return bad("invalid transfer type %s for %s storage deal", d.TransferType, name)
 	case !p.EpochPrice.Nil() && p.EpochPrice.Sign() != 0:
-		return bad("stateless storage deals can only be initiated with storage price of 0, not %s", p.EpochPrice)
+		return bad("%s storage deals can only be initiated with storage price of 0, not %s", name, p.EpochPrice)
 	case !d.Root.Defined():
 		return bad("no data CID is given")
 	case d.PieceCid == nil || !d.PieceCid.Defined():
@@ -93,13 +100,16 @@ func (p *StartDealParams) check() error {
 	return nil
 }
 
+// ErrDuration marks a duration that no deal can have.
+var ErrDuration = errors.New("not a storage deal")
+
 // checkDuration bounds the duration.
 func checkDuration(d uint64, version uint) error {
 	switch low, high := uint64(MinDealDuration), uint64(MaxDuration(version)); {
 	case d < low:
-		return fmt.Errorf("%w: minimum deal duration is %d blocks", ErrStateless, low)
+		return fmt.Errorf("%w: minimum deal duration is %d blocks", ErrDuration, low)
 	case d > high:
-		return fmt.Errorf("%w: maximum deal duration is %d blocks", ErrStateless, high)
+		return fmt.Errorf("%w: maximum deal duration is %d blocks", ErrDuration, high)
 	}
 	return nil
 }

@@ -18,12 +18,16 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
 )
 
 // Data is a CAR that has to be of a certain piece.
 type Data struct {
-	Path     string // of the caller; it is linked or copied
+	Path string // of the caller; it is linked or copied
+	// Build, if it is there, writes the CAR to the path that it is given; Path is its name only.
+	Build    func(ctx context.Context, to string) error
 	Piece    cid.Cid
 	Size     abi.PaddedPieceSize
 	Progress func(done, total int64) // may be nil
@@ -56,6 +60,7 @@ type ProviderConfig struct {
 	Filter    Filter   // may be nil
 	SkipRules []string // names of Rules
 	Timeouts  Timeouts
+	FS        blob.FS // of what it writes itself; the host's if it is nil
 	Log       *slog.Logger
 }
 
@@ -66,8 +71,8 @@ const (
 	readQuestion = 10 * time.Second
 )
 
-// Provider is the intake of storage deals: it takes offline proposals, and the data that is imported for them. It is safe for
-// concurrent use.
+// Provider is the intake of storage deals: it takes offline proposals, and the data that is imported for them, and after JoinTransfers
+// online ones too, whose data their clients push. It is safe for concurrent use.
 type Provider struct {
 	cfg   ProviderConfig
 	recs  records
@@ -75,21 +80,31 @@ type Provider struct {
 	slots chan struct{}
 	group shared.Group
 
+	transfers *Transfers // nil: offline deals only
+	staging   *staging
+
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu     sync.Mutex
-	ask    StorageAsk
-	claims map[cid.Cid]chan struct{}
-	of     map[peer.ID]int // streams by peer
+	mu      sync.Mutex
+	ask     StorageAsk
+	claims  map[cid.Cid]chan struct{}
+	of      map[peer.ID]int          // streams by peer
+	pushes  map[cid.Cid]dt.ChannelID // that bring the data of deals
+	refused map[cid.Cid]string       // why the data that arrives is not taken
 }
 
 // NewProvider makes a provider; Start lets it answer.
 func NewProvider(cfg ProviderConfig) (*Provider, error) {
-	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams), claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}}
+	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams),
+		claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}, pushes: map[cid.Cid]dt.ChannelID{}, refused: map[cid.Cid]string{}}
+	p.ctx, p.cancel = shared.Lifetime()
 	p.cfg.Timeouts = cfg.Timeouts.orDefaults()
 	if p.cfg.Log == nil {
 		p.cfg.Log = slog.Default()
+	}
+	if p.cfg.FS == nil {
+		p.cfg.FS = blob.OS{}
 	}
 	known := map[string]bool{}
 	for _, r := range Rules() {
@@ -109,18 +124,20 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 
 // Start finishes what a crash interrupted and answers from then on, until Stop.
 func (p *Provider) Start(ctx context.Context) error {
-	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := p.loadAsk(ctx); err != nil {
 		return err
 	}
 	list, err := p.recs.unfinished(ctx)
 	if err != nil {
-		p.cfg.Log.Error("storage deals that were being published", "error", err)
+		p.cfg.Log.Error("storage deals that were on their way", "error", err)
 	}
 	for _, d := range list {
-		if _, err := p.publish(ctx, d); err != nil { // importing its data again publishes it too
+		if err := p.takeUp(ctx, d); err != nil { // for one that was being published, importing its data again does it too
 			p.cfg.Log.Error("storage deal", "proposal", d.ProposalCid, "error", err)
 		}
+	}
+	if err := p.sweep(ctx); err != nil {
+		p.cfg.Log.Warn("clear away data of storage deals", "error", err)
 	}
 	for id, answer := range p.answers() {
 		p.cfg.Host.SetStreamHandler(id, p.serve(answer))
@@ -145,9 +162,6 @@ type answer func(context.Context, network.Stream) error
 
 // Stop ends the answers and waits for those that are being given, or until ctx ends.
 func (p *Provider) Stop(ctx context.Context) error {
-	if p.cancel == nil {
-		return nil
-	}
 	for id := range p.answers() {
 		p.cfg.Host.RemoveStreamHandler(id)
 	}
@@ -243,7 +257,7 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 	if !errors.Is(err, ErrUnknownDeal) {
 		return nil, err
 	}
-	c := &Candidate{Signed: prop.DealProposal, Piece: prop.Piece, Protocol: s.Protocol(), miner: p.cfg.Miner, chain: p.cfg.Chain, ask: p.Ask()}
+	c := &Candidate{Signed: prop.DealProposal, Piece: prop.Piece, Protocol: s.Protocol(), miner: p.cfg.Miner, chain: p.cfg.Chain, ask: p.Ask(), online: p.transfers != nil}
 	d := Deal{ProposalCid: name, Proposal: *prop.DealProposal, Ref: *prop.Piece, FastRetrieval: prop.FastRetrieval, Client: s.Conn().RemotePeer(),
 		State: StorageDealWaitingForData, Created: time.Now()}
 	err = judge(ctx, c, p.skip)

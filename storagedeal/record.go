@@ -58,7 +58,7 @@ func (r records) put(ctx context.Context, d Deal) error {
 		return err
 	}
 	err = b.Put(ctx, dealKey(d.ProposalCid), data)
-	if d.State == StorageDealPublish {
+	if d.State.onItsWay() {
 		err = errors.Join(err, b.Put(ctx, unfinishedKey(d.ProposalCid), nil))
 	} else {
 		err = errors.Join(err, b.Delete(ctx, unfinishedKey(d.ProposalCid)))
@@ -101,19 +101,29 @@ func (r records) list(ctx context.Context) (out []Deal, err error) {
 	return out, err
 }
 
-// unfinished are the deals that a crash stopped between their data and their publishing.
+// onItsWay tells whether a start has to go on with a deal: its data was arriving, was looked at, or was there and not published.
+func (s State) onItsWay() bool {
+	return s == StorageDealTransferring || s == StorageDealVerifyData || s == StorageDealPublish
+}
+
+// unfinished are the deals that a crash stopped on their way.
 func (r records) unfinished(ctx context.Context) (out []Deal, err error) {
-	var names []cid.Cid
-	err = store.Each(ctx, r.ds, "/unfinished", func(key string, _ []byte) error {
-		c, err := cid.Decode(datastore.RawKey(key).BaseNamespace())
-		names = append(names, c)
-		return err
-	})
+	names, err := names(ctx, r.ds, "/unfinished")
 	for _, c := range names {
 		d, gerr := r.get(ctx, c)
 		if err = errors.Join(err, gerr); gerr == nil {
 			out = append(out, d)
 		}
 	}
+	return out, err
+}
+
+// names are the proposals whose CIDs are the keys below a prefix.
+func names(ctx context.Context, ds datastore.Batching, prefix string) (out []cid.Cid, err error) {
+	err = store.Each(ctx, ds, prefix, func(key string, _ []byte) error {
+		c, err := cid.Decode(datastore.RawKey(key).BaseNamespace())
+		out = append(out, c)
+		return err
+	})
 	return out, err
 }

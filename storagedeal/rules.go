@@ -22,6 +22,7 @@ type Candidate struct {
 	miner   address.Address
 	chain   ChainView
 	ask     StorageAsk
+	online  bool // data can be pushed
 	head    abi.ChainEpoch
 	version uint
 }
@@ -36,7 +37,7 @@ type Rule struct {
 func Rules() []Rule {
 	return []Rule{
 		{"signature", checkSignature}, {"provider", checkProvider}, {"label", checkLabel}, {"piece-size", checkPieceSize}, {"piece-cid", checkPieceCid},
-		{"offline", checkOffline}, {"epochs", checkEpochs}, {"duration", checkLength}, {"end", checkEnd}, {"collateral", checkCollateral}, {"price", checkPrice},
+		{"transfer", checkTransfer}, {"epochs", checkEpochs}, {"duration", checkLength}, {"end", checkEnd}, {"collateral", checkCollateral}, {"price", checkPrice},
 		{"ask-size", checkAskSize}, {"free", checkFree}, {"verified", checkVerified},
 	}
 }
@@ -108,9 +109,15 @@ func checkPieceCid(_ context.Context, c *Candidate) error {
 	return CheckPieceCID(c.Signed.Proposal.PieceCID)
 }
 
-func checkOffline(_ context.Context, c *Candidate) error {
-	if c.Piece.TransferType != TTManual {
-		return fmt.Errorf("transfer type %q: this provider takes offline deals only (%s)", c.Piece.TransferType, TTManual)
+func checkTransfer(_ context.Context, c *Candidate) error {
+	switch t := c.Piece.TransferType; {
+	case t == TTManual:
+	case t != TTGraphsync:
+		return fmt.Errorf("transfer type %q: this provider takes %s and %s", t, TTManual, TTGraphsync)
+	case !c.online:
+		return fmt.Errorf("transfer type %q: this provider takes offline deals only (%s)", t, TTManual)
+	case !c.Piece.Root.Defined():
+		return errors.New("the data reference names no payload to be pushed")
 	}
 	if p := c.Piece.PieceCid; p != nil && !p.Equals(c.Signed.Proposal.PieceCID) {
 		return fmt.Errorf("the data reference is of piece %s, the proposal of %s", p, c.Signed.Proposal.PieceCID)

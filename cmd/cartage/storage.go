@@ -21,11 +21,12 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/storagedeal"
 )
 
 // dealFlags are the choices of a storage deal.
 type dealFlags struct {
-	stateless                  bool
+	stateless, noWait          bool
 	pieceCid, from, collateral string
 	pieceSize, startEpoch      int64
 	verified, fast             bool
@@ -37,12 +38,12 @@ type dealFlags struct {
 func (c *cli) dealCmd() *cobra.Command {
 	var f dealFlags
 	cmd := &cobra.Command{Use: "deal DATA-CID MINER PRICE DURATION", Short: "Propose a storage deal", Args: c.args(cobra.MaximumNArgs(4)),
-		Long: "Deal proposes a free, offline storage deal to a provider, prints the CID of the proposal and keeps nothing else of it. With --batch\nit reads one JSON object a line (as of ClientStatelessDeal) and prints one outcome a line, as they come.",
+		Long: "Deal proposes a free storage deal for data that was imported, or that an IPFS node of this node has, and sends the data. Interrupted, it\ngoes on with the daemon, or at the next start. With --manual-stateless-deal it proposes an offline deal, prints the CID of the proposal and keeps\nnothing else of it; with --batch too it reads one JSON object a line (as of ClientStatelessDeal) and prints one outcome a line, as they come.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.verifiedGiven, f.fastGiven = cmd.Flags().Changed("verified-deal"), cmd.Flags().Changed("fast-retrieval")
 			return c.deal(cmd.Context(), args, f)
 		}}
-	cmd.Flags().BoolVar(&f.stateless, "manual-stateless-deal", false, "propose only, and keep nothing: the one kind of deal that there is here")
+	cmd.Flags().BoolVar(&f.stateless, "manual-stateless-deal", false, "propose an offline deal, and keep nothing")
 	cmd.Flags().StringVar(&f.pieceCid, "manual-piece-cid", "", "CID of the piece, as of cartage commp")
 	cmd.Flags().Int64Var(&f.pieceSize, "manual-piece-size", 0, "unpadded size of the piece in bytes, as of cartage commp")
 	cmd.Flags().StringVar(&f.from, "from", "", "address that signs (default: the default wallet)")
@@ -55,7 +56,9 @@ func (c *cli) dealCmd() *cobra.Command {
 	for _, one := range []string{"manual-piece-cid", "manual-piece-size", "from", "start-epoch", "verified-deal", "fast-retrieval", "provider-collateral"} {
 		cmd.MarkFlagsMutuallyExclusive("batch", one)
 	}
-	cmd.AddCommand(c.dealStatusCmd())
+	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "do not wait for the data to arrive; it is sent while a daemon runs")
+	cmd.MarkFlagsMutuallyExclusive("manual-stateless-deal", "no-wait")
+	cmd.AddCommand(c.dealStatusCmd(), c.dealListCmd(), c.dealResumeCmd())
 	return cmd
 }
 
@@ -65,14 +68,16 @@ func (c *cli) deal(ctx context.Context, args []string, f dealFlags) error {
 		return api.Errorf(api.CodeUsage, "See cartage deal --help.", format, a...)
 	}
 	switch {
-	case !f.stateless:
-		return bad("only --manual-stateless-deal is supported: a deal client with funds and chain publishing is no part of Cartage")
+	case !f.stateless && f.batch != "":
+		return bad("--batch is of stateless deals: add --manual-stateless-deal")
 	case f.batch != "" && len(args) > 0:
 		return bad("--batch takes its deals from %s, not from arguments", f.batch)
 	case f.batch != "" && f.jobs < 1:
 		return bad("--jobs %d: at least one", f.jobs)
 	case f.batch != "":
 		return c.dealBatch(ctx, f)
+	case !f.stateless:
+		return c.dealOnline(ctx, args, f)
 	case len(args) != 4:
 		return bad("--manual-stateless-deal can not be combined with interactive deal mode: you must specify the expected 4 args: dataCid, miner, price, duration")
 	}
@@ -105,18 +110,28 @@ func (f *dealFlags) params(args []string) (p api.StartDealParams, err error) {
 		return p, bad("miner %q is not an address: %w", args[1], err)
 	}
 	price, err := big.FromString(args[2])
-	if err != nil || price.Sign() != 0 || f.pieceCid == "" {
+	switch zero := err == nil && price.Sign() == 0; {
+	case !f.stateless && !zero:
+		return p, bad("price %q: only deals with a price of 0 can be proposed here", args[2])
+	case f.stateless && (!zero || f.pieceCid == ""):
 		return p, bad("when manual-stateless-deal is enabled, you must also provide a 'price' of 0 and specify 'manual-piece-cid' and 'manual-piece-size'")
 	}
 	if p.MinBlocksDuration, err = strconv.ParseUint(args[3], 10, 63); err != nil {
 		return p, bad("duration %q is not a number of epochs", args[3])
 	}
-	piece, err := cid.Decode(f.pieceCid)
-	if err != nil {
-		return p, bad("piece CID %q: %w", f.pieceCid, err)
+	p.Data = &api.DataRef{TransferType: storagedeal.TTGraphsync, Root: root}
+	if f.stateless {
+		p.Data.TransferType = storagedeal.TTManual
 	}
-	if f.pieceSize <= 0 {
-		return p, bad("must specify piece size when manually setting cid")
+	if f.pieceCid != "" {
+		piece, err := cid.Decode(f.pieceCid)
+		if err != nil {
+			return p, bad("piece CID %q: %w", f.pieceCid, err)
+		}
+		if f.pieceSize <= 0 {
+			return p, bad("must specify piece size when manually setting cid")
+		}
+		p.Data.PieceCid, p.Data.PieceSize = &piece, abi.UnpaddedPieceSize(f.pieceSize)
 	}
 	if f.from != "" {
 		if p.Wallet, err = address.NewFromString(f.from); err != nil {
@@ -141,7 +156,6 @@ func (f *dealFlags) params(args []string) (p api.StartDealParams, err error) {
 		p.FastRetrieval = &f.fast
 	}
 	p.EpochPrice, p.DealStartEpoch = big.Zero(), abi.ChainEpoch(f.startEpoch)
-	p.Data = &api.DataRef{TransferType: "manual", Root: root, PieceCid: &piece, PieceSize: abi.UnpaddedPieceSize(f.pieceSize)}
 	return p, nil
 }
 

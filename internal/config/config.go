@@ -23,6 +23,7 @@ type Config struct {
 	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
 	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
 	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
+	Client    Client    `toml:"Client" comment:"The IPFS node of this node."`
 	Storage   Storage   `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
 }
 
@@ -70,6 +71,11 @@ type DAGStore struct {
 	TransientQuota            int64    `comment:"bytes that such copies may take"`
 	ReaderIdle                Duration `comment:"how long the file of a piece stays open after its last reader"`
 	RecoverAttempts           int      `comment:"how often a failed piece is read again because somebody wants it; -1 is never"`
+}
+
+// Client says where an IPFS node is, by the names that operators know.
+type Client struct {
+	IpfsMAddr string `comment:"its RPC API, for example /ip4/127.0.0.1/tcp/5001: data of storage deals that was not imported is read from it; empty: none"`
 }
 
 // Storage says how storage deals are proposed and taken.

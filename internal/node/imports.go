@@ -9,8 +9,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
-	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/imports"
 )
 
@@ -118,24 +116,10 @@ func (s Service) ClientRepoint(ctx context.Context, id uint64, path string) (*ap
 	return &v, nil
 }
 
-// ClientDealPieceCID answers Cartage.ClientDealPieceCID: the piece of the archive of an import, without writing the archive.
+// ClientDealPieceCID answers Cartage.ClientDealPieceCID: the piece of the archive of an import, or of what an IPFS node has, without writing
+// the archive.
 func (s Service) ClientDealPieceCID(ctx context.Context, root cid.Cid) (*api.DataCIDSize, error) {
-	i, err := s.local(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	v, err := s.n.imports.View(ctx, i.ID)
-	if err != nil {
-		return nil, coded(err)
-	}
-	defer v.Close()
-	ls := v.LinkSystem()
-	w := commp.NewWriter(0)
-	werr := carstore.WriteCARFrom(ctx, &ls, root, w)
-	p, err := w.Sum()
-	if werr != nil {
-		return nil, coded(werr)
-	}
+	p, err := dealBlocks{s.n}.pieceOf(ctx, root)
 	if err != nil {
 		return nil, coded(err)
 	}

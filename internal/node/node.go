@@ -96,6 +96,8 @@ type Node struct {
 	chainView     storagedeal.ChainView // nil without storage deals
 	storageClient *storagedeal.Client
 	storage       *storagedeal.Provider
+	transfers     *storagedeal.Transfers // of the data of storage deals, as pusher
+	pusher        *storagedeal.Pusher
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -113,7 +115,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openMarket, n.openStorage, n.listen, n.startClient}
+	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openStorage, n.openMarket, n.startStorage, n.listen, n.startClient, n.startPushes}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -312,6 +314,9 @@ func (n *Node) supportsAhead(p peer.ID) bool {
 func (n *Node) Close(ctx context.Context) error {
 	n.cancel()
 	var errs []error
+	if n.pusher != nil {
+		errs = append(errs, n.pusher.Stop(ctx))
+	}
 	if n.storage != nil {
 		errs = append(errs, n.storage.Stop(ctx))
 	}
@@ -326,6 +331,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.hub != nil {
 		n.hub.Close()
+	}
+	if n.transfers != nil {
+		errs = append(errs, n.transfers.Close())
 	}
 	if n.stopExchange != nil {
 		n.stopExchange() // after the manager: it has requests to cancel, which graphsync would keep waiting otherwise

@@ -48,6 +48,7 @@ func (n *Node) API() *api.Node {
 		DagstoreRegister: s.DagstoreRegister, DagstoreInitializeShard: s.DagstoreInitializeShard, DagstoreRecoverShard: s.DagstoreRecoverShard,
 		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreImport: s.DagstoreImport, DagstoreDoctor: s.DagstoreDoctor,
 		ClientStatelessDeal: s.ClientStatelessDeal, ClientDealStatus: s.ClientDealStatus, ClientQueryAsk: s.ClientQueryAsk,
+		ClientStartDeal: s.ClientStartDeal, StoragePushes: s.StoragePushes, StoragePush: s.StoragePush, ResumeStoragePush: s.ResumeStoragePush,
 		StorageDeals: s.StorageDeals, StorageImport: s.StorageImport, StorageAsk: s.StorageAsk, SetStorageAsk: s.SetStorageAsk,
 	}
 }
@@ -72,7 +73,7 @@ func coded(err error) error {
 		return api.Errorf(api.CodeRejected, "", "%w", err)
 	case errors.Is(err, storagedeal.ErrUnknownDeal), errors.Is(err, storagedeal.ErrUnknownMiner):
 		return api.Errorf(api.CodeNotFound, "", "%w", err)
-	case errors.Is(err, storagedeal.ErrStateless):
+	case errors.Is(err, storagedeal.ErrStateless), errors.Is(err, storagedeal.ErrOnline), errors.Is(err, storagedeal.ErrDuration):
 		return api.Errorf(api.CodeUsage, "", "%w", err)
 	case errors.Is(err, storagedeal.ErrUnreachable):
 		return api.Errorf(api.CodeUnreachable, "", "%w", err)

@@ -24,12 +24,14 @@ type dealPieces struct{ n *Node }
 
 // Add implements storagedeal.Pieces.
 func (p dealPieces) Add(ctx context.Context, d storagedeal.Data) error {
-	_, err := p.n.Pieces.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress,
-		Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, p.n.parts.FS, d.Path, to) }})
+	if d.Build == nil {
+		d.Build = func(ctx context.Context, to string) error { return blob.Clone(ctx, p.n.parts.FS, d.Path, to) }
+	}
+	_, err := p.n.Pieces.Register(ctx, dagstore.Source{Name: d.Path, Piece: d.Piece, Padded: uint64(d.Size), Progress: d.Progress, Build: d.Build})
 	return err
 }
 
-// openStorage opens both sides of storage deals, if there is a view of a chain.
+// openStorage opens both sides of storage deals, if there is a view of a chain, before transfers begin.
 func (n *Node) openStorage(ctx context.Context) error {
 	cfg := n.parts.Config.Storage
 	if cfg.ChainView == "" {
@@ -45,6 +47,10 @@ func (n *Node) openStorage(ctx context.Context) error {
 	}
 	n.chainView = view
 	n.storageClient = storagedeal.NewClient(storagedeal.ClientConfig{Host: n.Host, Chain: view, Wallet: n.parts.Wallet})
+	if n.transfers, err = storagedeal.NewTransfers(n.manager, n.Host.ID()); err != nil {
+		return err
+	}
+	n.pusher = storagedeal.NewPusher(storagedeal.PusherConfig{Client: n.storageClient, Transfers: n.transfers, Store: n.space("/storage/pushes"), Blocks: dealBlocks{n}, Log: n.log})
 	if cfg.Miner == "" || !n.parts.Provide {
 		return nil
 	}
@@ -59,7 +65,7 @@ func (n *Node) openStorage(ctx context.Context) error {
 	pc := storagedeal.ProviderConfig{
 		Host: n.Host, Miner: miner, Worker: worker, Wallet: n.parts.Wallet, Chain: view, Store: n.space("/storage/deals"),
 		Pieces: dealPieces{n}, Publisher: &storagedeal.SimulatedPublisher{Store: n.space("/storage/numbers")},
-		SkipRules: cfg.SkipRules, Log: n.log,
+		SkipRules: cfg.SkipRules, FS: n.parts.FS, Log: n.log,
 	}
 	if len(cfg.Filter) > 0 {
 		pc.Filter = storagedeal.CommandFilter(cfg.Filter[0], cfg.Filter[1:]...)
@@ -67,10 +73,8 @@ func (n *Node) openStorage(ctx context.Context) error {
 	if n.storage, err = storagedeal.NewProvider(pc); err != nil {
 		return api.Errorf(api.CodeUsage, "See [storage] in config.toml.", "%w", err)
 	}
-	if err := n.migrateDeals(ctx); err != nil {
-		return err
-	}
-	return n.storage.Start(n.ctx)
+	n.storage.JoinTransfers(n.transfers, n.parts.FS, n.parts.Home.Path("staging"))
+	return nil
 }
 
 // storageWorker is the key that the chain says signs for the miner, or the default wallet where it says nothing.
@@ -87,31 +91,9 @@ func (s Service) ClientStatelessDeal(ctx context.Context, p api.StartDealParams)
 	if s.n.storageClient == nil {
 		return nil, noChainView()
 	}
-	q := storagedeal.StartDealParams{Wallet: p.Wallet, Miner: p.Miner, EpochPrice: p.EpochPrice, MinBlocksDuration: p.MinBlocksDuration,
-		DealStartEpoch: p.DealStartEpoch, FastRetrieval: p.FastRetrieval == nil || *p.FastRetrieval}
-	if p.ProviderCollateral != nil {
-		q.ProviderCollateral = *p.ProviderCollateral
-	}
-	if p.Data != nil {
-		q.Data = (*storagedeal.DataRef)(p.Data)
-	}
-	if q.Wallet == address.Undef {
-		w, err := s.n.wallet()
-		if err != nil {
-			return nil, coded(err)
-		}
-		q.Wallet = w
-	}
-	has, err := s.n.verified(ctx, q.Wallet)
-	switch {
-	case err != nil:
-		return nil, coded(err)
-	case p.VerifiedDeal == nil:
-		q.VerifiedDeal = has
-	case *p.VerifiedDeal && !has:
-		return nil, api.Errorf(api.CodeUsage, "", "address %s does not have verified client status", q.Wallet)
-	default:
-		q.VerifiedDeal = *p.VerifiedDeal
+	q, err := s.dealParams(ctx, p)
+	if err != nil {
+		return nil, err
 	}
 	c, err := s.n.storageClient.StatelessDeal(ctx, q)
 	if err != nil {
@@ -123,6 +105,37 @@ func (s Service) ClientStatelessDeal(ctx context.Context, p api.StartDealParams)
 		return nil, err
 	}
 	return &c, nil
+}
+
+// dealParams fills in what the params of a deal leave to this node: its wallet, and whether that is verified.
+func (s Service) dealParams(ctx context.Context, p api.StartDealParams) (storagedeal.StartDealParams, error) {
+	q := storagedeal.StartDealParams{Wallet: p.Wallet, Miner: p.Miner, EpochPrice: p.EpochPrice, MinBlocksDuration: p.MinBlocksDuration,
+		DealStartEpoch: p.DealStartEpoch, FastRetrieval: p.FastRetrieval == nil || *p.FastRetrieval}
+	if p.ProviderCollateral != nil {
+		q.ProviderCollateral = *p.ProviderCollateral
+	}
+	if p.Data != nil {
+		q.Data = (*storagedeal.DataRef)(p.Data)
+	}
+	if q.Wallet == address.Undef {
+		w, err := s.n.wallet()
+		if err != nil {
+			return q, coded(err)
+		}
+		q.Wallet = w
+	}
+	has, err := s.n.verified(ctx, q.Wallet)
+	switch {
+	case err != nil:
+		return q, coded(err)
+	case p.VerifiedDeal == nil:
+		q.VerifiedDeal = has
+	case *p.VerifiedDeal && !has:
+		return q, api.Errorf(api.CodeUsage, "", "address %s does not have verified client status", q.Wallet)
+	default:
+		q.VerifiedDeal = *p.VerifiedDeal
+	}
+	return q, nil
 }
 
 func noChainView() error {

@@ -10,7 +10,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// State is how far something is.
+// State is how far something is. What costs nothing spends "", and what has no known end has a Total of 0.
 type State struct {
 	Received, Total uint64
 	Spent           string
@@ -37,6 +37,9 @@ func NewProgress(w io.Writer, terminal, silent bool) *Progress {
 		p.bar = p.bars.AddBar(0,
 			mpb.PrependDecorators(decor.CountersKibiByte("% .1f / % .1f")),
 			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), " % .1f"), decor.Any(func(decor.Statistics) string {
+				if p.spent == "" {
+					return "  " + p.status
+				}
 				return fmt.Sprintf("  paid %s  %s", p.spent, p.status)
 			})),
 			mpb.BarRemoveOnComplete())
@@ -53,7 +56,10 @@ func (p *Progress) Update(s State) {
 		p.bar.SetTotal(int64(max(s.Total, s.Received)), false)
 		p.bar.SetCurrent(int64(s.Received))
 	default:
-		line := fmt.Sprintf("%s: received %d of at most %d bytes, paid %s", s.Status, s.Received, s.Total, s.Spent)
+		line := fmt.Sprintf("%s: %d bytes", s.Status, s.Received)
+		if s.Spent != "" {
+			line = fmt.Sprintf("%s: received %d of at most %d bytes, paid %s", s.Status, s.Received, s.Total, s.Spent)
+		}
 		if line != p.line && time.Since(p.last) >= time.Second {
 			p.line, p.last = line, time.Now()
 			fmt.Fprintln(p.w, line)

@@ -1,0 +1,256 @@
+package storagedeal_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/commp"
+	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/testutil"
+	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/storagedeal"
+)
+
+// archived is the data of a deal, in an archive. It counts how often it was opened and not closed.
+type archived struct {
+	path string
+	open atomic.Int32
+}
+
+func (a *archived) Open(_ context.Context, root cid.Cid) (ipld.LinkSystem, io.Closer, error) {
+	f, err := blob.OS{}.Open(a.path)
+	if err != nil {
+		return ipld.LinkSystem{}, nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return ipld.LinkSystem{}, nil, err
+	}
+	l, err := carstore.Inspect(f, size)
+	if err != nil {
+		return ipld.LinkSystem{}, nil, err
+	}
+	blocks := map[cid.Cid][]byte{}
+	err = carstore.Walk(f, l, func(b carstore.Block) error {
+		blocks[b.Cid] = bytes.Clone(b.Data)
+		return nil
+	})
+	a.open.Add(1)
+	return carstore.Links(func(c cid.Cid) ([]byte, error) {
+		if data, ok := blocks[c]; ok {
+			return data, nil
+		}
+		return nil, carstore.ErrNotFound
+	}), a, err
+}
+
+func (a *archived) Close() error {
+	a.open.Add(-1)
+	return nil
+}
+
+// online is a market whose sides move the data of deals too.
+type online struct {
+	*market
+	data   *archived
+	pusher *storagedeal.Pusher
+	taken  *storagedeal.Transfers // of the provider
+}
+
+func newOnline(t *testing.T) *online {
+	t.Helper()
+	o := &online{data: &archived{}}
+	stream := testutil.OverStreams(t)
+	var client *testutil.Peer
+	o.market = newMarket(t, func(m *market) {
+		m.cfg.Timeouts = storagedeal.Timeouts{Open: 5 * time.Second, Write: 5 * time.Second, Read: 5 * time.Second}
+		m.join = func(p *storagedeal.Provider) {
+			side, err := testutil.PeerConfig{On: m.ph, Stream: stream, Prepare: func(dm dt.Manager) {
+				var err error
+				o.taken, err = storagedeal.NewTransfers(dm, m.ph.ID())
+				require.NoError(t, err)
+				p.JoinTransfers(o.taken, blob.OS{}, filepath.Join(m.dir, "staging"))
+			}}.Start(t.Context())
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, errors.Join(side.Close(context.Background()), p.Stop(context.Background()), o.taken.Close())) })
+		}
+	})
+	client, err := testutil.PeerConfig{On: o.ch, Stream: stream, Prepare: func(dm dt.Manager) {
+		tr, err := storagedeal.NewTransfers(dm, o.ch.ID())
+		require.NoError(t, err)
+		o.pusher = storagedeal.NewPusher(storagedeal.PusherConfig{Client: o.client, Transfers: tr, Store: dssync.MutexWrap(datastore.NewMapDatastore()), Blocks: o.data})
+		t.Cleanup(func() { require.NoError(t, tr.Close()); require.Zero(t, o.data.open.Load()) })
+	}}.Start(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, errors.Join(o.pusher.Stop(context.Background()), client.Close(context.Background()))) })
+	require.NoError(t, o.pusher.Start(t.Context()))
+	return o
+}
+
+// deal proposes a deal for data of n bytes as if it were of a piece.
+func (o *online) deal(n int, change func(*storagedeal.StartDealParams)) (cid.Cid, commp.Piece) {
+	o.t.Helper()
+	path, root, p := o.archive("data", n)
+	o.data.path = path
+	params := o.params(root, p)
+	params.Data.TransferType = storagedeal.TTGraphsync
+	if change != nil {
+		change(&params)
+	}
+	name, err := o.pusher.StartDeal(o.t.Context(), params)
+	require.NoError(o.t, err)
+	return name, p
+}
+
+// until waits for a state of a deal at the provider and of its push.
+func (o *online) until(name cid.Cid, state, pushed storagedeal.State) (d storagedeal.Deal, p storagedeal.Push) {
+	o.t.Helper()
+	defer func() {
+		o.t.Logf("deal %s (%s), push %s (%s)", d.State, d.Message, p.State, p.Message)
+	}()
+	require.Eventually(o.t, func() bool {
+		var err error
+		d, err = o.provider.Deal(o.t.Context(), name)
+		require.NoError(o.t, err)
+		p, err = o.pusher.Push(o.t.Context(), name)
+		require.NoError(o.t, err)
+		return d.State == state && p.State == pushed
+	}, 10*time.Second, 5*time.Millisecond, "deal %s, push %s", state, pushed)
+	return d, p
+}
+
+// TestOnline: the data of a deal is pushed over either transport, and is a shard under its piece; nothing is left of it elsewhere.
+func TestOnline(t *testing.T) {
+	testutil.EachTransport(t, func(t *testing.T) {
+		o := newOnline(t)
+		name, p := o.deal(3_000_000, nil)
+		d, sent := o.until(name, storagedeal.StorageDealActive, storagedeal.StorageDealCheckForAcceptance)
+		require.EqualValues(t, 1, d.DealID)
+		require.Greater(t, sent.Sent, uint64(1_900_000)) // of unique blocks
+		sh, err := o.shards.Info(p.CID)
+		require.NoError(t, err)
+		require.Equal(t, d.Ref.Root, sh.Root)
+		o.nothingStaged()
+		require.NoError(t, o.pusher.Resume(t.Context(), name))
+	})
+}
+
+func (o *online) nothingStaged() {
+	o.t.Helper()
+	left, err := filepath.Glob(filepath.Join(o.dir, "staging", "*"))
+	require.NoError(o.t, err)
+	require.Empty(o.t, left)
+}
+
+// TestOnlineOtherPiece: data that is not of the piece that was proposed ends the deal, and leaves nothing.
+func TestOnlineOtherPiece(t *testing.T) {
+	testutil.EachTransport(t, func(t *testing.T) {
+		o := newOnline(t)
+		_, _, other := o.archive("other", 3_000_000)
+		name, _ := o.deal(3_000_000, func(p *storagedeal.StartDealParams) { p.Data.PieceCid = &other.CID })
+		d, _ := o.until(name, storagedeal.StorageDealFailing, storagedeal.StorageDealCheckForAcceptance)
+		require.Contains(t, d.Message, "given data does not match expected commP")
+		o.nothingStaged()
+		require.Empty(t, o.staged())
+	})
+}
+
+// TestOnlineTooMuch: data that does not fit into the piece that was proposed is not taken in, however much would come.
+func TestOnlineTooMuch(t *testing.T) {
+	testutil.EachTransport(t, func(t *testing.T) {
+		o := newOnline(t)
+		name, _ := o.deal(3_000_000, func(p *storagedeal.StartDealParams) {
+			p.Data.PieceSize = abi.PaddedPieceSize(1 << 20).Unpadded()
+		})
+		d, _ := o.until(name, storagedeal.StorageDealFailing, storagedeal.StorageDealError)
+		require.Contains(t, d.Message, "more data than its piece of 1040384 bytes holds")
+		require.Eventually(t, func() bool {
+			left, err := filepath.Glob(filepath.Join(o.dir, "staging", "*"))
+			return err == nil && len(left) == 0
+		}, 5*time.Second, 5*time.Millisecond)
+		require.Empty(t, o.staged())
+		p, err := o.pusher.Push(t.Context(), name)
+		require.NoError(t, err)
+		require.Contains(t, p.Message, "ended early")
+	})
+}
+
+// TestOnlinePushes: what a provider lets in as the data of a deal.
+func TestOnlinePushes(t *testing.T) {
+	o := newOnline(t)
+	_, root, p := o.archive("data", 1000)
+	require.NoError(t, o.ch.Connect(t.Context(), peer.AddrInfo{ID: o.ph.ID(), Addrs: o.ph.Addrs()}))
+	propose := func(transfer string, start abi.ChainEpoch) cid.Cid {
+		params := o.params(root, p)
+		params.Data.TransferType, params.DealStartEpoch = transfer, start
+		deal, err := storagedeal.SignedProposal(t.Context(), o.client, params)
+		require.NoError(t, err)
+		r, err := storagedeal.AskFor(t.Context(), o.ch, o.ph.ID(), storagedeal.DealProtocol111, deal)
+		require.NoError(t, err)
+		require.Equal(t, storagedeal.StorageDealWaitingForData, r.Response.State, r.Response.Message)
+		return r.Response.Proposal
+	}
+	waits, offline := propose(storagedeal.TTGraphsync, 1_100_000), propose(storagedeal.TTManual, 1_100_001)
+	chid := dt.ChannelID{Initiator: o.ch.ID(), Responder: o.ph.ID(), ID: 7}
+	push := func(sender int, deal, base cid.Cid, sel ipld.Node) error {
+		from := o.ch.ID()
+		if sender == 1 {
+			from = o.ph.ID()
+		}
+		_, err := o.taken.ValidatePush(false, chid, from, &storagedeal.DataTransferVoucher{Proposal: deal}, base, sel)
+		return err
+	}
+	all := shared.AllSelector()
+	require.ErrorIs(t, push(0, root, root, all), storagedeal.ErrUnknownDeal)
+	require.ErrorContains(t, push(1, waits, root, all), "the data comes from")
+	require.ErrorContains(t, push(0, offline, root, all), "an offline one")
+	require.ErrorContains(t, push(0, waits, waits, all), "the data is of")
+	require.ErrorContains(t, push(0, waits, root, basicnode.NewString("x")), "the whole payload")
+	require.ErrorContains(t, push(0, cid.Undef, root, all), "names no proposal")
+	_, err := o.taken.ValidatePull(false, chid, o.ch.ID(), &storagedeal.DataTransferVoucher{Proposal: waits}, root, all)
+	require.ErrorContains(t, err, "not pulled")
+	d, err := o.provider.Deal(t.Context(), waits)
+	require.NoError(t, err)
+	require.Equal(t, storagedeal.StorageDealWaitingForData, d.State)
+	require.NoError(t, push(0, waits, root, all))
+	require.NoError(t, push(0, waits, root, all), "a restart")
+	d, err = o.provider.Deal(t.Context(), waits)
+	require.NoError(t, err)
+	require.Equal(t, storagedeal.StorageDealTransferring, d.State)
+	o.view.Epoch = 2_000_000
+	require.ErrorContains(t, push(0, waits, root, all), "had to start")
+}
+
+// TestDataTransferVoucher: the voucher is a tuple of the proposal, as deployed peers write it; anything else is an error.
+func TestDataTransferVoucher(t *testing.T) {
+	c := cid.MustParse("bafyreidhseycd26litgi3dbf23lyjatnliwdspkijr2h4mrjorb3hpf7ea")
+	var b bytes.Buffer
+	v := &storagedeal.DataTransferVoucher{Proposal: c}
+	require.NoError(t, v.MarshalCBOR(&b))
+	require.Equal(t, append([]byte{0x81, 0xd8, 0x2a, 0x58, 0x25, 0x00}, c.Bytes()...), b.Bytes())
+	var got storagedeal.DataTransferVoucher
+	require.NoError(t, got.UnmarshalCBOR(bytes.NewReader(b.Bytes())))
+	require.Equal(t, *v, got)
+	for n := range b.Len() {
+		require.Error(t, new(storagedeal.DataTransferVoucher).UnmarshalCBOR(bytes.NewReader(b.Bytes()[:n])))
+	}
+	require.EqualValues(t, "StorageDataTransferVoucher", v.Type())
+}

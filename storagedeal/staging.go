@@ -1,0 +1,110 @@
+package storagedeal
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+// staging keeps the data of online deals while it arrives: a CARv2 for each proposal, that grows in place and that a later transfer
+// continues.
+type staging struct {
+	fs  blob.FS
+	dir string
+
+	mu   sync.Mutex
+	open map[cid.Cid]*carstore.Store
+}
+
+const stagedExt = ".car"
+
+func (s *staging) path(proposal cid.Cid) string {
+	return filepath.Join(s.dir, proposal.String()+stagedExt)
+}
+
+// store opens the file of a proposal, or returns the one that is open.
+func (s *staging) store(proposal, root cid.Cid) (*carstore.Store, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.open[proposal]; c != nil {
+		return c, nil
+	}
+	if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	c, err := carstore.Open(s.fs, s.path(proposal), root)
+	if err != nil {
+		return nil, err
+	}
+	s.open[proposal] = c
+	return c, nil
+}
+
+// links stores what arrives, as long as it can be of a piece of so many bytes. The first block that cannot is told; it and what follows are
+// let go by, for the transfer to be ended.
+func (s *staging) links(proposal, root cid.Cid, most uint64, tell func()) (ipld.LinkSystem, error) {
+	c, err := s.store(proposal, root)
+	if err != nil {
+		return ipld.LinkSystem{}, err
+	}
+	var once sync.Once
+	return carstore.Writing(c.LinkSystem(), func(block cid.Cid, data []byte) error {
+		if uint64(c.DataSize())+uint64(len(data)) > most {
+			once.Do(tell)
+			return nil
+		}
+		return c.Put(block, data)
+	}), nil
+}
+
+// shut closes the file of a proposal; it stays to be continued.
+func (s *staging) shut(proposal cid.Cid) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.open[proposal]
+	delete(s.open, proposal)
+	if c == nil {
+		return nil
+	}
+	return c.Close()
+}
+
+// remove is shut, and the file goes.
+func (s *staging) remove(proposal cid.Cid) error {
+	return errors.Join(s.shut(proposal), s.fs.RemoveAll(s.path(proposal)))
+}
+
+// list are the proposals that have a file.
+func (s *staging) list() (out []cid.Cid, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), stagedExt)
+		if c, derr := cid.Decode(name); ok && derr == nil {
+			out = append(out, c)
+		}
+	}
+	return out, err
+}
+
+// close closes all files.
+func (s *staging) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for p, c := range s.open {
+		errs = append(errs, c.Close())
+		delete(s.open, p)
+	}
+	return errors.Join(errs...)
+}
