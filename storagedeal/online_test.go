@@ -90,7 +90,9 @@ func newOnline(t *testing.T) *online {
 				p.JoinTransfers(o.taken, blob.OS{}, filepath.Join(m.dir, "staging"))
 			}}.Start(t.Context())
 			require.NoError(t, err)
-			t.Cleanup(func() { require.NoError(t, errors.Join(side.Close(context.Background()), p.Stop(context.Background()), o.taken.Close())) })
+			t.Cleanup(func() {
+				require.NoError(t, errors.Join(side.Close(context.Background()), p.Stop(context.Background()), o.taken.Close()))
+			})
 		}
 	})
 	client, err := testutil.PeerConfig{On: o.ch, Stream: stream, Prepare: func(dm dt.Manager) {
@@ -100,7 +102,9 @@ func newOnline(t *testing.T) *online {
 		t.Cleanup(func() { require.NoError(t, tr.Close()); require.Zero(t, o.data.open.Load()) })
 	}}.Start(t.Context())
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, errors.Join(o.pusher.Stop(context.Background()), client.Close(context.Background()))) })
+	t.Cleanup(func() {
+		require.NoError(t, errors.Join(o.pusher.Stop(context.Background()), client.Close(context.Background())))
+	})
 	require.NoError(t, o.pusher.Start(t.Context()))
 	return o
 }
