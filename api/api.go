@@ -132,6 +132,10 @@ type RetrieveRequest struct {
 	DataSelector string `json:"data_selector,omitempty"`
 	Path         string `json:"path,omitempty"`
 	Range        string `json:"range,omitempty"`
+	// Into is car, a file of its own, or store, the blocks that all such retrievals share; empty: as configured.
+	Into string `json:"into,omitempty"`
+	// Read says that the result will be read from CarPath; retrievals into the store may have no file otherwise.
+	Read bool `json:"read,omitempty"`
 	// Output is where the result will be written; the room there is checked before anything is paid. Empty: nowhere.
 	Output string `json:"output,omitempty"`
 }
@@ -155,7 +159,8 @@ type Retrieval struct {
 	Seconds     float64 `json:"seconds"`
 	Vouchers    uint64  `json:"vouchers"`
 	Transport   string  `json:"transport"`
-	CarPath     string  `json:"car_path"`
+	Into        string  `json:"into"`
+	CarPath     string  `json:"car_path"` // may be empty for one into the store
 	PaymentChan string  `json:"payment_channel,omitempty"`
 }
 
@@ -266,6 +271,7 @@ type Node struct {
 	DagstoreLookupPieces    func(ctx context.Context, c string) ([]DagstoreShardInfo, error)
 	DagstoreImport          func(ctx context.Context, from string) ([]DagstoreShardResult, error)
 	DagstoreDoctor          func(ctx context.Context) ([]DagstoreFinding, error)
+	DagstoreRebuild         func(ctx context.Context) ([]DagstoreShardResult, error)
 
 	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
 	ClientDealStatus    func(ctx context.Context, miner, wallet, proposal string) (*StorageDealState, error)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime/codec/dagcbor"
 	"github.com/ipld/go-ipld-prime/datamodel"
@@ -138,6 +139,28 @@ func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
 			return err
 		}
 	}
+}
+
+// Batches is Walk, with copies of the blocks handed on in groups of at least size bytes, which may be kept.
+func Batches(f io.ReaderAt, l Layout, size int, put func([]blocks.Block) error) error {
+	var list []blocks.Block
+	waiting := 0
+	err := Walk(f, l, func(b Block) error {
+		blk, err := blocks.NewBlockWithCid(bytes.Clone(b.Data), b.Cid)
+		if err != nil {
+			return err
+		}
+		list = append(list, blk)
+		if waiting += len(b.Data); waiting < size {
+			return nil
+		}
+		err, list, waiting = put(list), nil, 0
+		return err
+	})
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	return put(list)
 }
 
 // ReadSection reads one section of which offset and size are known and returns its block bytes, checked against c.

@@ -109,10 +109,15 @@ func (s *Store) openShard(ctx context.Context, n uint64) error {
 	}
 	f, err := s.openMount(ctx, &sh)
 	if err != nil {
-		return fmt.Errorf("open piece %s: %w", sh.Piece, err)
+		err = fmt.Errorf("open piece %s: %w", sh.Piece, err)
+	} else if err = holds(f, &sh); err != nil {
+		err = errors.Join(err, f.Close())
 	}
-	if err := holds(f, &sh); err != nil {
-		return errors.Join(err, f.Close())
+	if ctx.Err() == nil {
+		s.remember(n, err)
+	}
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,6 +222,7 @@ func (a *Accessor) row(c cid.Cid) (index.Row, []byte, error) {
 	if err != nil {
 		return index.Row{}, nil, err
 	}
+	a.store.count.found(len(rows) > 0)
 	for _, r := range rows {
 		if r.Piece == a.r.shard.Number {
 			return r, nil, nil
@@ -237,7 +243,9 @@ func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
 	}
 	a.r.slots <- struct{}{}
 	defer func() { <-a.r.slots }()
-	return carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
+	data, err = carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
+	failed(&a.store.count.blocks, err)
+	return data, err
 }
 
 // Size is the size of a block, out of the index.

@@ -4,9 +4,11 @@
 package dagstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +77,7 @@ type Store struct {
 	rows  *index.Embedded
 	trans *transients
 	subs  subscribers
+	count counters
 	index chan struct{} // slots of Config.MaxConcurrentIndex
 
 	ctx    context.Context
@@ -92,6 +95,8 @@ type Store struct {
 	shut bool
 	open map[uint64]*reader
 	jobs map[jobKey]*job
+	// failed is when shards could not be opened, by number.
+	failed map[uint64]time.Time
 }
 
 // Open opens or creates a store in dir with the defaults.
@@ -108,7 +113,7 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	kv.BeforeWrite(cfg.BeforeWrite)
-	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}}
+	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -119,7 +124,7 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.rows, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
 		return nil, err
 	}
-	if err := s.cat.migrate(); err != nil {
+	if err := errors.Join(s.cat.migrate(), s.skipNumbers()); err != nil {
 		return nil, err
 	}
 	if s.trans, err = openTransients(cfg, func(n uint64) bool {
@@ -234,6 +239,7 @@ func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error
 	}
 	defer leave()
 	rows, err := s.rows.Find(ctx, hash)
+	s.count.found(len(rows) > 0)
 	out := rows[:0]
 	for _, r := range rows {
 		sh, gerr := s.cat.get(r.Piece)
@@ -244,7 +250,9 @@ func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error
 	return out, err
 }
 
-// Lookup returns the available shards that have a block, those that are being read first, then in order of registration (R-N11).
+// Lookup returns the available shards that have a block, those first that cost least to read: that are being read, whose bytes are in a file
+// here, that are elsewhere. Among those that cost the same, the ones that failed a while ago come last; else the order is that of
+// registration (R-N11). No piece is touched (R-N14).
 func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 	leave, err := s.enter()
 	if err != nil {
@@ -255,18 +263,51 @@ func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 	if err != nil {
 		return nil, err
 	}
-	var serving, idle []Shard
+	s.count.found(len(rows) > 0)
+	var out []Shard
 	for _, r := range rows {
 		sh, err := s.shard(r.Piece)
 		switch {
 		case errors.Is(err, ErrShardUnknown), errors.Is(err, ErrBadRecord): // another piece may have it
 		case err != nil:
 			return nil, err
-		case sh.State == StateServing:
-			serving = append(serving, sh)
-		case sh.State == StateAvailable:
-			idle = append(idle, sh)
+		case sh.State == StateServing, sh.State == StateAvailable:
+			out = append(out, sh)
 		}
 	}
-	return append(serving, idle...), nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slices.SortStableFunc(out, func(a, b Shard) int { return cmp.Compare(s.cost(&a), s.cost(&b)) })
+	return out, nil
+}
+
+// failureWorth is how long a shard that could not be opened comes after its like.
+const failureWorth = 10 * time.Minute
+
+// cost ranks what reading a shard costs. mu is held.
+func (s *Store) cost(sh *Shard) int {
+	c := 2
+	switch {
+	case sh.State == StateServing:
+		c = 0
+	case sh.Mount == "":
+		c = 1
+	}
+	c *= 2
+	if at, ok := s.failed[sh.Number]; ok && time.Since(at) < failureWorth {
+		c++
+	}
+	return c
+}
+
+// remember notes whether a shard could be opened.
+func (s *Store) remember(n uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		delete(s.failed, n)
+		return
+	}
+	s.count.opens.Add(1)
+	s.failed[n] = time.Now()
 }

@@ -95,9 +95,12 @@ func (s *Store) await(ctx context.Context, n uint64) error {
 
 // slot waits for a place among those who read pieces for their index (R-D14).
 func (s *Store) slot(ctx context.Context) (release func(), err error) {
+	s.count.queued.Add(1)
+	defer s.count.queued.Add(-1)
 	select {
 	case s.index <- struct{}{}:
-		return func() { <-s.index }, nil
+		s.count.running.Add(1)
+		return func() { s.count.running.Add(-1); <-s.index }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -126,6 +129,7 @@ func (s *Store) initialise(ctx context.Context, n uint64) error {
 	if ctx.Err() != nil {
 		return s.undo(before, ctx.Err())
 	}
+	failed(&s.count.inits, err)
 	if sh.State == StateRecovering {
 		sh.Attempts++
 	}

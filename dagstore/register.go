@@ -238,6 +238,7 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 		return fmt.Errorf("CAR has %d roots, a piece needs exactly one", len(l.Roots))
 	}
 	sh.Root, sh.Offset, sh.Blocks = l.Roots[0], uint64(l.Offset), 0
+	began := time.Now()
 	sum, err := s.rows.Add(ctx, sh.Number, func(put func(index.Record) error) error {
 		p, err := scan(ctx, f, l, sh, put, progress)
 		if err != nil {
@@ -245,6 +246,10 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 		}
 		return fit(ctx, f, size, l, p, sh)
 	})
+	s.count.indexNanos.Add(uint64(time.Since(began)))
+	if err == nil {
+		s.count.records.Add(sh.Blocks)
+	}
 	sh.Bytes = sum.Bytes
 	return err
 }

@@ -229,6 +229,18 @@ func (c catalogue) next() (uint64, error) {
 	return n, batch.Commit(true)
 }
 
+// fresh tells whether no number was ever handed out.
+func (c catalogue) fresh() (bool, error) {
+	b, err := c.kv.Get([]byte(keyNext))
+	return b == nil, err
+}
+
+func (c catalogue) startAt(n uint64) error {
+	b := c.kv.NewBatch()
+	b.Set([]byte(keyNext), be(n))
+	return b.Commit(true)
+}
+
 const keyVersion = "v"
 
 // migrate takes a catalogue of the first version over: its shards are initialised again, which makes their rows anew. It may be

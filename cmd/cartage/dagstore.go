@@ -158,8 +158,12 @@ func (c *cli) results(list []api.DagstoreShardResult, none string) error {
 }
 
 func (c *cli) doctorCmd() *cobra.Command {
-	return &cobra.Command{Use: "doctor", Short: "Look for shards that cannot be served, and say what helps", Args: c.args(cobra.NoArgs),
+	var rebuild bool
+	cmd := &cobra.Command{Use: "doctor", Short: "Look for shards that cannot be served, and say what helps", Args: c.args(cobra.NoArgs),
 		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			if rebuild {
+				return c.rebuild(ctx, n)
+			}
 			list, err := n.DagstoreDoctor(ctx)
 			if err != nil {
 				return err
@@ -168,10 +172,32 @@ func (c *cli) doctorCmd() *cobra.Command {
 				return []string{f.Key, f.Reason, f.Repair, f.Detail}
 			}, "all shards are well")
 			if err == nil && len(list) > 0 {
-				err = api.Errorf(api.CodeOther, "", "%d shards need attention", len(list))
+				err = api.Errorf(api.CodeOther, "cartage dagstore doctor --rebuild makes anew what can be.", "%d shards need attention", len(list))
 			}
 			return err
 		})}
+	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "make anew what of the index is lost or damaged, out of the pieces; what is well stays as it is")
+	return cmd
+}
+
+// rebuild makes the index anew where it is not well.
+func (c *cli) rebuild(ctx context.Context, n *api.Node) error {
+	list, err := n.DagstoreRebuild(ctx)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	err = table(c, list, []string{"KEY", "RESULT"}, func(r api.DagstoreShardResult) []string {
+		if !r.Success {
+			failed++
+			return []string{r.Key, r.Error}
+		}
+		return []string{r.Key, "made anew"}
+	}, "all shards are well: nothing was made anew")
+	if err == nil && failed > 0 {
+		err = api.Errorf(api.CodeOther, "Those are as they were.", "%d of %d could not be made anew", failed, len(list))
+	}
+	return err
 }
 
 func (c *cli) initializeAllCmd() *cobra.Command {

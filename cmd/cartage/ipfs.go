@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,28 +39,11 @@ func intoIPFS(ctx context.Context, node, car string) (err error) {
 	if err != nil {
 		return err
 	}
-	var list []blocks.Block
-	waiting, n := 0, 0
-	flush := func() error {
-		err := s.PutMany(ctx, list)
+	n := 0
+	err = carstore.Batches(f, l, atOnce, func(list []blocks.Block) error {
 		n += len(list)
-		list, waiting = list[:0], 0
-		return err
-	}
-	err = carstore.Walk(f, l, func(b carstore.Block) error {
-		blk, err := blocks.NewBlockWithCid(bytes.Clone(b.Data), b.Cid)
-		if err != nil {
-			return err
-		}
-		list = append(list, blk)
-		if waiting += len(b.Data); waiting < atOnce {
-			return nil
-		}
-		return flush()
+		return s.PutMany(ctx, list)
 	})
-	if err == nil {
-		err = flush()
-	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

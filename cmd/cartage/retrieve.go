@@ -45,14 +45,14 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
 	cmd.Flags().BoolVar(&f.proof, "car-export-merkle-proof", false, "with --car: also the blocks on the way from CID to the part")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
-	cmd.Flags().StringVar(&f.into, "into", "file", "file, or ipfs: put the blocks into an IPFS node, after they were checked here")
+	cmd.Flags().StringVar(&f.into, "into", "", "car: a file of its own in the home; store: the blocks that all such retrievals share, -o may be left out; ipfs: an IPFS node, after the blocks were checked here (default: as configured)")
 	cmd.Flags().StringVar(&f.ipfs, "ipfs-api", "http://127.0.0.1:5001", "RPC API of that node: URL or multiaddress")
 	return cmd
 }
 
 // catCmd is retrieve to stdout.
 func (c *cli) catCmd() *cobra.Command {
-	f := retrieveFlags{out: "-", into: "file"}
+	f := retrieveFlags{out: "-"}
 	cmd := &cobra.Command{Use: "cat CID[/PATH]", Short: "Buy a file, or a part of it, and write it to stdout", Args: c.args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.retrieve(cmd.Context(), args[0], f) }}
 	f.declare(cmd)
@@ -107,8 +107,11 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 		if f.out != "" || f.car {
 			return req, api.Errorf(api.CodeUsage, "", "--into ipfs writes no file: leave -o and --car out")
 		}
-	case f.into != "file":
-		return req, api.Errorf(api.CodeUsage, "Say file or ipfs.", "%q is no place for a payload", f.into)
+	case f.into != "" && f.into != "car" && f.into != "store":
+		return req, api.Errorf(api.CodeUsage, "Say car, store or ipfs.", "%q is no place for a payload", f.into)
+	case f.into == "store" && f.out == "" && f.local:
+		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o.", "--allow-local reads what was imported: it is not put into the store")
+	case f.into == "store" && f.out == "":
 	case f.out == "":
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")
 	}
@@ -123,7 +126,11 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 			return req, err
 		}
 	}
-	if f.out == "-" || f.into == "ipfs" {
+	if req.Into = f.into; f.into == "ipfs" {
+		req.Into = "car"
+	}
+	req.Read = f.out != "" || f.into == "ipfs"
+	if f.out == "-" || f.out == "" {
 		return req, nil
 	}
 	if f.out, err = filepath.Abs(f.out); err != nil {
@@ -159,8 +166,10 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error 
 		if r, err = c.follow(ctx, nctx, n, r, f.stall); err != nil {
 			return err
 		}
-		if err := f.write(ctx, r.CarPath); err != nil {
-			return err
+		if req.Read {
+			if err := f.write(ctx, r.CarPath); err != nil {
+				return err
+			}
 		}
 		return c.report(r, f)
 	})
@@ -288,11 +297,15 @@ func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {
 		return printJSON(out, map[string]any{"root": r.Root, "output": f.out, "deal": r.ID, "bytes": r.Bytes, "received": r.Received, "blocks": r.Blocks, "spent": r.Spent,
 			"owed": r.Owed, "seconds": r.Seconds, "vouchers": r.Vouchers, "transport": r.Transport, "payment_channel": r.PaymentChan, "status": r.Status})
 	}
+	what := f.out
+	if what == "" {
+		what = r.Root
+	}
 	if r.ID == "" {
-		fmt.Fprintf(out, "%s was here already: nothing was fetched and nothing paid\n", f.out)
+		fmt.Fprintf(out, "%s was here already: nothing was fetched and nothing paid\n", what)
 		return nil
 	}
-	fmt.Fprintf(out, "%s: received %s in %.1f s, spent %s attoFIL in %d vouchers\n", f.out, size(r.Received), r.Seconds, r.Spent, r.Vouchers)
+	fmt.Fprintf(out, "%s: received %s in %.1f s, spent %s attoFIL in %d vouchers\n", what, size(r.Received), r.Seconds, r.Spent, r.Vouchers)
 	return nil
 }
 

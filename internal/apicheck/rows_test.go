@@ -24,7 +24,7 @@ var nodeRows = map[string]string{
 	"R-B2": "dagstore.TestR_N12", "R-B3": "dagstore.TestR_N12", "R-B4": "dagstore.TestChangedPiece",
 	"R-I2": "imports.TestVectors", "R-I10": notBuilt + "the reference-CARs of other nodes are not read: import the file again",
 	"R-E1": "carstore.TestExportAside", "R-E2": "cmd/cartage.TestScripts", "R-E3": "internal/testnet.TestCountUp", "R-E4": "cmd/cartage.TestScripts", // parts.txtar
-	"R-S1": notBuilt + "the command line knows file and ipfs; the shared store is one of embedders", "T-S2": notBuilt + "equal retrievals share one file and one deal (D9)",
+	"R-S1": "cmd/cartage.TestScripts", "T-S2": "retrievalmarket/impl.TestSharedStore", // into.txtar; equal retrievals into files share one file and one deal (D9)
 	"R-P2": "commp.TestT_P1", "R-P3": "commp.TestT_P5", "R-P4": "commp.BenchmarkCompute", "R-P5": "cmd/cartage.TestScripts", "R-P6": "dagstore.TestWrongPiece",
 	"R-F1": "internal/node.TestFilecoinNamespace", "R-X1": "imports.TestR_I9",
 	"R-C1": "carstore.TestTornTail", "R-C2": "carstore.TestGrowAndFinalize", "R-C3": "carstore.FuzzInspect", "R-C4": "dagstore/index.TestEmbedded", "R-C5": "dagstore/index.TestEmbedded",
@@ -36,13 +36,10 @@ var nodeRows = map[string]string{
 	"T-L4": "datatransfer/impl.TestChecklist14", "T-L5": "dagstore.TestR_D13",
 	"R-N1": notBuilt + "the bound of 256 files is the engine's, and order files come on top", "R-N2": "dagstore/index.TestEmbedded", "R-N3": "dagstore/index.TestEmbedded",
 	"R-N5": "dagstore.TestR_D6", "R-N6": measured + "look-ups", "R-N7": "dagstore/index.TestEmbedded", "R-N8": measured + "idle shards",
-	"R-N9": "dagstore.TestLies", "R-N10": "dagstore.TestR_N12", "R-N11": notBuilt + "a piece whose file is gone is passed over; recent failures do not count, and the result does not say which piece served",
-	"R-N14": notBuilt + "a look-up looks whether the file of a local piece is there; it never unseals",
-	"R-N13": notBuilt + "pieces of several CARs (data segments)",
+	"R-N9": "dagstore.TestLies", "R-N10": "dagstore.TestR_N12", "R-N13": notBuilt + "pieces of several CARs (data segments)",
 	"R-N15": notBuilt + "the PostgreSQL back-end is next; its conformance suite is dagstore/index/indextest",
 	"R-N16": notBuilt + "as R-N15", "R-N17": notBuilt + "the index has no process of its own",
-	"R-N19": notBuilt + "dagstore recover-shard reads one shard again; there is no rebuild of all at once",
-	"R-N20": notBuilt + "metrics",
+	"R-N20": "internal/node.TestMetrics",
 }
 
 // Words of the table. What is measured is in docs/benchmarks/storage.md.

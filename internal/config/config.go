@@ -52,6 +52,8 @@ type Lotus struct {
 type Retrieval struct {
 	CacheBytes  int64 `toml:"cache_bytes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
 	MaxExposure int64 `toml:"max_exposure" comment:"largest payment interval that is accepted, in bytes"`
+	// Into is where retrievals go that do not say.
+	Into string `toml:"into" comment:"car: a file for each payload; store: the blocks of all payloads together, which stay"`
 }
 
 // Transfer has the restart policy.
@@ -106,7 +108,7 @@ func Default() Config {
 		Ledger:  Ledger{Watch: Duration(10 * time.Second)},
 		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
-		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20},
+		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car"},
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),
 			IdleTimeout: Duration(time.Hour), PaymentWaitTimeout: Duration(time.Hour),

@@ -35,7 +35,10 @@ type served struct {
 	url, token string
 }
 
-func serveClient(t *testing.T) *served {
+func serveClient(t *testing.T) *served { return serve(t, false) }
+
+// serve is serveClient for a node that may provide itself.
+func serve(t *testing.T, provide bool) *served {
 	ctx := t.Context()
 	dir := t.TempDir()
 	tn, err := testnet.New(ctx, dir)
@@ -43,7 +46,7 @@ func serveClient(t *testing.T) *served {
 	s := &served{dir: dir}
 	s.provider, err = tn.Peer(ctx, "p", true)
 	require.NoError(t, err)
-	c, err := tn.Peer(ctx, "c", false)
+	c, err := tn.Peer(ctx, "c", provide)
 	require.NoError(t, err)
 	require.NoError(t, s.provider.Start(ctx, nil))
 	require.NoError(t, c.Start(ctx, nil))

@@ -182,6 +182,25 @@ func (s Service) DagstoreDoctor(ctx context.Context) ([]api.DagstoreFinding, err
 	return out, nil
 }
 
+// DagstoreRebuild answers Cartage.DagstoreRebuild: what of the index is lost or damaged is made anew out of the pieces.
+func (s Service) DagstoreRebuild(ctx context.Context) ([]api.DagstoreShardResult, error) {
+	out := []api.DagstoreShardResult{}
+	for r, err := range s.n.Pieces.Rebuild(ctx) {
+		if err != nil {
+			return out, coded(err)
+		}
+		v := api.DagstoreShardResult{Key: r.File, Success: r.Error == nil}
+		if r.Piece.Defined() {
+			v.Key = r.Piece.String()
+		}
+		if r.Error != nil {
+			v.Error = r.Error.Error()
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
 // DagstoreInitializeAll answers Cartage.DagstoreInitializeAll, over WebSocket: all shards that were registered only. The stream ends
 // with them or with ctx; a shard that was begun goes on then.
 func (s Service) DagstoreInitializeAll(ctx context.Context, p api.DagstoreInitializeAllParams) (<-chan api.DagstoreInitializeAllEvent, error) {

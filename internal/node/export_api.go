@@ -77,7 +77,7 @@ func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []datas
 		return err
 	}
 	if !has {
-		return api.Errorf(api.CodeNotFound, "", "nothing of %s was retrieved", root)
+		return s.exportShared(ctx, root, list, to)
 	}
 	c, err := s.n.targets.acquire(root, of)
 	if err != nil {
@@ -85,6 +85,19 @@ func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []datas
 	}
 	ls := c.LinkSystem()
 	return errors.Join(s.exportTo(ctx, &ls, root, list, to), s.n.targets.release(c))
+}
+
+// exportShared reads the shared store.
+func (s Service) exportShared(ctx context.Context, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {
+	nothing := api.Errorf(api.CodeNotFound, "", "nothing of %s was retrieved", root)
+	if s.n.parts.OpenBlocks == nil {
+		return nothing
+	}
+	if _, err := s.n.blocks.get(ctx)(root); errors.Is(err, carstore.ErrNotFound) {
+		return nothing
+	}
+	ls := s.n.blocks.links(ctx)
+	return s.exportTo(ctx, &ls, root, list, to)
 }
 
 func (s Service) exportTo(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {

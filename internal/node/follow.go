@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -38,7 +37,7 @@ func (n *Node) follow(r *run, w Want, req api.RetrieveRequest, id rm.DealID, fre
 		}
 		// A deal of an earlier call may be refused for any reason; one of this call only when the provider lost it.
 		if again := !fresh && code != api.CodeInterrupted || broken(d, code); again && i < maxDeals && req.Provider != "" {
-			if here, err := n.complete(r, w); err == nil && here {
+			if here, err := n.here(r, w, req); err == nil && here {
 				return
 			}
 			next, err := n.propose(n.ctx, r, w, req)
@@ -132,7 +131,10 @@ func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
 func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) {
 	c, err := n.targets.acquire(w.Root, w.Part.Node())
 	if err == nil {
-		err = errors.Join(c.Finalize())
+		err = c.Finalize()
+	}
+	if err == nil && r.snapshot().Into == intoStore {
+		err = n.blocks.take(n.ctx, c.Store)
 	}
 	vouchers := uint64(0)
 	if n.Payments != nil {

@@ -51,16 +51,18 @@ import (
 
 // Parts are the seams of a node: a test puts faulty ones there.
 type Parts struct {
-	Home    config.Home
-	Config  config.Config
-	Key     crypto.PrivKey
-	Wallet  *paych.Wallet
-	State   datastore.Batching // records; the caller closes it
-	FS      blob.FS
-	Chain   paych.Chain // nil: no ledger
-	Provide bool
-	Listen  []string
-	Log     *slog.Logger
+	Home   config.Home
+	Config config.Config
+	Key    crypto.PrivKey
+	Wallet *paych.Wallet
+	State  datastore.Batching // records; the caller closes it
+	// OpenBlocks opens the store of blocks that retrievals share, when it is first wanted; the node closes it. nil: there is none.
+	OpenBlocks func() (datastore.Batching, error)
+	FS         blob.FS
+	Chain      paych.Chain // nil: no ledger
+	Provide    bool
+	Listen     []string
+	Log        *slog.Logger
 	// Sectors knows the pieces of a sealing system, for shards at lotus://PIECE; nil: there is none. Nothing is unsealed for a shard.
 	Sectors dagstore.Sectors
 	// WrapPieces is a seam for faults, as State and FS are; nil leaves the piece store as it is.
@@ -91,6 +93,7 @@ type Node struct {
 	Payments *paych.Manager
 	Pieces   *dagstore.Store
 	targets  *targets
+	blocks   *sharedStore
 	imports  *imports.Manager
 
 	chainView     storagedeal.ChainView // nil without storage deals
@@ -113,7 +116,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{parts: p, log: p.Log, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
+	n := &Node{parts: p, log: p.Log, blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openStorage, n.openMarket, n.startStorage, n.listen, n.startClient, n.startPushes}
 	for _, step := range steps {
@@ -345,6 +348,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.targets != nil {
 		errs = append(errs, n.targets.close())
 	}
+	errs = append(errs, n.blocks.close())
 	if n.imports != nil {
 		errs = append(errs, n.imports.Close())
 	}

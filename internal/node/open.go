@@ -96,7 +96,8 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Listen: o.Listen, Log: o.Log}
+	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Listen: o.Listen, Log: o.Log,
+		OpenBlocks: func() (datastore.Batching, error) { return store.Open(h.Path("blocks")) }}
 	done := func() {}
 	switch {
 	case filecoin:

@@ -117,15 +117,21 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	if err != nil {
 		return nil, err
 	}
+	if req.Into, err = n.destination(req); err != nil {
+		return nil, err
+	}
+	if req.Into != intoCAR {
+		key += "-" + req.Into
+	}
 	n.mu.Lock()
 	if r := n.runs[key]; r != nil && !r.snapshot().Done {
 		n.mu.Unlock()
 		return r.snapshot(), nil
 	}
-	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Key: key, Root: w.Root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: api.TransportAuto}}
+	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Key: key, Root: w.Root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: api.TransportAuto, Into: req.Into}}
 	n.runs[key] = r
 	n.mu.Unlock()
-	here, err := n.complete(r, w)
+	here, err := n.here(r, w, req)
 	err = coded(err)
 	if here {
 		close(r.done)

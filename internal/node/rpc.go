@@ -17,7 +17,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/rpc"
 )
 
-// Serve answers the API over loopback HTTP until ctx ends. HOME/api holds the URL while it runs; every call needs the
+// Serve answers the API, and /metrics, over loopback HTTP until ctx ends. HOME/api holds the URL while it runs; every call needs the
 // token of HOME/token. ready is called when others can call.
 func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready func() error) error {
 	token, err := ReadToken(h.Path("token"))
@@ -29,6 +29,7 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	srv.Register(api.FilecoinNamespace, Service{n})
 	mux := http.NewServeMux()
 	mux.Handle("/rpc/v1", srv)
+	mux.Handle("GET /metrics", n.metrics())
 	url := "http://" + ln.Addr().String() + "/rpc/v1"
 	if err := blob.WriteFile(blob.OS{}, h.Path("api"), []byte(url+"\n"), 0o600); err != nil {
 		return err

@@ -46,7 +46,7 @@ func (n *Node) API() *api.Node {
 		ClientExport: s.ClientExport, ClientDealSize: s.ClientDealSize, ClientCalcCommP: s.ClientCalcCommP, ClientGenCar: s.ClientGenCar,
 		DagstoreListShards: s.DagstoreListShards, DagstoreShards: s.DagstoreShards, DagstoreRegisterShard: s.DagstoreRegisterShard,
 		DagstoreRegister: s.DagstoreRegister, DagstoreInitializeShard: s.DagstoreInitializeShard, DagstoreRecoverShard: s.DagstoreRecoverShard,
-		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreImport: s.DagstoreImport, DagstoreDoctor: s.DagstoreDoctor,
+		DagstoreDestroyShard: s.DagstoreDestroyShard, DagstoreGC: s.DagstoreGC, DagstoreLookupPieces: s.DagstoreLookupPieces, DagstoreImport: s.DagstoreImport, DagstoreDoctor: s.DagstoreDoctor, DagstoreRebuild: s.DagstoreRebuild,
 		ClientStatelessDeal: s.ClientStatelessDeal, ClientDealStatus: s.ClientDealStatus, ClientQueryAsk: s.ClientQueryAsk,
 		ClientStartDeal: s.ClientStartDeal, StoragePushes: s.StoragePushes, StoragePush: s.StoragePush, ResumeStoragePush: s.ResumeStoragePush,
 		StorageDeals: s.StorageDeals, StorageImport: s.StorageImport, StorageAsk: s.StorageAsk, SetStorageAsk: s.SetStorageAsk,

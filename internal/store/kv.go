@@ -146,5 +146,17 @@ func (b *Batch) Commit(sync bool) error {
 	return b.b.Close()
 }
 
+// KVStats is how raw keys stand.
+type KVStats struct {
+	Bytes                          uint64 // on disk
+	FilterRejections, FilterPasses int64  // look-ups of tables that a filter answered, and that it let through
+}
+
+// Stats tells how the keys stand.
+func (kv *KV) Stats() KVStats {
+	m := kv.db.Metrics()
+	return KVStats{Bytes: m.DiskSpaceUsage(), FilterRejections: m.Filter.Hits, FilterPasses: m.Filter.Misses}
+}
+
 // Close closes the store.
 func (kv *KV) Close() error { return kv.db.Close() }

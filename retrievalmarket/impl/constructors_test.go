@@ -14,6 +14,7 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/boxo/blockstore"
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
@@ -355,4 +356,23 @@ func TestT_S1(t *testing.T) {
 	w.holds(bs)
 	w.paid(2 * due)
 	require.Equal(t, 21, node.Calls("put"), "each block once")
+}
+
+// TestSharedStore: a store that holds blocks of a payload out of its order, of other payloads, gets the whole of it. What is sent is paid, also
+// the blocks that were there: nobody can leave out what is in the middle.
+func TestSharedStore(t *testing.T) {
+	w := newTrade(t)
+	f, err := carstore.Inspect(bytes.NewReader(w.node.car), int64(len(w.node.car)))
+	require.NoError(t, err)
+	n := 0
+	require.NoError(t, carstore.Batches(bytes.NewReader(w.node.car), f, 1, func(list []blocks.Block) error {
+		if n++; n > 1 && n%3 == 0 { // not the root
+			return w.accessor.bs.PutMany(t.Context(), list)
+		}
+		return nil
+	}))
+	s, _ := w.retrieve(nil)
+	require.Equal(t, rm.DealStatusCompleted, s.Status, s.Message)
+	w.holds(w.accessor.bs)
+	w.paid(int64(2*w.total + 50))
 }

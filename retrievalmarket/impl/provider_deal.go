@@ -263,3 +263,10 @@ func (p *Provider) room(receiver peer.ID) error {
 	}
 	return nil
 }
+
+// Active is how many deals have not ended.
+func (p *Provider) Active() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.deals)
+}

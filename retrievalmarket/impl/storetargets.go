@@ -57,8 +57,14 @@ func (t *storeTargets) Open(ctx context.Context, d rm.ClientDealState) (Target, 
 	if err != nil {
 		return nil, err
 	}
-	s := &storeTarget{ctx: context.WithoutCancel(ctx), bs: bs, root: d.PayloadCID}
-	at, err := s.Locate(sel)
+	s := &storeTarget{ctx: context.WithoutCancel(ctx), bs: bs, root: d.PayloadCID, counted: map[string]struct{}{}}
+	at, err := carstore.LocateIn(s.root, sel, func(c cid.Cid) ([]byte, error) {
+		data, err := s.get(c)
+		if err == nil {
+			s.counted[string(c.Hash())] = struct{}{}
+		}
+		return data, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("store of deal %s: %w", d.ID, err)
 	}
@@ -107,8 +113,9 @@ type storeTarget struct {
 	root cid.Cid
 	base uint64
 
-	mu   sync.Mutex
-	held uint64
+	mu      sync.Mutex
+	held    uint64
+	counted map[string]struct{} // the blocks in held, by multihash
 }
 
 // Base implements Target.
@@ -145,12 +152,12 @@ func (s *storeTarget) LinkSystem() ipld.LinkSystem {
 	return carstore.Writing(carstore.Links(s.get), s.put)
 }
 
+// put counts what arrives once for this deal. A block that others put there before was sent all the same, and is due.
 func (s *storeTarget) put(c cid.Cid, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	has, err := s.bs.Has(s.ctx, c)
-	if err != nil || has {
-		return err
+	if _, again := s.counted[string(c.Hash())]; again {
+		return nil
 	}
 	b, err := blocks.NewBlockWithCid(data, c)
 	if err != nil {
@@ -159,6 +166,7 @@ func (s *storeTarget) put(c cid.Cid, data []byte) error {
 	if err := s.bs.Put(s.ctx, b); err != nil {
 		return err
 	}
+	s.counted[string(c.Hash())] = struct{}{}
 	s.held += uint64(len(data))
 	return nil
 }
