@@ -241,7 +241,8 @@ type Node struct {
 	CollectPayCh  func(ctx context.Context, ch string) error
 	Earnings      func(ctx context.Context) (*Earnings, error)
 
-	ClientListImports  func(ctx context.Context) ([]Import, error)
+	Imports            func(ctx context.Context) ([]Import, error)
+	ClientListImports  func(ctx context.Context) ([]ClientImport, error)
 	ClientRemoveImport func(ctx context.Context, id uint64) error
 	ClientHasLocal     func(ctx context.Context, root cid.Cid) (bool, error)
 	ClientLocal        func(ctx context.Context, root string) (*Import, error)

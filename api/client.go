@@ -107,3 +107,13 @@ type CommPRet struct {
 	Padded  abi.PaddedPieceSize
 	Payload int64
 }
+
+// ClientImport is an import in the shape of ClientListImports. Root is nil if it is not known.
+type ClientImport struct {
+	Key      uint64
+	Err      string
+	Root     *cid.Cid
+	Source   string
+	FilePath string
+	CARPath  string
+}

@@ -62,14 +62,28 @@ func (s Service) importStream(ctx context.Context, path string, p imports.Profil
 	return s.n.imports.AddReader(ctx, f, p, nil)
 }
 
-// ClientListImports answers Cartage.ClientListImports.
-func (s Service) ClientListImports(ctx context.Context) ([]api.Import, error) {
+// Imports answers Cartage.Imports.
+func (s Service) Imports(ctx context.Context) ([]api.Import, error) {
 	list, err := s.n.imports.List(ctx)
 	out := make([]api.Import, 0, len(list))
 	for _, i := range list {
 		out = append(out, s.imported(i))
 	}
 	return out, coded(err)
+}
+
+// ClientListImports answers Cartage.ClientListImports: Imports in the shape of a Filecoin node.
+func (s Service) ClientListImports(ctx context.Context) ([]api.ClientImport, error) {
+	list, err := s.Imports(ctx)
+	out := make([]api.ClientImport, 0, len(list))
+	for _, i := range list {
+		v := api.ClientImport{Key: i.Key, Err: i.Err, Source: i.Source, FilePath: i.FilePath, CARPath: i.CARPath}
+		if c, err := cid.Decode(i.Root); err == nil {
+			v.Root = &c
+		}
+		out = append(out, v)
+	}
+	return out, err
 }
 
 // ClientRemoveImport answers Cartage.ClientRemoveImport.

@@ -39,7 +39,7 @@ func (n *Node) API() *api.Node {
 		WalletDefault: s.WalletDefault,
 		PayChannels:   s.PayChannels, PayChVouchers: s.PayChVouchers, PayChPlan: s.PayChPlan, RedeemPayCh: s.RedeemPayCh, SettlePayCh: s.SettlePayCh,
 		CollectPayCh: s.CollectPayCh, Earnings: s.Earnings,
-		ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
+		Imports: s.Imports, ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
 		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
 		ClientImport: s.ClientImport, ClientFindData: s.ClientFindData, ClientMinerQueryOffer: s.ClientMinerQueryOffer, ClientRetrieve: s.ClientRetrieve,
 		ClientRetrieveWait: s.ClientRetrieveWait, ClientListRetrievals: s.ClientListRetrievals, ClientCancelRetrievalDeal: s.ClientCancelRetrievalDeal,
