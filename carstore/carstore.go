@@ -61,12 +61,13 @@ type Store struct {
 	root cid.Cid
 
 	mu       sync.RWMutex
-	index    map[string]location
-	order    []string
-	end      int64 // of the file, where the next section goes
+	index    map[string]int32 // by multihash: the place in blocks, from 1
+	blocks   []location       // in the order of the file
+	end      int64            // of the file, where the next section goes
 	unsynced int64
 	bytes    uint64
 	final    bool
+	buf      []byte // sections that are in the index and not written yet, at the end; a write that failed is tried again with the next
 }
 
 // Open creates the file for root, or continues it: sections that are complete and match their CID stay, anything behind
@@ -79,7 +80,7 @@ func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{f: f, root: root, index: map[string]location{}}
+	s := &Store{f: f, root: root, index: map[string]int32{}}
 	if err := s.scan(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}
@@ -91,7 +92,7 @@ func create(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{f: f, root: root, index: map[string]location{}}
+	s := &Store{f: f, root: root, index: map[string]int32{}}
 	if err := s.writeHead(); err != nil {
 		return nil, errors.Join(err, f.Close(), fsys.Remove(path))
 	}
@@ -171,7 +172,9 @@ func (s *Store) scan() error {
 			}
 			break
 		}
-		s.add(location{sec.cid, sec.start - dataOffset, sec.dataOff, len(sec.data)})
+		if k := hashOf(sec.cid); s.index[k] == 0 {
+			s.add(k, location{sec.cid, sec.start - dataOffset, sec.dataOff, len(sec.data)})
+		}
 		s.end = sec.dataOff + int64(len(sec.data))
 	}
 	if s.end == 0 {
@@ -195,46 +198,27 @@ func Verify(c cid.Cid, data []byte) error {
 	return nil
 }
 
-func (s *Store) add(l location) {
-	k := string(l.cid.Hash())
-	if _, dup := s.index[k]; dup {
-		return
-	}
-	s.index[k] = l
-	s.order = append(s.order, k)
+func (s *Store) add(k string, l location) {
+	s.blocks = append(s.blocks, l)
+	s.index[k] = int32(len(s.blocks))
 	s.bytes += uint64(l.size)
 }
 
-// Put appends a block whose hash was checked by the caller; a block that is there already is left out.
-func (s *Store) Put(c cid.Cid, data []byte) error {
-	if c.Prefix().MhType == mh.IDENTITY {
-		return nil
+// find looks a block up; mu is held.
+func (s *Store) find(c cid.Cid) (l location, ok bool) {
+	i := s.index[hashOf(c)]
+	if i == 0 {
+		return l, false
 	}
-	if len(data) > MaxBlock {
-		return fmt.Errorf("block %s of %d bytes is above the limit of %d", c, len(data), MaxBlock)
+	return s.blocks[i-1], true
+}
+
+// hashOf is the multihash of a CID, of which usual ones need no copy.
+func hashOf(c cid.Cid) string {
+	if k := c.KeyString(); len(k) == 36 && k[0] == 1 && k[1] < 0x80 && k[2] == mh.SHA2_256 && k[3] == 32 {
+		return k[2:]
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, has := s.index[string(c.Hash())]; has {
-		return nil
-	}
-	if s.final {
-		return errors.New("CAR file is finalized")
-	}
-	cb := c.Bytes()
-	head := append(varint.ToUvarint(uint64(len(cb)+len(data))), cb...)
-	section := append(head, data...)
-	if _, err := s.f.WriteAt(section, s.end); err != nil {
-		return fmt.Errorf("write block %s: %w", c, err)
-	}
-	s.add(location{c, s.end - dataOffset, s.end + int64(len(section)-len(data)), len(data)})
-	s.end += int64(len(section))
-	s.unsynced += int64(len(section))
-	if s.unsynced < syncEvery {
-		return nil
-	}
-	s.unsynced = 0
-	return s.f.Sync()
+	return string(c.Hash())
 }
 
 // Get reads a block.
@@ -243,8 +227,14 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 		return blocks.NewBlockWithCid(dec.Digest, c)
 	}
 	s.mu.RLock()
-	l, ok := s.index[string(c.Hash())]
+	l, ok := s.find(c)
+	late := ok && l.data+int64(l.size) > s.end-int64(len(s.buf))
 	s.mu.RUnlock()
+	if late {
+		if err := s.flush(); err != nil {
+			return nil, err
+		}
+	}
 	if !ok && Verify(c, nil) == nil {
 		// An empty block is known from its CID alone, and graphsync does not carry it.
 		if err := s.putEmpty(c); err != nil {
@@ -282,7 +272,7 @@ func (s *Store) Size(c cid.Cid) (int, bool) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	l, ok := s.index[string(c.Hash())]
+	l, ok := s.find(c)
 	return l.size, ok
 }
 
@@ -310,9 +300,11 @@ func (s *Store) Finalize() error {
 	if s.final {
 		return nil
 	}
+	if err := s.write(); err != nil {
+		return err
+	}
 	records := make([]index.Record, 0, len(s.index))
-	for _, k := range s.order {
-		l := s.index[k]
+	for _, l := range s.blocks {
 		records = append(records, index.Record{Cid: l.cid, Offset: uint64(l.off)})
 	}
 	idx, err := index.New(multicodec.CarMultihashIndexSorted)
@@ -348,11 +340,11 @@ func (s *Store) Final() bool {
 	return s.final
 }
 
-// DataSize is the size of the inner CARv1.
+// DataSize is the size of the inner CARv1, as far as it is written.
 func (s *Store) DataSize() int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.end - dataOffset
+	return s.end - int64(len(s.buf)) - dataOffset
 }
 
 // Payload reads the inner CARv1.
@@ -361,7 +353,7 @@ func (s *Store) Payload() *io.SectionReader {
 }
 
 // Close closes the file.
-func (s *Store) Close() error { return s.f.Close() }
+func (s *Store) Close() error { return errors.Join(s.flush(), s.f.Close()) }
 
 // OpenRead opens a complete file for reading; its root is the one in its header.
 func OpenRead(path string) (*Store, error) {
@@ -380,7 +372,7 @@ func OpenRead(path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	s := &Store{f: f, root: l.Roots[0], index: map[string]location{}, final: true}
+	s := &Store{f: f, root: l.Roots[0], index: map[string]int32{}, final: true}
 	if err := s.scan(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-car/v2"
+	"github.com/ipld/go-ipld-prime"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	mh "github.com/multiformats/go-multihash"
 	"github.com/multiformats/go-varint"
 	"github.com/stretchr/testify/require"
@@ -350,4 +352,90 @@ func FuzzInspect(f *testing.F) {
 			return nil
 		})
 	})
+}
+
+// failing is a file system whose writes fail while it is told to.
+type failing struct {
+	blob.OS
+	now *bool
+}
+
+type failingFile struct {
+	blob.File
+	now *bool
+}
+
+func (f failing) Create(name string, mode os.FileMode) (blob.File, error) {
+	file, err := f.OS.Create(name, mode)
+	return failingFile{file, f.now}, err
+}
+
+func (f failingFile) WriteAt(p []byte, off int64) (int, error) {
+	if *f.now {
+		n, _ := f.File.WriteAt(p[:len(p)/2], off)
+		return n, errors.New("disk full")
+	}
+	return f.File.WriteAt(p, off)
+}
+
+// TestWriteAgain: a block whose write failed is written with the next try, and a file with failed writes in it is whole at its end.
+func TestWriteAgain(t *testing.T) {
+	for name, size := range map[string]int{"small": 1000, "large": 100_000} {
+		t.Run(name, func(t *testing.T) {
+			path, broken := filepath.Join(t.TempDir(), "a.car"), false
+			blocks := some(t, 12, size)
+			s := fill(t, failing{now: &broken}, path, blocks[:4])
+			broken = true
+			for _, b := range blocks[4:7] {
+				require.ErrorContains(t, s.Put(b.cid, b.data), "disk full")
+			}
+			broken = false
+			for _, b := range blocks[4:] {
+				require.NoError(t, s.Put(b.cid, b.data))
+			}
+			for _, b := range blocks {
+				got, err := s.Get(b.cid)
+				require.NoError(t, err)
+				require.Equal(t, b.data, got.RawData())
+			}
+			require.NoError(t, s.Finalize())
+			require.NoError(t, s.Close())
+			r, err := carstore.OpenRead(path)
+			require.NoError(t, err)
+			require.Equal(t, len(blocks), r.Len())
+			require.NoError(t, r.Close())
+		})
+	}
+}
+
+// TestGather: blocks that are gathered are read at once, are in the file after a flush, and all of them together cost few writes.
+func TestGather(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.car")
+	sw := &faults.Switch{}
+	blocks := some(t, 1000, 1000)
+	s, err := carstore.Open(faults.FS{FS: blob.OS{}, Switch: sw}, path, blocks[0].cid)
+	require.NoError(t, err)
+	var g carstore.Gathered
+	require.NoError(t, g.Flush(), "nothing was gathered")
+	ls, before := s.LinkSystem(), sw.Count()
+	lc := ipld.LinkContext{Ctx: carstore.Gather(t.Context(), &g)}
+	for _, b := range blocks {
+		w, commit, err := ls.StorageWriteOpener(lc)
+		require.NoError(t, err)
+		_, err = w.Write(b.data)
+		require.NoError(t, err)
+		require.NoError(t, commit(cidlink.Link{Cid: b.cid}))
+	}
+	require.Less(t, sw.Count()-before, 10)
+	require.Less(t, s.DataSize(), int64(1_000_000), "the rest is not written")
+	got, err := s.Get(blocks[999].cid)
+	require.NoError(t, err)
+	require.Equal(t, blocks[999].data, got.RawData())
+	require.NoError(t, g.Flush())
+	require.Greater(t, s.DataSize(), int64(1_000_000))
+	require.NoError(t, s.Close())
+	again, err := carstore.Open(blob.OS{}, path, blocks[0].cid)
+	require.NoError(t, err)
+	require.Equal(t, 1000, again.Len())
+	require.NoError(t, again.Close())
 }

@@ -37,6 +37,24 @@ func Lend(ctx context.Context, buf *[]byte) context.Context {
 
 type lent struct{}
 
+// Gathered are blocks that a store has taken and not written yet.
+type Gathered struct{ flush func() error }
+
+// Flush writes them. Until then they may be lost with the process: who counts blocks flushes first.
+func (g *Gathered) Flush() error {
+	if g.flush == nil {
+		return nil
+	}
+	return g.flush()
+}
+
+// Gather lets a store write blocks that it gets under ctx together, when they are flushed or at any time before.
+func Gather(ctx context.Context, g *Gathered) context.Context {
+	return context.WithValue(ctx, gathering{}, g)
+}
+
+type gathering struct{}
+
 // Links makes a link system that reads with get, knows UnixFS, and refuses to write.
 func Links(get Getter) ipld.LinkSystem {
 	return LinksInto(func(_ []byte, c cid.Cid) ([]byte, error) { return get(c) })
@@ -81,22 +99,36 @@ func (s *Store) bytesOf(c cid.Cid) ([]byte, error) {
 // LinkSystem reads and appends blocks. The writer of a block must have checked that it is the one that the traversal
 // expects; its hash is checked here once more only if it comes without a link.
 func (s *Store) LinkSystem() ipld.LinkSystem {
-	return Writing(Links(s.bytesOf), s.Put)
+	ls := Links(s.bytesOf)
+	ls.StorageWriteOpener = func(lc linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
+		w, put := &borrower{}, s.Put
+		if lc.Ctx != nil {
+			if g, ok := lc.Ctx.Value(gathering{}).(*Gathered); ok {
+				g.flush, put = s.flush, s.gather
+			}
+		}
+		return w, committer(&w.blockWriter, put), nil
+	}
+	return ls
 }
 
 // Writing makes a link system write with put, which gets whole blocks.
 func Writing(ls ipld.LinkSystem, put func(cid.Cid, []byte) error) ipld.LinkSystem {
 	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
 		w := &blockWriter{}
-		return w, func(l ipld.Link) error {
-			cl, ok := l.(cidlink.Link)
-			if !ok {
-				return fmt.Errorf("link of type %T", l)
-			}
-			return put(cl.Cid, w.data)
-		}, nil
+		return w, committer(w, put), nil
 	}
 	return ls
+}
+
+func committer(w *blockWriter, put func(cid.Cid, []byte) error) linking.BlockWriteCommitter {
+	return func(l ipld.Link) error {
+		cl, ok := l.(cidlink.Link)
+		if !ok {
+			return fmt.Errorf("link of type %T", l)
+		}
+		return put(cl.Cid, w.data)
+	}
 }
 
 // blockWriter takes a whole block without a copy when it is offered as one.
@@ -112,6 +144,12 @@ func (w *blockWriter) SetBytes(p []byte) error {
 	w.data = p
 	return nil
 }
+
+// borrower is a blockWriter whose put keeps nothing of a block.
+type borrower struct{ blockWriter }
+
+// Borrow takes a whole block without a copy. It has to stay as it is until the commit.
+func (w *borrower) Borrow(p []byte) { w.data = p }
 
 // Position is how far a file holds a traversal.
 type Position struct {

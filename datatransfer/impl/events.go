@@ -130,6 +130,15 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 	return rerr
 }
 
+// OnBlocksReceived is OnDataReceived for blocks of a channel of this side that came together.
+func (m *Manager) OnBlocksReceived(chid dt.ChannelID, pieces []channels.Piece) error {
+	c, err := m.live(chid)
+	if err != nil {
+		return err
+	}
+	return c.Blocks(dt.DataReceived, dt.DataReceivedProgress, pieces)
+}
+
 // OnDataQueued implements datatransfer.EventsHandler.
 func (m *Manager) OnDataQueued(chid dt.ChannelID, _ ipld.Link, size uint64, index int64, unique bool) (dt.Message, error) {
 	c, err := m.live(chid)

@@ -204,7 +204,8 @@ func endFrame(o outcome, text string) []byte {
 type sections struct {
 	r    *bufio.Reader
 	left int
-	buf  []byte // recycled: what next returns is good until the next call
+	buf  []byte       // recycled: what next returns is good until the next call
+	wait func() error // called before more is waited for than has come
 }
 
 // next reads the section of an expected block. Which block it is, is compared and not believed.
@@ -218,6 +219,11 @@ func (s *sections) next(want cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a section of %d bytes, %d are left of its frame", errWrongBlock, size, s.left-n)
 	}
 	s.left -= n + int(size)
+	if s.r.Buffered() < int(size) {
+		if err := s.wait(); err != nil {
+			return nil, err
+		}
+	}
 	if cap(s.buf) < int(size) {
 		s.buf = make([]byte, size)
 	}
@@ -237,6 +243,11 @@ func (s *sections) next(want cid.Cid) ([]byte, error) {
 
 // length reads the length of a section, and how many bytes it took.
 func (s *sections) length() (size uint64, n int, err error) {
+	if s.r.Buffered() < varint.MaxLenUvarint63 {
+		if err := s.wait(); err != nil {
+			return 0, 0, err
+		}
+	}
 	size, err = varint.ReadUvarint(s.r)
 	if err != nil {
 		return 0, 0, unexpected(err)

@@ -21,24 +21,41 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 )
 
+// usual returns the codec and the digest of a CID as nearly all are, of version 1 with a codec of one byte and a SHA2-256. It makes
+// nothing: small blocks are many.
+func usual(c cid.Cid) (codec byte, digest string, ok bool) {
+	key := c.KeyString()
+	if len(key) != 4+sha256.Size || key[0] != 1 || key[1] >= 0x80 || key[2] != mh.SHA2_256 || key[3] != sha256.Size {
+		return 0, "", false
+	}
+	return key[1], key[4:], true
+}
+
 // verify tells whether bytes are what a CID says.
 func verify(c cid.Cid, data []byte) error {
-	hash := c.Hash()
-	if len(hash) != 2+sha256.Size || hash[0] != mh.SHA2_256 || hash[1] != sha256.Size {
+	_, digest, ok := usual(c)
+	if !ok {
 		return carstore.Verify(c, data)
 	}
-	sum := sha256.Sum256(data)
-	if !bytes.Equal(sum[:], hash[2:]) {
+	if sum := sha256.Sum256(data); string(sum[:]) != digest {
 		return fmt.Errorf("%w: %s", carstore.ErrBadHash, c)
 	}
 	return nil
 }
 
 // leaf tells whether a block has no links whatever is in it.
-func leaf(c cid.Cid) bool { return c.Prefix().Codec == cid.Raw }
+func leaf(c cid.Cid) bool {
+	if codec, _, ok := usual(c); ok {
+		return codec == cid.Raw
+	}
+	return c.Prefix().Codec == cid.Raw
+}
 
 // inlined returns the bytes of a block that is its own CID.
 func inlined(c cid.Cid) ([]byte, bool) {
+	if _, _, ok := usual(c); ok {
+		return nil, false
+	}
 	hash := c.Hash()
 	if len(hash) == 0 || hash[0] != mh.IDENTITY {
 		return nil, false
@@ -98,7 +115,7 @@ func hashOfLink(data []byte) (cid.Cid, error) {
 			if m < 0 {
 				return cid.Undef, protowire.ParseError(m)
 			}
-			return cid.Cast(bytes.Clone(body))
+			return cid.Cast(body) // a copy
 		}
 		m := protowire.ConsumeFieldValue(num, typ, data[n:])
 		if m < 0 {
@@ -130,6 +147,9 @@ func linksOfCBOR(data []byte) (out []cid.Cid, err error) {
 			if n > left {
 				return nil, fmt.Errorf("dag-cbor: %d items are announced and %d bytes follow", n, left)
 			}
+			if out == nil && n > 1 {
+				out = make([]cid.Cid, 0, min(n, left/usualLink))
+			}
 			open += n * uint64(major-cbg.MajArray+1)
 		case cbg.MajTag:
 			l, size, err := cborLink(data[at:])
@@ -142,6 +162,9 @@ func linksOfCBOR(data []byte) (out []cid.Cid, err error) {
 	}
 	return out, nil
 }
+
+// usualLink is how many bytes a link takes: two of the tag, two of the string, a zero and a CID.
+const usualLink = 41
 
 var errNoLink = errors.New("not a link")
 
@@ -173,7 +196,7 @@ func cborLink(data []byte) (cid.Cid, int, error) {
 		return cid.Undef, 0, errors.Join(errNoLink, err)
 	}
 	end := size + int(n)
-	c, err := cid.Cast(bytes.Clone(data[size+1 : end]))
+	c, err := cid.Cast(data[size+1 : end]) // a copy
 	return c, end, err
 }
 

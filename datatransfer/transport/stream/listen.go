@@ -17,6 +17,9 @@ var errEnded = errors.New("the sender has ended")
 
 // frame reads one frame. Of a frame of blocks it reads the head only.
 func (rc *recipient) frame() error {
+	if err := rc.count(); err != nil {
+		return err
+	}
 	rc.allow(0) // a pause may be long
 	if _, err := rc.in.Peek(1); err != nil {
 		return err

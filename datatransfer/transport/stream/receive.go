@@ -12,9 +12,10 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
+	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/channels"
 )
 
 var (
@@ -37,7 +38,7 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 	}
 	t.bound(chid)
 	rc := &recipient{t: t, in: bufio.NewReaderSize(uncut{s}, 64<<10), question: &a.question, has: a.question.has, seen: newSeen()}
-	rc.blocks.r = rc.in
+	rc.blocks.r, rc.blocks.wait = rc.in, rc.count
 	t.mu.Lock()
 	r, old, err := t.bind(chid, s, a.ctx)
 	if err == nil {
@@ -77,8 +78,11 @@ type recipient struct {
 	question *question // until it is asked
 	has      int64
 	seen     *seen
-	stopping atomic.Bool // the sender was told to stop: what still comes is not taken
-	limits   sync.Mutex  // of stopping and the time that reads have
+	saving   context.Context
+	gathered carstore.Gathered
+	got      []channels.Piece // taken by the store, and neither written for sure nor counted
+	stopping atomic.Bool      // the sender was told to stop: what still comes is not taken
+	limits   sync.Mutex       // of stopping and the time that reads have
 	writing  sync.Mutex
 	asked    bool // the question was written: only then may anything else be
 	whole    bool // every block of the traversal is here
@@ -91,6 +95,7 @@ func (t *Transport) receive(rc *recipient, a ask) {
 	defer context.AfterFunc(r.ctx, func() { _ = r.stream.Reset() })()
 	var limit uint64
 	rc.ls, limit = t.storeOf(r.chid)
+	rc.saving = carstore.Gather(r.ctx, &rc.gathered)
 	err := t.handler().OnChannelOpened(r.chid)
 	if err != nil {
 		t.log(r.chid, err)
@@ -100,6 +105,9 @@ func (t *Transport) receive(rc *recipient, a ask) {
 	if !a.question.held {
 		err = walk(func() error { return cut(r.ctx.Err()) }, &rc.ls, a.question.root, a.question.selector, limit, rc.visit)
 		rc.whole = err == nil
+		if cerr := rc.count(); err == nil {
+			err = cerr
+		}
 	}
 	if err == nil && !rc.needless() {
 		if err = rc.ask(); err == nil {
@@ -229,58 +237,6 @@ func (rc *recipient) stop() {
 			_ = rc.r.stream.CloseWrite()
 		}
 	})
-}
-
-// visit takes the next block of the traversal: out of the store if it is there already, else off the stream.
-func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
-	if data, ok := inlined(c); ok {
-		return data, nil
-	}
-	resumes := rc.r.gate.count()
-	if again := rc.seen.add(c); again || index <= rc.has {
-		if again && index > rc.has {
-			if err := rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, 0, index, false)); err != nil {
-				return nil, err
-			}
-		}
-		if leaf {
-			return nil, nil
-		}
-		data, err := load(rc.r.ctx, &rc.ls, c)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", errGap, c, err)
-		}
-		return data, nil
-	}
-	if data, ok := rc.here(c, index); ok {
-		return data, rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, false))
-	}
-	data, err := rc.next(c)
-	if err != nil {
-		return nil, err
-	}
-	if err := save(&rc.ls, c, data); err != nil {
-		return nil, fmt.Errorf("store block %s: %w", c, err)
-	}
-	rc.t.moved(rc.r, index)
-	if err := rc.pause(resumes, rc.t.handler().OnDataReceived(rc.r.chid, cidlink.Link{Cid: c}, uint64(len(data)), index, true)); err != nil {
-		return nil, err
-	}
-	return data, nil
-}
-
-// here takes a block out of the store that comes before the first one that has to be asked for.
-func (rc *recipient) here(c cid.Cid, index int64) ([]byte, bool) {
-	if rc.question == nil {
-		return nil, false
-	}
-	data, err := load(rc.r.ctx, &rc.ls, c)
-	if err != nil || verify(c, data) != nil {
-		return nil, false
-	}
-	rc.has = index
-	rc.t.moved(rc.r, index)
-	return data, true
 }
 
 // pause stops the sender if that is what an error says.

@@ -7,13 +7,22 @@ import (
 )
 
 // seen remembers blocks by the end of their hash. It is a table of its own, because small blocks spend more time in a map than in being
-// verified: one place in memory is looked at for each, and there is nothing for the garbage collector to follow.
+// verified: the keys are in the order in which they came, so that memory is touched for the first time in a row, and the table of their
+// places is small enough to stay near. There is nothing for the garbage collector to follow.
 type seen struct {
-	seed  maphash.Seed // so that no peer can choose blocks that meet in one place
-	slots [][keyEnd]byte
-	n     int
-	zero  bool // the key of zeros, which marks an empty slot
+	seed   maphash.Seed // so that no peer can choose blocks that meet in one place
+	slots  []uint32     // the number of a key, from 1, and above it a few bits of its hash; 0 is empty
+	chunks [][]key
+	n      int
 }
+
+type key = [keyEnd]byte
+
+const (
+	chunkKeys  = 4 << 10
+	numberBits = 27 // a walk has at most maxLinks
+	numberMask = 1<<numberBits - 1
+)
 
 // keyEnd is how much of a hash tells blocks apart.
 const keyEnd = 16
@@ -21,7 +30,7 @@ const keyEnd = 16
 // shortKey is the length from which the end of a key is a multihash and nothing of the codec before it.
 const shortKey = 26
 
-func newSeen() *seen { return &seen{seed: maphash.MakeSeed(), slots: make([][keyEnd]byte, 64)} }
+func newSeen() *seen { return &seen{seed: maphash.MakeSeed(), slots: make([]uint32, 64)} }
 
 // add notes a block, and tells whether it was there.
 func (s *seen) add(c cid.Cid) (again bool) {
@@ -34,42 +43,45 @@ func (s *seen) add(c cid.Cid) (again bool) {
 	return s.addKey(k)
 }
 
-func (s *seen) addKey(k [keyEnd]byte) (again bool) {
-	if k == ([keyEnd]byte{}) {
-		again, s.zero = s.zero, true
-		return again
-	}
+func (s *seen) addKey(k key) (again bool) {
 	if s.n >= len(s.slots)/4*3 {
 		s.grow()
 	}
-	at, found := s.find(k)
+	at, tag, found := s.find(k)
 	if !found {
-		s.slots[at] = k
+		s.slots[at] = tag | uint32(s.n+1)
+		if s.n%chunkKeys == 0 {
+			s.chunks = append(s.chunks, make([]key, 0, chunkKeys))
+		}
+		last := &s.chunks[len(s.chunks)-1]
+		*last = append(*last, k)
 		s.n++
 	}
 	return found
 }
 
 // find is where a key is, or belongs.
-func (s *seen) find(k [keyEnd]byte) (at uint64, found bool) {
+func (s *seen) find(k key) (at uint64, tag uint32, found bool) {
+	h := maphash.Bytes(s.seed, k[:])
+	tag = uint32(h>>32) &^ numberMask
 	mask := uint64(len(s.slots) - 1)
-	for at = maphash.Bytes(s.seed, k[:]) & mask; ; at = (at + 1) & mask {
-		switch s.slots[at] {
-		case k:
-			return at, true
-		case [keyEnd]byte{}:
-			return at, false
+	for at = h & mask; ; at = (at + 1) & mask {
+		slot := s.slots[at]
+		if slot == 0 {
+			return at, tag, false
+		}
+		if slot&^numberMask == tag {
+			if i := int(slot&numberMask) - 1; s.chunks[i/chunkKeys][i%chunkKeys] == k {
+				return at, tag, true
+			}
 		}
 	}
 }
 
 func (s *seen) grow() {
-	old := s.slots
-	s.slots = make([][keyEnd]byte, 2*len(old))
-	for _, k := range old {
-		if k != ([keyEnd]byte{}) {
-			at, _ := s.find(k)
-			s.slots[at] = k
-		}
+	s.slots = make([]uint32, 2*len(s.slots))
+	for i := range s.n {
+		at, tag, _ := s.find(s.chunks[i/chunkKeys][i%chunkKeys])
+		s.slots[at] = tag | uint32(i+1)
 	}
 }

@@ -119,12 +119,14 @@ func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
 }
 
 // save writes a block into a store.
-func save(ls *ipld.LinkSystem, c cid.Cid, data []byte) error {
-	w, commit, err := ls.StorageWriteOpener(ipld.LinkContext{})
+func save(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid, data []byte) error {
+	w, commit, err := ls.StorageWriteOpener(ipld.LinkContext{Ctx: ctx})
 	if err != nil {
 		return err
 	}
-	if _, err := w.Write(data); err != nil {
+	if b, ok := w.(interface{ Borrow([]byte) }); ok {
+		b.Borrow(data)
+	} else if _, err := w.Write(data); err != nil {
 		return err
 	}
 	return commit(cidlink.Link{Cid: c})

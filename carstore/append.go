@@ -1,0 +1,105 @@
+package carstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+)
+
+const (
+	// large is the size from which a block is written from where it is, and not copied behind its head.
+	large = 32 << 10
+	// gatherMost bounds what is gathered.
+	gatherMost = 256 << 10
+)
+
+// Put appends a block whose hash was checked by the caller; a block that is there already is left out.
+func (s *Store) Put(c cid.Cid, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.append(c, data); err != nil {
+		return err
+	}
+	return s.write()
+}
+
+// gather is Put of a block that may be written later, by flush.
+func (s *Store) gather(c cid.Cid, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.append(c, data); err != nil || len(s.buf) < gatherMost {
+		return err
+	}
+	return s.write()
+}
+
+func (s *Store) flush() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write()
+}
+
+// append takes a block, a large one to the file and a small one to what is gathered; mu is held.
+func (s *Store) append(c cid.Cid, data []byte) error {
+	if c.Prefix().MhType == mh.IDENTITY {
+		return nil
+	}
+	if len(data) > MaxBlock {
+		return fmt.Errorf("block %s of %d bytes is above the limit of %d", c, len(data), MaxBlock)
+	}
+	k := hashOf(c)
+	if s.index[k] != 0 {
+		return nil
+	}
+	if s.final {
+		return errors.New("CAR file is finalized")
+	}
+	if len(data) >= large {
+		if err := s.write(); err != nil {
+			return err
+		}
+	}
+	before := len(s.buf)
+	s.buf = append(binary.AppendUvarint(s.buf, uint64(c.ByteLen()+len(data))), c.KeyString()...)
+	head := int64(len(s.buf) - before)
+	if len(data) < large {
+		s.buf = append(s.buf, data...)
+	} else if err := s.writeLarge(c, data); err != nil {
+		return err
+	}
+	s.add(k, location{c, s.end - dataOffset, s.end + head, len(data)})
+	s.end += head + int64(len(data))
+	s.unsynced += head + int64(len(data))
+	return nil
+}
+
+// writeLarge writes the head of a section, which is all that is gathered, and its block.
+func (s *Store) writeLarge(c cid.Cid, data []byte) error {
+	_, err := s.f.WriteAt(s.buf, s.end)
+	if err == nil {
+		_, err = s.f.WriteAt(data, s.end+int64(len(s.buf)))
+	}
+	s.buf = s.buf[:0]
+	if err != nil {
+		return fmt.Errorf("write block %s: %w", c, err)
+	}
+	return nil
+}
+
+// write writes what was gathered, and syncs from time to time; mu is held.
+func (s *Store) write() error {
+	if n := len(s.buf); n > 0 {
+		if _, err := s.f.WriteAt(s.buf, s.end-int64(n)); err != nil {
+			return fmt.Errorf("write blocks: %w", err)
+		}
+		s.buf = s.buf[:0]
+	}
+	if s.unsynced < syncEvery {
+		return nil
+	}
+	s.unsynced = 0
+	return s.f.Sync()
+}
