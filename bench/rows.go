@@ -39,6 +39,7 @@ import (
 	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	gstransport "github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
+	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -143,7 +144,7 @@ func depthFirst(root cid.Cid, visit func(cid.Cid) ([]byte, error)) error {
 		if c.Prefix().Codec == cid.Raw {
 			continue
 		}
-		links, err := stream.LinksOf(c, data)
+		links, err := carstore.LinksOf(c, data)
 		if err != nil {
 			return err
 		}

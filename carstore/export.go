@@ -13,13 +13,11 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-unixfsnode/data"
 	"github.com/ipfs/go-unixfsnode/file"
-	carv2 "github.com/ipld/go-car/v2"
 	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
-	selectorparse "github.com/ipld/go-ipld-prime/traversal/selector/parse"
 
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
@@ -156,16 +154,6 @@ func OpenFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (io.Re
 		}
 	}
 	return openFile(ctx, ls, node)
-}
-
-// WriteCARFrom writes the whole DAG below root as a CARv1: depth first, each block once.
-func WriteCARFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
-	buf := bufio.NewWriterSize(shared.Writer(ctx, w), 1<<20)
-	_, err := carv2.TraverseV1(ctx, ls, root, selectorparse.CommonSelector_ExploreAllRecursively, buf, carv2.StoreIdentityCIDs(true))
-	if err != nil {
-		return err
-	}
-	return buf.Flush()
 }
 
 // ExportCARFrom is ExportCAR out of any link system.

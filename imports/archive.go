@@ -11,9 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/ipfs/go-cid"
-	dagpb "github.com/ipld/go-codec-dagpb"
-	"github.com/ipld/go-ipld-prime"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
@@ -122,7 +119,7 @@ func (a *archive) walk(ctx context.Context, c cid.Cid) error {
 	if err := carstore.WriteSection(a.w, c, node); err != nil {
 		return err
 	}
-	links, err := linksOf(node)
+	links, err := carstore.LinksOf(c, node)
 	if err != nil {
 		return err
 	}
@@ -170,33 +167,4 @@ func (a *archive) close() error {
 	err := a.open.Close()
 	a.open = nil
 	return err
-}
-
-// linksOf are the links of a dag-pb node, in order. Links with the same target come as often as they are there.
-func linksOf(node []byte) ([]cid.Cid, error) {
-	n, err := ipld.Decode(node, dagpb.Decode)
-	if err != nil {
-		return nil, err
-	}
-	links, err := n.LookupByString("Links")
-	if err != nil {
-		return nil, err
-	}
-	var out []cid.Cid
-	for it := links.ListIterator(); !it.Done(); {
-		_, l, err := it.Next()
-		if err != nil {
-			return nil, err
-		}
-		h, err := l.LookupByString("Hash")
-		if err != nil {
-			return nil, err
-		}
-		link, err := h.AsLink()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, link.(cidlink.Link).Cid)
-	}
-	return out, nil
 }

@@ -73,7 +73,7 @@ func walkAll(root cid.Cid, next func(cid.Cid, bool) ([]byte, error)) error {
 		if err != nil {
 			return err
 		}
-		links, err := LinksOf(c, data)
+		links, err := carstore.LinksOf(c, data)
 		if err != nil {
 			return fmt.Errorf("block %s: %w", c, err)
 		}
