@@ -58,6 +58,7 @@ type StorageDealState struct {
 type StoragePush struct {
 	Proposal string `json:"proposal"`
 	Root     string `json:"root"`
+	Wallet   string `json:"wallet"` // that signed the proposal
 	Miner    string `json:"miner"`
 	Peer     string `json:"peer"`
 	State    string `json:"state"` // CheckForAcceptance when all was sent; Error when it does not go on by itself

@@ -34,12 +34,12 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-varint"
 
+	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/impl"
 	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	gstransport "github.com/cartage-dev/cartage/datatransfer/transport/graphsync"
-	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/shared"
 )

@@ -114,6 +114,7 @@ func (s *Store) openShard(ctx context.Context, n uint64) error {
 		err = errors.Join(err, f.Close())
 	}
 	if ctx.Err() == nil {
+		failed(&s.count.opens, err)
 		s.remember(n, err)
 	}
 	if err != nil {
@@ -244,7 +245,10 @@ func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
 	a.r.slots <- struct{}{}
 	defer func() { <-a.r.slots }()
 	data, err = carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
-	failed(&a.store.count.blocks, err)
+	if err != nil {
+		a.store.count.blocks.Add(1)
+		a.store.remember(a.r.shard.Number, err)
+	}
 	return data, err
 }
 

@@ -87,7 +87,8 @@ type Store struct {
 	closing sync.Once
 	closed  error
 
-	changing sync.Mutex // held while the catalogue changes who a piece's shard is
+	changing   sync.Mutex // held while the catalogue changes who a piece's shard is
+	rebuilding sync.Mutex
 
 	users sync.WaitGroup // calls that use the engine
 
@@ -95,7 +96,7 @@ type Store struct {
 	shut bool
 	open map[uint64]*reader
 	jobs map[jobKey]*job
-	// failed is when shards could not be opened, by number.
+	// failed is when shards could not be opened or read, by number.
 	failed map[uint64]time.Time
 }
 
@@ -251,8 +252,8 @@ func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error
 }
 
 // Lookup returns the available shards that have a block, those first that cost least to read: that are being read, whose bytes are in a file
-// here, that are elsewhere. Among those that cost the same, the ones that failed a while ago come last; else the order is that of
-// registration (R-N11). No piece is touched (R-N14).
+// here, that are elsewhere. Those that failed a moment ago come last; else the order is that of registration (R-N11). No piece is
+// touched (R-N14).
 func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 	leave, err := s.enter()
 	if err != nil {
@@ -281,7 +282,7 @@ func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 	return out, nil
 }
 
-// failureWorth is how long a shard that could not be opened comes after its like.
+// failureWorth is how long a shard that could not be opened or read comes after the others.
 const failureWorth = 10 * time.Minute
 
 // cost ranks what reading a shard costs. mu is held.
@@ -293,21 +294,19 @@ func (s *Store) cost(sh *Shard) int {
 	case sh.Mount == "":
 		c = 1
 	}
-	c *= 2
 	if at, ok := s.failed[sh.Number]; ok && time.Since(at) < failureWorth {
-		c++
+		c += 3
 	}
 	return c
 }
 
-// remember notes whether a shard could be opened.
+// remember notes whether a shard could be opened or read.
 func (s *Store) remember(n uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
 		delete(s.failed, n)
-		return
+	} else {
+		s.failed[n] = time.Now()
 	}
-	s.count.opens.Add(1)
-	s.failed[n] = time.Now()
 }

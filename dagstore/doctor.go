@@ -18,6 +18,8 @@ type Finding struct {
 	Reason string
 	Detail string
 	Repair string
+
+	state State
 }
 
 // The reasons of findings.
@@ -70,7 +72,7 @@ func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 
 // examine looks at one shard.
 func (s *Store) examine(ctx context.Context, sh Shard) (Finding, bool) {
-	f := Finding{Number: sh.Number, Piece: sh.Piece}
+	f := Finding{Number: sh.Number, Piece: sh.Piece, state: sh.State}
 	if sh.State != StateAvailable {
 		f.Reason, f.Detail, f.Repair = NotIndexed, fmt.Sprint(sh.State, " ", sh.Error), "dagstore initialize-shard, or recover-shard if it has failed"
 		return f, false

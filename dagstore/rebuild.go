@@ -4,16 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/commp"
+	"github.com/cartage-dev/cartage/dagstore/index"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Rebuilt is what was made anew: the shard of a piece, or of a file that no shard had.
@@ -23,18 +29,27 @@ type Rebuilt struct {
 	Error error
 }
 
+// KnownPiece is a piece that somebody has a deal about; it may be larger than the smallest one of its data.
+type KnownPiece struct {
+	Piece  cid.Cid
+	Padded uint64
+}
+
 // Rebuild makes anew what can be lost, out of the pieces (R-N19): the rows of every shard that Doctor finds fault with, and the shards of files
-// of the store's own that no record names, as after a loss of all records. Shards that are well stay as they are, and files that cannot be
-// read stay where they are. Interrupted, it is begun again.
-func (s *Store) Rebuild(ctx context.Context) iter.Seq2[Rebuilt, error] {
+// of the store's own that no record names, as after a loss of all records. Such a file becomes the piece among known that its data makes, else
+// the smallest one. Shards that are well stay as they are, as do those that cannot be read and those that were registered only; files
+// that cannot be read stay where they are. Interrupted, it is begun again. One runs at a time.
+func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebuilt, error] {
 	return func(yield func(Rebuilt, error) bool) {
+		s.rebuilding.Lock()
+		defer s.rebuilding.Unlock()
 		var sick []cid.Cid
 		for f, err := range s.Doctor(ctx) {
 			if err != nil {
 				yield(Rebuilt{}, err)
 				return
 			}
-			if f.Piece.Defined() && f.Reason != CopyUnreadable {
+			if f.Piece.Defined() && f.Reason != CopyUnreadable && f.state != StateNew && f.state != StateInitializing {
 				sick = append(sick, f.Piece)
 			}
 		}
@@ -49,7 +64,7 @@ func (s *Store) Rebuild(ctx context.Context) iter.Seq2[Rebuilt, error] {
 			return
 		}
 		for _, file := range files {
-			sh, err := s.takeBack(ctx, file)
+			sh, err := s.takeBack(ctx, file, known)
 			if !yield(Rebuilt{Piece: sh.Piece, File: file, Error: err}, ctx.Err()) {
 				return
 			}
@@ -57,22 +72,57 @@ func (s *Store) Rebuild(ctx context.Context) iter.Seq2[Rebuilt, error] {
 	}
 }
 
-// again reads a shard anew, whatever its state.
+// again reads a shard anew. One that cannot be read to its end stays as it is: some of it may be served.
 func (s *Store) again(ctx context.Context, piece cid.Cid) error {
-	s.changing.Lock()
-	n, err := s.cat.number(piece)
-	if err == nil {
-		var sh Shard
-		if sh, err = s.cat.get(n); err == nil && sh.State == StateAvailable {
-			sh.State, sh.Error = StateErrored, "its index is made anew"
-			err = s.cat.put(sh)
-		}
-	}
-	s.changing.Unlock()
+	leave, err := s.enter()
 	if err != nil {
 		return err
 	}
+	defer leave()
+	n, err := s.cat.number(piece)
+	if err != nil {
+		return err
+	}
+	sh, err := s.cat.get(n)
+	if err != nil {
+		return err
+	}
+	if sh.State == StateAvailable {
+		if err := s.readable(ctx, sh); err != nil {
+			return err
+		}
+		s.changing.Lock()
+		if sh, err = s.cat.get(n); err == nil && sh.State == StateAvailable {
+			sh.State = StateInitializing // a crash from here on is made good at the next start
+			err = s.cat.put(sh)
+		}
+		s.changing.Unlock()
+		if err != nil {
+			return err
+		}
+	}
 	return s.await(ctx, n)
+}
+
+// readable tells whether every block of a shard can be read.
+func (s *Store) readable(ctx context.Context, sh Shard) error {
+	f, err := s.openMount(ctx, &sh)
+	if err != nil {
+		return err
+	}
+	l, err := layoutOf(f)
+	if err == nil {
+		_, err = scan(ctx, f, l, &sh, func(index.Record) error { return nil }, nil)
+	}
+	return errors.Join(err, f.Close())
+}
+
+func layoutOf(f Reader) (carstore.Layout, error) {
+	size, err := f.Size()
+	if err != nil {
+		return carstore.Layout{}, err
+	}
+	return carstore.Inspect(f, size)
 }
 
 // numbered are the files in the folder of the store's own pieces, by their number.
@@ -91,7 +141,8 @@ func (s *Store) numbered() (map[uint64]string, error) {
 	return out, err
 }
 
-// unknownFiles are the files of the store's own that no record names, and that nothing is working on.
+// unknownFiles are the files of the store's own that no record names, and that nothing is working on. No number is handed out twice, so that
+// none of them can become a shard's later.
 func (s *Store) unknownFiles() (out []string, err error) {
 	leave, err := s.enter()
 	if err != nil {
@@ -102,36 +153,84 @@ func (s *Store) unknownFiles() (out []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	known := map[string]bool{}
-	err = s.cat.each(func(sh Shard, _ bool) { known[s.file(&sh)] = true }, nil)
+	work, err := s.cat.work()
 	if err != nil {
 		return nil, err
 	}
-	work, err := s.cat.work()
 	for _, n := range work {
 		known[s.own(n)] = true
 	}
+	err = s.cat.each(func(sh Shard, _ bool) { known[s.file(&sh)] = true }, nil)
 	for _, file := range files {
 		if !known[file] {
 			out = append(out, file)
 		}
 	}
+	slices.Sort(out)
 	return out, err
 }
 
 // takeBack makes a file of the store's own a shard again. It goes under its new name only when it is one.
-func (s *Store) takeBack(ctx context.Context, file string) (Shard, error) {
-	sh, err := s.Register(ctx, Source{Name: file, Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, s.cfg.FS, file, to) }})
+func (s *Store) takeBack(ctx context.Context, file string, known []KnownPiece) (Shard, error) {
+	src := Source{Name: file, Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, s.cfg.FS, file, to) }}
+	k, err := s.recognise(ctx, file, known)
+	if err != nil {
+		return Shard{}, fmt.Errorf("%s: %w", file, err)
+	}
+	src.Piece, src.Padded = k.Piece, k.Padded
+	sh, err := s.Register(ctx, src)
 	if err != nil {
 		return sh, err
 	}
-	if err := s.cfg.FS.Remove(file); err != nil {
+	if s.file(&sh) == file {
+		return sh, nil
+	}
+	if err := s.cfg.FS.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return sh, fmt.Errorf("remove %s, whose piece has a file of its own now: %w", file, err)
 	}
 	return sh, nil
 }
 
-// skipNumbers keeps a catalogue that has lost its records from handing out the numbers of files that are there: they would be taken for what a
+// recognise finds the known piece that a file is: its data with zeros behind it. None is the smallest piece of the data.
+func (s *Store) recognise(ctx context.Context, file string, known []KnownPiece) (k KnownPiece, err error) {
+	if len(known) == 0 {
+		return k, nil
+	}
+	f, err := s.cfg.FS.Open(file)
+	if err != nil {
+		return k, err
+	}
+	defer f.Close()
+	l, err := layoutOf(f)
+	if err != nil {
+		return k, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return k, err
+	}
+	data := []*io.SectionReader{io.NewSectionReader(f, l.Offset, l.Size)}
+	if l.Offset > 0 { // a CARv2 may be a piece as it lies
+		data = append(data, io.NewSectionReader(f, 0, size))
+	}
+	for _, d := range data {
+		p, err := commp.Compute(shared.Reader(ctx, d))
+		if err != nil {
+			return k, err
+		}
+		for _, k := range known {
+			if up, err := commp.PadUp(p, commp.Padded(k.Padded)); err == nil && up.CID.Equals(k.Piece) {
+				return k, nil
+			}
+		}
+	}
+	return k, nil
+}
+
+// skipNumbers keeps a catalogue that has lost records from handing out the numbers of files that are there: they would be taken for what a
 // crash left over.
 func (s *Store) skipNumbers() error {
 	fresh, err := s.cat.fresh()
@@ -147,4 +246,19 @@ func (s *Store) skipNumbers() error {
 		return err
 	}
 	return s.cat.startAt(last + 1)
+}
+
+// nextNumber hands out a number that no file has. changing is held.
+func (s *Store) nextNumber() (uint64, error) {
+	for {
+		n, err := s.cat.next()
+		if err != nil {
+			return 0, err
+		}
+		if _, err := os.Lstat(s.own(n)); errors.Is(err, fs.ErrNotExist) {
+			return n, nil
+		} else if err != nil {
+			return 0, err
+		}
+	}
 }

@@ -62,7 +62,7 @@ func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
 	if old, err := s.Info(src.Piece); !errors.Is(err, ErrShardUnknown) {
 		return old, err
 	}
-	n, err := s.cat.next()
+	n, err := s.nextNumber()
 	if err != nil {
 		return Shard{}, err
 	}
@@ -119,7 +119,7 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 func (s *Store) number() (uint64, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	n, err := s.cat.next()
+	n, err := s.nextNumber()
 	if err == nil {
 		err = s.cat.begun(n)
 	}
@@ -321,7 +321,7 @@ func fit(ctx context.Context, f Reader, size int64, l carstore.Layout, p commp.P
 		up, err = commp.PadUp(p, commp.Padded(sh.Padded))
 	}
 	if err != nil {
-		return fmt.Errorf("the data makes piece %s: %w", p.CID, err)
+		return fmt.Errorf("%w: %w", &WrongPieceError{Got: p.CID, Expected: sh.Piece}, err)
 	}
 	if !up.CID.Equals(sh.Piece) {
 		return &WrongPieceError{Got: up.CID, Expected: sh.Piece}

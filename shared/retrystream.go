@@ -54,7 +54,7 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 			return nil, &ExhaustedError{i, err}
 		}
 		if !Sleep(ctx, wait/2+rand.N(wait/2+1)) {
-			return nil, fmt.Errorf("open stream to %s canceled by context: %w", to, ctx.Err())
+			return nil, fmt.Errorf("open stream to %s canceled by context: %w (attempt %d: %w)", to, ctx.Err(), i, err)
 		}
 		wait = time.Duration(math.Min(float64(wait)*max(r.Factor, 1), float64(r.Max)))
 	}

@@ -54,11 +54,6 @@ func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid,
 	if err := p.check(TTManual); err != nil {
 		return cid.Undef, err
 	}
-	return c.deal(ctx, p, func(cid.Cid, MinerInfo) error { return nil })
-}
-
-// deal signs params and proposes them. What it is going to send is told before.
-func (c *Client) deal(ctx context.Context, p StartDealParams, tell func(name cid.Cid, miner MinerInfo) error) (cid.Cid, error) {
 	deal, miner, err := c.sign(ctx, p)
 	if err != nil {
 		return cid.Undef, err
@@ -67,20 +62,24 @@ func (c *Client) deal(ctx context.Context, p StartDealParams, tell func(name cid
 	if err != nil {
 		return cid.Undef, err
 	}
-	if err := tell(name, miner); err != nil {
-		return cid.Undef, err
+	state, message, err := c.offer(ctx, miner, name, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})
+	if err == nil && state != StorageDealWaitingForData {
+		err = &RefusedError{Proposal: name, State: state, Message: message}
 	}
-	resp, err := c.propose(ctx, miner, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})
+	return name, err
+}
+
+// offer proposes a signed deal and answers in which state the provider has it.
+func (c *Client) offer(ctx context.Context, miner MinerInfo, name cid.Cid, p *Proposal) (State, string, error) {
+	resp, err := c.propose(ctx, miner, p)
 	if err != nil {
-		return name, fmt.Errorf("proposal %s: %w", name, err)
+		return 0, "", fmt.Errorf("proposal %s: %w", name, err)
 	}
-	switch r := resp.Response; {
-	case !r.Proposal.Equals(name):
-		return name, fmt.Errorf("%w: provider returned proposal cid %s but we expected %s", ErrBadAnswer, r.Proposal, name)
-	case r.State != StorageDealWaitingForData:
-		return name, &RefusedError{Proposal: name, State: r.State, Message: printable(r.Message)}
+	r := resp.Response
+	if !r.Proposal.Equals(name) {
+		return 0, "", fmt.Errorf("%w: provider returned proposal cid %s but we expected %s", ErrBadAnswer, r.Proposal, name)
 	}
-	return name, nil
+	return r.State, printable(r.Message), nil
 }
 
 // ErrBadAnswer means that a provider answered something else than was asked.
@@ -108,16 +107,29 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("provider returned unexpected state %d for proposal %s, with message: %s", e.State, e.Proposal, e.Message)
 }
 
-// sign makes the signed proposal of params.
-func (c *Client) sign(ctx context.Context, p StartDealParams) (*market.ClientDealProposal, MinerInfo, error) {
+// parties finds out who makes a deal: the key that signs it, and the provider.
+func (c *Client) parties(ctx context.Context, p StartDealParams) (address.Address, MinerInfo, error) {
 	key, err := c.cfg.Chain.AccountKey(ctx, p.Wallet)
 	if err != nil {
-		return nil, MinerInfo{}, fmt.Errorf("resolve wallet %s: %w", p.Wallet, err)
+		return key, MinerInfo{}, fmt.Errorf("resolve wallet %s: %w", p.Wallet, err)
 	}
 	if !c.cfg.Wallet.Has(key) {
-		return nil, MinerInfo{}, fmt.Errorf("provided address doesn't exist in wallet: %s", key)
+		return key, MinerInfo{}, fmt.Errorf("provided address doesn't exist in wallet: %s", key)
 	}
 	miner, err := c.cfg.Chain.MinerInfo(ctx, p.Miner)
+	if err != nil {
+		return key, miner, err
+	}
+	version, err := c.cfg.Chain.NetworkVersion(ctx)
+	if err != nil {
+		return key, miner, err
+	}
+	return key, miner, checkDuration(p.MinBlocksDuration, version)
+}
+
+// sign makes the signed proposal of params.
+func (c *Client) sign(ctx context.Context, p StartDealParams) (*market.ClientDealProposal, MinerInfo, error) {
+	key, miner, err := c.parties(ctx, p)
 	if err != nil {
 		return nil, miner, err
 	}
@@ -142,13 +154,6 @@ func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Addre
 	if uint64(size) > uint64(miner.SectorSize) {
 		return nil, fmt.Errorf("data doesn't fit in a sector: a piece of %d bytes, sectors of %d", size, miner.SectorSize)
 	}
-	version, err := c.cfg.Chain.NetworkVersion(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkDuration(p.MinBlocksDuration, version); err != nil {
-		return nil, err
-	}
 	start := p.DealStartEpoch
 	if start == 0 {
 		head, err := c.cfg.Chain.Head(ctx)
@@ -159,9 +164,11 @@ func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Addre
 	}
 	collateral := p.ProviderCollateral
 	if collateral.Nil() {
-		if collateral, _, err = c.cfg.Chain.CollateralBounds(ctx, size, p.VerifiedDeal); err != nil {
+		low, _, err := c.cfg.Chain.CollateralBounds(ctx, size, p.VerifiedDeal)
+		if err != nil {
 			return nil, err
 		}
+		collateral = low
 	}
 	base := multibase.Encoding(multibase.Base64url)
 	if p.Data.Root.Version() == 0 {

@@ -52,6 +52,9 @@ func (t Timeouts) orDefaults() Timeouts {
 	return t
 }
 
+// dialTime bounds one attempt to reach a provider: a dial to one that has just started again may hang.
+const dialTime = 5 * time.Second
+
 // openStream opens a stream for the newest protocol that the peer speaks.
 func openStream(ctx context.Context, h host.Host, to peer.AddrInfo, t Timeouts, protocols ...protocol.ID) (network.Stream, error) {
 	if to.ID == "" {
@@ -62,7 +65,7 @@ func openStream(ctx context.Context, h host.Host, to peer.AddrInfo, t Timeouts, 
 	if len(to.Addrs) > 0 && h.Network().Connectedness(to.ID) != network.Connected {
 		h.Peerstore().AddAddrs(to.ID, to.Addrs, 10*time.Minute)
 	}
-	retry := shared.RetryStream{Min: time.Second, Max: 5 * time.Minute, Attempts: 15, Factor: 1.5, StopIfForeign: true}
+	retry := shared.RetryStream{Min: time.Second, Max: 5 * time.Minute, Attempts: 15, Factor: 1.5, OpenTimeout: dialTime, StopIfForeign: true}
 	s, err := retry.Open(ctx, h, to.ID, protocols...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: open a stream to %s: %w", ErrUnreachable, to.ID, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -12,24 +14,28 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
-// JoinTransfers lets a provider take online deals: their clients push the data. Arriving data is kept in a file of its own below dir. It
-// is called once, before the manager of t starts.
-func (p *Provider) JoinTransfers(t *Transfers, fsys blob.FS, dir string) {
-	p.transfers, p.staging = t, &staging{fs: fsys, dir: dir, open: map[cid.Cid]*carstore.Store{}}
-	t.provider = p
+// admitWait is how long a push waits for what else is done with its deal: it must not hold up a transport.
+const admitWait = 5 * time.Second
+
+// incoming is the push that brings the data of a deal.
+type incoming struct {
+	chid dt.ChannelID
+	size uint64 // that its piece holds
+	had  uint64 // bytes in its file when that was looked at last, and when they became more
+	at   time.Time
 }
 
-// admitPush decides on a client's push: it has to be of the data of a deal of its own that waits for it. A newer channel takes the
-// place of an earlier one, and goes on from what is here.
+// admitPush decides on a client's push: it has to be of the data of a deal of its own that waits for it, and there has to be room. A
+// newer channel takes the place of an earlier one, and goes on from what is here.
 func (p *Provider) admitPush(chid dt.ChannelID, sender peer.ID, proposal, base cid.Cid, sel ipld.Node) error {
-	if p.claim(proposal) != nil {
+	ctx, cancel := context.WithTimeout(p.ctx, admitWait)
+	defer cancel()
+	if p.sole(ctx, proposal) != nil {
 		return fmt.Errorf("%w: %s", ErrBusy, proposal)
 	}
 	defer p.free(proposal)
-	ctx := p.ctx
 	d, err := p.recs.get(ctx, proposal)
 	switch {
 	case err != nil:
@@ -46,11 +52,11 @@ func (p *Provider) admitPush(chid dt.ChannelID, sender peer.ID, proposal, base c
 	if err := errors.Join(checkWhole(sel), p.checkStart(ctx, d)); err != nil {
 		return err
 	}
-	p.mu.Lock()
-	old, replaced := p.pushes[proposal]
-	p.pushes[proposal] = chid
-	p.mu.Unlock()
-	if replaced && old != chid {
+	old, replaced, err := p.enterPush(proposal, chid, uint64(d.Proposal.Proposal.PieceSize.Unpadded()))
+	if err != nil {
+		return err
+	}
+	if replaced {
 		p.group.Go(func() { _ = p.transfers.dt.CloseDataTransferChannel(p.ctx, old) })
 	}
 	if d.State == StorageDealTransferring {
@@ -62,12 +68,9 @@ func (p *Provider) admitPush(chid dt.ChannelID, sender peer.ID, proposal, base c
 
 // checkStart refuses data for a deal that had to start before now.
 func (p *Provider) checkStart(ctx context.Context, d Deal) error {
-	if p.skip["epochs"] {
-		return nil
-	}
-	head, err := p.cfg.Chain.Head(ctx)
-	if start := d.Proposal.Proposal.StartEpoch; err == nil && head > start {
-		return fmt.Errorf("deal %s had to start at epoch %d, the chain is at %d", d.ProposalCid, start, head)
+	late, head, err := p.late(ctx, d)
+	if late {
+		return fmt.Errorf("deal %s had to start at epoch %d, the chain is at %d", d.ProposalCid, d.Proposal.Proposal.StartEpoch, head)
 	}
 	return err
 }
@@ -78,8 +81,7 @@ func (p *Provider) linkSystem(proposal cid.Cid) *ipld.LinkSystem {
 	if err == nil {
 		var ls ipld.LinkSystem
 		most := uint64(d.Proposal.Proposal.PieceSize.Unpadded())
-		tell := func() { p.refuse(proposal, fmt.Sprintf("more data than its piece of %d bytes holds", most)) }
-		if ls, err = p.staging.links(proposal, d.Ref.Root, most, tell); err == nil {
+		if ls, err = p.staging.links(proposal, d.Ref.Root, most, func(reason string) { p.refuse(proposal, reason) }); err == nil {
 			return &ls
 		}
 	}
@@ -91,25 +93,25 @@ func (p *Provider) linkSystem(proposal cid.Cid) *ipld.LinkSystem {
 func (p *Provider) refuse(proposal cid.Cid, reason string) {
 	p.mu.Lock()
 	p.refused[proposal] = reason
-	chid, running := p.pushes[proposal]
+	in, running := p.pushes[proposal]
 	p.mu.Unlock()
 	if running {
-		p.group.Go(func() { _ = p.transfers.dt.CloseDataTransferChannel(p.ctx, chid) })
+		p.group.Go(func() { _ = p.transfers.dt.CloseDataTransferChannel(p.ctx, in.chid) })
 	}
 }
 
 // ended takes up a deal whose channel has ended.
 func (p *Provider) ended(proposal cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
 	p.mu.Lock()
-	current := p.pushes[proposal] == chid
+	in := p.pushes[proposal]
+	current := in != nil && in.chid == chid
 	if current {
 		delete(p.pushes, proposal)
 	}
 	p.mu.Unlock()
-	if !current {
-		return
+	if current {
+		p.group.Go(func() { p.settle(proposal, status, message) })
 	}
-	p.group.Go(func() { p.settle(proposal, status, message) })
 }
 
 // settle is the end of a transfer: the data is looked at, or is waited for as before. What arrived is kept in both cases.
@@ -121,7 +123,9 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 	p.mu.Lock()
 	_, newer := p.pushes[proposal]
 	refused := p.refused[proposal]
-	delete(p.refused, proposal)
+	if !newer {
+		delete(p.refused, proposal)
+	}
 	p.mu.Unlock()
 	if newer { // it goes on from what is here, and ends itself
 		return
@@ -130,8 +134,7 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 	switch {
 	case err != nil:
 	case d.State == StorageDealTransferring && refused != "":
-		d.State, d.Message = StorageDealFailing, refused
-		err = errors.Join(p.recs.put(p.ctx, d), p.staging.remove(proposal))
+		err = p.give(d, refused)
 	case d.State == StorageDealTransferring && status != dt.Completed:
 		d.State, d.Message = StorageDealWaitingForData, clip("the transfer of the data ended early: "+message)
 		err = errors.Join(p.staging.shut(proposal), p.recs.put(p.ctx, d))
@@ -146,38 +149,44 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 	}
 }
 
+// give gives a deal up, with its data. The deal is claimed.
+func (p *Provider) give(d Deal, reason string) error {
+	d.State, d.Message = StorageDealFailing, clip(reason)
+	if err := p.recs.put(p.ctx, d); err != nil {
+		return err
+	}
+	return p.staging.remove(d.ProposalCid)
+}
+
+// errTooMuch means that the archive of what arrived is larger than the piece of its deal.
+var errTooMuch = errors.New("the archive of the data is larger than its piece")
+
 // check makes the data that arrived the piece of its deal, if it is that piece. The deal is claimed.
 func (p *Provider) check(ctx context.Context, d Deal) error {
-	err := p.cfg.Pieces.Add(ctx, Data{Path: p.staging.path(d.ProposalCid), Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize,
+	err := p.cfg.Pieces.Add(ctx, Data{Path: "deal " + d.ProposalCid.String(), Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize,
 		Build: func(ctx context.Context, to string) error { return p.archive(ctx, d, to) }})
 	var wrong *dagstore.WrongPieceError
 	switch {
 	case err == nil:
-		d.State = StorageDealPublish
+		d.State, d.Message = StorageDealPublish, ""
 	case ctx.Err() != nil:
 		return err // the next start goes on
-	case errors.As(err, &wrong):
-		d.State, d.Message = StorageDealFailing, clip(err.Error())
+	case errors.As(err, &wrong), errors.Is(err, errTooMuch):
+		return p.give(d, err.Error())
 	case errors.Is(err, carstore.ErrNotFound):
-		d.State, d.Message = StorageDealWaitingForData, clip("data is missing: "+err.Error())
-	default: // of this side, and no fault of the data: the next start looks again
-		d.Message = clip(err.Error())
-		return errors.Join(err, p.recs.put(ctx, d))
+		d.State, d.Message = StorageDealWaitingForData, "blocks of the data are missing"
+		return errors.Join(err, p.recs.put(ctx, d), p.staging.shut(d.ProposalCid))
+	default: // of this side, and no fault of the data: it is looked at again
+		return err
 	}
 	if err := p.recs.put(ctx, d); err != nil {
 		return err
 	}
-	if d.State == StorageDealWaitingForData {
-		return p.staging.shut(d.ProposalCid)
-	}
 	if err := p.staging.remove(d.ProposalCid); err != nil {
 		p.cfg.Log.Warn("remove the data of a storage deal that has its piece", "proposal", d.ProposalCid, "error", err)
 	}
-	if d.State == StorageDealPublish {
-		_, err = p.publish(ctx, d)
-		return err
-	}
-	return nil
+	_, err = p.publish(ctx, d)
+	return err
 }
 
 // archive writes the piece of the data that arrived: each block once, in the order of the traversal, as the client counted it.
@@ -187,68 +196,73 @@ func (p *Provider) archive(ctx context.Context, d Deal, to string) error {
 		return err
 	}
 	ls := s.LinkSystem()
-	return carstore.ExportCARFrom(ctx, p.cfg.FS, &ls, d.Ref.Root, to, false)
+	return carstore.WriteAside(p.cfg.FS, to, false, func(w io.Writer) error {
+		return carstore.WriteCARFrom(ctx, &ls, d.Ref.Root, &bounded{w, uint64(d.Proposal.Proposal.PieceSize.Unpadded())})
+	})
 }
 
-// takeUp goes on with a deal that the last run left on its way, and clears away staged data that no deal waits for.
+// bounded is a writer that takes so many bytes.
+type bounded struct {
+	w    io.Writer
+	left uint64
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(data []byte) (int, error) {
+	if uint64(len(data)) > b.left {
+		return 0, errTooMuch
+	}
+	b.left -= uint64(len(data))
+	return b.w.Write(data)
+}
+
+// checkAgain is check for a deal whose data was not looked at to the end.
+func (p *Provider) checkAgain(proposal cid.Cid) {
+	if p.sole(p.ctx, proposal) != nil {
+		return
+	}
+	defer p.free(proposal)
+	d, err := p.recs.get(p.ctx, proposal)
+	if err == nil && d.State == StorageDealVerifyData {
+		err = p.check(p.ctx, d)
+	}
+	if err != nil && p.ctx.Err() == nil {
+		p.cfg.Log.Error("storage deal", "proposal", proposal, "error", err)
+	}
+}
+
+// takeUp goes on with a deal that the last run left on its way.
 func (p *Provider) takeUp(ctx context.Context, d Deal) error {
-	switch d.State {
-	case StorageDealPublish:
+	name := d.ProposalCid
+	switch {
+	case d.State == StorageDealPublish:
 		_, err := p.publish(ctx, d)
 		return err
-	case StorageDealTransferring, StorageDealVerifyData:
-	default:
-		return nil
-	}
-	if p.transfers == nil {
+	case p.transfers == nil:
 		return errors.New("its data was on the way, and this node takes no online deals any more")
-	}
-	if d.State == StorageDealVerifyData {
-		p.group.Go(func() {
-			if p.sole(p.ctx, d.ProposalCid) != nil {
-				return
-			}
-			defer p.free(d.ProposalCid)
-			if err := p.check(p.ctx, d); err != nil && p.ctx.Err() == nil {
-				p.cfg.Log.Error("storage deal", "proposal", d.ProposalCid, "error", err)
-			}
-		})
+	case d.State == StorageDealVerifyData:
+		p.group.Go(func() { p.checkAgain(name) })
 		return nil
 	}
-	s, err := newest(ctx, p.transfers.dt, d.ProposalCid, func(chid dt.ChannelID) bool { return chid.Responder == p.transfers.self })
-	switch {
-	case err != nil:
+	s, err := newest(ctx, p.transfers.dt, name, func(chid dt.ChannelID) bool { return chid.Responder == p.transfers.self })
+	if err != nil {
 		return err
-	case s == nil:
-		p.group.Go(func() { p.settle(d.ProposalCid, dt.Failed, "there is no channel") })
-	case over(s.Status()):
-		p.group.Go(func() { p.settle(d.ProposalCid, s.Status(), s.Message()) })
-	default: // the client restarts it
-		p.mu.Lock()
-		if _, newer := p.pushes[d.ProposalCid]; !newer {
-			p.pushes[d.ProposalCid] = s.ChannelID()
-		}
-		p.mu.Unlock()
+	}
+	if s == nil {
+		p.group.Go(func() { p.settle(name, dt.Failed, "there is no channel") })
+		return nil
+	}
+	chid := s.ChannelID()
+	p.mu.Lock()
+	if p.pushes[name] == nil {
+		p.pushes[name] = &incoming{chid: chid, size: uint64(d.Proposal.Proposal.PieceSize.Unpadded()), at: time.Now()}
+	}
+	p.mu.Unlock()
+	if s, err = p.transfers.dt.ChannelState(ctx, chid); err != nil {
+		return err
+	}
+	if over(s.Status()) { // its end was told before anybody listened
+		p.ended(name, chid, s.Status(), s.Message())
 	}
 	return nil
-}
-
-// sweep removes the staged data of deals that do not wait for it, or that had to start before now.
-func (p *Provider) sweep(ctx context.Context) error {
-	if p.staging == nil {
-		return nil
-	}
-	list, err := p.staging.list()
-	for _, name := range list {
-		d, gerr := p.recs.get(ctx, name)
-		switch {
-		case gerr == nil && (d.State == StorageDealTransferring || d.State == StorageDealVerifyData):
-		case gerr == nil && d.State == StorageDealWaitingForData && p.checkStart(ctx, d) == nil:
-		case gerr == nil || errors.Is(gerr, ErrUnknownDeal):
-			err = errors.Join(err, p.staging.remove(name))
-		default:
-			err = errors.Join(err, gerr)
-		}
-	}
-	return err
 }

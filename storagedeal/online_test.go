@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -15,8 +16,13 @@ import (
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/ipld/go-ipld-prime/fluent/qp"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/libp2p/go-libp2p/core/peer"
+	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/carstore"
@@ -55,6 +61,9 @@ func (a *archived) Open(_ context.Context, root cid.Cid) (ipld.LinkSystem, io.Cl
 	})
 	a.open.Add(1)
 	return carstore.Links(func(c cid.Cid) ([]byte, error) {
+		if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
+			return dec.Digest, nil
+		}
 		if data, ok := blocks[c]; ok {
 			return data, nil
 		}
@@ -62,32 +71,63 @@ func (a *archived) Open(_ context.Context, root cid.Cid) (ipld.LinkSystem, io.Cl
 	}), a, err
 }
 
+func (a *archived) Piece(context.Context, cid.Cid) (cid.Cid, abi.UnpaddedPieceSize, error) {
+	f, err := os.Open(a.path)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	defer f.Close()
+	p, err := commp.Compute(f)
+	return p.CID, abi.UnpaddedPieceSize(p.Padded.Unpadded()), err
+}
+
 func (a *archived) Close() error {
 	a.open.Add(-1)
 	return nil
 }
 
+// clock is a view of a chain that moves on.
+type clock struct {
+	*storagedeal.FileView
+	epoch atomic.Int64 // 0: that of the view
+}
+
+func (c *clock) Head(ctx context.Context) (abi.ChainEpoch, error) {
+	if e := c.epoch.Load(); e > 0 {
+		return abi.ChainEpoch(e), nil
+	}
+	return c.FileView.Head(ctx)
+}
+
 // online is a market whose sides move the data of deals too.
 type online struct {
 	*market
-	data   *archived
-	pusher *storagedeal.Pusher
-	taken  *storagedeal.Transfers // of the provider
+	receive storagedeal.ReceiveConfig
+	clock   *clock // of the provider
+	data    *archived
+	pusher  *storagedeal.Pusher
+	taken   *storagedeal.Transfers // of the provider
 }
 
-func newOnline(t *testing.T) *online {
+func newOnline(t *testing.T, receive ...storagedeal.ReceiveConfig) *online {
 	t.Helper()
 	o := &online{data: &archived{}}
+	for _, r := range receive {
+		o.receive = r
+	}
 	stream := testutil.OverStreams(t)
 	var client *testutil.Peer
 	o.market = newMarket(t, func(m *market) {
+		o.clock = &clock{FileView: m.view}
+		m.cfg.Chain = o.clock
 		m.cfg.Timeouts = storagedeal.Timeouts{Open: 5 * time.Second, Write: 5 * time.Second, Read: 5 * time.Second}
 		m.join = func(p *storagedeal.Provider) {
 			side, err := testutil.PeerConfig{On: m.ph, Stream: stream, Prepare: func(dm dt.Manager) {
 				var err error
 				o.taken, err = storagedeal.NewTransfers(dm, m.ph.ID())
 				require.NoError(t, err)
-				p.JoinTransfers(o.taken, blob.OS{}, filepath.Join(m.dir, "staging"))
+				o.receive.Dir = filepath.Join(m.dir, "staging")
+				p.JoinTransfers(o.taken, o.receive)
 			}}.Start(t.Context())
 			require.NoError(t, err)
 			t.Cleanup(func() {
@@ -239,7 +279,7 @@ func TestOnlinePushes(t *testing.T) {
 	d, err = o.provider.Deal(t.Context(), waits)
 	require.NoError(t, err)
 	require.Equal(t, storagedeal.StorageDealTransferring, d.State)
-	o.view.Epoch = 2_000_000
+	o.clock.epoch.Store(2_000_000)
 	require.ErrorContains(t, push(0, waits, root, all), "had to start")
 }
 
@@ -257,4 +297,101 @@ func TestDataTransferVoucher(t *testing.T) {
 		require.Error(t, new(storagedeal.DataTransferVoucher).UnmarshalCBOR(bytes.NewReader(b.Bytes()[:n])))
 	}
 	require.EqualValues(t, "StorageDataTransferVoucher", v.Type())
+}
+
+// TestOnlineBounds: how many deals of a client arrive at once, and how much of all, is bounded; a transfer that brings nothing, and one whose
+// channel never was, end; a deal that had to start is given up with its data.
+func TestOnlineBounds(t *testing.T) {
+	o := newOnline(t, storagedeal.ReceiveConfig{Quota: 5000, PushesPerPeer: 2, Idle: 50 * time.Millisecond, Tick: 10 * time.Millisecond})
+	_, root, p := o.archive("data", 1000)
+	require.NoError(t, o.ch.Connect(t.Context(), peer.AddrInfo{ID: o.ph.ID(), Addrs: o.ph.Addrs()}))
+	offer := func(n int) cid.Cid {
+		params := o.params(root, p)
+		params.Data.TransferType, params.DealStartEpoch = storagedeal.TTGraphsync, abi.ChainEpoch(1_100_000+n)
+		deal, err := storagedeal.SignedProposal(t.Context(), o.client, params)
+		require.NoError(t, err)
+		r, err := storagedeal.AskFor(t.Context(), o.ch, o.ph.ID(), storagedeal.DealProtocol111, deal)
+		require.NoError(t, err)
+		return r.Response.Proposal
+	}
+	push := func(deal cid.Cid, n int) error {
+		_, err := o.taken.ValidatePush(false, dt.ChannelID{Initiator: o.ch.ID(), Responder: o.ph.ID(), ID: dt.TransferID(n)}, o.ch.ID(),
+			&storagedeal.DataTransferVoucher{Proposal: deal}, root, shared.AllSelector())
+		return err
+	}
+	state := func(deal cid.Cid) storagedeal.State {
+		d, err := o.provider.Deal(t.Context(), deal)
+		require.NoError(t, err)
+		return d.State
+	}
+	first, second, third := offer(1), offer(2), offer(3)
+	require.NoError(t, push(first, 1))
+	require.NoError(t, push(second, 2))
+	require.ErrorContains(t, push(third, 3), "2 deals of this client are arriving already")
+	require.NoError(t, push(second, 4), "in the place of the one before")
+	require.Eventually(t, func() bool {
+		return state(first) == storagedeal.StorageDealWaitingForData && state(second) == storagedeal.StorageDealWaitingForData
+	}, 5*time.Second, 5*time.Millisecond, "nothing came")
+	require.NoError(t, push(third, 5))
+
+	big := o.params(root, p)
+	big.Data.TransferType, big.Data.PieceSize, big.DealStartEpoch = storagedeal.TTGraphsync, abi.PaddedPieceSize(1<<14).Unpadded(), 1_200_000
+	deal, err := storagedeal.SignedProposal(t.Context(), o.client, big)
+	require.NoError(t, err)
+	r, err := storagedeal.AskFor(t.Context(), o.ch, o.ph.ID(), storagedeal.DealProtocol111, deal)
+	require.NoError(t, err)
+	require.ErrorContains(t, push(r.Response.Proposal, 6), "no room")
+
+	// Something of the first is here when its time comes.
+	require.NoError(t, os.MkdirAll(o.receive.Dir, 0o700))
+	left := filepath.Join(o.receive.Dir, first.String()+".car")
+	require.NoError(t, os.WriteFile(left, []byte("half"), 0o600))
+	stray := filepath.Join(o.receive.Dir, root.String()+".car")
+	require.NoError(t, os.WriteFile(stray, []byte("of no deal"), 0o600))
+	o.clock.epoch.Store(1_150_000)
+	require.Eventually(t, func() bool { return state(first) == storagedeal.StorageDealFailing }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, a := os.Stat(left)
+		_, b := os.Stat(stray)
+		return os.IsNotExist(a) && os.IsNotExist(b)
+	}, 5*time.Second, 5*time.Millisecond)
+}
+
+// TestOnlineIdentities: blocks that are their own CIDs are part of the archive and not of what arrives: data that is too much only with
+// them ends its deal, and is not looked at again for ever.
+func TestOnlineIdentities(t *testing.T) {
+	testutil.EachTransport(t, func(t *testing.T) {
+		o := newOnline(t)
+		var links []ipld.Node
+		for i := range 400 {
+			c, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.IDENTITY}.Sum(bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 20))
+			require.NoError(t, err)
+			links = append(links, basicnode.NewLink(cidlink.Link{Cid: c}))
+		}
+		node, err := qp.BuildList(basicnode.Prototype.Any, -1, func(la datamodel.ListAssembler) {
+			for _, l := range links {
+				qp.ListEntry(la, qp.Node(l))
+			}
+		})
+		require.NoError(t, err)
+		data, err := ipld.Encode(node, dagcbor.Encode)
+		require.NoError(t, err)
+		root, err := cid.V1Builder{Codec: cid.DagCBOR, MhType: mh.SHA2_256}.Sum(data)
+		require.NoError(t, err)
+		o.data.path = filepath.Join(o.dir, "identities.car")
+		head, err := carstore.V1Header(root)
+		require.NoError(t, err)
+		car := bytes.NewBuffer(head)
+		require.NoError(t, carstore.WriteSection(car, root, data))
+		require.NoError(t, os.WriteFile(o.data.path, car.Bytes(), 0o600))
+		_, _, p := o.archive("data", 10)
+		params := o.params(root, p)
+		params.Data.TransferType, params.Data.PieceSize = storagedeal.TTGraphsync, abi.PaddedPieceSize(32<<10).Unpadded()
+		name, err := o.pusher.StartDeal(t.Context(), params)
+		require.NoError(t, err)
+		d, _ := o.until(name, storagedeal.StorageDealFailing, storagedeal.StorageDealCheckForAcceptance)
+		require.Contains(t, d.Message, "larger than its piece")
+		require.NotContains(t, d.Message, o.dir)
+		o.nothingStaged()
+	})
 }

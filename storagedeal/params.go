@@ -80,9 +80,9 @@ func (p *StartDealParams) check(transfer string) error {
 		return bad("%s storage deals can only be initiated with storage price of 0, not %s", name, p.EpochPrice)
 	case !d.Root.Defined():
 		return bad("no data CID is given")
-	case d.PieceCid == nil || !d.PieceCid.Defined():
+	case transfer == TTManual && (d.PieceCid == nil || !d.PieceCid.Defined()):
 		return bad("no piece CID is given")
-	case d.PieceSize == 0:
+	case d.PieceCid != nil && d.PieceSize == 0:
 		return bad("must specify piece size when manually setting cid")
 	case p.Wallet == address.Undef, p.Miner == address.Undef:
 		return bad("a wallet and a miner address are needed")
@@ -90,6 +90,9 @@ func (p *StartDealParams) check(transfer string) error {
 		return bad("provider collateral %s is negative", p.ProviderCollateral)
 	case p.DealStartEpoch < 0, p.DealStartEpoch > maxEpoch:
 		return bad("start epoch %d is none of this millennium", p.DealStartEpoch)
+	}
+	if p.Data.PieceCid == nil { // it is computed
+		return nil
 	}
 	if err := CheckPieceCID(*p.Data.PieceCid); err != nil {
 		return bad("%w", err)

@@ -18,7 +18,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -82,6 +81,7 @@ type Provider struct {
 
 	transfers *Transfers // nil: offline deals only
 	staging   *staging
+	receive   ReceiveConfig
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -89,15 +89,15 @@ type Provider struct {
 	mu      sync.Mutex
 	ask     StorageAsk
 	claims  map[cid.Cid]chan struct{}
-	of      map[peer.ID]int          // streams by peer
-	pushes  map[cid.Cid]dt.ChannelID // that bring the data of deals
-	refused map[cid.Cid]string       // why the data that arrives is not taken
+	of      map[peer.ID]int       // streams by peer
+	pushes  map[cid.Cid]*incoming // that bring the data of deals
+	refused map[cid.Cid]string    // why the data that arrives is not taken
 }
 
 // NewProvider makes a provider; Start lets it answer.
 func NewProvider(cfg ProviderConfig) (*Provider, error) {
 	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams),
-		claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}, pushes: map[cid.Cid]dt.ChannelID{}, refused: map[cid.Cid]string{}}
+		claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}, pushes: map[cid.Cid]*incoming{}, refused: map[cid.Cid]string{}}
 	p.ctx, p.cancel = shared.Lifetime()
 	p.cfg.Timeouts = cfg.Timeouts.orDefaults()
 	if p.cfg.Log == nil {
@@ -136,8 +136,11 @@ func (p *Provider) Start(ctx context.Context) error {
 			p.cfg.Log.Error("storage deal", "proposal", d.ProposalCid, "error", err)
 		}
 	}
-	if err := p.sweep(ctx); err != nil {
-		p.cfg.Log.Warn("clear away data of storage deals", "error", err)
+	if p.transfers != nil {
+		if err := p.sweep(ctx); err != nil {
+			p.cfg.Log.Warn("clear away data of storage deals", "error", err)
+		}
+		p.group.Go(p.tend)
 	}
 	for id, answer := range p.answers() {
 		p.cfg.Host.SetStreamHandler(id, p.serve(answer))
@@ -246,7 +249,9 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 	if err != nil {
 		return nil, err
 	}
-	if err := p.sole(ctx, name); err != nil { // the same proposal twice at once is judged once
+	wait, cancel := context.WithTimeout(ctx, admitWait)
+	defer cancel()
+	if err := p.sole(wait, name); err != nil { // the same proposal twice at once is judged once
 		return nil, err
 	}
 	defer p.free(name)

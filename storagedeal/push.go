@@ -10,18 +10,23 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/libp2p/go-libp2p/core/network"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// Blocks are where the data of online deals is read from. It is closed when the transfer has ended.
+// Blocks are where the data of online deals is read from.
 type Blocks interface {
+	// Open reads what is below a root; it is closed when the transfer has ended.
 	Open(ctx context.Context, root cid.Cid) (ipld.LinkSystem, io.Closer, error)
+	// Piece is the piece that the archive of it makes.
+	Piece(ctx context.Context, root cid.Cid) (cid.Cid, abi.UnpaddedPieceSize, error)
 }
 
 // PusherConfig is what a Pusher needs.
@@ -45,6 +50,9 @@ type Pusher struct {
 
 	mu   sync.Mutex
 	open map[cid.Cid]*source
+	busy map[cid.Cid]bool // deals of which something is done by an attempt
+	// opening are deals whose next channel is being opened: the one in their record is an earlier one.
+	opening map[cid.Cid]bool
 }
 
 // source is where the data of a running transfer is read from.
@@ -58,22 +66,22 @@ func NewPusher(cfg PusherConfig) *Pusher {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	p := &Pusher{cfg: cfg, recs: pushes{cfg.Store}, open: map[cid.Cid]*source{}}
+	p := &Pusher{cfg: cfg, recs: pushes{cfg.Store}, open: map[cid.Cid]*source{}, busy: map[cid.Cid]bool{}, opening: map[cid.Cid]bool{}}
 	p.ctx, p.cancel = shared.Lifetime()
 	cfg.Transfers.pusher = p
 	return p
 }
 
-// Start goes on with the transfers of the last run.
+// startWait is how long a start tries to reach a provider before a push is one that has failed.
+const startWait = time.Hour
+
+// Start goes on with the deals of the last run.
 func (p *Pusher) Start(ctx context.Context) error {
 	list, err := p.recs.running(ctx)
 	for _, r := range list {
-		p.group.Go(func() {
-			if err := p.goOn(p.ctx, r); err != nil && p.ctx.Err() == nil {
-				p.fail(r.Proposal, err)
-			}
-		})
+		p.group.Go(func() { _ = p.alone(r.Proposal, func() error { return p.goOn(p.ctx, r) }) })
 	}
+	p.group.Go(p.tend)
 	return err
 }
 
@@ -93,40 +101,80 @@ func (p *Pusher) closeSources() (err error) {
 	return err
 }
 
+// ErrProposed means that the same proposal was made before.
+var ErrProposed = errors.New("this deal was proposed already")
+
+// alone runs an attempt for a deal, unless there is one, and records its failure.
+func (p *Pusher) alone(name cid.Cid, attempt func() error) error {
+	p.mu.Lock()
+	if p.busy[name] {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: %s is being proposed, or its transfer is beginning", ErrProposed, name)
+	}
+	p.busy[name] = true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.busy, name)
+	}()
+	err := attempt()
+	if err != nil && p.ctx.Err() == nil {
+		p.note(name, func(r *Push) { r.State, r.Message = StorageDealError, clip(err.Error()) })
+		p.release(name)
+	}
+	return err
+}
+
 // StartDeal proposes a free, online deal and begins to push its data when the provider waits for it. It returns the CID of the signed
-// proposal, under which the push can be followed. The data is checked to be there before anything is sent.
+// proposal, under which the push can be followed. The data is checked to be there before anything is sent; its piece is computed if the
+// params do not name it.
 func (p *Pusher) StartDeal(ctx context.Context, params StartDealParams) (cid.Cid, error) {
 	if err := params.check(TTGraphsync); err != nil {
 		return cid.Undef, err
 	}
-	root := params.Data.Root
-	src, err := p.source(ctx, root)
+	if _, _, err := p.cfg.Client.parties(ctx, params); err != nil {
+		return cid.Undef, err
+	}
+	if err := p.readable(ctx, params.Data.Root); err != nil {
+		return cid.Undef, err
+	}
+	if params.Data.PieceCid == nil {
+		piece, size, err := p.cfg.Blocks.Piece(ctx, params.Data.Root)
+		if err != nil {
+			return cid.Undef, err
+		}
+		ref := *params.Data
+		ref.PieceCid, ref.PieceSize = &piece, size
+		params.Data = &ref
+	}
+	deal, miner, err := p.cfg.Client.sign(ctx, params)
 	if err != nil {
 		return cid.Undef, err
 	}
-	rec := Push{Root: root, Wallet: params.Wallet, Miner: params.Miner, State: StorageDealStartDataTransfer, Created: time.Now()}
-	begun := false
-	_, err = p.cfg.Client.deal(ctx, params, func(name cid.Cid, miner MinerInfo) error {
-		rec.Proposal, rec.Peer = name, miner.Peer.ID
-		err := p.begin(ctx, &rec)
-		begun = err == nil
-		return err
-	})
-	if !begun {
-		return cid.Undef, errors.Join(err, src.Close())
-	}
-	p.keep(rec.Proposal, src)
-	if err == nil {
-		err = p.push(ctx, rec)
-	}
+	name, err := ProposalCID(deal)
 	if err != nil {
-		p.fail(rec.Proposal, err)
+		return cid.Undef, err
 	}
-	return rec.Proposal, err
+	rec := Push{Proposal: name, Deal: *deal, Ref: *params.Data, FastRetrieval: params.FastRetrieval, Wallet: params.Wallet, Peer: miner.Peer.ID,
+		State: StorageDealStartDataTransfer, Created: time.Now()}
+	if err := p.begin(ctx, &rec); err != nil {
+		return cid.Undef, err
+	}
+	return name, p.alone(name, func() error { return p.deliver(ctx, rec) })
 }
 
-// ErrProposed means that the same proposal was made before.
-var ErrProposed = errors.New("this deal was proposed already")
+// readable tells whether the first block of some data can be read.
+func (p *Pusher) readable(ctx context.Context, root cid.Cid) error {
+	ls, closer, err := p.cfg.Blocks.Open(ctx, root)
+	if err != nil {
+		return err
+	}
+	if _, err = ls.LoadRaw(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: root}); err != nil {
+		err = fmt.Errorf("data of the deal: %w", err)
+	}
+	return errors.Join(err, closer.Close())
+}
 
 // begin records a proposal before it is sent. One that failed may be made again.
 func (p *Pusher) begin(ctx context.Context, rec *Push) error {
@@ -144,160 +192,111 @@ func (p *Pusher) begin(ctx context.Context, rec *Push) error {
 	return p.recs.put(ctx, *rec)
 }
 
-// source opens the data below root, whose first block must be there.
-func (p *Pusher) source(ctx context.Context, root cid.Cid) (*source, error) {
-	ls, closer, err := p.cfg.Blocks.Open(ctx, root)
+// deliver proposes a deal, which changes nothing if the provider has it, and pushes its data if that is waited for.
+func (p *Pusher) deliver(ctx context.Context, rec Push) error {
+	miner, err := p.cfg.Client.cfg.Chain.MinerInfo(ctx, rec.Miner())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := ls.LoadRaw(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: root}); err != nil {
-		return nil, errors.Join(fmt.Errorf("data of the deal: %w", err), closer.Close())
+	state, message, err := p.cfg.Client.offer(ctx, miner, rec.Proposal, &Proposal{DealProposal: &rec.Deal, Piece: &rec.Ref, FastRetrieval: rec.FastRetrieval})
+	if err != nil {
+		return err
 	}
-	return &source{ls, closer}, nil
-}
-
-// keep makes a source that of a proposal, unless there is one.
-func (p *Pusher) keep(name cid.Cid, s *source) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.open[name] != nil || p.ctx.Err() != nil {
-		_ = s.Close()
-		return
+	switch state {
+	case StorageDealWaitingForData, StorageDealTransferring:
+		return p.push(ctx, rec)
+	case StorageDealFailing, StorageDealRejecting, StorageDealError, StorageDealProposalRejected:
+		return &RefusedError{Proposal: rec.Proposal, State: state, Message: message}
 	}
-	p.open[name] = s
-}
-
-// release closes the source of a proposal.
-func (p *Pusher) release(name cid.Cid) {
-	p.mu.Lock()
-	s := p.open[name]
-	delete(p.open, name)
-	p.mu.Unlock()
-	if s != nil {
-		_ = s.Close()
-	}
-}
-
-// linkSystem is where the data of a deal is read from. A provider that asks to go on, before this side has taken the push up, finds it too.
-func (p *Pusher) linkSystem(name cid.Cid) *ipld.LinkSystem {
-	if s := p.opened(name); s != nil {
-		return &s.links
-	}
-	rec, err := p.recs.get(p.ctx, name)
-	if err == nil {
-		var src *source
-		if src, err = p.source(p.ctx, rec.Root); err == nil {
-			p.keep(name, src)
-		}
-	}
-	if s := p.opened(name); s != nil {
-		return &s.links
-	}
-	p.cfg.Log.Error("storage deal: no place to read its data from", "proposal", name, "error", err)
-	return nil
-}
-
-func (p *Pusher) opened(name cid.Cid) *source {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.open[name]
+	return p.change(rec.Proposal, func(r *Push) { r.State, r.Message = StorageDealCheckForAcceptance, "" }) // it has the data
 }
 
 // push opens a channel for a deal. A crash before it is recorded finds it by its voucher.
 func (p *Pusher) push(ctx context.Context, rec Push) error {
+	if err := p.readable(ctx, rec.Ref.Root); err != nil {
+		return err
+	}
+	open := func(yes bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if delete(p.opening, rec.Proposal); yes {
+			p.opening[rec.Proposal] = true
+		}
+	}
+	open(true)
+	defer open(false)
 	err := p.change(rec.Proposal, func(r *Push) { r.State, r.Message = StorageDealTransferring, "" })
 	if err != nil {
 		return err
 	}
-	chid, err := p.cfg.Transfers.dt.OpenPushDataChannel(ctx, rec.Peer, &DataTransferVoucher{rec.Proposal}, rec.Root, shared.AllSelector())
+	chid, err := p.cfg.Transfers.dt.OpenPushDataChannel(ctx, rec.Peer, &DataTransferVoucher{rec.Proposal}, rec.Ref.Root, shared.AllSelector())
 	if err != nil {
 		return err
 	}
 	return p.change(rec.Proposal, func(r *Push) { r.Channel = max(r.Channel, chid.ID) })
 }
 
-// goOn takes up a push of an earlier run.
+// goOn takes up a deal of an earlier run: its transfer goes on, or what came before that is done again.
 func (p *Pusher) goOn(ctx context.Context, rec Push) error {
-	s, err := p.channel(ctx, rec)
-	switch {
-	case err != nil:
-		return err
-	case s == nil || over(s.Status()) && s.Status() != dt.Completed:
-		return p.again(ctx, rec)
-	case s.Status() == dt.Completed:
-		p.settle(rec.Proposal, s.ChannelID(), s.Status(), s.Message())
-		return nil
-	}
-	src, err := p.source(ctx, rec.Root)
+	s, err := newest(ctx, p.cfg.Transfers.dt, rec.Proposal, func(chid dt.ChannelID) bool { return chid.Initiator == p.cfg.Transfers.self })
 	if err != nil {
 		return err
 	}
-	p.keep(rec.Proposal, src)
-	if err := p.reach(ctx, rec.Miner); err != nil {
+	if s != nil && s.Status() == dt.Completed {
+		p.settle(rec.Proposal, s.ChannelID(), s.Status(), s.Message())
+		return nil
+	}
+	if err := p.reach(ctx, rec.Miner(), startWait); err != nil {
 		return err
+	}
+	if s == nil || over(s.Status()) {
+		return p.deliver(ctx, rec)
+	}
+	if s.Status() == dt.Requested { // the provider may never have heard of it: another takes its place
+		err := p.change(rec.Proposal, func(r *Push) { r.State, r.Channel = StorageDealStartDataTransfer, max(r.Channel, s.ChannelID().ID) })
+		if err == nil {
+			err = p.cfg.Transfers.dt.CloseDataTransferChannel(ctx, s.ChannelID())
+		}
+		if err != nil {
+			return err
+		}
+		return p.deliver(ctx, rec)
 	}
 	return p.cfg.Transfers.dt.RestartDataTransferChannel(ctx, s.ChannelID())
 }
 
-// channel is the last channel of a push; nil if there is none.
-func (p *Pusher) channel(ctx context.Context, rec Push) (dt.ChannelState, error) {
-	if rec.Channel == 0 {
-		return newest(ctx, p.cfg.Transfers.dt, rec.Proposal, func(chid dt.ChannelID) bool { return chid.Initiator == p.cfg.Transfers.self })
-	}
-	return p.cfg.Transfers.dt.ChannelState(ctx, dt.ChannelID{Initiator: p.cfg.Transfers.self, Responder: rec.Peer, ID: rec.Channel})
-}
-
-// reach connects to a provider; one that is away for a moment, as when it starts again, is tried a few times.
-func (p *Pusher) reach(ctx context.Context, miner address.Address) error {
-	c := &p.cfg.Client.cfg
-	ctx, cancel := context.WithTimeout(ctx, c.Timeouts.Open)
+// reach connects to a provider; one that is away for a moment, as when it starts again, is tried for a while.
+func (p *Pusher) reach(ctx context.Context, miner address.Address, most time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	to, err := c.Chain.MinerInfo(ctx, miner)
-	if err != nil {
-		return err
-	}
-	for wait := 250 * time.Millisecond; ; wait *= 2 {
-		err := c.Host.Connect(ctx, to.Peer)
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+		to, err := p.cfg.Client.cfg.Chain.MinerInfo(ctx, miner)
+		if err == nil {
+			dctx, done := context.WithTimeout(network.WithForceDirectDial(ctx, "push"), dialTime)
+			err = p.cfg.Client.cfg.Host.Connect(dctx, to.Peer)
+			done()
+		}
 		if err == nil {
 			return nil
 		}
-		if wait > 8*time.Second || !shared.Sleep(ctx, wait) {
+		if !shared.Sleep(ctx, wait) {
 			return fmt.Errorf("%w: provider %s: %w", ErrUnreachable, miner, err)
 		}
 	}
 }
 
-// Resume lets a push go on that failed, or whose data the provider waits for although all was sent. Blocks that have arrived are not sent
+// Resume lets a deal go on that failed, or whose data the provider waits for although all was sent. Blocks that have arrived are not sent
 // again, and where nothing is missing it does nothing.
 func (p *Pusher) Resume(ctx context.Context, name cid.Cid) error {
 	rec, err := p.recs.get(ctx, name)
 	if err != nil || rec.State.Pushing() {
 		return err
 	}
-	if rec.State != StorageDealError {
-		s, err := p.cfg.Client.DealStatus(ctx, rec.Miner, rec.Wallet, name)
-		if err != nil || s.State != StorageDealWaitingForData {
-			return err
-		}
+	err = p.alone(name, func() error { return p.deliver(ctx, rec) })
+	if errors.Is(err, ErrProposed) { // it goes on just now
+		return nil
 	}
-	if err := p.again(ctx, rec); err != nil {
-		p.fail(name, err)
-		return err
-	}
-	return nil
-}
-
-// again opens another channel for a push whose last one has ended.
-func (p *Pusher) again(ctx context.Context, rec Push) error {
-	src, err := p.source(ctx, rec.Root)
-	if err != nil {
-		return err
-	}
-	p.keep(rec.Proposal, src)
-	if err := p.reach(ctx, rec.Miner); err != nil {
-		return err
-	}
-	return p.push(ctx, rec)
+	return err
 }
 
 // ended takes up the end of a channel.
@@ -305,11 +304,11 @@ func (p *Pusher) ended(name cid.Cid, chid dt.ChannelID, status dt.Status, messag
 	p.group.Go(func() { p.settle(name, chid, status, message) })
 }
 
-// settle records the end of a channel, unless a later one has taken its place.
+// settle records the end of a channel, unless a later one has taken its place or is about to.
 func (p *Pusher) settle(name cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
 	last := true
 	p.note(name, func(r *Push) {
-		if last = r.Channel <= chid.ID; !last {
+		if last = r.Channel < chid.ID || r.Channel == chid.ID && r.State == StorageDealTransferring && !p.opening[name]; !last {
 			return
 		}
 		r.Channel, r.State, r.Message = chid.ID, StorageDealCheckForAcceptance, ""
@@ -319,58 +318,5 @@ func (p *Pusher) settle(name cid.Cid, chid dt.ChannelID, status dt.Status, messa
 	})
 	if last {
 		p.release(name)
-	}
-}
-
-// fail records why a push does not go on by itself.
-func (p *Pusher) fail(name cid.Cid, cause error) {
-	p.note(name, func(r *Push) { r.State, r.Message = StorageDealError, clip(cause.Error()) })
-	p.release(name)
-}
-
-// change changes the record of a push.
-func (p *Pusher) change(name cid.Cid, f func(*Push)) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	rec, err := p.recs.get(p.ctx, name)
-	if err != nil {
-		return err
-	}
-	f(&rec)
-	return p.recs.put(p.ctx, rec)
-}
-
-// note is change where nobody can hear of an error.
-func (p *Pusher) note(name cid.Cid, f func(*Push)) {
-	if err := p.change(name, f); err != nil && p.ctx.Err() == nil {
-		p.cfg.Log.Error("record of the push of a storage deal", "proposal", name, "error", err)
-	}
-}
-
-// Pushes returns all pushes, in no order.
-func (p *Pusher) Pushes(ctx context.Context) ([]Push, error) {
-	list, err := p.recs.list(ctx)
-	for i := range list {
-		p.measure(ctx, &list[i])
-	}
-	return list, err
-}
-
-// Push returns the push of a proposal.
-func (p *Pusher) Push(ctx context.Context, name cid.Cid) (Push, error) {
-	rec, err := p.recs.get(ctx, name)
-	if err == nil {
-		p.measure(ctx, &rec)
-	}
-	return rec, err
-}
-
-// measure fills in how much was sent.
-func (p *Pusher) measure(ctx context.Context, rec *Push) {
-	if rec.Channel == 0 {
-		return
-	}
-	if s, err := p.channel(ctx, *rec); err == nil {
-		rec.Sent = s.Sent()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/builtin/v9/market"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -18,11 +19,12 @@ import (
 
 // Push is what a client keeps of an online deal.
 type Push struct {
-	Proposal cid.Cid
-	Root     cid.Cid
-	Wallet   address.Address // that signed the proposal
-	Miner    address.Address
-	Peer     peer.ID
+	Proposal      cid.Cid
+	Deal          market.ClientDealProposal
+	Ref           DataRef
+	FastRetrieval bool
+	Wallet        address.Address // that signed the proposal
+	Peer          peer.ID
 	// State is StartDataTransfer until the provider waits for the data, then Transferring; CheckForAcceptance when all was sent, and Error,
 	// with a message, when it does not go on by itself.
 	State   State
@@ -32,6 +34,9 @@ type Push struct {
 	Sent    uint64        // bytes of blocks on it; not stored
 }
 
+// Miner is the provider.
+func (p *Push) Miner() address.Address { return p.Deal.Proposal.Provider }
+
 // Pushing tells whether the data is on its way.
 func (s State) Pushing() bool {
 	return s == StorageDealStartDataTransfer || s == StorageDealTransferring
@@ -39,7 +44,8 @@ func (s State) Pushing() bool {
 
 func (p *Push) fields(created *uint64) []wire.Field {
 	return []wire.Field{
-		wire.Cid("proposal", &p.Proposal), wire.Cid("root", &p.Root), wire.Address("wallet", &p.Wallet), wire.Address("miner", &p.Miner), wire.Peer("peer", &p.Peer),
+		wire.Cid("proposal", &p.Proposal), wire.Object("deal", &p.Deal), wire.Tuple("ref", p.Ref.fields(asMaps)), wire.Bool("fastRetrieval", &p.FastRetrieval),
+		wire.Address("wallet", &p.Wallet), wire.Peer("peer", &p.Peer),
 		wire.Uint("state", &p.State), wire.Text("message", &p.Message), wire.Uint("created", created),
 		wire.Uint("channel", &p.Channel),
 	}

@@ -2,6 +2,7 @@ package storagedeal
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,17 +49,30 @@ func (s *staging) store(proposal, root cid.Cid) (*carstore.Store, error) {
 	return c, nil
 }
 
+// maxStagedBlocks bounds the blocks of one deal, each of which is known in memory while it arrives.
+const maxStagedBlocks = 4 << 20
+
 // links stores what arrives, as long as it can be of a piece of so many bytes. The first block that cannot is told; it and what follows are
 // let go by, for the transfer to be ended.
-func (s *staging) links(proposal, root cid.Cid, most uint64, tell func()) (ipld.LinkSystem, error) {
+func (s *staging) links(proposal, root cid.Cid, most uint64, tell func(reason string)) (ipld.LinkSystem, error) {
 	c, err := s.store(proposal, root)
 	if err != nil {
 		return ipld.LinkSystem{}, err
 	}
 	var once sync.Once
 	return carstore.Writing(c.LinkSystem(), func(block cid.Cid, data []byte) error {
-		if uint64(c.DataSize())+uint64(len(data)) > most {
-			once.Do(tell)
+		if _, again := c.Size(block); again {
+			return nil
+		}
+		reason := ""
+		switch {
+		case uint64(c.DataSize())+uint64(len(data)) > most:
+			reason = fmt.Sprintf("more data than its piece of %d bytes holds", most)
+		case c.Len() >= maxStagedBlocks:
+			reason = fmt.Sprintf("more than %d blocks", maxStagedBlocks)
+		}
+		if reason != "" {
+			once.Do(func() { tell(reason) })
 			return nil
 		}
 		return c.Put(block, data)
@@ -95,6 +109,15 @@ func (s *staging) list() (out []cid.Cid, err error) {
 		}
 	}
 	return out, err
+}
+
+// size is how large the file of a proposal is.
+func (s *staging) size(proposal cid.Cid) uint64 {
+	st, err := os.Stat(s.path(proposal))
+	if err != nil {
+		return 0
+	}
+	return uint64(st.Size())
 }
 
 // close closes all files.

@@ -53,7 +53,7 @@ func (c *cli) followPush(ctx, nctx context.Context, n *api.Node, name string) er
 	vctx, cancel := context.WithTimeout(nctx, verifyTime)
 	defer cancel()
 	for {
-		s, err := n.ClientDealStatus(vctx, p.Miner, "", name)
+		s, err := n.ClientDealStatus(vctx, p.Miner, p.Wallet, name)
 		if err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&f.car, "car", false, "write the CAR instead of the file")
 	cmd.Flags().BoolVar(&f.proof, "car-export-merkle-proof", false, "with --car: also the blocks on the way from CID to the part")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
-	cmd.Flags().StringVar(&f.into, "into", "", "car: a file of its own in the home; store: the blocks that all such retrievals share, -o may be left out; ipfs: an IPFS node, after the blocks were checked here (default: as configured)")
+	cmd.Flags().StringVar(&f.into, "into", "", "car: a file of its own in the home; store: the blocks that all such retrievals share, -o may be left out; ipfs: an IPFS node, after the blocks were checked here (default: as configured, with -o)")
 	cmd.Flags().StringVar(&f.ipfs, "ipfs-api", "http://127.0.0.1:5001", "RPC API of that node: URL or multiaddress")
 	return cmd
 }
@@ -111,6 +111,8 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 		return req, api.Errorf(api.CodeUsage, "Say car, store or ipfs.", "%q is no place for a payload", f.into)
 	case f.into == "store" && f.out == "" && f.local:
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o.", "--allow-local reads what was imported: it is not put into the store")
+	case f.into == "store" && f.out == "" && f.car:
+		return req, api.Errorf(api.CodeUsage, "Name a file with -o.", "--car writes an archive, and no output is given")
 	case f.into == "store" && f.out == "":
 	case f.out == "":
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")

@@ -86,6 +86,9 @@ type Storage struct {
 	Miner     string   `toml:"miner" comment:"address of this provider on that chain, for example f01000; empty: no deals are taken"`
 	Filter    []string `toml:"filter" comment:"command that decides about each deal: JSON on its input, exit code 0 accepts, else its output is the reason"`
 	SkipRules []string `toml:"skip_rules" comment:"rules of taking deals that do not apply here, by name"`
+	// The data of online deals.
+	StagingQuota int64    `toml:"staging_quota" comment:"bytes that the arriving data of online deals may take; 0: 256 GiB"`
+	StagingIdle  Duration `toml:"staging_idle" comment:"how long the transfer of such data may bring nothing"`
 }
 
 // Duration is a time.Duration as text.
@@ -108,6 +111,7 @@ func Default() Config {
 		Ledger:  Ledger{Watch: Duration(10 * time.Second)},
 		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
+		Storage:   Storage{StagingQuota: 256 << 30, StagingIdle: Duration(30 * time.Minute)},
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car"},
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),

@@ -182,10 +182,26 @@ func (s Service) DagstoreDoctor(ctx context.Context) ([]api.DagstoreFinding, err
 	return out, nil
 }
 
+// knownPieces are those of the storage deals of this node.
+func (n *Node) knownPieces(ctx context.Context) (out []dagstore.KnownPiece, err error) {
+	if n.storage == nil {
+		return nil, nil
+	}
+	deals, err := n.storage.Deals(ctx)
+	for _, d := range deals {
+		out = append(out, dagstore.KnownPiece{Piece: d.Proposal.Proposal.PieceCID, Padded: uint64(d.Proposal.Proposal.PieceSize)})
+	}
+	return out, err
+}
+
 // DagstoreRebuild answers Cartage.DagstoreRebuild: what of the index is lost or damaged is made anew out of the pieces.
 func (s Service) DagstoreRebuild(ctx context.Context) ([]api.DagstoreShardResult, error) {
 	out := []api.DagstoreShardResult{}
-	for r, err := range s.n.Pieces.Rebuild(ctx) {
+	known, err := s.n.knownPieces(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
+	for r, err := range s.n.Pieces.Rebuild(ctx, known) {
 		if err != nil {
 			return out, coded(err)
 		}

@@ -68,28 +68,29 @@ func (b dealBlocks) pieceOf(ctx context.Context, root cid.Cid) (p commp.Piece, e
 	return p, errors.Join(err, closer.Close())
 }
 
+// Piece implements storagedeal.Blocks.
+func (b dealBlocks) Piece(ctx context.Context, root cid.Cid) (cid.Cid, abi.UnpaddedPieceSize, error) {
+	p, err := b.pieceOf(ctx, root)
+	return p.CID, abi.UnpaddedPieceSize(p.Padded.Unpadded()), err
+}
+
 // ClientStartDeal answers Cartage.ClientStartDeal: a free deal whose data is pushed to the provider. The piece is computed if the params
 // do not name it.
 func (s Service) ClientStartDeal(ctx context.Context, p api.StartDealParams) (*cid.Cid, error) {
 	if s.n.pusher == nil {
 		return nil, noChainView()
 	}
-	if p.Data == nil || !p.Data.Root.Defined() {
-		return nil, api.Errorf(api.CodeUsage, "", "no data CID is given")
+	if p.Data == nil {
+		return nil, api.Errorf(api.CodeUsage, "", "no data reference is given")
 	}
 	if p.Data.TransferType == storagedeal.TTManual {
 		return nil, api.Errorf(api.CodeUsage, "cartage deal --manual-stateless-deal, or ClientStatelessDeal, proposes one.", "data that comes by other ways is no online deal")
 	}
-	d := *p.Data
-	d.TransferType = storagedeal.TTGraphsync
-	if d.PieceCid == nil {
-		piece, err := dealBlocks{s.n}.pieceOf(ctx, d.Root)
-		if err != nil {
-			return nil, coded(err)
-		}
-		d.PieceCid, d.PieceSize = &piece.CID, abi.UnpaddedPieceSize(piece.Padded.Unpadded())
+	if p.Data.TransferType == "" {
+		d := *p.Data
+		d.TransferType = storagedeal.TTGraphsync
+		p.Data = &d
 	}
-	p.Data = &d
 	q, err := s.dealParams(ctx, p)
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (s Service) ClientStartDeal(ctx context.Context, p api.StartDealParams) (*c
 }
 
 func push(p storagedeal.Push) api.StoragePush {
-	return api.StoragePush{Proposal: p.Proposal.String(), Root: p.Root.String(), Miner: p.Miner.String(), Peer: p.Peer.String(),
+	return api.StoragePush{Proposal: p.Proposal.String(), Root: p.Ref.Root.String(), Wallet: p.Wallet.String(), Miner: p.Miner().String(), Peer: p.Peer.String(),
 		State: strings.TrimPrefix(p.State.String(), "StorageDeal"), Message: p.Message, Sent: p.Sent, Pushing: p.State.Pushing(), Created: p.Created.UTC().Format(time.RFC3339)}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/ipfs/go-datastore"
 	ipldformat "github.com/ipfs/go-ipld-format"
 	"github.com/ipld/go-ipld-prime"
+	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
@@ -31,6 +33,14 @@ type sharedStore struct {
 }
 
 func (s *sharedStore) blocks() (blockstore.Blockstore, error) {
+	ds, err := s.store()
+	if err != nil {
+		return nil, err
+	}
+	return blockstore.NewBlockstore(ds, blockstore.NoPrefix(), blockstore.WriteThrough(true)), nil
+}
+
+func (s *sharedStore) store() (datastore.Batching, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ds == nil {
@@ -43,7 +53,7 @@ func (s *sharedStore) blocks() (blockstore.Blockstore, error) {
 		}
 		s.ds = ds
 	}
-	return blockstore.NewBlockstore(s.ds, blockstore.NoPrefix(), blockstore.WriteThrough(true)), nil
+	return s.ds, nil
 }
 
 // take puts the blocks of a CAR into the store, each checked, and returns when they are durable. Done again it changes nothing.
@@ -60,18 +70,22 @@ func (s *sharedStore) take(ctx context.Context, c *carstore.Store) error {
 	if err := carstore.Batches(car, l, sharedAtOnce, func(list []blocks.Block) error { return putNew(ctx, bs, list) }); err != nil {
 		return fmt.Errorf("put blocks into the shared store: %w", err)
 	}
-	return s.ds.Sync(ctx, datastore.NewKey("/"))
+	ds, err := s.store()
+	if err != nil {
+		return err
+	}
+	return ds.Sync(ctx, datastore.NewKey("/"))
 }
 
-// putNew puts the blocks that are not there.
+// putNew puts the blocks that are not there, or are there with other bytes.
 func putNew(ctx context.Context, bs blockstore.Blockstore, list []blocks.Block) error {
 	fresh := list[:0]
 	for _, b := range list {
-		has, err := bs.Has(ctx, b.Cid())
-		if err != nil {
+		there, err := bs.Get(ctx, b.Cid())
+		if err != nil && !ipldformat.IsNotFound(err) {
 			return err
 		}
-		if !has {
+		if err != nil || !bytes.Equal(there.RawData(), b.RawData()) {
 			fresh = append(fresh, b)
 		}
 	}
@@ -81,6 +95,9 @@ func putNew(ctx context.Context, bs blockstore.Blockstore, list []blocks.Block) 
 // get reads a block and checks its hash.
 func (s *sharedStore) get(ctx context.Context) carstore.Getter {
 	return func(c cid.Cid) ([]byte, error) {
+		if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
+			return dec.Digest, nil
+		}
 		bs, err := s.blocks()
 		if err != nil {
 			return nil, err
@@ -92,7 +109,10 @@ func (s *sharedStore) get(ctx context.Context) carstore.Getter {
 		if err != nil {
 			return nil, err
 		}
-		return b.RawData(), carstore.Verify(c, b.RawData())
+		if err := carstore.Verify(c, b.RawData()); err != nil { // as if it were not there: it is retrieved again
+			return nil, fmt.Errorf("%w: %w", carstore.ErrNotFound, err)
+		}
+		return b.RawData(), nil
 	}
 }
 

@@ -73,7 +73,7 @@ func (n *Node) openStorage(ctx context.Context) error {
 	if n.storage, err = storagedeal.NewProvider(pc); err != nil {
 		return api.Errorf(api.CodeUsage, "See [storage] in config.toml.", "%w", err)
 	}
-	n.storage.JoinTransfers(n.transfers, n.parts.FS, n.parts.Home.Path("staging"))
+	n.storage.JoinTransfers(n.transfers, storagedeal.ReceiveConfig{Dir: n.parts.Home.Path("staging"), Quota: uint64(max(0, cfg.StagingQuota)), Idle: time.Duration(cfg.StagingIdle)})
 	return nil
 }
 

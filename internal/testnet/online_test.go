@@ -25,6 +25,7 @@ type storing struct {
 	client, provider *testnet.Peer
 	root             cid.Cid
 	payload          string
+	resumed          int // by hand
 }
 
 // view writes what a node has to know of a chain.
@@ -83,25 +84,35 @@ func (d *storing) start() (*cid.Cid, error) {
 		MinBlocksDuration: 518400, DealStartEpoch: 1_050_000})
 }
 
-// end does what a user does until the deal is in force: what has failed goes on, and what never began begins.
+// end waits until the deal is in force. What the last run began goes on by itself; a user does again what was not recorded yet, and lets go on
+// what says that it failed.
 func (d *storing) end(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		taken, err := d.provider.API().StorageDeals(d.ctx)
+	var taken []api.StorageDeal
+	var list []api.StoragePush
+	defer func() {
+		if t.Failed() {
+			t.Logf("taken %+v\npushed %+v", taken, list)
+		}
+	}()
+	require.Eventually(t, func() (over bool) {
+		var err error
+		taken, err = d.provider.API().StorageDeals(d.ctx)
 		require.NoError(t, err)
 		if len(taken) == 1 && taken[0].State == "Active" {
 			return true
 		}
-		list, err := d.client.API().StoragePushes(d.ctx)
+		list, err = d.client.API().StoragePushes(d.ctx)
 		require.NoError(t, err)
 		switch {
-		case len(list) == 0 || len(taken) == 0 && list[0].State == "Error":
+		case len(list) == 0:
 			_, _ = d.start()
-		case list[0].State == "Error", list[0].State == "CheckForAcceptance":
+		case list[0].State == "Error":
+			d.resumed++
 			_ = d.client.API().ResumeStoragePush(d.ctx, list[0].Proposal)
 		}
 		return false
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 40*time.Second, 20*time.Millisecond)
 	pieces, err := d.provider.API().Pieces(d.ctx)
 	require.NoError(t, err)
 	require.Len(t, pieces, 1)
@@ -198,6 +209,9 @@ func onlineCrash(t *testing.T, side string, n int) (crashed bool) {
 		crashed = true
 		require.NoError(t, victim.Start(d.ctx, nil), "crash at write %d", n)
 		d.end(t)
+		if side == "client" {
+			require.Zero(t, d.resumed, "a client that starts goes on by itself")
+		}
 	})
 	return crashed
 }
