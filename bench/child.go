@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -26,6 +27,7 @@ type hello struct {
 type result struct {
 	usage
 	Bytes      uint64 `json:"bytes"`
+	Signed     uint64 `json:"vouchers,omitempty"`
 	Goroutines int    `json:"goroutines"` // at most
 	Error      string `json:"error,omitempty"`
 }
@@ -92,10 +94,10 @@ func fetch(ctx context.Context, r row) error {
 	if err != nil {
 		return err
 	}
-	r.roots = from.Roots
+	r.roots, r.signed = from.Roots, new(atomic.Uint64)
 	before, most := now(), countGoroutines(ctx)
 	n, err := r.fetch(ctx, h, from.Peer, from.Addr, root, r)
-	res := result{usage: now().since(before), Bytes: n, Goroutines: most()}
+	res := result{usage: now().since(before), Bytes: n, Signed: r.signed.Load(), Goroutines: most()}
 	if err == nil && n != from.Bytes {
 		err = fmt.Errorf("%w: %d of %d", errBytes, n, from.Bytes)
 	}

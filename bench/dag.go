@@ -25,10 +25,19 @@ type dag struct {
 	name   string
 	leaf   int
 	fanout int
+	most   int // leaves, whatever size is asked for; 0 is no bound
 }
 
-// dags are what is moved. All have the same number of bytes.
-var dags = []dag{{"1 MiB leaves", 1 << 20, 1024}, {"256 KiB leaves", 256 << 10, 1024}, {"1 KiB leaves", 1 << 10, 256}}
+// dags are what is moved. All have the same number of bytes, unless that makes too many blocks.
+var dags = []dag{{"1 MiB leaves", 1 << 20, 1024, 0}, {"256 KiB leaves", 256 << 10, 1024, 0}, {"1 KiB leaves", 1 << 10, 256, 100_000}}
+
+// size is how many bytes of leaves a DAG has where so many are asked for.
+func (d dag) size(asked int) int {
+	if d.most > 0 {
+		return min(asked, d.most*d.leaf)
+	}
+	return asked
+}
 
 type memory struct {
 	blocks map[string][]byte // by CID
@@ -50,7 +59,7 @@ func (d dag) build(size int) (*memory, error) {
 	m := &memory{blocks: map[string][]byte{}}
 	rnd := rand.NewChaCha8([32]byte{byte(d.leaf >> 8)})
 	var level []cid.Cid
-	for range max(1, size/d.leaf) {
+	for range max(1, d.size(size)/d.leaf) {
 		data := make([]byte, d.leaf)
 		_, _ = rnd.Read(data)
 		c, err := m.put(cid.Raw, data)

@@ -59,11 +59,11 @@ func main() {
 	switch *child {
 	case "serve":
 		end := profile(o.prof, "serve")
-		err = serve(ctx, o.rows[*which].of(o.size), o.dags[*what], o.size)
+		err = serve(ctx, o.rows[*which].of(o.dags[*what].size(o.size)), o.dags[*what], o.size)
 		end()
 	case "fetch":
 		end := profile(o.prof, "fetch")
-		err = fetch(ctx, o.rows[*which].of(o.size))
+		err = fetch(ctx, o.rows[*which].of(o.dags[*what].size(o.size)))
 		end()
 	default:
 		err = compare(ctx, o)
@@ -88,6 +88,7 @@ type sample struct {
 	Rests  uint64  `json:"server_idle_rss_bytes"` // before the transfer
 	Alloc  uint64  `json:"allocated_bytes"`
 	Most   [2]int  `json:"goroutines"` // at most, of the client and the server
+	Signed uint64  `json:"vouchers,omitempty"`
 	Error  string  `json:"error,omitempty"`
 }
 
@@ -100,7 +101,7 @@ func compare(ctx context.Context, o options) error {
 	for round := range o.rounds {
 		for d := range o.dags {
 			for r := range o.rows {
-				if !strings.Contains(o.rows[r].name, o.only) && r > 0 || !o.rows[r].fits(o.dags[d], o.size) {
+				if !strings.Contains(o.rows[r].name, o.only) && r > 0 || !o.rows[r].fits(o.dags[d], o.dags[d].size(o.size)) {
 					continue
 				}
 				s, err := once(ctx, r, d, o)
@@ -221,5 +222,5 @@ func once(ctx context.Context, r, d int, o options) (s sample, err error) {
 	if err := server.out.Decode(&gave); err != nil {
 		return s, fmt.Errorf("server: %w", err)
 	}
-	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Rests: gave.Idle, Alloc: got.Alloc + gave.Alloc, Most: [2]int{got.Goroutines, gave.Goroutines}, Error: got.Error}, nil
+	return sample{Bytes: got.Bytes, CPU: got.CPU + gave.CPU, Wall: got.Wall, Client: got.RSS, Idle: got.Idle, Server: gave.RSS, Rests: gave.Idle, Alloc: got.Alloc + gave.Alloc, Most: [2]int{got.Goroutines, gave.Goroutines}, Signed: got.Signed, Error: got.Error}, nil
 }

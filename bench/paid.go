@@ -224,6 +224,9 @@ func fetchPaid(file bool) func(context.Context, host.Host, peer.AddrInfo, string
 		if err == nil && d.FundsSpent.Int64() != int64(d.TotalReceived)*price {
 			err = fmt.Errorf("%s paid for %d bytes", d.FundsSpent, d.TotalReceived)
 		}
+		if err == nil {
+			err = countVouchers(ctx, n, d.ID, r)
+		}
 		return d.TotalReceived, errors.Join(err, s.finish(), c.Stop(ctx), n.close(ctx))
 	}
 }
@@ -287,4 +290,13 @@ func fetchCarFile(ctx context.Context, h host.Host, server peer.AddrInfo, _ stri
 	_ = s.CloseWrite()
 	n, err := readCarInto(s, root, f.car.Put)
 	return n, errors.Join(err, f.finish())
+}
+
+// countVouchers adds the vouchers of a deal to those of the row.
+func countVouchers(ctx context.Context, n *node, id rm.DealID, r row) error {
+	best, err := n.payments.Best(ctx, false, clientstates.DealKey(id))
+	if err == nil && best != nil {
+		r.signed.Add(best.Nonce)
+	}
+	return err
 }

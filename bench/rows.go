@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	dtv2 "github.com/filecoin-project/go-data-transfer/v2"
@@ -57,8 +58,10 @@ type row struct {
 	times int    // vouchers in all: pays follows from the size
 	bar   *bar
 	roots []cid.Cid
-	serve func(ctx context.Context, h host.Host, m *memory, r row) (addr string, err error)
-	fetch func(ctx context.Context, h host.Host, server peer.AddrInfo, addr string, root cid.Cid, r row) (uint64, error)
+	// signed is told how many vouchers were signed.
+	signed *atomic.Uint64
+	serve  func(ctx context.Context, h host.Host, m *memory, r row) (addr string, err error)
+	fetch  func(ctx context.Context, h host.Host, server peer.AddrInfo, addr string, root cid.Cid, r row) (uint64, error)
 }
 
 // of is a row for DAGs of a size.
@@ -86,18 +89,18 @@ var rows = []row{
 	{name: ceiling, serve: serveCar, fetch: fetchCar},
 	{name: "verified CAR over one stream, Noise", noise: true, serve: serveCar, fetch: fetchCar},
 	{name: "verified CAR over HTTP/1.1, no encryption", serve: serveHTTP, fetch: fetchHTTP},
-	{name: "Cartage, stream", serve: serveOurs(true), fetch: fetchOurs(true), bar: &bar{of: []string{ceiling}, most: 1.15, most1KiB: 1.5}},
+	{name: "Cartage, stream", serve: serveOurs(true), fetch: fetchOurs(true), bar: &bar{of: []string{ceiling}, most: 1.15, most1KiB: 1.5, alloc: 0.05}},
 	{name: "Cartage, stream, a voucher each MiB", pays: 1 << 20, serve: serveOurs(true), fetch: fetchOurs(true)},
 	{name: vouchersAlone, pays: 1 << 20, serve: serveVouchers, fetch: fetchVouchers},
 	{name: "Cartage, paid deal over a stream, such a voucher each MiB", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(false),
-		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5}},
-	{name: "Cartage, paid deal over a stream, such a voucher each MiB, interval of 8 MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(false),
-		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5}},
+		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5, alloc: 0.05}},
+	{name: "Cartage, paid deal over a stream, interval of 8 MiB, paid ahead each MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(false),
+		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5, alloc: 0.05}},
 	{name: "Cartage, paid deal over a stream, 1,000 vouchers", times: 1000, serve: servePaid, fetch: fetchPaid(false)},
 	{name: "Cartage, paid deal over a stream, 5,000 vouchers", times: 5000, serve: servePaid, fetch: fetchPaid(false)},
 	{name: ceilingFile, serve: serveCar, fetch: fetchCarFile},
 	{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true),
-		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2}},
+		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}},
 	{name: "Cartage, graphsync", serve: serveOurs(false), fetch: fetchOurs(false), bar: &bar{of: []string{bareGraphsync}, most: 1.1}},
 	{name: bareGraphsync, serve: serveGraphsync, fetch: fetchGraphsync},
 	{name: "go-data-transfer v2.0.0-rc8", serve: serveV2, fetch: fetchV2},

@@ -81,6 +81,7 @@ func fetchVouchers(ctx context.Context, h host.Host, server peer.AddrInfo, _ str
 	lane, err := n.payments.AllocateLane(ctx, "deal", ch, big.NewIntUnsigned(total*price))
 	for paid := r.pays; err == nil && paid < total+r.pays; paid += r.pays {
 		err = payOne(ctx, n, s, lane, min(paid, total))
+		r.signed.Add(1)
 	}
 	return total, errors.Join(err, n.payments.Close(ctx), n.state.Close())
 }
