@@ -46,7 +46,7 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 	}
 	lane := &laneRecord{Channel: ch, Deal: deal, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
-	err = m.change(ctx, p, func() (*laneRecord, error) {
+	err = m.note(ctx, p, func() (*laneRecord, error) { // its first voucher is synced
 		if p.rec.NextLane > MaxLane {
 			return nil, fmt.Errorf("%w: all lanes of %s are used", ErrLaneLimit, ch)
 		}
@@ -183,7 +183,8 @@ func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, err
 	return Funds{p.rec.Amount, p.rec.Pending, queued, p.rec.Promised, p.rec.Msg}, nil
 }
 
-// ReleaseDeal gives back what a deal that has ended reserved and did not spend. It may be called again.
+// ReleaseDeal gives back what a deal that ends reserved and did not spend. It may be called again. The caller stores the end durably
+// after it.
 func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	m.mu.Lock()
 	for _, p := range m.pairs {
@@ -201,7 +202,7 @@ func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	if err != nil {
 		return err
 	}
-	return m.change(ctx, p, func() (*laneRecord, error) {
+	return m.note(ctx, p, func() (*laneRecord, error) {
 		l := p.lanes[ref.Lane]
 		if l == nil || l.Closed {
 			return nil, nil

@@ -114,6 +114,15 @@ func (m *Manager) save(ctx context.Context, p *payer, f func(rec *outChannel)) e
 // channel are applied in the order of the changes; the flush is outside the lock, so that several share it. When f or
 // the store fails nothing has changed.
 func (m *Manager) change(ctx context.Context, p *payer, f func() (*laneRecord, error)) error {
+	if err := m.note(ctx, p, f); err != nil {
+		return err
+	}
+	return m.ds.Sync(ctx, datastore.NewKey("/"))
+}
+
+// note is change for what nobody acts on before the next change: it is on stable storage with that at the latest, as the store keeps the
+// order of its writes.
+func (m *Manager) note(ctx context.Context, p *payer, f func() (*laneRecord, error)) error {
 	b, err := m.ds.Batch(ctx)
 	if err != nil {
 		return err
@@ -139,8 +148,5 @@ func (m *Manager) change(ctx context.Context, p *payer, f func() (*laneRecord, e
 		p.lanes[lane.Lane] = lane
 	}
 	p.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return m.ds.Sync(ctx, datastore.NewKey("/"))
+	return err
 }

@@ -69,6 +69,7 @@ type Credit struct {
 	Ignore  bool   // the end of the request that was refused is no failure
 	Unasked bool   // a push was restarted and its responder has not asked for data since
 	Silent  bool   // the application of the responder has stopped: nothing is answered until the manager has
+	Quiet   bool   // the pause on account of the limit was not told: a voucher is taken to be on its way
 	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits
@@ -340,8 +341,8 @@ func (c *Channel) drain() {
 		if c.awaitRun() {
 			continue
 		}
+		behind := len(c.work) > maxBacklog && !c.slow
 		ws = c.take(ws[:0])
-		behind := len(c.work) >= maxBacklog && !c.slow
 		c.slow = c.slow || behind
 		behind = behind && time.Since(c.warned) > warnEvery
 		if behind {
@@ -360,14 +361,20 @@ func (c *Channel) drain() {
 	}
 }
 
-// take takes the work that is due: what came during one Hold together. mu is held.
+// maxBatch is how many events are stored in one batch, beside those of one Hold.
+const maxBatch = 64
+
+// take takes the work that is due: all that waits, and what came during one Hold together. mu is held.
 func (c *Channel) take(ws []work) []work {
 	if w := &c.work[0]; w.open {
 		c.told = time.Now()
 		w.state, w.at, c.active = c.snapshot(), c.told, c.told
 	}
 	n := 1
-	for g := c.work[0].group; g != 0 && n < len(c.work) && c.work[n].group == g; {
+	for n < min(len(c.work), maxBatch) && !c.work[n].open {
+		n++
+	}
+	for g := c.work[n-1].group; g != 0 && n < len(c.work) && c.work[n].group == g; {
 		n++
 	}
 	ws = append(ws, c.work[:n]...)

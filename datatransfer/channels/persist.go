@@ -56,12 +56,12 @@ func (c *Channel) write(ws []work) error {
 	}
 	last := &ws[len(ws)-1]
 	hot := c.stored
-	for i := range ws {
-		if halfCounted(ws[i].event) {
-			continue
-		}
-		if hot, err = encodeHot(&ws[i].state.rec); err != nil {
-			return err
+	for i := len(ws) - 1; i >= 0; i-- {
+		if !halfCounted(ws[i].event) {
+			if hot, err = encodeHot(&ws[i].state.rec); err != nil {
+				return err
+			}
+			break
 		}
 	}
 	if changed := !bytes.Equal(hot, c.stored); changed || rows > 0 {

@@ -15,6 +15,35 @@ import (
 
 // complete is the end of data on the responder's side (section 4.7).
 func (m *Manager) complete(c *channels.Channel) error {
+	return m.completeWith(c, m.sayEnd)
+}
+
+// OnAllSent is OnChannelCompleted for a transport that carries what is said to it: it is stored already.
+func (m *Manager) OnAllSent(chid dt.ChannelID) (msg dt.Message, err error) {
+	c, err := m.live(chid)
+	if err != nil {
+		return nil, err
+	}
+	if channels.IsChannelTerminated(c.Status()) { // sent again
+		m.transport.CleanupChannel(chid)
+		return nil, nil
+	}
+	return msg, m.completeWith(c, func(c *channels.Channel, result dt.VoucherResult, rerr error) error {
+		if m.delay(chid.Initiator) > 0 {
+			return m.sayEnd(c, result, rerr)
+		}
+		end, err := message.CompleteResponse(chid.ID, accepted(rerr), errors.Is(rerr, dt.ErrPause), resultType(result), result)
+		if err == nil {
+			err = c.Stored(m.ctx)
+		}
+		if err == nil {
+			msg = end
+		}
+		return err
+	})
+}
+
+func (m *Manager) completeWith(c *channels.Channel, say func(*channels.Channel, dt.VoucherResult, error) error) error {
 	for !over(c) {
 		var settled uint64
 		c.Do(func(_ *channels.Record, cr *channels.Credit) { settled = cr.Settled })
@@ -36,7 +65,7 @@ func (m *Manager) complete(c *channels.Channel) error {
 		default:
 			err = c.Apply(dt.Error, errText(rerr))
 		}
-		return errors.Join(err, m.sayEnd(c, result, rerr))
+		return errors.Join(err, say(c, result, rerr))
 	}
 	return nil
 }

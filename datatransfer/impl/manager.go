@@ -56,6 +56,7 @@ type Manager struct {
 
 	limits        Limits
 	delay         func(peer.ID) time.Duration
+	paysUnasked   func(peer.ID) bool
 	idle          shared.Group
 	monitorConfig *channelmonitor.Config
 	monitor       *channelmonitor.Monitor

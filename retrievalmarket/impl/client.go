@@ -89,6 +89,7 @@ type Client struct {
 	mu     sync.Mutex
 	deals  map[rm.DealID]*clientDeal
 	byChan map[dt.ChannelID]*clientDeal
+	active map[payload]*clientDeal // one of the deals about it
 }
 
 var _ rm.RetrievalClient = (*Client)(nil)
@@ -136,7 +137,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 		cfg.Log = slog.Default()
 	}
 	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store, func(d *rm.ClientDealState) { d.LegacyProtocol = true }},
-		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}}
+		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}, active: map[payload]*clientDeal{}}
 	c.subs.progress = func(e rm.ClientEvent) bool { return e == rm.ClientEventBlocksReceived }
 	cfg.Hub.client = c
 	return c, nil
@@ -214,6 +215,7 @@ func (c *Client) track(d rm.ClientDealState) *clientDeal {
 	})
 	c.mu.Lock()
 	c.deals[d.ID] = cd
+	c.active[payloadOf(d)] = cd
 	c.mu.Unlock()
 	if d.ChannelID != (dt.ChannelID{}) {
 		c.bind(cd, d.ChannelID)
@@ -268,14 +270,29 @@ func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState)
 	}
 }
 
-func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
+// release gives back the funds of a deal that ends, before its end is stored.
+func (c *Client) release(rec rm.ClientDealState) {
 	if b, ok := c.cfg.Node.(rm.ClientBook); ok {
 		if err := b.ReleaseDeal(context.WithoutCancel(c.ctx), clientstates.DealKey(rec.ID)); err != nil {
 			c.cfg.Log.Warn("release funds of deal", "deal", rec.ID, "error", err)
 		}
 	}
+}
+
+// payload is what a deal is about: there is one at a time with a peer.
+type payload struct {
+	from peer.ID
+	root cid.Cid
+}
+
+func payloadOf(d rm.ClientDealState) payload { return payload{d.Sender, d.PayloadCID} }
+
+func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
 	c.mu.Lock()
 	delete(c.deals, rec.ID)
+	if c.active[payloadOf(rec)] == cd {
+		delete(c.active, payloadOf(rec))
+	}
 	delete(c.byChan, rec.ChannelID)
 	c.mu.Unlock()
 	if c.cfg.Targets != nil {

@@ -110,12 +110,8 @@ func checkParams(payload cid.Cid, p rm.Params, funds abi.TokenAmount) error {
 func (c *Client) refuseSecond(d rm.ClientDealState) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, o := range c.deals {
-		s, _ := o.machine.State()
-		if c.table.Final(s.Status) {
-			continue
-		}
-		if s.Sender == d.Sender && s.PayloadCID.Equals(d.PayloadCID) {
+	if o := c.active[payloadOf(d)]; o != nil {
+		if s, _ := o.machine.State(); !c.table.Final(s.Status) {
 			return fmt.Errorf("there is an active retrieval deal with peer %s for payload CID %s (retrieval deal ID %d, state %s) - existing deal must be cancelled before starting a new retrieval deal",
 				d.Sender, d.PayloadCID, s.ID, s.Status)
 		}

@@ -87,9 +87,12 @@ func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState
 	}()
 	_, booked := c.cfg.Node.(rm.ClientBook)
 	signs := rec.Status == rm.DealStatusSendFunds || rec.Status == rm.DealStatusSendFundsLastPayment
-	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated || c.table.Final(rec.Status) || signs && !booked // M-37
+	durable := e == rm.ClientEventOpen || e == rm.ClientEventLaneAllocated && !booked || c.table.Final(rec.Status) || signs && !booked // M-37
 	if !durable && (e == rm.ClientEventBlocksReceived && rec.Status == before || booked && paying(before) && paying(rec.Status)) {
 		return cd.keep.later(rec)
+	}
+	if c.table.Final(rec.Status) {
+		c.release(rec)
 	}
 	return cd.keep.now(rec, func(rec rm.ClientDealState) error { return c.put(rec, durable) })
 }

@@ -307,7 +307,10 @@ func (p *Provider) put(pd *providerDeal, rec rm.ProviderDealState) error {
 	if err := p.store.write(ctx, b, id, rec); err != nil {
 		return err
 	}
-	sent := max(rec.TotalSent, p.sent(ctx, rec.ChannelID))
+	sent := rec.TotalSent
+	if rec.Status != rm.DealStatusCompleted { // which has paid for everything
+		sent = max(sent, p.sent(ctx, rec.ChannelID))
+	}
 	if err := p.debts.ended(ctx, b, rec, sent, func() error { return b.Commit(ctx) }); err != nil {
 		return err
 	}

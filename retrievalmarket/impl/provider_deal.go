@@ -187,8 +187,26 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 // errDuplicate is a proposal whose deal exists: it is answered with no result, so that nothing happens to that deal.
 var errDuplicate = errors.New("cannot initiate a state that already exists")
 
-// create stores a new deal; of two proposals with one identifier exactly one makes a deal.
+// create stores a new deal; of two proposals with one identifier exactly one makes a deal. Those that come at once share a flush.
 func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, size uint64) (*providerDeal, error) {
+	pd, err := p.enter(ctx, chid, state, size)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.store.sync(ctx); err != nil { // it is as after a crash: a start finds a deal that nobody was told of
+		p.mu.Lock()
+		if p.deals[pd.id] == pd {
+			delete(p.deals, pd.id)
+			delete(p.byChan, chid)
+		}
+		p.mu.Unlock()
+		return nil, err
+	}
+	return pd, nil
+}
+
+// enter makes a deal whose record is not on stable storage yet.
+func (p *Provider) enter(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, size uint64) (*providerDeal, error) {
 	p.creating.Lock()
 	defer p.creating.Unlock()
 	if err := p.room(state.Receiver); err != nil {
@@ -204,7 +222,7 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 	if err != nil {
 		return nil, err
 	}
-	if err := p.store.put(ctx, state.Identifier().String(), state, true); err != nil {
+	if err := p.store.put(ctx, state.Identifier().String(), state, false); err != nil {
 		return nil, err
 	}
 	pd := p.track(state)

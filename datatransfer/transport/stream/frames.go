@@ -206,6 +206,30 @@ type sections struct {
 	left int
 	buf  []byte       // recycled: what next returns is good until the next call
 	wait func() error // called before more is waited for than has come
+	from *spares
+	lent *[]byte // buf, if it is one of from
+}
+
+// grow makes room for a section.
+func (s *sections) grow(size int) {
+	if cap(s.buf) >= size {
+		return
+	}
+	s.giveBack()
+	if size <= lentBuffer/8 || size > lentBuffer {
+		s.buf = make([]byte, size)
+		return
+	}
+	s.lent = s.from.block()
+	s.buf = *s.lent
+}
+
+// giveBack gives the room for a large block back, when what next returned last is not needed any more.
+func (s *sections) giveBack() {
+	if s.lent != nil {
+		s.from.blocks.Put(s.lent)
+		s.lent, s.buf = nil, nil
+	}
 }
 
 // next reads the section of an expected block. Which block it is, is compared and not believed.
@@ -224,9 +248,7 @@ func (s *sections) next(want cid.Cid) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if cap(s.buf) < int(size) {
-		s.buf = make([]byte, size)
-	}
+	s.grow(int(size))
 	b := s.buf[:size]
 	if _, err := io.ReadFull(s.r, b); err != nil {
 		return nil, unexpected(err)

@@ -1,7 +1,9 @@
 package stream
 
 import (
+	"bufio"
 	"context"
+	"io"
 	"sync"
 	"time"
 
@@ -82,4 +84,34 @@ func (l *lender) put(buf *[]byte) {
 		close(l.back)
 		l.back = nil
 	}
+}
+
+// spares are what recipients read with: one that waits for the other side holds no room for a block, and one that has ended none at all. The
+// zero value is ready.
+type spares struct{ readers, blocks sync.Pool }
+
+// readAhead is how much of a stream is read at once.
+const readAhead = 64 << 10
+
+func (s *spares) reader(r io.Reader) *bufio.Reader {
+	b, ok := s.readers.Get().(*bufio.Reader)
+	if !ok {
+		return bufio.NewReaderSize(r, readAhead)
+	}
+	b.Reset(r)
+	return b
+}
+
+func (s *spares) putReader(b *bufio.Reader) {
+	b.Reset(nil)
+	s.readers.Put(b)
+}
+
+func (s *spares) block() *[]byte {
+	b, ok := s.blocks.Get().(*[]byte)
+	if !ok {
+		made := make([]byte, lentBuffer)
+		b = &made
+	}
+	return b
 }

@@ -37,8 +37,8 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 		return err
 	}
 	t.bound(chid)
-	rc := &recipient{t: t, in: bufio.NewReaderSize(uncut{s}, 64<<10), question: &a.question, has: a.question.has, seen: newSeen()}
-	rc.blocks.r, rc.blocks.wait = rc.in, rc.count
+	rc := &recipient{t: t, in: t.spares.reader(uncut{s}), question: &a.question, has: a.question.has, seen: newSeen()}
+	rc.blocks.r, rc.blocks.wait, rc.blocks.from = rc.in, rc.count, &t.spares
 	t.mu.Lock()
 	r, old, err := t.bind(chid, s, a.ctx)
 	if err == nil {
@@ -49,6 +49,7 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 	t.mu.Unlock()
 	if err != nil {
 		_ = s.Reset()
+		rc.free()
 		return err
 	}
 	if old != nil {
@@ -59,13 +60,22 @@ func (t *Transport) request(chid dt.ChannelID, a ask) error {
 		defer close(r.done)
 		defer r.cancel()
 		defer stop()
+		defer rc.free()
 		t.receive(rc, a)
 	}
 	if !t.group.Go(work) {
 		r.kill()
 		close(r.done)
+		rc.free()
 	}
 	return nil
+}
+
+// free gives back what a recipient that has ended read with.
+func (rc *recipient) free() {
+	rc.blocks.giveBack()
+	rc.t.spares.putReader(rc.in)
+	rc.in, rc.blocks.r = nil, nil
 }
 
 // recipient is the receiving end of a stream.
@@ -108,6 +118,7 @@ func (t *Transport) receive(rc *recipient, a ask) {
 		if cerr := rc.count(); err == nil {
 			err = cerr
 		}
+		rc.blocks.giveBack()
 	}
 	if err == nil && !rc.needless() {
 		if err = rc.ask(); err == nil {
@@ -271,6 +282,7 @@ func (rc *recipient) next(want cid.Cid) ([]byte, error) {
 		if rc.stopping.Load() {
 			return nil, errHeld
 		}
+		rc.blocks.giveBack()
 		if err := rc.frame(); err != nil {
 			return nil, err
 		}

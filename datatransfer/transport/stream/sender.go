@@ -88,9 +88,37 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	<-listening
 }
 
+// tellsEnd is optional on an events handler: what is to be said at the end of a channel may go with the data, when it is stored.
+type tellsEnd interface {
+	OnAllSent(chid dt.ChannelID) (dt.Message, error)
+}
+
+// overWith is over when everything was sent: what the handler says to that goes before the end of the stream.
+func (sd *sender) overWith(t tellsEnd) {
+	chid := sd.r.chid
+	if sd.t.finish(sd.r, func(c *channel) { c.away = false }) {
+		m, err := t.OnAllSent(chid)
+		sd.t.log(chid, err)
+		if m != nil {
+			if sd.out.message(m); sd.out.err != nil {
+				sd.t.undelivered(chid, m, sd.out.err)
+			}
+		}
+	}
+	sd.out.end(ended, "")
+	if sd.out.err != nil {
+		_ = sd.r.stream.Reset()
+	}
+	_ = sd.r.stream.CloseWrite()
+}
+
 // over says how it ended, to the recipient and to the handler.
 func (sd *sender) over(err error, left []dt.Message) {
 	lost := new(missingBlock)
+	if t, ok := sd.t.handler().(tellsEnd); ok && err == nil && len(left) == 0 && sd.r.chid.Initiator != sd.t.host.ID() {
+		sd.overWith(t)
+		return
+	}
 	switch {
 	case err == nil:
 		sd.out.end(ended, "")

@@ -54,6 +54,7 @@ type Transport struct {
 	cancel     context.CancelFunc
 	group      shared.Group
 	lender     lender // of buffers to senders
+	spares     spares // of recipients
 
 	mu       sync.Mutex
 	closed   bool
