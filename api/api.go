@@ -132,6 +132,8 @@ type RetrieveRequest struct {
 	DataSelector string `json:"data_selector,omitempty"`
 	Path         string `json:"path,omitempty"`
 	Range        string `json:"range,omitempty"`
+	// List asks for the folder at Path without what is in it: node for its first block, shards for all of one that is spread over several.
+	List string `json:"list,omitempty"`
 	// Into is car, a file of its own, or store, the blocks that all such retrievals share; empty: as configured.
 	Into string `json:"into,omitempty"`
 	// Read says that the result will be read from CarPath; retrievals into the store may have no file otherwise.
@@ -139,6 +141,12 @@ type RetrieveRequest struct {
 	// Output is where the result will be written; the room there is checked before anything is paid. Empty: nowhere.
 	Output string `json:"output,omitempty"`
 }
+
+// What RetrieveRequest.List may be.
+const (
+	ListNode   = "node"
+	ListShards = "shards"
+)
 
 // Retrieval is how a retrieval stands.
 type Retrieval struct {

@@ -287,6 +287,23 @@ func unixfsData(pb dagpb.PBNode) (data.UnixFSData, error) {
 	return data.DecodeUnixFSData(pb.FieldData().Must().Bytes())
 }
 
+// UnixFSKind is what a UnixFS node is: one of the Data constants of go-unixfsnode; -1 for any other node.
+func UnixFSKind(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (int64, error) {
+	node, err := load(ctx, ls, c)
+	if err != nil {
+		return -1, err
+	}
+	pb, ok := node.(dagpb.PBNode)
+	if !ok {
+		return -1, nil
+	}
+	d, err := unixfsData(pb)
+	if err != nil {
+		return -1, nil
+	}
+	return d.DataType.Int(), nil
+}
+
 func exportFolder(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, node datamodel.Node, dest string, depth int) error {
 	if err := fsys.MkdirAll(dest, 0o755); err != nil {
 		return err

@@ -101,6 +101,22 @@ func UnixFS(path string, r *Range) (Selection, error) {
 	return s, nil
 }
 
+// Folder selects the folder at a path of UnixFS names without what is in it: its first block, or, with shards, all blocks of a folder that
+// is spread over several.
+func Folder(path string, shards bool) (Selection, error) {
+	s := Selection{path: strings.Trim(path, "/"), exact: true}
+	if _, err := split(path); err != nil {
+		return s, err
+	}
+	ssb := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
+	target := ssb.Matcher()
+	if shards {
+		target = ssb.ExploreInterpretAs("unixfs-preload", target)
+	}
+	s.fetch = unixfsnode.UnixFSPathSelectorBuilder(path, target, false)
+	return s, nil
+}
+
 func (r Range) check() error {
 	if r.First < 0 || r.Last >= 0 && r.Last < r.First {
 		return fmt.Errorf("bytes %d to %d are no range: the first comes before the last, and both count from 0", r.First, r.Last)

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipld/go-ipld-prime"
 	"github.com/multiformats/go-multihash"
 	"github.com/spf13/cobra"
 
@@ -205,65 +203,4 @@ func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retri
 		return true, printJSON(os.Stdout, map[string]any{"root": root, "output": f.out, "import": i.Key, "bytes": i.Bytes, "spent": "0", "status": "Local"})
 	}
 	return true, nil
-}
-
-func (c *cli) lsCmd() *cobra.Command {
-	var depth int
-	cmd := &cobra.Command{Use: "ls CID[/PATH]", Short: "List a folder that was imported", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) (err error) {
-			var f retrieveFlags
-			req, err := f.wanted(args[0])
-			if err != nil {
-				return err
-			}
-			i, err := n.ClientLocal(ctx, req.CID)
-			if err != nil {
-				return err
-			}
-			v, root, err := openLocal(i)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, v.Close()) }()
-			ls := v.LinkSystem()
-			parts, err := f.part.Parts(ctx, &ls, root)
-			if err != nil {
-				return api.Errorf(api.CodeNotFound, "", "%w", err)
-			}
-			list, err := listTree(ctx, &ls, parts[0].Root, "", depth)
-			if err != nil {
-				return err
-			}
-			return table(c, list, []string{"CID", "NAME", "SIZE"}, func(e carstore.Entry) []string {
-				return []string{e.Cid.String(), e.Name, size(e.Size)}
-			}, "it has no links")
-		})}
-	cmd.Flags().IntVar(&depth, "depth", 1, "how many levels of folders")
-	return cmd
-}
-
-// listTree lists a node, and below it what has names, down to a depth.
-func listTree(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, under string, depth int) (out []carstore.Entry, err error) {
-	list, err := carstore.List(ctx, ls, root)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range list {
-		named := e.Name != ""
-		e.Name = path.Join(under, e.Name)
-		out = append(out, e)
-		if depth <= 1 || !named || e.Cid.Prefix().Codec != cid.DagProtobuf {
-			continue
-		}
-		more, err := listTree(ctx, ls, e.Cid, e.Name, depth-1)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range more {
-			if m.Name != e.Name { // the blocks of a file have no names
-				out = append(out, m)
-			}
-		}
-	}
-	return out, nil
 }

@@ -71,6 +71,11 @@ func (f *retrieveFlags) declare(cmd *cobra.Command) {
 		return pflag.NormalizedName(name)
 	})
 	cmd.Flags().BoolVar(&f.local, "allow-local", false, "take it from what was imported here, if it was")
+	f.declareDeal(cmd)
+}
+
+// declareDeal declares what a deal may cost and how it is carried.
+func (f *retrieveFlags) declareDeal(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
 	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "largest payment interval to accept; 0 is what the configuration says (8MiB)")
 	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
@@ -117,16 +122,8 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	case f.out == "":
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")
 	}
-	if err := checkTransport(f.transport); err != nil {
+	if err := f.terms(&req); err != nil {
 		return req, err
-	}
-	if req.MaxExposure, err = parseSize(f.exposure); err != nil {
-		return req, err
-	}
-	if f.budget != "" {
-		if req.Budget, err = parseAmount(f.budget); err != nil {
-			return req, err
-		}
 	}
 	if req.Into = f.into; f.into == "ipfs" {
 		req.Into = "car"
@@ -145,6 +142,35 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	return req, nil
 }
 
+// terms fills in what a deal may cost and how it is carried.
+func (f *retrieveFlags) terms(req *api.RetrieveRequest) (err error) {
+	if err := checkTransport(f.transport); err != nil {
+		return err
+	}
+	req.Transport = f.transport
+	if req.MaxExposure, err = parseSize(f.exposure); err != nil {
+		return err
+	}
+	if f.budget != "" {
+		req.Budget, err = parseAmount(f.budget)
+	}
+	return err
+}
+
+// buy runs a retrieval to its end. Without a budget it asks the person at the terminal.
+func (c *cli) buy(ctx, nctx context.Context, n *api.Node, req api.RetrieveRequest, stall time.Duration) (*api.Retrieval, error) {
+	r, err := n.Retrieve(nctx, req)
+	if api.CodeOf(err) == api.CodeFunds && req.Budget == "" && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json {
+		if req.Budget, err = c.askBudget(nctx, n, req, err); err == nil {
+			r, err = n.Retrieve(nctx, req)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.follow(ctx, nctx, n, r, stall)
+}
+
 func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error {
 	req, err := f.request(root)
 	if err != nil {
@@ -156,16 +182,8 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error 
 				return err
 			}
 		}
-		r, err := n.Retrieve(nctx, req)
-		if api.CodeOf(err) == api.CodeFunds && req.Budget == "" && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json {
-			if req.Budget, err = c.askBudget(nctx, n, req, err); err == nil {
-				r, err = n.Retrieve(nctx, req)
-			}
-		}
+		r, err := c.buy(ctx, nctx, n, req, f.stall)
 		if err != nil {
-			return err
-		}
-		if r, err = c.follow(ctx, nctx, n, r, f.stall); err != nil {
 			return err
 		}
 		if req.Read {

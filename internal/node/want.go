@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/ipfs/go-cid"
@@ -30,6 +31,12 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 	case err != nil:
 	case req.DataSelector != "" && (req.Path != "" || r != nil):
 		err = errors.New("a data selector and a path or range of bytes exclude each other")
+	case req.List != "" && (req.DataSelector != "" || r != nil):
+		err = errors.New("a list is of the folder at a path")
+	case req.List != "" && req.List != api.ListNode && req.List != api.ListShards:
+		err = fmt.Errorf("list %q: say %s or %s", req.List, api.ListNode, api.ListShards)
+	case req.List != "":
+		w.Part, err = dataselector.Folder(req.Path, req.List == api.ListShards)
 	case req.DataSelector != "":
 		w.Part, err = dataselector.Parse(req.DataSelector)
 	default:
