@@ -54,6 +54,23 @@ func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid,
 	if err := p.check(TTManual); err != nil {
 		return cid.Undef, err
 	}
+	return c.once(ctx, p)
+}
+
+// Propose proposes a deal whose data the caller transfers, and returns the CID of the signed proposal when the provider waits for it. Like
+// StatelessDeal it keeps nothing; a Pusher does the whole.
+func (c *Client) Propose(ctx context.Context, p StartDealParams) (cid.Cid, error) {
+	if err := p.check(TTGraphsync); err != nil {
+		return cid.Undef, err
+	}
+	if p.Data.PieceCid == nil {
+		return cid.Undef, fmt.Errorf("%w: no piece CID is given", ErrOnline)
+	}
+	return c.once(ctx, p)
+}
+
+// once signs and proposes a deal of which nothing is kept.
+func (c *Client) once(ctx context.Context, p StartDealParams) (cid.Cid, error) {
 	deal, miner, err := c.sign(ctx, p)
 	if err != nil {
 		return cid.Undef, err
