@@ -71,11 +71,7 @@ func newNode(ctx context.Context, h host.Host, who string, ls ipld.LinkSystem) (
 		return nil, err
 	}
 	h.SetStreamHandler(retrievalimpl.AheadProtocol, func(s network.Stream) { _ = s.Close() })
-	m, err := impl.NewDataTransfer(n.space("/transfers"), dtnet.NewFromLibp2pHost(h), stream.New(h, ls), impl.CompletionDelay(func(peer.ID) time.Duration { return 0 }),
-		impl.QuietPause(func(p peer.ID) bool {
-			known, err := h.Peerstore().SupportsProtocols(p, retrievalimpl.AheadProtocol)
-			return err == nil && len(known) > 0
-		}))
+	m, err := impl.NewDataTransfer(n.space("/transfers"), dtnet.NewFromLibp2pHost(h), stream.New(h, ls), impl.CompletionDelay(func(peer.ID) time.Duration { return 0 }))
 	if err != nil {
 		return nil, err
 	}

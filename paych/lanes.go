@@ -183,8 +183,8 @@ func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, err
 	return Funds{p.rec.Amount, p.rec.Pending, queued, p.rec.Promised, p.rec.Msg}, nil
 }
 
-// ReleaseDeal gives back what a deal that ends reserved and did not spend. It may be called again. The caller stores the end durably
-// after it.
+// ReleaseDeal gives back what a deal that ends reserved and did not spend. It may be called again. It is on stable storage with the next
+// synced commit of the same store: the caller, whose deals are in it, stores the end durably after it.
 func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	m.mu.Lock()
 	for _, p := range m.pairs {

@@ -69,7 +69,6 @@ type Credit struct {
 	Ignore  bool   // the end of the request that was refused is no failure
 	Unasked bool   // a push was restarted and its responder has not asked for data since
 	Silent  bool   // the application of the responder has stopped: nothing is answered until the manager has
-	Quiet   bool   // the pause on account of the limit was not told: a voucher is taken to be on its way
 	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits

@@ -18,8 +18,14 @@ import (
 const (
 	maxAgain   = 3                // times that a completed channel is sent again, in one process
 	againWorth = 10 * time.Minute // after which the transport forgets it
-	maxServed  = 4096             // channels that are remembered for it
+	maxServed  = 4096             // channels that are remembered for it, those of the last while first
 )
+
+// served is how often a channel was sent again, and when last.
+type served struct {
+	times int
+	at    time.Time
+}
 
 // sayCompleted tells an initiator who did not hear it that a channel is done. With a graphsync request the data follows.
 func (m *Manager) sayCompleted(s dt.ChannelState) (dt.Response, error) {
@@ -42,11 +48,31 @@ func (m *Manager) sayCompleted(s dt.ChannelState) (dt.Response, error) {
 func (m *Manager) serveAgain(chid dt.ChannelID) bool {
 	m.againMu.Lock()
 	defer m.againMu.Unlock()
-	if m.again[chid] >= maxAgain || len(m.again) >= maxServed && m.again[chid] == 0 {
+	s := m.again[chid]
+	if s.times >= maxAgain {
 		return false
 	}
-	m.again[chid]++
+	if s.times == 0 && len(m.again) >= maxServed {
+		m.forgetServed()
+	}
+	m.again[chid] = served{s.times + 1, time.Now()}
 	return true
+}
+
+// forgetServed makes room for another channel: those that the transport has forgotten go, else the one that was served first.
+func (m *Manager) forgetServed() {
+	var first dt.ChannelID
+	var at time.Time
+	for chid, s := range m.again {
+		if time.Since(s.at) > againWorth {
+			delete(m.again, chid)
+		} else if at.IsZero() || s.at.Before(at) {
+			first, at = chid, s.at
+		}
+	}
+	if len(m.again) >= maxServed {
+		delete(m.again, first)
+	}
 }
 
 // TakeUp prepares the transport for a channel of which this side is the sender, after a start over its store: the recipient goes

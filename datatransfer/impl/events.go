@@ -167,9 +167,6 @@ func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique b
 	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh || !fresh && m.resending(c, index) {
 		return nil, nil
 	}
-	if credit.Limited && m.waitQuietly(c, total, credit.Grants) {
-		return nil, dt.ErrPause
-	}
 	additional := size
 	if credit.Limited {
 		c.Do(func(_ *channels.Record, cr *channels.Credit) {

@@ -56,7 +56,6 @@ type Manager struct {
 
 	limits        Limits
 	delay         func(peer.ID) time.Duration
-	paysUnasked   func(peer.ID) bool
 	idle          shared.Group
 	monitorConfig *channelmonitor.Config
 	monitor       *channelmonitor.Monitor
@@ -68,7 +67,7 @@ type Manager struct {
 	subs  atomic.Pointer[[]*dt.Subscriber] // replaced, never changed
 
 	againMu sync.Mutex
-	again   map[dt.ChannelID]int
+	again   map[dt.ChannelID]served
 
 	comingMu sync.Mutex
 	coming   map[peer.ID]int       // channels whose validators are being asked, if there are limits
@@ -88,7 +87,7 @@ func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, tra
 		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
-		again: map[dt.ChannelID]int{}, coming: map[peer.ID]int{}, early: map[dt.ChannelID]bool{}, delay: func(peer.ID) time.Duration { return completionDelay },
+		again: map[dt.ChannelID]served{}, coming: map[peer.ID]int{}, early: map[dt.ChannelID]bool{}, delay: func(peer.ID) time.Duration { return completionDelay },
 	}
 	for _, o := range options {
 		o(m)

@@ -66,16 +66,8 @@ func (m *Manager) afterVoucher(c *channels.Channel, enc *channels.Encoded, resul
 		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused = true })
 		return msg.(dt.Response), dt.ErrPause
 	}
-	quiet := false
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { quiet = cr.Quiet })
 	if !errors.Is(rerr, dt.ErrResume) || finalizing || !m.unpause(c) {
 		return msg.(dt.Response), nil
-	}
-	if quiet && result == nil {
-		if p, ok := m.transport.(dt.PauseableTransport); ok {
-			_ = p.ResumeChannel(m.ctx, nil, c.ID()) // who is away asks anew
-		}
-		return nil, nil
 	}
 	return nil, m.resume(m.ctx, c, msg)
 }
@@ -103,17 +95,10 @@ func (m *Manager) recordVoucher(c *channels.Channel, enc *channels.Encoded, resu
 	switch {
 	case paused:
 		err = c.Apply(dt.PauseResponder)
-	case errors.Is(rerr, dt.ErrResume) && !finalizing && m.quiet(c): // nothing was told of the pause
 	case errors.Is(rerr, dt.ErrResume) || finalizing:
 		ended, err = m.resumeResponder(c, final)
 	}
 	return finalizing, ended, err
-}
-
-// quiet tells whether a channel waits for a payment that it has not asked for.
-func (m *Manager) quiet(c *channels.Channel) (yes bool) {
-	c.Do(func(r *channels.Record, cr *channels.Credit) { yes = cr.Quiet && r.Status == dt.Ongoing })
-	return yes
 }
 
 // unpause ends the pause of a channel on account of its limit if there is one and position is below the limit now.
@@ -122,7 +107,7 @@ func (m *Manager) unpause(c *channels.Channel) (was bool) {
 	c.Do(func(r *channels.Record, k *channels.Credit) {
 		k.Grants++
 		if k.Paused && (!cr.Limited || r.Queued < k.Limit) {
-			k.Paused, k.Quiet, was = false, false, true
+			k.Paused, was = false, true
 		}
 	})
 	return was

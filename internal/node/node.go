@@ -236,7 +236,7 @@ func (n *Node) openTransfer(ctx context.Context) error {
 			return 0
 		}
 		return 50 * time.Millisecond
-	}), dtimpl.QuietPause(n.supportsAhead))
+	}))
 	if err != nil {
 		return err
 	}

@@ -94,9 +94,6 @@ func (p *Peer) Start(ctx context.Context) error {
 			MaxConsecutiveRestarts: 5, CompleteTimeout: p.idle(),
 			BeforeRestart: func(ctx context.Context, id dt.ChannelID) error { return p.Hub.BeforeRestart(ctx, id) }})},
 	}
-	if !p.Foreign {
-		cfg.Options = append(cfg.Options, impl.QuietPause(func(peer.ID) bool { return true }))
-	}
 	if p.Foreign {
 		cfg.Options = append(cfg.Options, impl.CompletionDelay(func(peer.ID) time.Duration { return 50 * time.Millisecond }))
 	}

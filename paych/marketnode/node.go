@@ -23,6 +23,9 @@ import (
 var ErrNoLedger = errors.New("this node has no ledger: paid deals are not possible (cartage init --ledger URL)")
 
 // Client is the node of a retrieval client; Manager may be nil.
+//
+// The records of the deals belong into the store of the manager, or into another namespace of it: what a deal allocates and gives back is on
+// stable storage with the next synced record there (ADR 0013).
 type Client struct{ Manager *paych.Manager }
 
 // Provider is the node of a retrieval provider; Manager may be nil.

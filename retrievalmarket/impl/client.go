@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ type Client struct {
 	mu     sync.Mutex
 	deals  map[rm.DealID]*clientDeal
 	byChan map[dt.ChannelID]*clientDeal
-	active map[payload]*clientDeal // one of the deals about it
+	active map[payload][]*clientDeal // that have not ended
 }
 
 var _ rm.RetrievalClient = (*Client)(nil)
@@ -137,7 +138,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 		cfg.Log = slog.Default()
 	}
 	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store, func(d *rm.ClientDealState) { d.LegacyProtocol = true }},
-		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}, active: map[payload]*clientDeal{}}
+		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}, active: map[payload][]*clientDeal{}}
 	c.subs.progress = func(e rm.ClientEvent) bool { return e == rm.ClientEventBlocksReceived }
 	cfg.Hub.client = c
 	return c, nil
@@ -215,7 +216,7 @@ func (c *Client) track(d rm.ClientDealState) *clientDeal {
 	})
 	c.mu.Lock()
 	c.deals[d.ID] = cd
-	c.active[payloadOf(d)] = cd
+	c.active[payloadOf(d)] = append(c.active[payloadOf(d)], cd)
 	c.mu.Unlock()
 	if d.ChannelID != (dt.ChannelID{}) {
 		c.bind(cd, d.ChannelID)
@@ -290,7 +291,8 @@ func payloadOf(d rm.ClientDealState) payload { return payload{d.Sender, d.Payloa
 func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
 	c.mu.Lock()
 	delete(c.deals, rec.ID)
-	if c.active[payloadOf(rec)] == cd {
+	left := slices.DeleteFunc(c.active[payloadOf(rec)], func(o *clientDeal) bool { return o == cd })
+	if c.active[payloadOf(rec)] = left; len(left) == 0 {
 		delete(c.active, payloadOf(rec))
 	}
 	delete(c.byChan, rec.ChannelID)

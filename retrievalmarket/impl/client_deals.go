@@ -110,7 +110,7 @@ func checkParams(payload cid.Cid, p rm.Params, funds abi.TokenAmount) error {
 func (c *Client) refuseSecond(d rm.ClientDealState) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o := c.active[payloadOf(d)]; o != nil {
+	for _, o := range c.active[payloadOf(d)] {
 		if s, _ := o.machine.State(); !c.table.Final(s.Status) {
 			return fmt.Errorf("there is an active retrieval deal with peer %s for payload CID %s (retrieval deal ID %d, state %s) - existing deal must be cancelled before starting a new retrieval deal",
 				d.Sender, d.PayloadCID, s.ID, s.Status)

@@ -229,6 +229,8 @@ func (s *sections) giveBack() {
 	if s.lent != nil {
 		s.from.blocks.Put(s.lent)
 		s.lent, s.buf = nil, nil
+	} else if cap(s.buf) > lentBuffer {
+		s.buf = nil
 	}
 }
 
