@@ -74,10 +74,15 @@ func (t *Transport) drain(id graphsync.RequestID, responses <-chan graphsync.Res
 	if cause == nil && missing > 0 && t.askAgain(chid) {
 		return
 	}
-	if cause != nil && wrong == nil && t.isShaken(chid) && errors.As(cause, new(graphsync.RemoteIncorrectResponseError)) {
-		t.stop(chid) // a message is missing in between: only a restart helps
-		t.log(chid, t.handler().OnReceiveDataError(chid, fmt.Errorf("messages were lost: %w", cause)))
-		return
+	if cause != nil && wrong == nil && errors.As(cause, new(graphsync.RemoteIncorrectResponseError)) {
+		if t.isShaken(chid) {
+			t.stop(chid) // a message is missing in between: only a restart helps
+			t.log(chid, t.handler().OnReceiveDataError(chid, fmt.Errorf("messages were lost: %w", cause)))
+			return
+		}
+		if t.askAgain(chid) { // after a restart the sender may have lost one without this side hearing of it
+			return
+		}
 	}
 	if t.onRequestDone != nil {
 		t.onRequestDone(chid)

@@ -203,8 +203,8 @@ func (t *Transport) askRest(chid datatransfer.ChannelID, run uint64, msg datatra
 	return t.request(chid, a)
 }
 
-// askAgain asks once more for everything that is not here, if blocks are missing after a request that skipped some: sender
-// and recipient may count differently.
+// askAgain asks once more for everything that is not here, if blocks are missing, or are not those that follow, after a request that skipped
+// some: sender and recipient may count differently.
 func (t *Transport) askAgain(chid datatransfer.ChannelID) bool {
 	t.mu.Lock()
 	c := t.channels[chid]
