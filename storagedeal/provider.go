@@ -74,7 +74,7 @@ const (
 // online ones too, whose data their clients push. It is safe for concurrent use.
 type Provider struct {
 	cfg   ProviderConfig
-	recs  records
+	recs  kept[Deal, *Deal]
 	skip  map[string]bool
 	slots chan struct{}
 	group shared.Group
@@ -96,7 +96,7 @@ type Provider struct {
 
 // NewProvider makes a provider; Start lets it answer.
 func NewProvider(cfg ProviderConfig) (*Provider, error) {
-	p := &Provider{cfg: cfg, recs: records{cfg.Store}, skip: map[string]bool{}, slots: make(chan struct{}, maxStreams),
+	p := &Provider{cfg: cfg, recs: dealsKept(cfg.Store), skip: map[string]bool{}, slots: make(chan struct{}, maxStreams),
 		claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}, pushes: map[cid.Cid]*incoming{}, refused: map[cid.Cid]string{}}
 	p.ctx, p.cancel = shared.Lifetime()
 	p.cfg.Timeouts = cfg.Timeouts.orDefaults()

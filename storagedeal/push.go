@@ -42,7 +42,7 @@ type PusherConfig struct {
 // restart. It is safe for concurrent use.
 type Pusher struct {
 	cfg   PusherConfig
-	recs  pushes
+	recs  kept[Push, *Push]
 	group shared.Group
 
 	ctx    context.Context
@@ -66,7 +66,7 @@ func NewPusher(cfg PusherConfig) *Pusher {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	p := &Pusher{cfg: cfg, recs: pushes{cfg.Store}, open: map[cid.Cid]*source{}, busy: map[cid.Cid]bool{}, opening: map[cid.Cid]bool{}}
+	p := &Pusher{cfg: cfg, recs: pushesKept(cfg.Store), open: map[cid.Cid]*source{}, busy: map[cid.Cid]bool{}, opening: map[cid.Cid]bool{}}
 	p.ctx, p.cancel = shared.Lifetime()
 	cfg.Transfers.pusher = p
 	return p
@@ -77,7 +77,7 @@ const startWait = time.Hour
 
 // Start goes on with the deals of the last run.
 func (p *Pusher) Start(ctx context.Context) error {
-	list, err := p.recs.running(ctx)
+	list, err := p.recs.unfinished(ctx)
 	for _, r := range list {
 		p.group.Go(func() { _ = p.alone(r.Proposal, func() error { return p.goOn(p.ctx, r) }) })
 	}

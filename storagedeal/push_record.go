@@ -1,9 +1,6 @@
 package storagedeal
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -13,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 )
 
@@ -51,75 +47,11 @@ func (p *Push) fields(created *uint64) []wire.Field {
 	}
 }
 
-// pushes is the store of a client's online deals: all under /pushes, and the names of those that a start goes on with under /running.
-type pushes struct{ ds datastore.Batching }
+func (p *Push) proposal() cid.Cid     { return p.Proposal }
+func (p *Push) createdAt() *time.Time { return &p.Created }
+func (p *Push) onItsWay() bool        { return p.State.Pushing() }
 
-func pushKey(c cid.Cid) datastore.Key    { return datastore.NewKey("/pushes/" + c.String()) }
-func runningKey(c cid.Cid) datastore.Key { return datastore.NewKey("/running/" + c.String()) }
-
-// put stores a push durably.
-func (p pushes) put(ctx context.Context, r Push) error {
-	created := uint64(r.Created.Unix())
-	data, err := wire.EncodeTuple(r.fields(&created))
-	if err != nil {
-		return err
-	}
-	b, err := p.ds.Batch(ctx)
-	if err != nil {
-		return err
-	}
-	err = b.Put(ctx, pushKey(r.Proposal), data)
-	if r.State.Pushing() {
-		err = errors.Join(err, b.Put(ctx, runningKey(r.Proposal), nil))
-	} else {
-		err = errors.Join(err, b.Delete(ctx, runningKey(r.Proposal)))
-	}
-	if err = errors.Join(err, b.Commit(ctx)); err != nil {
-		return fmt.Errorf("store push of deal %s: %w", r.Proposal, err)
-	}
-	return p.ds.Sync(ctx, datastore.NewKey("/"))
-}
-
-func decodePush(data []byte) (p Push, err error) {
-	var created uint64
-	if err := wire.DecodeTuple(data, "push of a storage deal", p.fields(&created)); err != nil {
-		return p, err
-	}
-	p.Created = time.Unix(int64(created), 0)
-	return p, nil
-}
-
-func (p pushes) get(ctx context.Context, c cid.Cid) (Push, error) {
-	data, err := p.ds.Get(ctx, pushKey(c))
-	if errors.Is(err, datastore.ErrNotFound) {
-		return Push{}, fmt.Errorf("%w: no data is pushed for proposal %s", ErrUnknownDeal, c)
-	}
-	if err != nil {
-		return Push{}, err
-	}
-	return decodePush(data)
-}
-
-func (p pushes) list(ctx context.Context) (out []Push, err error) {
-	err = store.Each(ctx, p.ds, "/pushes", func(key string, value []byte) error {
-		r, err := decodePush(value)
-		if err != nil {
-			return fmt.Errorf("%s: %w", key, err)
-		}
-		out = append(out, r)
-		return nil
-	})
-	return out, err
-}
-
-// running are the pushes that a stop interrupted.
-func (p pushes) running(ctx context.Context) (out []Push, err error) {
-	names, err := names(ctx, p.ds, "/running")
-	for _, c := range names {
-		r, gerr := p.get(ctx, c)
-		if err = errors.Join(err, gerr); gerr == nil {
-			out = append(out, r)
-		}
-	}
-	return out, err
+// pushesKept is the store of a client's online deals.
+func pushesKept(ds datastore.Batching) kept[Push, *Push] {
+	return kept[Push, *Push]{ds, "/pushes", "/running"}
 }

@@ -45,7 +45,7 @@ func (p *Pusher) tend() {
 
 // askAgain takes up pushes whose channel was never answered.
 func (p *Pusher) askAgain(which func(*Push) bool) error {
-	list, err := p.recs.running(p.ctx)
+	list, err := p.recs.unfinished(p.ctx)
 	for _, r := range list {
 		if r.Channel == 0 || !which(&r) {
 			continue
