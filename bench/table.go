@@ -78,6 +78,9 @@ piece on its disk; the clients have a connection each, made in the measured time
 
 Written by `+"`go run -C bench . -set many -mib %d -rounds %d`"+`, as [README.md](README.md) is: a transfer for each MiB, all begun at once or
 as many as a row says, to one server. A deal has signed vouchers and synced books; its payment channel is open. The rounds are in [many.json](many.json).
+
+Why deals miss their bar: beside hashing, encrypting and copying, which the archives cost too, a deal has a query of terms, an acceptance, a signed
+voucher, about twenty records and five flushes at both ends, 2.7 ms of CPU in all; no part of it is more than a tenth.
 `, o.size>>20, o.rounds)
 	}
 	return fmt.Sprintf(`# Moving blocks between two processes
