@@ -221,6 +221,8 @@ func (n *Node) openTransfer(ctx context.Context) error {
 	checked := gstransport.NewCheckedNetwork(gsnet.NewFromLibp2pHost(n.Host))
 	gs := gsimpl.New(gctx, checked, emptyLinks(),
 		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
+		// A quarter of graphsync's own bounds: one message for each peer, and as many peers that do not read as before until others wait.
+		gsimpl.MaxMemoryResponder(64<<20), gsimpl.MaxMemoryPerPeerResponder(4<<20),
 		gsimpl.RejectAllRequestsByDefault())
 	n.router = router.New(n.takesStreams)
 	n.router.Join(stream.New(n.Host, emptyLinks(), stream.OnBind(n.router.FastBound)),
