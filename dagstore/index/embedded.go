@@ -25,7 +25,11 @@ type Embedded struct {
 	dir string
 	// Memory is how much an Add sorts at once; more goes over the disk. Set it before use; 0 is 96 MiB.
 	Memory int
+	slots  chan struct{} // of order files that are open
 }
+
+// maxOrders is how many order files are open at once: with the tables of the rows fewer than 256 files (R-N1).
+const maxOrders = 32
 
 const keyRow = "b" // multihash, number of the piece -> offset, size, overhead
 
@@ -34,7 +38,7 @@ func Open(fsys blob.FS, dir string, kv *store.KV) (*Embedded, error) {
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	e := &Embedded{kv: kv, fs: fsys, dir: dir}
+	e := &Embedded{kv: kv, fs: fsys, dir: dir, slots: make(chan struct{}, maxOrders)}
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -49,6 +53,18 @@ func Open(fsys blob.FS, dir string, kv *store.KV) (*Embedded, error) {
 
 func (e *Embedded) name(piece uint64) string {
 	return filepath.Join(e.dir, strconv.FormatUint(piece, 10)+".order")
+}
+
+// order opens the order file of a piece, when there is a place for it.
+func (e *Embedded) order(piece uint64, check bool) (*orderFile, error) {
+	e.slots <- struct{}{}
+	o, err := openOrder(e.fs, e.name(piece), check)
+	if err != nil {
+		<-e.slots
+		return nil, err
+	}
+	o.release = func() { <-e.slots }
+	return o, nil
 }
 
 func rowKey(hash []byte, piece uint64) []byte {
@@ -103,7 +119,7 @@ func (e *Embedded) Add(ctx context.Context, piece uint64, fill func(func(Record)
 
 // load makes rows of an order file.
 func (e *Embedded) load(ctx context.Context, piece uint64) (err error) {
-	o, err := openOrder(e.fs, e.name(piece), false)
+	o, err := e.order(piece, false)
 	if err != nil {
 		return err
 	}
@@ -129,7 +145,7 @@ func (e *Embedded) load(ctx context.Context, piece uint64) (err error) {
 
 // Remove implements Loader.
 func (e *Embedded) Remove(ctx context.Context, piece uint64) error {
-	o, err := openOrder(e.fs, e.name(piece), true)
+	o, err := e.order(piece, true)
 	if errors.Is(err, ErrUnknownPiece) {
 		return nil
 	}
@@ -203,7 +219,7 @@ func (e *Embedded) Find(_ context.Context, hash mh.Multihash) ([]Row, error) {
 // Iterate implements Lister. The records of a damaged file end with an error; how far is right was checked by block hashes only.
 func (e *Embedded) Iterate(ctx context.Context, piece uint64, from mh.Multihash) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		o, err := openOrder(e.fs, e.name(piece), false)
+		o, err := e.order(piece, false)
 		if err != nil {
 			yield(Record{}, err)
 			return
@@ -228,7 +244,7 @@ func (e *Embedded) Iterate(ctx context.Context, piece uint64, from mh.Multihash)
 
 // Check reads the order file of a piece and compares its checksum (R-N18).
 func (e *Embedded) Check(piece uint64) error {
-	o, err := openOrder(e.fs, e.name(piece), true)
+	o, err := e.order(piece, true)
 	if err != nil {
 		return err
 	}

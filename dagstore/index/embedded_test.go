@@ -4,7 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -114,4 +118,61 @@ func TestR_N18(t *testing.T) {
 		}
 	}
 	require.ErrorIs(t, x.Check(2), index.ErrUnknownPiece)
+}
+
+// TestR_N1 : however many pieces there are and however many of them are read, fewer than 256 files of the index are open.
+func TestR_N1(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("it looks at /proc")
+	}
+	dir := t.TempDir()
+	x, kv := open(t, blob.OS{}, dir, 0)
+	defer func() { require.NoError(t, errors.Join(x.Close(), kv.Close())) }()
+	const pieces = 400
+	for piece := uint64(1); piece <= pieces; piece++ {
+		_, err := x.Add(t.Context(), piece, func(put func(index.Record) error) error {
+			for _, r := range indextest.Records(byte(piece), 5) {
+				if err := put(r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	most := 0
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for piece := uint64(1); piece <= pieces; piece++ {
+		wg.Go(func() {
+			for _, err := range x.Iterate(t.Context(), piece, nil) {
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(5 * time.Millisecond) // so that all who may are in it at once
+				mu.Lock()
+				most = max(most, openBelow(t, dir))
+				mu.Unlock()
+				return
+			}
+		})
+	}
+	wg.Wait()
+	require.Positive(t, most)
+	require.Less(t, most, 256)
+}
+
+// openBelow counts the open files below a folder.
+func openBelow(t *testing.T, dir string) (n int) {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, dir) {
+			n++
+		}
+	}
+	return n
 }

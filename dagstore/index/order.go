@@ -38,6 +38,7 @@ type orderFile struct {
 	table   int64
 	at      []int64
 	first   [][]byte
+	release func() // its place among those that are open
 }
 
 // writeOrder writes an order file from sorted entries.
@@ -97,7 +98,7 @@ func openOrder(fsys blob.FS, name string, check bool) (_ *orderFile, err error) 
 	if err != nil {
 		return nil, err
 	}
-	o := &orderFile{f: f}
+	o := &orderFile{f: f, release: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
@@ -191,4 +192,7 @@ func (o *orderFile) entries(from []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
-func (o *orderFile) Close() error { return o.f.Close() }
+func (o *orderFile) Close() error {
+	defer o.release()
+	return o.f.Close()
+}

@@ -27,6 +27,9 @@ func (kv *KV) write() error {
 	return kv.step()
 }
 
+// kvFiles is how many files raw keys have open: who keeps others beside them stays below 256 in all.
+const kvFiles = 200
+
 // OpenKV opens or creates raw keys in dir.
 func OpenKV(dir string) (*KV, error) {
 	o, unlock, err := lockedOptions(dir)
@@ -34,6 +37,7 @@ func OpenKV(dir string) (*KV, error) {
 		return nil, err
 	}
 	defer unlock()
+	o.MaxOpenFiles = kvFiles
 	db, err := pebble.Open(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
