@@ -2,6 +2,7 @@ package dagstore_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,8 +10,10 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/internal/blob"
 )
@@ -91,4 +94,48 @@ func TestR_N14(t *testing.T) {
 	_, err = w.Info(away.Piece)
 	require.NoError(t, err)
 	require.Equal(t, before, o.opens.Load())
+}
+
+// TestR_B1 : where a block lies has one meaning, whatever the archive is: the row counts from the CARv1, and the shard says where that begins in the
+// piece; there the section of the block is, its length first.
+func TestR_B1(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, blob.OS{}, dir)
+	defer func() { require.NoError(t, s.Close()) }()
+	v1 := filepath.Join(dir, "one.car")
+	cids, data := writeCAR(t, v1, 3, 30)
+	v2 := filepath.Join(dir, "two.car")
+	c, err := carstore.Open(blob.OS{}, v2, cids[0])
+	require.NoError(t, err)
+	for i := range cids {
+		require.NoError(t, c.Put(cids[i], data[i]))
+	}
+	require.NoError(t, c.Put(mustSum(t, []byte("one more, so that it is another piece")), []byte("one more, so that it is another piece")))
+	require.NoError(t, errors.Join(c.Finalize(), c.Close()))
+	for _, path := range []string{v1, v2} {
+		sh, err := s.Register(t.Context(), dagstore.Source{Path: path})
+		require.NoError(t, err)
+		file, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for i, c := range cids {
+			rows, err := s.Find(t.Context(), c.Hash())
+			require.NoError(t, err)
+			for _, r := range rows {
+				if r.Piece != sh.Number {
+					continue
+				}
+				section := file[sh.Offset+r.Offset:]
+				size, n := binary.Uvarint(section)
+				require.EqualValues(t, len(c.Bytes())+len(data[i]), size)
+				require.Equal(t, c.Bytes(), section[n:n+len(c.Bytes())])
+			}
+		}
+	}
+}
+
+func mustSum(t *testing.T, data []byte) cid.Cid {
+	t.Helper()
+	c, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum(data)
+	require.NoError(t, err)
+	return c
 }

@@ -20,7 +20,6 @@ var nodeRows = map[string]string{
 	"R-M4": notBuilt + "a source that can only stream is copied as a whole, within the quota of copies",
 	"R-W3": "cmd/cartage.TestScripts", // dagstore.txtar: a folder and a list; the store of the reference is not read
 	"R-J1": "cmd/cartage.TestScripts", "R-J2": "internal/node.TestAPIErrors",
-	"R-B1": notBuilt + "offsets count in the CARv1 of a piece; where that begins in the piece is kept beside them",
 	"R-B2": "dagstore.TestR_N12", "R-B3": "dagstore.TestR_N12", "R-B4": "dagstore.TestChangedPiece",
 	"R-I2": "imports.TestVectors", "R-I10": notBuilt + "the reference-CARs of other nodes are not read: import the file again",
 	"R-E1": "carstore.TestExportAside", "R-E2": "cmd/cartage.TestScripts", "R-E3": "internal/testnet.TestCountUp", "R-E4": "cmd/cartage.TestScripts", // parts.txtar
