@@ -70,7 +70,8 @@ payment interval of a paid deal is 8 MiB, and its client pays ahead each MiB. Th
 
 Written by `+"`go run -C bench . -set crowd -mib %d -rounds %d`"+`, as [README.md](README.md) is: the server is a node as it is run, with the DAG as a
 piece on its disk; the clients have a connection each, made in the measured time, and throw away what they verified. The bound of a provider with
-64 of them is 128 MiB over idle. The rounds are in [crowd.json](crowd.json).
+64 of them is 128 MiB over idle. Over graphsync it is missed: what is read for each response, its encodings and the queue of each peer stand in
+memory beside each other, and the collector lets them double. The rounds are in [crowd.json](crowd.json).
 `, o.size>>20, o.rounds)
 	}
 	if o.set == "many" {
