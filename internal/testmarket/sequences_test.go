@@ -196,7 +196,7 @@ var sequences = []sequence{
 		require.Contains(t, m.tp.text, "unseal price 7 was paid")
 		require.Contains(t, m.tc.text, "unseal price 7 was paid")
 		return m
-	}, unsealed + created + pays + `ProviderCancelled>` + cancels, sells + `UnsealError>Failing (DealAccepted>Failing )?CancelComplete>Errored`}, // the acceptance is told beside it
+	}, unsealed + created + paysUp + `ProviderCancelled>` + cancels, sells + `UnsealError>Failing ((DealAccepted|ClientCancelled)>Failing )*CancelComplete>Errored`}, // told beside it
 	{"5.14", func(t *testing.T) *pair {
 		m := newPair(t, terms(2, 0, 4096, 0), 10, 1024, func(m *pair) { m.bank.Forge(true) })
 		m.retrieve()

@@ -271,6 +271,21 @@ func TestReasonIsKept(t *testing.T) {
 	require.Equal(t, "Unexpected deal response status: DealStatusErrored: disk on fire", d.Message)
 }
 
+// TestM28LateVoucher: an unseal fee is named in the message also if its voucher left while the provider cancelled.
+func TestM28LateVoucher(t *testing.T) {
+	table, err := fsm.Compile(clientstates.Spec(clientstates.Deadlines(0, 0, 0, 0)))
+	require.NoError(t, err)
+	d := rm.ClientDealState{Status: rm.DealStatusSendFunds, PaymentRequested: big.NewInt(7), FundsSpent: big.Zero(), UnsealFundsPaid: big.Zero()}
+	d.PricePerByte, d.UnsealPrice = big.NewInt(2), big.NewInt(7)
+	_, err = table.Apply(&d, rm.ClientEventProviderCancelled)
+	require.NoError(t, err)
+	require.Equal(t, "Provider cancelled retrieval", d.Message)
+	_, err = table.Apply(&d, rm.ClientEventPaymentSent, big.NewInt(7))
+	require.NoError(t, err)
+	require.Equal(t, rm.DealStatusCancelling, d.Status)
+	require.Equal(t, "Provider cancelled retrieval (unseal price 7 was paid)", d.Message)
+}
+
 // TestM08ErrorsHaveAWay: every error event has a transition from every state whose entry function can raise it, and progress is
 // recorded in every state that is not final.
 func TestM08ErrorsHaveAWay(t *testing.T) {

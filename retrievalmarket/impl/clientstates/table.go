@@ -142,7 +142,19 @@ func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
 	if d.BytesPaidFor-before >= d.CurrentInterval && d.CurrentInterval > 0 {
 		d.CurrentInterval += d.PaymentIntervalIncrease
 	}
+	if d.Status == rm.DealStatusCancelling && d.Message == providerCancelled { // it cancelled while the voucher was on its way
+		nameLostUnseal(d)
+	}
 	return nil
+}
+
+const providerCancelled = "Provider cancelled retrieval"
+
+// nameLostUnseal adds to the message of a deal that the provider cancelled what was paid for nothing (M-28).
+func nameLostUnseal(d *rm.ClientDealState) {
+	if d.TotalReceived == 0 && d.UnsealFundsPaid.GreaterThan(big.Zero()) {
+		d.Message += fmt.Sprintf(" (unseal price %s was paid)", d.UnsealFundsPaid)
+	}
 }
 
 // proposing are the states before a provider has answered.
@@ -192,10 +204,8 @@ var ClientEvents = fsm.Events{
 		FromAny().To(rm.DealStatusCancelling).
 		Action(func(d *rm.ClientDealState) error {
 			if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling {
-				d.Message = "Provider cancelled retrieval"
-				if d.TotalReceived == 0 && d.UnsealFundsPaid.GreaterThan(big.Zero()) {
-					d.Message += fmt.Sprintf(" (unseal price %s was paid)", d.UnsealFundsPaid) // M-28
-				}
+				d.Message = providerCancelled
+				nameLostUnseal(d)
 			}
 			return nil
 		}),
