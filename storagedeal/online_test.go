@@ -197,11 +197,15 @@ func TestOnline(t *testing.T) {
 	})
 }
 
+// nothingStaged waits for the data of a deal that has ended to go: the deal is recorded before.
 func (o *online) nothingStaged() {
 	o.t.Helper()
-	left, err := filepath.Glob(filepath.Join(o.dir, "staging", "*"))
-	require.NoError(o.t, err)
-	require.Empty(o.t, left)
+	var left []string
+	require.Eventually(o.t, func() bool {
+		var err error
+		left, err = filepath.Glob(filepath.Join(o.dir, "staging", "*"))
+		return err == nil && len(left) == 0
+	}, 5*time.Second, 5*time.Millisecond, "%s", &left)
 }
 
 // TestOnlineOtherPiece: data that is not of the piece that was proposed ends the deal, and leaves nothing.
@@ -233,10 +237,7 @@ func TestOnlineTooMuch(t *testing.T) {
 			return d.State == storagedeal.StorageDealFailing && !p.State.Pushing()
 		}, 10*time.Second, 5*time.Millisecond)
 		require.Contains(t, d.Message, "more data than its piece of 1040384 bytes holds")
-		require.Eventually(t, func() bool {
-			left, err := filepath.Glob(filepath.Join(o.dir, "staging", "*"))
-			return err == nil && len(left) == 0
-		}, 5*time.Second, 5*time.Millisecond)
+		o.nothingStaged()
 		require.Empty(t, o.staged())
 	})
 }
