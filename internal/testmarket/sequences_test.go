@@ -60,8 +60,11 @@ func legacyOnly(m *pair) {
 // recorded are events that a client only records when it is busy with something else: when they come is not ordered.
 var recorded = regexp.MustCompile(`^(DealProposed|PaymentRequested|LastPaymentRequested|AllBlocksReceived|DealAccepted|DealRejected|Complete|PaymentSent|DataTransferError)$`)
 
+// repeated are events of a provider that change nothing: on a slow machine a client that sees no bytes for a second sends its voucher again.
+var repeated = regexp.MustCompile(`^PaymentReceived$`)
+
 // ordered leaves out what was only recorded.
-func ordered(steps string) string {
+func ordered(steps string, recorded *regexp.Regexp) string {
 	var out []string
 	before := ""
 	for _, step := range strings.Fields(steps) {
@@ -220,8 +223,8 @@ func eachSequence(t *testing.T) {
 	for _, s := range sequences {
 		t.Run(s.name, func(t *testing.T) {
 			m := s.run(t)
-			assert.Regexp(t, regexp.MustCompile(`^(`+s.c+`)$`), ordered(m.tc.String()), "client")
-			assert.Regexp(t, regexp.MustCompile(`^(`+s.p+`)$`), m.tp.String(), "provider")
+			assert.Regexp(t, regexp.MustCompile(`^(`+s.c+`)$`), ordered(m.tc.String(), recorded), "client")
+			assert.Regexp(t, regexp.MustCompile(`^(`+s.p+`)$`), ordered(m.tp.String(), repeated), "provider")
 		})
 	}
 }
