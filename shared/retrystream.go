@@ -14,13 +14,15 @@ import (
 )
 
 // RetryStream opens streams, and tries again after growing pauses: from Min to Max, each Factor times the one before and up to
-// half of it shorter. No attempts are one.
+// half of it shorter; a pause is over when the peer connects. No attempts are one.
 type RetryStream struct {
 	Min, Max         time.Duration
 	Attempts, Factor float64
 	OpenTimeout      time.Duration // of one attempt; 0 is none of its own
 	// StopIfForeign ends the attempts at a peer that is known to speak none of the protocols.
 	StopIfForeign bool
+	// Ended, if closed, ends the attempts: who made them is stopping. One that is under way goes on.
+	Ended <-chan struct{}
 }
 
 // DefaultRetryStream is 5 attempts with pauses from 1 s to 5 min, each 5 times the one before.
@@ -53,11 +55,36 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 		if ctx.Err() == nil && (i >= int(r.Attempts) || r.StopIfForeign && foreign(h, to, protocols)) {
 			return nil, &ExhaustedError{i, err}
 		}
-		if !Sleep(ctx, wait/2+rand.N(wait/2+1)) {
-			return nil, fmt.Errorf("open stream to %s canceled by context: %w (attempt %d: %w)", to, ctx.Err(), i, err)
+		if perr := r.pause(ctx, h, to, wait/2+rand.N(wait/2+1)); perr != nil {
+			return nil, fmt.Errorf("open stream to %s canceled by context: %w (attempt %d: %w)", to, perr, i, err)
 		}
 		wait = time.Duration(math.Min(float64(wait)*max(r.Factor, 1), float64(r.Max)))
 	}
+}
+
+// pause waits between two attempts.
+func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, d time.Duration) error {
+	connected := make(chan struct{}, 1)
+	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if c.RemotePeer() == to {
+			select {
+			case connected <- struct{}{}:
+			default:
+			}
+		}
+	}}
+	h.Network().Notify(watch)
+	defer h.Network().StopNotify(watch)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-r.Ended:
+		return context.Canceled
+	case <-connected:
+	case <-timer.C:
+	}
+	return ctx.Err()
 }
 
 // foreign tells whether a peer is known to speak none of the protocols.

@@ -178,7 +178,11 @@ func (n *libp2pNetwork) Protocol(ctx context.Context, to peer.ID) (protocol.ID, 
 }
 
 func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Stream, error) {
-	s, err := n.retry.Open(ctx, n.host, to, n.protocols...)
+	retry := n.retry
+	if n.ctx != nil {
+		retry.Ended = n.ctx.Done()
+	}
+	s, err := retry.Open(ctx, n.host, to, n.protocols...)
 	var out *shared.ExhaustedError
 	if errors.As(err, &out) {
 		err = fmt.Errorf("exhausted %d attempts but failed to open stream to %s, err: %w", out.Attempts, to, out.Err)
