@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
 	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links), many (a deal for each MiB, all at once) or crowd (many clients of one piece)")
-	flag.StringVar(&o.prof, "profile", "", "folder for CPU profiles of both ends of each transfer")
+	flag.StringVar(&o.prof, "profile", "", "folder for profiles of CPU and allocation of both ends of each transfer")
 	flag.BoolVar(&o.again, "again", false, "make the table of the last run anew from its rounds")
 	child := flag.String("child", "", "internal: serve or fetch")
 	which := flag.Int("row", 0, "internal: which row")

@@ -101,6 +101,8 @@ var rows = []row{
 	{name: ceilingFile, serve: serveCar, fetch: fetchCarFile},
 	{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true),
 		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}},
+	{name: "Cartage, paid deal into a CARv2 file, interval of 8 MiB, paid ahead each MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(true),
+		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}},
 	{name: "Cartage, graphsync", serve: serveOurs(false), fetch: fetchOurs(false), bar: &bar{of: []string{bareGraphsync}, most: 1.1}},
 	{name: bareGraphsync, serve: serveGraphsync, fetch: fetchGraphsync},
 	{name: "go-data-transfer v2.0.0-rc8", serve: serveV2, fetch: fetchV2},

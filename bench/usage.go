@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -53,7 +54,7 @@ func (u usage) since(before usage) usage {
 	return usage{CPU: u.CPU - before.CPU, Alloc: u.Alloc - before.Alloc, RSS: u.RSS, Idle: before.Idle, Wall: u.Wall - before.Wall}
 }
 
-// profile writes a CPU profile of this process until the function that it returns is called.
+// profile writes a CPU profile of this process until the function that it returns is called, and what was allocated until then.
 func profile(folder, kind string) (end func()) {
 	if folder == "" {
 		return func() {}
@@ -69,5 +70,11 @@ func profile(folder, kind string) (end func()) {
 	return func() {
 		pprof.StopCPUProfile()
 		_ = f.Close()
+		if f, err = os.Create(f.Name() + ".allocs"); err == nil {
+			err = errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	}
 }

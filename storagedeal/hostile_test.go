@@ -42,7 +42,7 @@ func TestR_T4(t *testing.T) {
 func TestR_T5(t *testing.T) {
 	m := newMarket(t)
 	_, root, p := m.archive("data", 300_000)
-	c := storagedeal.NewClient(storagedeal.ClientConfig{Host: m.ch, Chain: m.view, Wallet: m.wallet, Timeouts: storagedeal.Timeouts{Open: 200 * time.Millisecond, Read: 50 * time.Millisecond}})
+	c := storagedeal.NewClient(storagedeal.ClientConfig{Host: m.ch, Chain: m.view, Wallet: m.wallet, Timeouts: storagedeal.Timeouts{Open: 2 * time.Second, Read: 500 * time.Millisecond}})
 	done := make(chan struct{})
 	m.ph.SetStreamHandler(storagedeal.DealProtocol111, func(s network.Stream) {
 		<-done

@@ -44,7 +44,7 @@ func TestSlowStore(t *testing.T) {
 			ended <- s
 		}
 	})
-	root, total, err := b.Store.BuildDAG(100, 1<<20, 1)
+	root, total, err := b.Store.BuildDAG(48, 1<<20, 1)
 	require.NoError(t, err)
 	chid, err := a.Manager.OpenPullDataChannel(ctx, b.Host.ID(), voucher, root, shared.AllSelector())
 	require.NoError(t, err)
