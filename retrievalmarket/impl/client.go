@@ -105,6 +105,7 @@ type clientDeal struct {
 
 	mu        sync.Mutex
 	chid      dt.ChannelID
+	former    []dt.ChannelID // of proposals that were made again
 	target    Target
 	hide      cid.Cid // answered as missing once, so that the provider is asked though everything is here
 	received  uint64
@@ -222,18 +223,6 @@ func (c *Client) track(d rm.ClientDealState) *clientDeal {
 		c.bind(cd, d.ChannelID)
 	}
 	return cd
-}
-
-// bind makes the events of a channel those of a deal.
-func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
-	cd.mu.Lock()
-	before := cd.chid
-	cd.chid = chid
-	cd.mu.Unlock()
-	c.mu.Lock()
-	delete(c.byChan, before)
-	c.byChan[chid] = cd
-	c.mu.Unlock()
 }
 
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/filecoin-project/go-state-types/big"
@@ -100,6 +101,39 @@ func (c *Client) tryResume(chid dt.ChannelID) error {
 		return err
 	}
 	return c.cfg.Hub.dt.RestartDataTransferChannel(ctx, chid)
+}
+
+// bind makes the events of a channel those of a deal.
+func (c *Client) bind(cd *clientDeal, chid dt.ChannelID) {
+	cd.mu.Lock()
+	before := cd.chid
+	cd.chid = chid
+	cd.mu.Unlock()
+	c.mu.Lock()
+	delete(c.byChan, before)
+	c.byChan[chid] = cd
+	c.mu.Unlock()
+}
+
+// unbind lets a deal hear of the channel that it is about to open: the answer may be here before its name is known.
+func (c *Client) unbind(cd *clientDeal) {
+	cd.mu.Lock()
+	before := cd.chid
+	if before != (dt.ChannelID{}) {
+		cd.former, cd.chid = append(cd.former, before), dt.ChannelID{}
+	}
+	cd.mu.Unlock()
+	c.mu.Lock()
+	delete(c.byChan, before)
+	c.mu.Unlock()
+}
+
+// stale tells whether a channel is not the one of the deal's present proposal; mu is held.
+func (cd *clientDeal) stale(chid dt.ChannelID) bool {
+	if cd.chid == (dt.ChannelID{}) {
+		return slices.Contains(cd.former, chid)
+	}
+	return cd.chid != chid
 }
 
 // dealOf finds the deal of a channel; one that is being opened is known from its voucher only.

@@ -56,6 +56,7 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	if err := c.reach(ctx, to); err != nil {
 		return dt.ChannelID{}, err
 	}
+	c.unbind(cd)
 	// The request lives as long as the client, not as long as this entry function.
 	chid, err := c.cfg.Hub.dt.OpenPullDataChannel(c.ctx, to, legacy.ProposalOf(p, first), p.PayloadCID, sel)
 	if err != nil {
@@ -188,7 +189,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		return
 	}
 	cd.mu.Lock()
-	stale := cd.chid != (dt.ChannelID{}) && cd.chid != s.ChannelID()
+	stale := cd.stale(s.ChannelID())
 	received := cd.verified(s.Received())
 	cd.doubtful = cd.doubtful || received < s.Received() // the provider counts what was here already
 	if received > cd.received {

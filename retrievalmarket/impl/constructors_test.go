@@ -153,6 +153,12 @@ func (a *accessor) Done(id rm.DealID) error {
 
 func newTrade(t *testing.T, options ...retrievalimpl.RetrievalProviderOption) *trade {
 	t.Helper()
+	return newTradeOver(t, func(m dt.Manager) dt.Manager { return m }, options...)
+}
+
+// newTradeOver is newTrade with a client over a changed manager.
+func newTradeOver(t *testing.T, changed func(dt.Manager) dt.Manager, options ...retrievalimpl.RetrievalProviderOption) *trade {
+	t.Helper()
 	w := &trade{t: t, bank: testmarket.NewBank()}
 	var err error
 	w.payer, err = address.NewIDAddress(1001)
@@ -176,7 +182,7 @@ func newTrade(t *testing.T, options ...retrievalimpl.RetrievalProviderOption) *t
 	})
 	w.accessor = &accessor{bs: blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore()))}
 	w.client = embed(t, func(e *embedder, m dt.Manager) {
-		e.client, err = retrievalimpl.NewClient(e.net, e.multi, m, w.clientNode(), discovery.Static(nil), e.space("/client"), storedcounter.New(e.ds, datastore.NewKey("/next")),
+		e.client, err = retrievalimpl.NewClient(e.net, e.multi, changed(m), w.clientNode(), discovery.Static(nil), e.space("/client"), storedcounter.New(e.ds, datastore.NewKey("/next")),
 			retrievalimpl.WithBlockstoreAccessor(w.accessor))
 		require.NoError(t, err)
 	})
@@ -317,15 +323,6 @@ func TestPricingFunc(t *testing.T) {
 	asIs, err := retrievalimpl.DefaultPricingFunc(false)(t.Context(), retrievalimpl.PricingInput{VerifiedDeal: true, CurrentAsk: rm.Ask{PricePerByte: big.NewInt(3), UnsealPrice: big.NewInt(4)}})
 	require.NoError(t, err)
 	require.EqualValues(t, 7, asIs.PricePerByte.Int64()+asIs.UnsealPrice.Int64())
-}
-
-// TestDisableNewDeals: the client proposes once more in the first generation.
-func TestDisableNewDeals(t *testing.T) {
-	w := newTrade(t, retrievalimpl.DisableNewDeals())
-	s, _ := w.retrieve(nil)
-	require.Equal(t, rm.DealStatusCompleted, s.Status, s.Message)
-	require.True(t, s.LegacyProtocol)
-	w.paid(int64(2*w.total + 50))
 }
 
 // TestDealDeciderOpt: who decides is asked, and the reason is told.
