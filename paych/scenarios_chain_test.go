@@ -48,7 +48,7 @@ func chainScenarios() []scenario {
 			require.EqualValues(w.t, 150, w.info(ch).ToSend.Int64())
 			w.ends(ch, 150)
 		}},
-		{29, "LR", "T20 settled while the payee is off line, not for too long", func(w *world) { w.offLine(settleDelay-20, 100) }},
+		{29, "LR", "T20 settled while the payee is off line, not for too long", func(w *world) { w.offLine(settleDelay-400, 100) }},
 		{29, "LR", "T20 settled while the payee is off line, for too long", func(w *world) { w.offLine(settleDelay+20, 0) }},
 		{30, "L", "collect too early, and in time", func(w *world) {
 			ch, _ := w.deal()

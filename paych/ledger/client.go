@@ -244,7 +244,7 @@ func (c *Client) send(ctx context.Context, t *Tx, key *pay.Key) (cid.Cid, error)
 	if err != nil {
 		return cid.Undef, err
 	}
-	t.Seq, t.ValidUntil = acc.Seq, h.Epoch+600
+	t.Seq, t.ValidUntil = acc.Seq, h.Epoch+validFor
 	if err := t.Sign(key); err != nil {
 		return cid.Undef, err
 	}

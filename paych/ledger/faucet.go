@@ -52,7 +52,7 @@ func (l *Ledger) Mint(ctx context.Context, to address.Address, amount abi.TokenA
 	} else if a != nil {
 		seq = a.Seq
 	}
-	t := &Tx{Network: l.net.ID, From: l.net.Operator, Seq: seq, ValidUntil: l.epoch(m) + 10, Kind: KindMint, To: to, Value: amount, Intent: make([]byte, 16)}
+	t := &Tx{Network: l.net.ID, From: l.net.Operator, Seq: seq, ValidUntil: l.epoch(m) + validFor, Kind: KindMint, To: to, Value: amount, Intent: make([]byte, 16)}
 	if _, err := rand.Read(t.Intent); err != nil {
 		return cid.Undef, err
 	}

@@ -39,6 +39,7 @@ const (
 	maxBatch  = 512
 	maxQueue  = 4096
 	maxAhead  = 2880
+	validFor  = 600 // epochs of a transaction of ours
 	schema    = 1
 	faucetFIL = 1000
 )
