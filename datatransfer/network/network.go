@@ -84,6 +84,7 @@ type libp2pNetwork struct {
 	protocols   []protocol.ID
 	sendTimeout time.Duration
 	retry       shared.RetryStream
+	known       known
 	notifee     *network.NotifyBundle
 	ctx         context.Context // of what is being received
 	cancel      context.CancelFunc
@@ -104,9 +105,13 @@ func NewFromLibp2pHost(h host.Host, options ...Option) DataTransferNetwork {
 
 func (n *libp2pNetwork) ID() peer.ID { return n.host.ID() }
 
-func (n *libp2pNetwork) Protect(id peer.ID, tag string) { n.host.ConnManager().Protect(id, tag) }
+func (n *libp2pNetwork) Protect(id peer.ID, tag string) {
+	n.host.ConnManager().Protect(id, tag)
+	n.known.keep(id, tag, n.host.Peerstore().Addrs(id))
+}
 
 func (n *libp2pNetwork) Unprotect(id peer.ID, tag string) bool {
+	n.known.drop(id, tag)
 	return n.host.ConnManager().Unprotect(id, tag)
 }
 
@@ -154,6 +159,7 @@ func (n *libp2pNetwork) ConnectTo(ctx context.Context, to peer.ID) error {
 	// Who restarts a channel spaces its attempts itself: the dialer's own pause after a failed one would only add to
 	// them, and outlast the return of a peer that was away for a moment.
 	ctx = network.WithForceDirectDial(ctx, "data transfer")
+	n.known.recall(to, n.host.Peerstore())
 	return n.host.Connect(ctx, peer.AddrInfo{ID: to})
 }
 
@@ -178,6 +184,7 @@ func (n *libp2pNetwork) Protocol(ctx context.Context, to peer.ID) (protocol.ID, 
 }
 
 func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Stream, error) {
+	n.known.recall(to, n.host.Peerstore())
 	retry := n.retry
 	if n.ctx != nil {
 		retry.Ended = n.ctx.Done()
