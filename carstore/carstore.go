@@ -213,18 +213,10 @@ func (s *Store) find(c cid.Cid) (l location, ok bool) {
 	return s.blocks[i-1], true
 }
 
-// hashOf is the multihash of a CID, of which usual ones need no copy.
-func hashOf(c cid.Cid) string {
-	if k := c.KeyString(); len(k) == 36 && k[0] == 1 && k[1] < 0x80 && k[2] == mh.SHA2_256 && k[3] == 32 {
-		return k[2:]
-	}
-	return string(c.Hash())
-}
-
 // Get reads a block.
 func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
-	if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
-		return blocks.NewBlockWithCid(dec.Digest, c)
+	if data, ok := Inlined(c); ok {
+		return blocks.NewBlockWithCid(data, c)
 	}
 	s.mu.RLock()
 	l, ok := s.find(c)

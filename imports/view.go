@@ -9,7 +9,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
-	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
@@ -69,8 +68,8 @@ func (v *View) Root() cid.Cid { return v.o.root }
 
 // Get reads a block and checks its hash. A block that cannot be read out of its file is a *SourceError.
 func (v *View) Get(c cid.Cid) ([]byte, error) {
-	if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
-		return dec.Digest, nil
+	if data, ok := carstore.Inlined(c); ok {
+		return data, nil
 	}
 	o := v.o
 	if o.nodes != nil {

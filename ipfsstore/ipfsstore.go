@@ -127,18 +127,9 @@ func isNotFound(message string) bool {
 // offline is a question about a block that the node has.
 func offline(c cid.Cid) url.Values { return url.Values{"arg": {c.String()}, "offline": {"true"}} }
 
-// inline returns the bytes of an identity CID.
-func inline(c cid.Cid) ([]byte, bool) {
-	dec, err := mh.Decode(c.Hash())
-	if err != nil || dec.Code != mh.IDENTITY {
-		return nil, false
-	}
-	return dec.Digest, true
-}
-
 // GetSize implements blockstore.Blockstore.
 func (s *Store) GetSize(ctx context.Context, c cid.Cid) (int, error) {
-	if data, ok := inline(c); ok {
+	if data, ok := carstore.Inlined(c); ok {
 		return len(data), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
@@ -169,7 +160,7 @@ func (s *Store) Has(ctx context.Context, c cid.Cid) (bool, error) {
 
 // Get implements blockstore.Blockstore; the block is checked against its CID.
 func (s *Store) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
-	if data, ok := inline(c); ok {
+	if data, ok := carstore.Inlined(c); ok {
 		return blocks.NewBlockWithCid(data, c)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
@@ -198,7 +189,7 @@ func (s *Store) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 // Put implements blockstore.Blockstore. The CID that the node answers has to be the one that is meant (R-P1).
 func (s *Store) Put(ctx context.Context, b blocks.Block) error {
 	c := b.Cid()
-	if _, ok := inline(c); ok {
+	if _, ok := carstore.Inlined(c); ok {
 		return nil
 	}
 	p := c.Prefix()

@@ -12,7 +12,6 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
-	ipldformat "github.com/ipfs/go-ipld-format"
 	"github.com/ipld/go-ipld-prime"
 
 	"github.com/cartage-dev/cartage/carstore"
@@ -129,17 +128,7 @@ func (s *storeTarget) Bytes() uint64 {
 }
 
 func (s *storeTarget) get(c cid.Cid) ([]byte, error) {
-	b, err := s.bs.Get(s.ctx, c)
-	if ipldformat.IsNotFound(err) {
-		return nil, fmt.Errorf("block %s: %w", c, carstore.ErrNotFound)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := carstore.Verify(c, b.RawData()); err != nil {
-		return nil, err
-	}
-	return b.RawData(), nil
+	return carstore.InBlockstore(s.ctx, s.bs)(c)
 }
 
 // Locate implements Target.

@@ -283,7 +283,7 @@ func (sd *sender) pass() error {
 
 // visit sends the next block of the traversal, unless the recipient has it.
 func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
-	if data, ok := inlined(c); ok {
+	if data, ok := carstore.Inlined(c); ok {
 		return data, nil
 	}
 	if again := sd.seen.add(c); again || index <= sd.has {

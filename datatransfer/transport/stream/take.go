@@ -6,13 +6,14 @@ import (
 	"github.com/ipfs/go-cid"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
+	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 )
 
 // visit takes the next block of the traversal: out of the store if it is there already, else off the stream.
 func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
-	if data, ok := inlined(c); ok {
+	if data, ok := carstore.Inlined(c); ok {
 		return data, nil
 	}
 	resumes := rc.r.gate.count()

@@ -40,7 +40,7 @@ func walk(alive func() error, ls *ipld.LinkSystem, root cid.Cid, selector ipld.N
 		if uint64(index) > limit {
 			return nil, fmt.Errorf("%w: the limit is %d", errTooManyLinks, limit)
 		}
-		if _, here := inlined(c); !here && c.ByteLen() > maxCid {
+		if _, here := carstore.Inlined(c); !here && c.ByteLen() > maxCid {
 			return nil, fmt.Errorf("CID %s is longer than %d bytes", c, maxCid)
 		}
 		return v(c, index, leaf)
