@@ -52,10 +52,13 @@ func (k kept[T, P]) put(ctx context.Context, v T) error {
 	} else {
 		err = errors.Join(err, b.Delete(ctx, started))
 	}
-	if err = errors.Join(err, b.Commit(ctx)); err != nil {
+	if err == nil {
+		err = store.Commit(ctx, k.ds, b)
+	}
+	if err != nil {
 		return fmt.Errorf("store deal %s: %w", name, err)
 	}
-	return k.ds.Sync(ctx, datastore.NewKey("/"))
+	return nil
 }
 
 func (k kept[T, P]) decode(data []byte) (v T, err error) {

@@ -133,7 +133,7 @@ func (p *Pusher) StartDeal(ctx context.Context, params StartDealParams) (cid.Cid
 	if err := params.check(TTGraphsync); err != nil {
 		return cid.Undef, err
 	}
-	if _, _, err := p.cfg.Client.parties(ctx, params); err != nil {
+	if _, _, err := p.cfg.Client.parties(ctx, params); err != nil { // before a piece is computed for nobody
 		return cid.Undef, err
 	}
 	if err := p.readable(ctx, params.Data.Root); err != nil {

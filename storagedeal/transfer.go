@@ -3,7 +3,6 @@ package storagedeal
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/ipfs/go-cid"
@@ -159,7 +158,7 @@ func over(s dt.Status) bool { return s == dt.Completed || s == dt.Failed || s ==
 // checkWhole refuses a transfer of less than everything: the piece would be another.
 func checkWhole(sel ipld.Node) error {
 	if !shared.SameNode(sel, shared.AllSelector()) {
-		return fmt.Errorf("the selector of a storage deal has to be that of the whole payload")
+		return errors.New("the selector of a storage deal has to be that of the whole payload")
 	}
 	return nil
 }
