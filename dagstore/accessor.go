@@ -10,7 +10,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
-	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore/index"
@@ -211,8 +210,8 @@ func (s *Store) Readers(number uint64) int {
 
 // row finds a block of the shard; of an identity CID it returns the bytes.
 func (a *Accessor) row(c cid.Cid) (index.Row, []byte, error) {
-	if dec, err := mh.Decode(c.Hash()); err == nil && dec.Code == mh.IDENTITY {
-		return index.Row{}, dec.Digest, nil
+	if data, ok := carstore.Inlined(c); ok {
+		return index.Row{}, data, nil
 	}
 	leave, err := a.store.enter()
 	if err != nil {

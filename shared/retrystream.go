@@ -2,11 +2,13 @@ package shared
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,6 +25,8 @@ type RetryStream struct {
 	StopIfForeign bool
 	// Ended, if closed, ends the attempts: who made them is stopping. One that is under way goes on.
 	Ended <-chan struct{}
+	// Before, if set, is called before each attempt.
+	Before func()
 }
 
 // DefaultRetryStream is 5 attempts with pauses from 1 s to 5 min, each 5 times the one before.
@@ -44,10 +48,17 @@ func (e *ExhaustedError) Error() string {
 // Unwrap returns the error of the last attempt.
 func (e *ExhaustedError) Unwrap() error { return e.Err }
 
+// errEnded is the end of attempts whose maker is stopping.
+var errEnded = errors.New("this side is stopping")
+
 // Open opens a stream for one of the protocols.
 func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocols ...protocol.ID) (network.Stream, error) {
 	wait := r.Min
 	for i := 1; ; i++ {
+		if r.Before != nil {
+			r.Before()
+		}
+		away := h.Network().Connectedness(to) != network.Connected
 		s, err := r.once(ctx, h, to, protocols)
 		if err == nil {
 			return s, nil
@@ -55,36 +66,42 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 		if ctx.Err() == nil && (i >= int(r.Attempts) || r.StopIfForeign && foreign(h, to, protocols)) {
 			return nil, &ExhaustedError{i, err}
 		}
-		if perr := r.pause(ctx, h, to, wait/2+rand.N(wait/2+1)); perr != nil {
+		if perr := r.pause(ctx, h, to, away, wait/2+rand.N(wait/2+1)); perr != nil {
 			return nil, fmt.Errorf("open stream to %s canceled by context: %w (attempt %d: %w)", to, perr, i, err)
 		}
 		wait = time.Duration(math.Min(float64(wait)*max(r.Factor, 1), float64(r.Max)))
 	}
 }
 
-// pause waits between two attempts.
-func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, d time.Duration) error {
-	connected := make(chan struct{}, 1)
-	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
-		if c.RemotePeer() == to {
-			select {
-			case connected <- struct{}{}:
-			default:
-			}
-		}
-	}}
-	h.Network().Notify(watch)
-	defer h.Network().StopNotify(watch)
+// pause waits between two attempts, at most until a peer that was away is connected.
+func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, away bool, d time.Duration) error {
+	sub, err := h.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged))
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-r.Ended:
-		return context.Canceled
-	case <-connected:
-	case <-timer.C:
+	back := away && h.Network().Connectedness(to) == network.Connected
+	for !back && err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-r.Ended:
+			err = errEnded
+		case e := <-sub.Out():
+			c, ok := e.(event.EvtPeerConnectednessChanged)
+			back = ok && c.Peer == to && c.Connectedness == network.Connected
+		case <-timer.C:
+			back = true
+		}
 	}
-	return ctx.Err()
+	select {
+	case <-r.Ended:
+		return errEnded
+	default:
+		return err
+	}
 }
 
 // foreign tells whether a peer is known to speak none of the protocols.

@@ -3,15 +3,16 @@ package shared_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/shared"
@@ -20,46 +21,42 @@ import (
 // unreachable is a host that reaches nobody, and notes when it tried.
 type unreachable struct {
 	host.Host
-	net watched
+	bus event.Bus
+	net connections
 	at  []time.Time
+	try func() // beside each attempt
 }
 
+func newUnreachable() *unreachable { return &unreachable{bus: eventbus.NewBus()} }
+
+func (u *unreachable) EventBus() event.Bus      { return u.bus }
 func (u *unreachable) Network() network.Network { return &u.net }
 
-// watched keeps who wants to hear of connections.
-type watched struct {
+// connections knows one peer as connected.
+type connections struct {
 	network.Network
-	mu sync.Mutex
-	by []network.Notifiee
+	to peer.ID
 }
 
-func (w *watched) Notify(n network.Notifiee)   { w.set([]network.Notifiee{n}) }
-func (w *watched) StopNotify(network.Notifiee) { w.set(nil) }
-
-func (w *watched) set(by []network.Notifiee) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.by = by
-}
-
-// connected tells of a connection.
-func (w *watched) connected(to peer.ID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, n := range w.by {
-		n.Connected(w, connTo{peer: to})
+func (c *connections) Connectedness(id peer.ID) network.Connectedness {
+	if id == c.to {
+		return network.Connected
 	}
+	return network.NotConnected
 }
 
 func (u *unreachable) NewStream(context.Context, peer.ID, ...protocol.ID) (network.Stream, error) {
 	u.at = append(u.at, time.Now())
+	if u.try != nil {
+		u.try()
+	}
 	return nil, errors.New("not reachable")
 }
 
 // TestR_T9 : each pause is the factor times the one before, up to the longest; a part of it is chance.
 func TestR_T9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &unreachable{}
+		u := newUnreachable()
 		r := shared.RetryStream{Min: time.Second, Max: 20 * time.Second, Attempts: 7, Factor: 3}
 		_, err := r.Open(t.Context(), u, "peer", "/p")
 		require.ErrorContains(t, err, "not reachable")
@@ -74,37 +71,49 @@ func TestR_T9(t *testing.T) {
 	})
 }
 
-type connTo struct {
-	network.Conn
-	peer peer.ID
-}
-
-func (c connTo) RemotePeer() peer.ID { return c.peer }
-
 // TestRetryStreamPeerIsBack: a pause is over when the peer has connected, not when another one has.
 func TestRetryStreamPeerIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &unreachable{}
+		u := newUnreachable()
+		connected, err := u.bus.Emitter(new(event.EvtPeerConnectednessChanged))
+		require.NoError(t, err)
 		r := shared.RetryStream{Min: time.Hour, Max: time.Hour, Attempts: 2}
 		for after, who := range map[time.Duration]peer.ID{time.Second: "another", 2 * time.Second: "peer"} {
-			time.AfterFunc(after, func() { u.net.connected(who) })
+			time.AfterFunc(after, func() {
+				_ = connected.Emit(event.EvtPeerConnectednessChanged{Peer: who, Connectedness: network.Connected})
+			})
 		}
-		_, err := r.Open(t.Context(), u, "peer", "/p")
+		_, err = r.Open(t.Context(), u, "peer", "/p")
 		require.ErrorContains(t, err, "not reachable")
 		require.Len(t, u.at, 2)
 		require.Equal(t, 2*time.Second, u.at[1].Sub(u.at[0]))
-		require.Empty(t, u.net.by)
+	})
+}
+
+// TestRetryStreamPeerCame: a peer that connects during an attempt is tried again at once, one that was connected before it is not.
+func TestRetryStreamPeerCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUnreachable()
+		u.try = func() { u.net.to = "peer" }
+		before := 0
+		r := shared.RetryStream{Min: time.Hour, Max: time.Hour, Attempts: 3, Before: func() { before++ }}
+		_, err := r.Open(t.Context(), u, "peer", "/p")
+		require.ErrorContains(t, err, "not reachable")
+		require.Len(t, u.at, 3)
+		require.Equal(t, 3, before)
+		require.Zero(t, u.at[1].Sub(u.at[0]))
+		require.GreaterOrEqual(t, u.at[2].Sub(u.at[1]), time.Hour/2)
 	})
 }
 
 // TestRetryStreamEnded: who is stopping makes no other attempt, whatever the context of the call allows.
 func TestRetryStreamEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u, ended := &unreachable{}, make(chan struct{})
+		u, ended := newUnreachable(), make(chan struct{})
 		r := shared.RetryStream{Min: time.Hour, Max: time.Hour, Attempts: 5, Ended: ended}
 		time.AfterFunc(time.Second, func() { close(ended) })
 		_, err := r.Open(t.Context(), u, "peer", "/p")
-		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorContains(t, err, "this side is stopping")
 		require.ErrorContains(t, err, "not reachable")
 		require.Len(t, u.at, 1)
 	})

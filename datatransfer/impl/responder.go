@@ -254,11 +254,14 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 // accept announces an accepted request and answers it.
 func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Voucher, result dt.VoucherResult, paused bool) (dt.Response, error) {
 	chid := c.ID()
+	m.net.Protect(chid.OtherParty(m.peerID), chid.String()) // its end, which may come any time from here on, takes that back
 	if err := m.recordAccepted(c, event, result, paused); err != nil {
+		if over(c) {
+			m.net.Unprotect(chid.OtherParty(m.peerID), chid.String())
+		}
 		return nil, err
 	}
 	m.configure(chid, voucher)
-	m.net.Protect(chid.OtherParty(m.peerID), chid.String())
 	mk := message.NewResponse
 	if event == dt.Restart {
 		mk = message.RestartResponse

@@ -49,11 +49,22 @@ func (k *known) drop(id peer.ID, tag string) {
 	}
 }
 
+// refresh notes where a known peer is now.
+func (k *known) refresh(id peer.ID, book peerstore.AddrBook) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if a := k.peers[id]; a != nil {
+		if at := book.Addrs(id); len(at) > 0 {
+			a.addrs = at
+		}
+	}
+}
+
 // recall gives a host back what it has forgotten.
 func (k *known) recall(id peer.ID, book peerstore.AddrBook) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if a := k.peers[id]; a != nil && len(book.Addrs(id)) == 0 {
+	if a := k.peers[id]; a != nil {
 		book.AddAddrs(id, a.addrs, peerstore.TempAddrTTL)
 	}
 }

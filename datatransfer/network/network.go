@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -86,6 +87,7 @@ type libp2pNetwork struct {
 	retry       shared.RetryStream
 	known       known
 	notifee     *network.NotifyBundle
+	mu          sync.Mutex
 	ctx         context.Context // of what is being received
 	cancel      context.CancelFunc
 }
@@ -118,9 +120,11 @@ func (n *libp2pNetwork) Unprotect(id peer.ID, tag string) bool {
 // SetDelegate starts to handle streams; nil stops it.
 func (n *libp2pNetwork) SetDelegate(r Receiver) {
 	if r == nil {
+		n.mu.Lock()
 		if n.cancel != nil {
 			n.cancel() // resets what is being received
 		}
+		n.mu.Unlock()
 		for _, p := range n.protocols {
 			n.host.RemoveStreamHandler(p)
 		}
@@ -130,7 +134,9 @@ func (n *libp2pNetwork) SetDelegate(r Receiver) {
 		return
 	}
 	n.receiver = r
+	n.mu.Lock()
 	n.ctx, n.cancel = shared.Lifetime()
+	n.mu.Unlock()
 	for _, p := range n.protocols {
 		n.host.SetStreamHandler(p, n.handleNewStream)
 	}
@@ -142,6 +148,13 @@ func (n *libp2pNetwork) SetDelegate(r Receiver) {
 		}}
 		n.host.Network().Notify(n.notifee)
 	}
+}
+
+// lifetime ends when streams are handled no more; nil before they are.
+func (n *libp2pNetwork) lifetime() context.Context {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ctx
 }
 
 // gone tells whether what was on its way over a connection may be lost: it was the oldest one to its peer. There may be a new one
@@ -159,8 +172,12 @@ func (n *libp2pNetwork) ConnectTo(ctx context.Context, to peer.ID) error {
 	// Who restarts a channel spaces its attempts itself: the dialer's own pause after a failed one would only add to
 	// them, and outlast the return of a peer that was away for a moment.
 	ctx = network.WithForceDirectDial(ctx, "data transfer")
-	n.known.recall(to, n.host.Peerstore())
-	return n.host.Connect(ctx, peer.AddrInfo{ID: to})
+	n.recall(to)
+	err := n.host.Connect(ctx, peer.AddrInfo{ID: to})
+	if err == nil {
+		n.known.refresh(to, n.host.Peerstore())
+	}
+	return err
 }
 
 func (n *libp2pNetwork) ConnectWithRetry(ctx context.Context, to peer.ID) error {
@@ -183,11 +200,18 @@ func (n *libp2pNetwork) Protocol(ctx context.Context, to peer.ID) (protocol.ID, 
 	return s.Protocol(), nil
 }
 
+// recall makes the addresses of a peer known that is to be dialled.
+func (n *libp2pNetwork) recall(id peer.ID) {
+	if n.host.Network().Connectedness(id) != network.Connected {
+		n.known.recall(id, n.host.Peerstore())
+	}
+}
+
 func (n *libp2pNetwork) openStream(ctx context.Context, to peer.ID) (network.Stream, error) {
-	n.known.recall(to, n.host.Peerstore())
 	retry := n.retry
-	if n.ctx != nil {
-		retry.Ended = n.ctx.Done()
+	retry.Before = func() { n.recall(to) }
+	if life := n.lifetime(); life != nil {
+		retry.Ended = life.Done()
 	}
 	s, err := retry.Open(ctx, n.host, to, n.protocols...)
 	var out *shared.ExhaustedError
@@ -262,7 +286,7 @@ func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 		_ = s.Reset()
 		return
 	}
-	stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
+	stop := context.AfterFunc(n.lifetime(), func() { _ = s.Reset() })
 	defer stop()
 	for i := 0; ; i++ {
 		_ = s.SetReadDeadline(time.Now().Add(n.readTimeout))
@@ -284,7 +308,7 @@ func (n *libp2pNetwork) handleNewStream(s network.Stream) {
 }
 
 func (n *libp2pNetwork) dispatch(p peer.ID, msg datatransfer.Message) {
-	ctx, cancel := context.WithTimeout(n.ctx, readDeadline)
+	ctx, cancel := context.WithTimeout(n.lifetime(), readDeadline)
 	defer cancel()
 	switch m := msg.(type) {
 	case datatransfer.Request:

@@ -247,7 +247,7 @@ func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState)
 		c.cfg.Log.Info("client deal", "deal", rec.ID, "event", c.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
 	}
 	switch event {
-	case clientstates.PaymentNotSent: // it has no published name
+	case clientstates.PaymentNotSent, clientstates.ProposedAgain: // they have no published name
 	case clientstates.NotUnderstood:
 		c.subs.publish(rm.ClientEventDealRejected, rec)
 	case clientstates.TooLarge:

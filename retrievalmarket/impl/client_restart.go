@@ -293,13 +293,5 @@ func (c *Client) proposeAgain(cd *clientDeal) bool {
 		return false
 	}
 	cd.again, cd.stored = true, false
-	return c.group.Go(func() {
-		chid, err := c.OpenDataTransfer(c.ctx, st.Sender, &st.DealProposal, st.LegacyProtocol)
-		switch {
-		case err == nil:
-			_ = cd.machine.Send(rm.ClientEventDealProposed, chid)
-		case c.ctx.Err() == nil: // else the next start goes on
-			_ = cd.machine.Send(rm.ClientEventWriteDealProposalErrored, err)
-		}
-	})
+	return cd.machine.Send(clientstates.ProposedAgain) == nil
 }

@@ -189,16 +189,16 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		return
 	}
 	cd.mu.Lock()
-	stale := cd.stale(s.ChannelID())
+	if cd.stale(s.ChannelID()) {
+		cd.mu.Unlock()
+		return
+	}
 	received := cd.verified(s.Received())
 	cd.doubtful = cd.doubtful || received < s.Received() // the provider counts what was here already
 	if received > cd.received {
 		cd.received, cd.resends = received, 0
 	}
 	cd.mu.Unlock()
-	if stale {
-		return
-	}
 	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
 	switch e.Code {
 	case dt.DataReceivedProgress:

@@ -33,6 +33,9 @@ const NotUnderstood rm.ClientEvent = 1000
 // ClientEventDataTransferError.
 const TooLarge rm.ClientEvent = 1001
 
+// ProposedAgain takes a proposal back that may never have arrived: it is made once more. Listeners see nothing of it.
+const ProposedAgain rm.ClientEvent = 1002
+
 // ClientFinalityStates are the states in which nothing happens any more.
 var ClientFinalityStates = []fsm.StateKey{
 	rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled, rm.DealStatusRejected, rm.DealStatusDealNotFound,
@@ -177,6 +180,8 @@ var ClientEvents = fsm.Events{
 			}
 			return nil
 		}),
+	fsm.Event(ProposedAgain).From(rm.DealStatusWaitForAcceptance).To(rm.DealStatusNew).
+		From(rm.DealStatusWaitForAcceptanceLegacy).To(rm.DealStatusRetryLegacy).FromAny().ToJustRecord(),
 	fsm.Event(NotUnderstood).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusRetryLegacy).
 		FromMany(rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy).To(rm.DealStatusRejected).
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
@@ -364,6 +369,8 @@ func Spec(deadlines map[fsm.StateKey]fsm.Deadline) fsm.Spec[rm.ClientDealState] 
 				return "ClientEventNotUnderstood"
 			case TooLarge:
 				return "ClientEventTooLarge"
+			case ProposedAgain:
+				return "ClientEventProposedAgain"
 			}
 			return e.(rm.ClientEvent).String()
 		},
