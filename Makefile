@@ -9,6 +9,7 @@ lint:
 	golangci-lint run
 bench:
 	go run -C bench .
+	go run -C bench . -set file
 	go run -C bench . -set conditions -mib 128
 	go run -C bench . -set many -mib 1000
 	go run -C bench . -set crowd -mib 48

@@ -33,7 +33,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.StringVar(&o.only, "only", "", "rows whose name contains this")
 	flag.StringVar(&o.out, "out", "../docs/benchmarks", "folder of the table; empty: print only")
-	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links), many (a deal for each MiB, all at once) or crowd (many clients of one piece)")
+	flag.StringVar(&o.set, "set", "transports", "what is compared: transports, conditions (slow stores, slow links), file (into CARv2 files), many (a deal for each MiB, all at once) or crowd (many clients of one piece)")
 	flag.StringVar(&o.prof, "profile", "", "folder for profiles of CPU and allocation of both ends of each transfer")
 	flag.BoolVar(&o.again, "again", false, "make the table of the last run anew from its rounds")
 	child := flag.String("child", "", "internal: serve or fetch")
@@ -48,6 +48,8 @@ func main() {
 		o.rows, o.dags = many, dags[:1]
 	case "crowd":
 		o.rows, o.dags = crowds, dags[:1]
+	case "file":
+		o.rows = files
 	case "transports":
 	default:
 		fmt.Fprintf(os.Stderr, "no set is called %q\n", o.set)

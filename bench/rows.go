@@ -84,6 +84,22 @@ const (
 	manyCars      = "verified CARs over a stream each, TLS"
 )
 
+var (
+	onlyVouchers = row{name: vouchersAlone, pays: 1 << 20, serve: serveVouchers, fetch: fetchVouchers}
+	intoFile     = row{name: ceilingFile, serve: serveCar, fetch: fetchCarFile}
+	paidIntoFile = row{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true),
+		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}}
+)
+
+// files keep what arrives, as a user's retrieval does.
+var files = []row{
+	intoFile,
+	onlyVouchers,
+	paidIntoFile,
+	{name: "Cartage, paid deal into a CARv2 file, interval of 8 MiB, paid ahead each MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(true),
+		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}},
+}
+
 // rows are in the order of the table; the first is the ceiling.
 var rows = []row{
 	{name: ceiling, serve: serveCar, fetch: fetchCar},
@@ -91,18 +107,15 @@ var rows = []row{
 	{name: "verified CAR over HTTP/1.1, no encryption", serve: serveHTTP, fetch: fetchHTTP},
 	{name: "Cartage, stream", serve: serveOurs(true), fetch: fetchOurs(true), bar: &bar{of: []string{ceiling}, most: 1.15, most1KiB: 1.5, alloc: 0.05}},
 	{name: "Cartage, stream, a voucher each MiB", pays: 1 << 20, serve: serveOurs(true), fetch: fetchOurs(true)},
-	{name: vouchersAlone, pays: 1 << 20, serve: serveVouchers, fetch: fetchVouchers},
+	onlyVouchers,
 	{name: "Cartage, paid deal over a stream, such a voucher each MiB", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(false),
 		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5, alloc: 0.05}},
 	{name: "Cartage, paid deal over a stream, interval of 8 MiB, paid ahead each MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(false),
 		bar: &bar{of: []string{ceiling, vouchersAlone}, most: 1.15, most1KiB: 1.5, alloc: 0.05}},
 	{name: "Cartage, paid deal over a stream, 1,000 vouchers", times: 1000, serve: servePaid, fetch: fetchPaid(false)},
 	{name: "Cartage, paid deal over a stream, 5,000 vouchers", times: 5000, serve: servePaid, fetch: fetchPaid(false)},
-	{name: ceilingFile, serve: serveCar, fetch: fetchCarFile},
-	{name: "Cartage, paid deal into a CARv2 file", pays: 1 << 20, serve: servePaid, fetch: fetchPaid(true),
-		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}},
-	{name: "Cartage, paid deal into a CARv2 file, interval of 8 MiB, paid ahead each MiB", pays: 8 << 20, serve: servePaid, fetch: fetchPaid(true),
-		bar: &bar{of: []string{ceilingFile, vouchersAlone}, most: 1.2, alloc: 0.05}},
+	intoFile,
+	paidIntoFile,
 	{name: "Cartage, graphsync", serve: serveOurs(false), fetch: fetchOurs(false), bar: &bar{of: []string{bareGraphsync}, most: 1.1}},
 	{name: bareGraphsync, serve: serveGraphsync, fetch: fetchGraphsync},
 	{name: "go-data-transfer v2.0.0-rc8", serve: serveV2, fetch: fetchV2},

@@ -74,6 +74,14 @@ piece on its disk; the clients have a connection each, made in the measured time
 memory beside each other, and the collector lets them double. The rounds are in [crowd.json](crowd.json).
 `, o.size>>20, o.rounds)
 	}
+	if o.set == "file" {
+		return fmt.Sprintf(`# Deals into CARv2 files
+
+Written by `+"`go run -C bench . -set file -mib %d -rounds %d`"+`, as [README.md](README.md) is, but what arrives is kept in a CARv2 file, as
+a retrieval of a user is. A voucher is signed for each MiB in either row of a deal; with an interval of 1 MiB the sender waits for it, with one of 8 MiB
+it does not. The rounds are in [file.json](file.json).
+`, o.size>>20, o.rounds)
+	}
 	if o.set == "many" {
 		return fmt.Sprintf(`# A thousand deals at once
 
@@ -91,7 +99,7 @@ loopback TCP; the server has the DAG in memory, the client verifies and throws a
 CPU is that of both ends, in seconds for each GiB, with the lowest and highest round; the ratio is to the first row of the same DAG.
 The DAG of 1 KiB leaves has at most 100,000 of them.
 What the rounds were is in [transports.json](transports.json). The other tables are [datatransfer.md](datatransfer.md), [market.md](market.md),
-[many.md](many.md), [conditions.md](conditions.md) and [crowd.md](crowd.md).
+[file.md](file.md), [many.md](many.md), [conditions.md](conditions.md) and [crowd.md](crowd.md).
 
 Why rows miss their bar. With an interval of 1 MiB the sender stops at each: what came has to be verified, a voucher signed, flushed, sent, checked
 and flushed before it goes on. Beside the voucher the wakings, messages and records of that stop cost about 1.1 ms of CPU at both ends, for the

@@ -55,7 +55,7 @@ func (s *sectors) Locate(context.Context, cid.Cid) ([]dagstore.Copy, error) { re
 // TestR_M6: an open file waits a while for its next user, and one that is in use is never closed.
 func TestR_M6(t *testing.T) {
 	fsys := &countingFS{}
-	w := newWorld(t, func(c *dagstore.Config) { c.FS, c.ReaderIdle = fsys, 30*time.Millisecond })
+	w := newWorld(t, func(c *dagstore.Config) { c.FS, c.ReaderIdle = fsys, 500*time.Millisecond })
 	car := filepath.Join(w.dir, "a.car")
 	cids, _ := writeCAR(t, car, 1, 5)
 	sh, err := w.Register(t.Context(), dagstore.Source{Path: car})
@@ -67,7 +67,7 @@ func TestR_M6(t *testing.T) {
 	require.EqualValues(t, 1, fsys.opened.Load())
 	a, err := w.Acquire(t.Context(), sh.Piece)
 	require.NoError(t, err)
-	time.Sleep(60 * time.Millisecond)
+	time.Sleep(600 * time.Millisecond)
 	_, err = a.Get(cids[1])
 	require.NoError(t, err)
 	require.NoError(t, a.Close())

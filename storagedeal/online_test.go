@@ -291,7 +291,7 @@ func TestOnlinePushes(t *testing.T) {
 // TestOnlineBounds: how many deals of a client arrive at once, and how much of all, is bounded; a transfer that brings nothing, and one whose
 // channel never was, end; a deal that had to start is given up with its data.
 func TestOnlineBounds(t *testing.T) {
-	o := newOnline(t, storagedeal.ReceiveConfig{Quota: 5000, PushesPerPeer: 2, Idle: 50 * time.Millisecond, Tick: 10 * time.Millisecond})
+	o := newOnline(t, storagedeal.ReceiveConfig{Quota: 5000, PushesPerPeer: 2, Idle: time.Second, Tick: 10 * time.Millisecond})
 	_, root, p := o.archive("data", 1000)
 	require.NoError(t, o.ch.Connect(t.Context(), peer.AddrInfo{ID: o.ph.ID(), Addrs: o.ph.Addrs()}))
 	offer := func(n int) cid.Cid {

@@ -72,7 +72,6 @@ type Credit struct {
 	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits
-	Accepted    time.Time // by this side
 }
 
 // items are the vouchers and results that are resident. A change makes a new one: snapshots share it.

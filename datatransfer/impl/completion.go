@@ -85,7 +85,7 @@ func (m *Manager) sayEnd(c *channels.Channel, result dt.VoucherResult, rerr erro
 	}
 	var after time.Time
 	if c.IsPull() {
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { after = cr.Accepted.Add(m.delay(chid.Initiator)) })
+		after = time.Now().Add(m.delay(chid.Initiator))
 	}
 	m.outbox.sendAfter(chid, chid.OtherParty(m.peerID), msg, completeWorth, after)
 	return nil

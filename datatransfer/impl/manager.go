@@ -32,11 +32,11 @@ func ChannelRestartConfig(cfg channelmonitor.Config) DataTransferOption {
 	return func(m *Manager) { m.monitorConfig = &cfg }
 }
 
-// completionDelay is how long after its acceptance the end of a channel is told at the earliest. The two travel on streams of
+// completionDelay is how long after its last data, and so after its acceptance, the end of a channel is told. They travel on streams of
 // their own, and a peer that hears of the end first is left waiting for the rest (interop.md).
 const completionDelay = 50 * time.Millisecond
 
-// CompletionDelay sets the least time between the acceptance of a pull and the message that it is complete, by peer: none is needed
+// CompletionDelay sets the time between the last data of a pull and the message that it is complete, by peer: none is needed
 // for one that takes them in any order.
 func CompletionDelay(f func(to peer.ID) time.Duration) DataTransferOption {
 	return func(m *Manager) { m.delay = f }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -283,7 +282,7 @@ func (m *Manager) recordAccepted(c *channels.Channel, event dt.EventCode, result
 		return err
 	}
 	c.Do(func(_ *channels.Record, cr *channels.Credit) {
-		cr.Paused, cr.Opening, cr.Accepted = paused, paused && !c.IsPull(), time.Now()
+		cr.Paused, cr.Opening = paused, paused && !c.IsPull()
 	})
 	if err := c.Apply(event); err != nil || !paused {
 		return err

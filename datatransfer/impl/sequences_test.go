@@ -68,7 +68,7 @@ func between(f func(t *testing.T, d *trade, chid dt.ChannelID)) func(*testing.T,
 		<-reached
 		d.ta.saw(t, dt.ResumeResponder, 1)
 		d.tb.saw(t, dt.Accept, 1)
-		time.AfterFunc(100*time.Millisecond, open) // what a graphsync call waits for
+		time.AfterFunc(500*time.Millisecond, open) // what a graphsync call waits for
 		f(t, d, chid)
 		open()
 	}

@@ -24,7 +24,7 @@ import (
 func TestT01T02T23HostileClient(t *testing.T) {
 	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
 		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) { c.Node = forgetful{testmarket.Client{SimulatedBank: m.bank}} }
-		m.p.Idle = 500 * time.Millisecond
+		m.p.Idle = 1500 * time.Millisecond
 	})
 	for i := range 3 {
 		id := m.retrieve()
@@ -73,7 +73,7 @@ func TestScenario31(t *testing.T) {
 		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) {
 			c.Node = unfinished{testmarket.Client{SimulatedBank: m.bank}, &last}
 		}
-		m.p.Idle = 500 * time.Millisecond
+		m.p.Idle = 1500 * time.Millisecond
 	})
 	last.Store(2 * int64(m.total))
 	id := m.retrieve()

@@ -189,7 +189,7 @@ var sequences = []sequence{
 		closing(t, m, rm.DealStatusCancelled, rm.DealStatusCancelled)
 		require.Equal(t, "Provider cancelled retrieval", m.tp.text)
 		return m
-	}, accepted + created + `ProviderCancelled>` + cancels, opens + `ClientCancelled>` + cancels},
+	}, accepted + created + `ProviderCancelled>` + cancels, opens + `ClientCancelled>(Cancelling ClientCancelled>)?` + cancels}, // it hears of its own close too
 	{"5.13", func(t *testing.T) *pair {
 		m := newPair(t, terms(2, 7, 4096, 0), 10, 1024, func(m *pair) {
 			m.p.Config = func(c *retrievalimpl.ProviderConfig) { c.Pieces = sealed{m.p} }

@@ -49,13 +49,15 @@ func TestT68AnotherProvider(t *testing.T) {
 	_, err = other.API().SetAsk(w.ctx, paid)
 	require.NoError(t, err)
 
-	change, reached := half()
+	change, reached, open := gate()
+	defer open()
 	w.serving(t, change)
 	require.NoError(t, w.client.Start(w.ctx, nil))
 	_, err = w.client.API().Retrieve(w.ctx, w.request())
 	require.NoError(t, err)
 	<-reached
 	require.NoError(t, w.client.Stop(w.ctx))
+	open()
 	require.NoError(t, w.provider.Stop(w.ctx))
 	require.NoError(t, w.client.Start(w.ctx, nil))
 	req := w.requestFrom(other.Address())

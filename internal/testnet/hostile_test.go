@@ -115,13 +115,28 @@ func half() (func(int, cid.Cid, []byte) []byte, chan struct{}) {
 	}, reached
 }
 
+// gate holds the deal in its middle until open is called.
+func gate() (change func(int, cid.Cid, []byte) []byte, reached chan struct{}, open func()) {
+	reached, opened := make(chan struct{}), make(chan struct{})
+	return func(n int, _ cid.Cid, data []byte) []byte {
+		if n == 4 {
+			close(reached)
+		}
+		if n >= 4 {
+			<-opened
+		}
+		return data
+	}, reached, sync.OnceFunc(func() { close(opened) })
+}
+
 // TestCancel: either side can end a deal in its middle; both ends say so, what was paid is what was received, and retrieving
 // again pays the rest only.
 func TestCancel(t *testing.T) {
 	for _, who := range []string{"client", "provider"} {
 		t.Run(who, func(t *testing.T) {
 			w := newWorld(t, 8<<20, paid)
-			change, reached := half()
+			change, reached, open := gate()
+			defer open()
 			w.serving(t, change)
 			require.NoError(t, w.client.Start(w.ctx, nil))
 			a := w.client.API()
@@ -133,6 +148,7 @@ func TestCancel(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, deals, 1)
 			require.NoError(t, side.CancelDeal(w.ctx, deals[0].ID))
+			open()
 			deals, err = side.Deals(w.ctx)
 			require.NoError(t, err)
 			require.True(t, deals[0].Final, "a cancel that returned has happened")
@@ -179,7 +195,8 @@ func (w *world) ended(t *testing.T, a *api.Node, status string) {
 // received stays.
 func TestProviderGone(t *testing.T) {
 	w := newWorld(t, 8<<20, paid)
-	change, reached := half()
+	change, reached, open := gate()
+	defer open()
 	w.serving(t, change)
 	w.client.Config.Transfer.MaxRestarts = 2
 	require.NoError(t, w.client.Start(w.ctx, nil))
@@ -187,6 +204,8 @@ func TestProviderGone(t *testing.T) {
 	r, err := a.Retrieve(w.ctx, w.request())
 	require.NoError(t, err)
 	<-reached
+	w.provider.Silence()
+	open()
 	require.NoError(t, w.provider.Stop(w.ctx))
 	for !r.Done {
 		r, err = a.Retrieval(w.ctx, r.Key)

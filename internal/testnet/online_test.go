@@ -140,9 +140,11 @@ func TestOnlineDeal(t *testing.T) {
 	d.end(t)
 	_, err = d.start()
 	require.ErrorContains(t, err, "proposed already")
-	p, err := d.client.API().StoragePush(d.ctx, name.String())
-	require.NoError(t, err)
-	require.Equal(t, "CheckForAcceptance", p.State)
+	var p *api.StoragePush
+	require.Eventually(t, func() bool { // it hears of the end after the provider
+		p, err = d.client.API().StoragePush(d.ctx, name.String())
+		return err == nil && p.State == "CheckForAcceptance"
+	}, 20*time.Second, 5*time.Millisecond)
 	require.Greater(t, p.Sent, uint64(5<<19))
 	r, err := d.client.Retrieve(d.ctx, api.RetrieveRequest{CID: d.root.String(), Provider: d.provider.Address(), Budget: "1000000000000"})
 	require.NoError(t, err)

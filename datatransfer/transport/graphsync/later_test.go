@@ -260,7 +260,7 @@ func TestR62StopMeanwhile(t *testing.T) {
 	await(l.ctx, t, l.asked)
 	stopped := make(chan error, 1)
 	go func() { stopped <- l.b.Manager.Stop(l.ctx) }()
-	time.AfterFunc(100*time.Millisecond, func() { l.answer["v"] <- nil }) // while it stops
+	time.AfterFunc(500*time.Millisecond, func() { l.answer["v"] <- nil }) // while it stops
 	require.NoError(t, await(l.ctx, t, stopped))
 	s, err := l.a.Manager.ChannelState(l.ctx, chid)
 	require.NoError(t, err)

@@ -228,8 +228,13 @@ func (w *scene) request(id dt.TransferID, restart bool) dt.Message {
 
 // drain reads what a peer sends until it stops for a while, and returns the bytes of the blocks' sections.
 func drain(s network.Stream, in *bufio.Reader) (sections int, ended bool) {
-	for {
-		_ = s.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	return read(s, in, 300*time.Millisecond)
+}
+
+// read reads what a peer sends until its end, or until it stops for so long.
+func read(s network.Stream, in *bufio.Reader, quiet time.Duration) (sections int, ended bool) {
+	for !ended {
+		_ = s.SetReadDeadline(time.Now().Add(quiet))
 		k, body, err := stream.ReadFrame(in)
 		if err != nil {
 			return sections, ended
@@ -241,6 +246,7 @@ func drain(s network.Stream, in *bufio.Reader) (sections int, ended bool) {
 			ended = true
 		}
 	}
+	return sections, ended
 }
 
 // TestHostileRecipient: a recipient that does not pay gets one interval and a block, however it asks.
@@ -266,7 +272,7 @@ func TestHostileRecipient(t *testing.T) {
 	t.Run("T25 claims to have what it has not", func(t *testing.T) {
 		w := newScene(t, &testutil.Meter{Every: interval}, nil)
 		s, in := w.ask(w.request(1, false), 1<<40)
-		got, ended := drain(s, in)
+		got, ended := read(s, in, 10*time.Second)
 		require.Zero(t, got)
 		require.True(t, ended, "everything that it says it has is not sent")
 		chid := dt.ChannelID{Initiator: w.foe.ID(), Responder: w.peer.Host.ID(), ID: 1}
@@ -295,25 +301,33 @@ func TestHostileRecipient(t *testing.T) {
 		m := w.request(1, false)
 		w.root = w.order[1]
 		s, in := w.ask(m, 0)
-		got, ended := drain(s, in)
+		got, ended := read(s, in, 10*time.Second)
 		require.Zero(t, got)
 		require.True(t, ended)
 	})
 	t.Run("too many streams", func(t *testing.T) {
 		w := newScene(t, nil, nil)
 		var refused atomic.Int64
+		var over atomic.Bool
 		var wg sync.WaitGroup
+		var open []network.Stream
 		for range 1024 + 3 {
 			s, err := w.foe.NewStream(w.ctx, w.peer.Host.ID(), stream.ProtocolID)
 			require.NoError(t, err)
 			_, err = s.Write([]byte{1}) // the question never comes
 			require.NoError(t, err)
+			open = append(open, s)
 			wg.Go(func() {
-				_ = s.SetReadDeadline(time.Now().Add(2 * time.Second))
-				if _, err := s.Read(make([]byte, 1)); errors.Is(err, network.ErrReset) {
+				if _, err := s.Read(make([]byte, 1)); errors.Is(err, network.ErrReset) && !over.Load() {
 					refused.Add(1)
 				}
 			})
+		}
+		require.Eventually(t, func() bool { return refused.Load() >= 3 }, 20*time.Second, 5*time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // others might be refused too
+		over.Store(true)
+		for _, s := range open {
+			_ = s.Reset()
 		}
 		wg.Wait()
 		require.EqualValues(t, 3, refused.Load())
