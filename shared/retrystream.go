@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -58,7 +58,7 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 		if r.Before != nil {
 			r.Before()
 		}
-		away := h.Network().Connectedness(to) != network.Connected
+		before := connections(h, to)
 		s, err := r.once(ctx, h, to, protocols)
 		if err == nil {
 			return s, nil
@@ -66,42 +66,44 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 		if ctx.Err() == nil && (i >= int(r.Attempts) || r.StopIfForeign && foreign(h, to, protocols)) {
 			return nil, &ExhaustedError{i, err}
 		}
-		if perr := r.pause(ctx, h, to, away, wait/2+rand.N(wait/2+1)); perr != nil {
+		if perr := r.pause(ctx, h, to, before, wait/2+rand.N(wait/2+1)); perr != nil {
 			return nil, fmt.Errorf("open stream to %s canceled by context: %w (attempt %d: %w)", to, perr, i, err)
 		}
 		wait = time.Duration(math.Min(float64(wait)*max(r.Factor, 1), float64(r.Max)))
 	}
 }
 
-// pause waits between two attempts, at most until a peer that was away is connected.
-func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, away bool, d time.Duration) error {
-	sub, err := h.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged))
-	if err != nil {
-		return err
-	}
-	defer sub.Close()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	back := away && h.Network().Connectedness(to) == network.Connected
-	for !back && err == nil {
+// lookEvery is how often a pause looks for a new connection. An event of the host would not do: there is none if the peer is back before
+// its old connection is known to be dead.
+const lookEvery = 250 * time.Millisecond
+
+// pause waits between two attempts, at most until a peer has another connection than before the first of them.
+func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, before []string, d time.Duration) error {
+	for end := time.Now().Add(d); ; {
+		timer := time.NewTimer(min(time.Until(end), lookEvery))
 		select {
 		case <-ctx.Done():
-			err = ctx.Err()
 		case <-r.Ended:
-			err = errEnded
-		case e := <-sub.Out():
-			c, ok := e.(event.EvtPeerConnectednessChanged)
-			back = ok && c.Peer == to && c.Connectedness == network.Connected
 		case <-timer.C:
-			back = true
+		}
+		timer.Stop()
+		select {
+		case <-r.Ended:
+			return errEnded
+		default:
+		}
+		if ctx.Err() != nil || !time.Now().Before(end) || slices.ContainsFunc(connections(h, to), func(id string) bool { return !slices.Contains(before, id) }) {
+			return ctx.Err()
 		}
 	}
-	select {
-	case <-r.Ended:
-		return errEnded
-	default:
-		return err
+}
+
+// connections are the names of those to a peer.
+func connections(h host.Host, to peer.ID) (ids []string) {
+	for _, c := range h.Network().ConnsToPeer(to) {
+		ids = append(ids, c.ID())
 	}
+	return ids
 }
 
 // foreign tells whether a peer is known to speak none of the protocols.

@@ -3,16 +3,16 @@ package shared_test
 import (
 	"context"
 	"errors"
+	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/shared"
@@ -21,29 +21,45 @@ import (
 // unreachable is a host that reaches nobody, and notes when it tried.
 type unreachable struct {
 	host.Host
-	bus event.Bus
 	net connections
 	at  []time.Time
 	try func() // beside each attempt
 }
 
-func newUnreachable() *unreachable { return &unreachable{bus: eventbus.NewBus()} }
-
-func (u *unreachable) EventBus() event.Bus      { return u.bus }
 func (u *unreachable) Network() network.Network { return &u.net }
 
-// connections knows one peer as connected.
+// connections are those of a host.
 type connections struct {
 	network.Network
-	to peer.ID
+	mu  sync.Mutex
+	all []network.Conn
 }
 
-func (c *connections) Connectedness(id peer.ID) network.Connectedness {
-	if id == c.to {
-		return network.Connected
-	}
-	return network.NotConnected
+func (c *connections) add(to peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, connection{to: to, id: strconv.Itoa(len(c.all))})
 }
+
+func (c *connections) ConnsToPeer(to peer.ID) (out []network.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.all {
+		if x.RemotePeer() == to {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+type connection struct {
+	network.Conn
+	to peer.ID
+	id string
+}
+
+func (c connection) RemotePeer() peer.ID { return c.to }
+func (c connection) ID() string          { return c.id }
 
 func (u *unreachable) NewStream(context.Context, peer.ID, ...protocol.ID) (network.Stream, error) {
 	u.at = append(u.at, time.Now())
@@ -56,7 +72,7 @@ func (u *unreachable) NewStream(context.Context, peer.ID, ...protocol.ID) (netwo
 // TestR_T9 : each pause is the factor times the one before, up to the longest; a part of it is chance.
 func TestR_T9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := newUnreachable()
+		u := &unreachable{}
 		r := shared.RetryStream{Min: time.Second, Max: 20 * time.Second, Attempts: 7, Factor: 3}
 		_, err := r.Open(t.Context(), u, "peer", "/p")
 		require.ErrorContains(t, err, "not reachable")
@@ -71,37 +87,32 @@ func TestR_T9(t *testing.T) {
 	})
 }
 
-// TestRetryStreamPeerIsBack: a pause is over when the peer has connected, not when another one has.
+// TestRetryStreamPeerIsBack: a pause is over when the peer has connected anew, not when another one has, nor because an old connection is there.
 func TestRetryStreamPeerIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := newUnreachable()
-		connected, err := u.bus.Emitter(new(event.EvtPeerConnectednessChanged))
-		require.NoError(t, err)
+		u := &unreachable{}
+		u.net.add("peer") // dead, but nobody knows yet
 		r := shared.RetryStream{Min: time.Hour, Max: time.Hour, Attempts: 2}
-		for after, who := range map[time.Duration]peer.ID{time.Second: "another", 2 * time.Second: "peer"} {
-			time.AfterFunc(after, func() {
-				_ = connected.Emit(event.EvtPeerConnectednessChanged{Peer: who, Connectedness: network.Connected})
-			})
-		}
-		_, err = r.Open(t.Context(), u, "peer", "/p")
+		time.AfterFunc(time.Second, func() { u.net.add("another") })
+		time.AfterFunc(2*time.Second, func() { u.net.add("peer") })
+		_, err := r.Open(t.Context(), u, "peer", "/p")
 		require.ErrorContains(t, err, "not reachable")
 		require.Len(t, u.at, 2)
-		require.Equal(t, 2*time.Second, u.at[1].Sub(u.at[0]))
+		require.InDelta(t, 2.125, u.at[1].Sub(u.at[0]).Seconds(), 0.126)
 	})
 }
 
-// TestRetryStreamPeerCame: a peer that connects during an attempt is tried again at once, one that was connected before it is not.
+// TestRetryStreamPeerCame: a peer that connects during an attempt is tried again soon, one that was connected before it is not.
 func TestRetryStreamPeerCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := newUnreachable()
-		u.try = func() { u.net.to = "peer" }
-		before := 0
+		u, before := &unreachable{}, 0
+		u.try = sync.OnceFunc(func() { u.net.add("peer") })
 		r := shared.RetryStream{Min: time.Hour, Max: time.Hour, Attempts: 3, Before: func() { before++ }}
 		_, err := r.Open(t.Context(), u, "peer", "/p")
 		require.ErrorContains(t, err, "not reachable")
 		require.Len(t, u.at, 3)
 		require.Equal(t, 3, before)
-		require.Zero(t, u.at[1].Sub(u.at[0]))
+		require.Equal(t, 250*time.Millisecond, u.at[1].Sub(u.at[0]))
 		require.GreaterOrEqual(t, u.at[2].Sub(u.at[1]), time.Hour/2)
 	})
 }
@@ -109,7 +120,7 @@ func TestRetryStreamPeerCame(t *testing.T) {
 // TestRetryStreamEnded: who is stopping makes no other attempt, whatever the context of the call allows.
 func TestRetryStreamEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u, ended := newUnreachable(), make(chan struct{})
+		u, ended := &unreachable{}, make(chan struct{})
 		r := shared.RetryStream{Min: time.Hour, Max: time.Hour, Attempts: 5, Ended: ended}
 		time.AfterFunc(time.Second, func() { close(ended) })
 		_, err := r.Open(t.Context(), u, "peer", "/p")

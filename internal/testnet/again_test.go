@@ -67,6 +67,7 @@ func TestT68AnotherProvider(t *testing.T) {
 	spent := w.vouchered(t, w.client.API())
 	require.True(t, spent.GreaterThanEqual(big.NewInt(int64(2*w.bytes))), "%s for %d bytes", spent, w.bytes)
 	require.True(t, spent.LessThanEqual(big.NewInt(int64(2*(w.bytes+paid.PaymentInterval)))), "%s for %d bytes", spent, w.bytes)
+	w.provider.WrapPieces = nil
 	require.NoError(t, w.provider.Start(w.ctx, nil))
 }
 

@@ -35,7 +35,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	cd.mu.Lock()
 	cd.inFull, cd.stored, cd.troubled, cd.shaken = true, true, true, true
 	cd.mu.Unlock()
-	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusRetryLegacy || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
+	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusNew || d.Status == rm.DealStatusRetryLegacy || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return notEnded(cd.machine.Reenter())
 	}
 	c.resume(cd, d.ChannelID)
@@ -65,7 +65,10 @@ func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
 				return
 			}
 		}
-		if c.ctx.Err() == nil {
+		cd.mu.Lock()
+		stale := cd.stale(chid)
+		cd.mu.Unlock()
+		if c.ctx.Err() == nil && !stale {
 			_ = cd.machine.Send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer could not be restarted: %w", err))
 		}
 	})
@@ -287,11 +290,16 @@ func boundedBy(ctx context.Context, d time.Duration) context.Context {
 // not know the channel that was to go on. Nothing was received and nothing was paid.
 func (c *Client) proposeAgain(cd *clientDeal) bool {
 	st, _ := cd.machine.State()
+	waits := st.Status == rm.DealStatusWaitForAcceptance || st.Status == rm.DealStatusWaitForAcceptanceLegacy
 	cd.mu.Lock()
-	defer cd.mu.Unlock()
-	if cd.again || !cd.shaken || cd.answered || st.Status != rm.DealStatusWaitForAcceptance && st.Status != rm.DealStatusWaitForAcceptanceLegacy || st.FundsSpent.Sign() > 0 {
+	lost := cd.shaken && !cd.answered && !cd.again && waits && st.FundsSpent.Sign() == 0
+	if lost {
+		cd.again, cd.stored = true, false
+	}
+	cd.mu.Unlock()
+	if !lost {
 		return false
 	}
-	cd.again, cd.stored = true, false
+	c.unbind(cd)
 	return cd.machine.Send(clientstates.ProposedAgain) == nil
 }

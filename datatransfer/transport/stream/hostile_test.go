@@ -275,6 +275,8 @@ func TestHostileRecipient(t *testing.T) {
 		got, ended := read(s, in, 10*time.Second)
 		require.Zero(t, got)
 		require.True(t, ended, "everything that it says it has is not sent")
+		got, _ = drain(s, in)
+		require.Zero(t, got)
 		chid := dt.ChannelID{Initiator: w.foe.ID(), Responder: w.peer.Host.ID(), ID: 1}
 		state, err := w.peer.Manager.ChannelState(w.ctx, chid)
 		require.NoError(t, err)
@@ -304,6 +306,8 @@ func TestHostileRecipient(t *testing.T) {
 		got, ended := read(s, in, 10*time.Second)
 		require.Zero(t, got)
 		require.True(t, ended)
+		got, _ = drain(s, in)
+		require.Zero(t, got)
 	})
 	t.Run("too many streams", func(t *testing.T) {
 		w := newScene(t, nil, nil)
