@@ -65,6 +65,12 @@ type answers struct {
 	opened  []dt.ChannelID
 	voucher dt.Voucher
 	answer  rm.DealStatus
+	// proposing, if set, is told of the second proposal, which goes nowhere.
+	proposing chan struct{}
+}
+
+func (*answers) InProgressChannels(context.Context) (map[dt.ChannelID]dt.ChannelState, error) {
+	return nil, nil
 }
 
 // noAddresses is a network that is asked for nothing else.
@@ -86,10 +92,15 @@ func (s said) LastVoucherResult() dt.VoucherResult { return s.result }
 func (s said) Received() uint64                    { return 0 }
 func (s said) OtherPeer() peer.ID                  { return s.chid.Responder }
 
-func (a *answers) OpenPullDataChannel(_ context.Context, to peer.ID, v dt.Voucher, _ cid.Cid, _ ipld.Node) (dt.ChannelID, error) {
+func (a *answers) OpenPullDataChannel(ctx context.Context, to peer.ID, v dt.Voucher, _ cid.Cid, _ ipld.Node) (dt.ChannelID, error) {
 	chid := dt.ChannelID{Initiator: "us", Responder: to, ID: dt.TransferID(len(a.opened) + 1)}
 	a.opened = append(a.opened, chid)
 	p := v.(*rm.DealProposal)
+	if len(a.opened) == 2 && a.proposing != nil {
+		close(a.proposing)
+		<-ctx.Done()
+		return dt.ChannelID{}, ctx.Err()
+	}
 	if len(a.opened) > 1 {
 		a.sub(dt.Event{Code: dt.NewVoucherResult}, said{fakeState: fakeState{chid: chid}, voucher: v, result: &rm.DealResponse{ID: p.ID, Status: a.answer}})
 	}
@@ -97,41 +108,77 @@ func (a *answers) OpenPullDataChannel(_ context.Context, to peer.ID, v dt.Vouche
 	return chid, nil
 }
 
+// again is a client over such a manager.
+func again(t *testing.T, m *answers, store datastore.Batching) (*retrievalimpl.Client, func()) {
+	t.Helper()
+	hub, err := retrievalimpl.NewHub(m, "us")
+	require.NoError(t, err)
+	c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: hub, Network: noAddresses{}, Node: testmarket.Client{SimulatedBank: testmarket.NewBank()},
+		Store: store, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	return c, func() {
+		require.NoError(t, c.Stop(context.Background()))
+		hub.Close()
+	}
+}
+
+// lose makes a free deal whose first channel is lost before it was answered.
+func lose(t *testing.T, m *answers, c *retrievalimpl.Client) rm.DealID {
+	t.Helper()
+	root, _, err := testutil.NewMemStore().BuildDAG(1, 10, 1)
+	require.NoError(t, err)
+	params, err := rm.NewParamsV1(big.Zero(), 1, 0, shared.AllSelector(), nil, big.Zero())
+	require.NoError(t, err)
+	wallet, err := address.NewIDAddress(1)
+	require.NoError(t, err)
+	id, err := c.Retrieve(t.Context(), root, params, big.Zero(), rm.RetrievalPeer{ID: "them"}, wallet, wallet, nil)
+	require.NoError(t, err)
+	comes(t, c, id, rm.DealStatusWaitForAcceptance)
+	lost := said{fakeState: fakeState{chid: m.opened[0]}, voucher: m.voucher}
+	m.sub(dt.Event{Code: dt.Disconnected}, lost)
+	m.sub(dt.Event{Code: dt.Error}, lost)
+	return id
+}
+
+// comes waits for a state of a deal.
+func comes(t *testing.T, c *retrievalimpl.Client, id rm.DealID, want rm.DealStatus) (d rm.ClientDealState) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var err error
+		d, err = c.GetDeal(id)
+		return err == nil && d.Status == want
+	}, 10*time.Second, time.Millisecond)
+	return d
+}
+
 // TestProposedAgain: a proposal whose connection was lost is made once more, and its answer counts for the new channel, however early it is.
 func TestProposedAgain(t *testing.T) {
 	for answer, ends := range map[rm.DealStatus]rm.DealStatus{rm.DealStatusAccepted: rm.DealStatusOngoing, rm.DealStatusRejected: rm.DealStatusRejected} {
 		t.Run(rm.DealStatuses[answer], func(t *testing.T) {
 			m := &answers{answer: answer}
-			hub, err := retrievalimpl.NewHub(m, "us")
-			require.NoError(t, err)
-			defer hub.Close()
-			c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: hub, Network: noAddresses{}, Node: testmarket.Client{SimulatedBank: testmarket.NewBank()},
-				Store: dssync.MutexWrap(datastore.NewMapDatastore()), Log: slog.New(slog.DiscardHandler)})
-			require.NoError(t, err)
-			require.NoError(t, c.Start(t.Context()))
-			defer func() { require.NoError(t, c.Stop(context.Background())) }()
-			root, _, err := testutil.NewMemStore().BuildDAG(1, 10, 1)
-			require.NoError(t, err)
-			params, err := rm.NewParamsV1(big.Zero(), 1, 0, shared.AllSelector(), nil, big.Zero())
-			require.NoError(t, err)
-			wallet, err := address.NewIDAddress(1)
-			require.NoError(t, err)
-			id, err := c.Retrieve(t.Context(), root, params, big.Zero(), rm.RetrievalPeer{ID: "them"}, wallet, wallet, nil)
-			require.NoError(t, err)
-			var d rm.ClientDealState
-			is := func(want rm.DealStatus) func() bool {
-				return func() bool {
-					d, err = c.GetDeal(id)
-					return err == nil && d.Status == want
-				}
-			}
-			require.Eventually(t, is(rm.DealStatusWaitForAcceptance), 10*time.Second, time.Millisecond)
-			lost := said{fakeState: fakeState{chid: m.opened[0]}, voucher: m.voucher}
-			m.sub(dt.Event{Code: dt.Disconnected}, lost)
-			m.sub(dt.Event{Code: dt.Error}, lost)
-			require.Eventually(t, is(ends), 10*time.Second, time.Millisecond)
+			c, stop := again(t, m, dssync.MutexWrap(datastore.NewMapDatastore()))
+			defer stop()
+			d := comes(t, c, lose(t, m, c), ends)
 			require.Len(t, m.opened, 2)
 			require.Equal(t, m.opened[1], d.ChannelID)
 		})
 	}
+}
+
+// TestProposedAtTheNextStart: a client that stops while it proposes once more does so when it starts.
+func TestProposedAtTheNextStart(t *testing.T) {
+	store := dssync.MutexWrap(datastore.NewMapDatastore())
+	m := &answers{proposing: make(chan struct{})}
+	c, stop := again(t, m, store)
+	id := lose(t, m, c)
+	<-m.proposing
+	stop()
+	next := &answers{answer: rm.DealStatusAccepted, opened: m.opened}
+	next.status = dt.Failed
+	c, stop = again(t, next, store)
+	defer stop()
+	d := comes(t, c, id, rm.DealStatusOngoing)
+	require.Len(t, next.opened, 3)
+	require.Equal(t, next.opened[2], d.ChannelID)
 }

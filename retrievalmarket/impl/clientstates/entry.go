@@ -68,6 +68,9 @@ var ClientStateEntryFuncs = fsm.StateEntryFuncs{
 // ProposeDeal opens the transfer with the proposal as its voucher.
 func ProposeDeal(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
 	chid, err := env.OpenDataTransfer(ctx.Context(), deal.Sender, &deal.DealProposal, deal.LegacyProtocol)
+	if errors.Is(err, context.Canceled) { // this side stops, and the next start proposes; or the deal is cancelled
+		return nil
+	}
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventWriteDealProposalErrored, err)
 	}
