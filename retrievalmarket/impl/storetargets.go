@@ -56,7 +56,8 @@ func (t *storeTargets) Open(ctx context.Context, d rm.ClientDealState) (Target, 
 	if err != nil {
 		return nil, err
 	}
-	s := &storeTarget{ctx: context.WithoutCancel(ctx), bs: bs, root: d.PayloadCID, counted: map[string]struct{}{}}
+	life := context.WithoutCancel(ctx)
+	s := &storeTarget{ctx: life, bs: bs, get: carstore.InBlockstore(life, bs), root: d.PayloadCID, counted: map[string]struct{}{}}
 	at, err := carstore.LocateIn(s.root, sel, func(c cid.Cid) ([]byte, error) {
 		data, err := s.get(c)
 		if err == nil {
@@ -109,6 +110,7 @@ func (t *storeTargets) Done(d rm.ClientDealState) {
 type storeTarget struct {
 	ctx  context.Context
 	bs   blockstore.Blockstore
+	get  carstore.Getter // out of bs
 	root cid.Cid
 	base uint64
 
@@ -125,10 +127,6 @@ func (s *storeTarget) Bytes() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held
-}
-
-func (s *storeTarget) get(c cid.Cid) ([]byte, error) {
-	return carstore.InBlockstore(s.ctx, s.bs)(c)
 }
 
 // Locate implements Target.
