@@ -186,6 +186,18 @@ func (s *Store) scan() error {
 	return nil
 }
 
+// Verify tells whether bytes are what a CID says; if not, the error wraps ErrBadHash.
+func Verify(c cid.Cid, data []byte) error {
+	got, err := c.Prefix().Sum(data)
+	if err != nil {
+		return err
+	}
+	if !got.Equals(c) {
+		return fmt.Errorf("%w: %s", ErrBadHash, c)
+	}
+	return nil
+}
+
 func (s *Store) add(k string, l location) {
 	s.blocks = append(s.blocks, l)
 	s.index[k] = int32(len(s.blocks))

@@ -45,25 +45,6 @@ func Inlined(c cid.Cid) (data []byte, ok bool) {
 	return d.Digest, true
 }
 
-// Verify tells whether bytes are what a CID says; if not, the error wraps ErrBadHash.
-func Verify(c cid.Cid, data []byte) error {
-	right := false
-	if _, digest, ok := Usual(c); ok {
-		sum := sha256.Sum256(data)
-		right = string(sum[:]) == digest
-	} else {
-		got, err := c.Prefix().Sum(data)
-		if err != nil {
-			return err
-		}
-		right = got.Equals(c)
-	}
-	if !right {
-		return fmt.Errorf("%w: %s", ErrBadHash, c)
-	}
-	return nil
-}
-
 // blockReader is the part of a blockstore that InBlockstore needs.
 type blockReader interface {
 	Get(ctx context.Context, c cid.Cid) (blocks.Block, error)

@@ -58,7 +58,7 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 		if r.Before != nil {
 			r.Before()
 		}
-		began := time.Now()
+		before := connections(h, to)
 		s, err := r.once(ctx, h, to, protocols)
 		if err == nil {
 			return s, nil
@@ -66,7 +66,7 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 		if ctx.Err() == nil && (i >= int(r.Attempts) || r.StopIfForeign && foreign(h, to, protocols)) {
 			return nil, &ExhaustedError{i, err}
 		}
-		if perr := r.pause(ctx, h, to, began, wait/2+rand.N(wait/2+1)); perr != nil {
+		if perr := r.pause(ctx, h, to, before, wait/2+rand.N(wait/2+1)); perr != nil {
 			return nil, fmt.Errorf("open stream to %s canceled by context: %w (attempt %d: %w)", to, perr, i, err)
 		}
 		wait = time.Duration(math.Min(float64(wait)*max(r.Factor, 1), float64(r.Max)))
@@ -77,9 +77,8 @@ func (r RetryStream) Open(ctx context.Context, h host.Host, to peer.ID, protocol
 // its old connection is known to be dead.
 const lookEvery = 250 * time.Millisecond
 
-// pause waits between two attempts, at most until there is a connection to the peer that is newer than the attempt before.
-func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, began time.Time, d time.Duration) error {
-	isNew := func(c network.Conn) bool { return !c.Stat().Opened.Before(began) }
+// pause waits between two attempts, at most until a peer has another connection than before the first of them.
+func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, before []string, d time.Duration) error {
 	for end := time.Now().Add(d); ; {
 		timer := time.NewTimer(min(time.Until(end), lookEvery))
 		select {
@@ -93,10 +92,18 @@ func (r RetryStream) pause(ctx context.Context, h host.Host, to peer.ID, began t
 			return errEnded
 		default:
 		}
-		if ctx.Err() != nil || !time.Now().Before(end) || slices.ContainsFunc(h.Network().ConnsToPeer(to), isNew) {
+		if ctx.Err() != nil || !time.Now().Before(end) || slices.ContainsFunc(connections(h, to), func(id string) bool { return !slices.Contains(before, id) }) {
 			return ctx.Err()
 		}
 	}
+}
+
+// connections are the names of those to a peer.
+func connections(h host.Host, to peer.ID) (ids []string) {
+	for _, c := range h.Network().ConnsToPeer(to) {
+		ids = append(ids, c.ID())
+	}
+	return ids
 }
 
 // foreign tells whether a peer is known to speak none of the protocols.

@@ -56,8 +56,7 @@ func (t *storeTargets) Open(ctx context.Context, d rm.ClientDealState) (Target, 
 	if err != nil {
 		return nil, err
 	}
-	life := context.WithoutCancel(ctx)
-	s := &storeTarget{ctx: life, bs: bs, get: carstore.InBlockstore(life, bs), root: d.PayloadCID, counted: map[string]struct{}{}}
+	s := &storeTarget{ctx: context.WithoutCancel(ctx), bs: bs, root: d.PayloadCID, counted: map[string]struct{}{}}
 	at, err := carstore.LocateIn(s.root, sel, func(c cid.Cid) ([]byte, error) {
 		data, err := s.get(c)
 		if err == nil {
@@ -110,7 +109,6 @@ func (t *storeTargets) Done(d rm.ClientDealState) {
 type storeTarget struct {
 	ctx  context.Context
 	bs   blockstore.Blockstore
-	get  carstore.Getter // out of bs
 	root cid.Cid
 	base uint64
 
@@ -127,6 +125,10 @@ func (s *storeTarget) Bytes() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held
+}
+
+func (s *storeTarget) get(c cid.Cid) ([]byte, error) {
+	return carstore.InBlockstore(s.ctx, s.bs)(c)
 }
 
 // Locate implements Target.

@@ -14,7 +14,6 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/multiformats/go-varint"
 
-	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/internal/wire"
@@ -260,7 +259,7 @@ func (s *sections) next(want cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("%w: not %s", errWrongBlock, want)
 	}
 	data := b[len(key):]
-	if err := carstore.Verify(want, data); err != nil {
+	if err := verify(want, data); err != nil {
 		return nil, fmt.Errorf("%w: %w", errWrongBlock, err)
 	}
 	return data, nil

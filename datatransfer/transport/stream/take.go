@@ -85,7 +85,7 @@ func (rc *recipient) here(c cid.Cid, index int64) ([]byte, bool) {
 		return nil, false
 	}
 	data, err := load(rc.r.ctx, &rc.ls, c)
-	if err != nil || carstore.Verify(c, data) != nil {
+	if err != nil || verify(c, data) != nil {
 		return nil, false
 	}
 	rc.has = index
