@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/wire"
 	cpaych "github.com/cartage-dev/cartage/paych"
 )
@@ -137,7 +137,7 @@ func TestIntervalVectors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var in struct{ Bytes, PaymentInterval, PaymentIntervalIncrease, Vouchers, LastIntervalBytes uint64 }
 			v.inputs(t, &in)
-			terms := meter.Terms{Price: abi.NewTokenAmount(1), Interval: in.PaymentInterval, Increase: in.PaymentIntervalIncrease}
+			terms := accounting.Terms{Price: abi.NewTokenAmount(1), Interval: in.PaymentInterval, Increase: in.PaymentIntervalIncrease}
 			count, last := terms.Vouchers(in.Bytes)
 			require.Equal(t, in.Vouchers, count)
 			require.Equal(t, in.LastIntervalBytes, last)

@@ -18,7 +18,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/api"
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -322,7 +322,7 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	if req.PaidTo != "" && req.PaidTo != q.PaymentAddress.String() {
 		return 0, api.Errorf(api.CodeRejected, "Ask for a new offer.", "the provider is paid at %s, the order says %s", q.PaymentAddress, req.PaidTo)
 	}
-	terms := meter.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
+	terms := accounting.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
 	funds, err := n.funds(ctx, r, terms, q, req)
 	if err != nil {
 		return 0, err
@@ -344,7 +344,7 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 }
 
 // funds is what a deal may spend: the budget, and never more than the offer (D19).
-func (n *Node) funds(ctx context.Context, r *run, t meter.Terms, q rm.QueryResponse, req api.RetrieveRequest) (abi.TokenAmount, error) {
+func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q rm.QueryResponse, req api.RetrieveRequest) (abi.TokenAmount, error) {
 	if t.Free() {
 		return big.Zero(), nil
 	}

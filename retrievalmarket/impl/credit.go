@@ -7,7 +7,7 @@ import (
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
@@ -18,7 +18,7 @@ func payerKey(p peer.ID) datastore.Key { return datastore.NewKey("/payers/" + p.
 
 // creditFor is the bytes that a new deal gets before its first payment, 0 for somebody who has paid before. It refuses a deal
 // that would be too much.
-func (p *Provider) creditFor(ctx context.Context, who peer.ID, t meter.Terms, size uint64) (uint64, error) {
+func (p *Provider) creditFor(ctx context.Context, who peer.ID, t accounting.Terms, size uint64) (uint64, error) {
 	if t.Price.Sign() == 0 {
 		return 0, nil
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -146,7 +146,7 @@ func (p *Provider) saveOnce(ctx context.Context, pd *providerDeal, pay *rm.DealP
 
 // raise lifts what counts as sent to what was paid for, for a deal that a crash may have made forget: never beyond what was
 // sent plus one exposure. What is paid above that stays credit.
-func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelID, paidBytes uint64, t meter.Terms) uint64 {
+func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelID, paidBytes uint64, t accounting.Terms) uint64 {
 	sent := p.sent(ctx, chid)
 	if !pd.stored || paidBytes <= sent {
 		return sent

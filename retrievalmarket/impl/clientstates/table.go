@@ -18,7 +18,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
@@ -44,9 +44,9 @@ var ClientFinalityStates = []fsm.StateKey{
 // IsFinal tells whether nothing happens any more in a state.
 func IsFinal(s rm.DealStatus) bool { return slices.Contains(ClientFinalityStates, fsm.StateKey(s)) }
 
-// Terms are the terms of a deal for the meter.
-func Terms(d *rm.ClientDealState) meter.Terms {
-	return meter.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
+// Terms are the terms of a deal as accounting knows them.
+func Terms(d *rm.ClientDealState) accounting.Terms {
+	return accounting.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
 }
 
 func message(format string) func(*rm.ClientDealState, error) error {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -26,9 +26,9 @@ const ProviderCancelled rm.ProviderEvent = 64
 // ProviderFinalityStates are the states in which nothing happens any more.
 var ProviderFinalityStates = []fsm.StateKey{rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled}
 
-// Terms are the terms of a deal for the meter.
-func Terms(d *rm.ProviderDealState) meter.Terms {
-	return meter.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
+// Terms are the terms of a deal as accounting knows them.
+func Terms(d *rm.ProviderDealState) accounting.Terms {
+	return accounting.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
 }
 
 // DealKey is the key of a deal in the voucher book.

@@ -1,6 +1,6 @@
-// Package meter is the interval arithmetic of a deal: what a client owes and how far a provider may go. It is pure, and
+// Package accounting is the interval arithmetic of a deal: what a client owes and how far a provider may go. It is pure, and
 // both sides use it, so that they cannot disagree.
-package meter
+package accounting
 
 import (
 	"math"

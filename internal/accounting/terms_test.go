@@ -1,4 +1,4 @@
-package meter_test
+package accounting_test
 
 import (
 	"testing"
@@ -7,11 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/cartage-dev/cartage/internal/meter"
+	"github.com/cartage-dev/cartage/internal/accounting"
 )
 
 func TestBoundaries(t *testing.T) {
-	m := meter.Terms{Price: big.NewInt(2), Interval: 10, Increase: 5}
+	m := accounting.Terms{Price: big.NewInt(2), Interval: 10, Increase: 5}
 	for n, want := range []uint64{0, 10, 25, 45, 70} {
 		require.Equal(t, want, m.Boundary(uint64(n)))
 	}
@@ -19,7 +19,7 @@ func TestBoundaries(t *testing.T) {
 
 // TestE1ProviderLimit follows the provider's side of example E1.
 func TestE1ProviderLimit(t *testing.T) {
-	m := meter.Terms{Price: big.NewInt(2), Unseal: big.Zero(), Interval: 1000, Increase: 500}
+	m := accounting.Terms{Price: big.NewInt(2), Unseal: big.Zero(), Interval: 1000, Increase: 500}
 	require.Equal(t, uint64(1000), m.Limit(big.Zero()))
 	require.Equal(t, uint64(1200+1500), m.Limit(big.NewInt(2400)))
 	require.Equal(t, uint64(3000+2000), m.Limit(big.NewInt(6000)))
@@ -28,7 +28,7 @@ func TestE1ProviderLimit(t *testing.T) {
 
 func TestPaymentsInvertBoundary(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := meter.Terms{Price: big.NewInt(1), Interval: rapid.Uint64Range(1, 1<<40).Draw(t, "P"), Increase: rapid.Uint64Range(0, 1<<40).Draw(t, "I")}
+		m := accounting.Terms{Price: big.NewInt(1), Interval: rapid.Uint64Range(1, 1<<40).Draw(t, "P"), Increase: rapid.Uint64Range(0, 1<<40).Draw(t, "I")}
 		x := rapid.Uint64Range(0, 1<<62).Draw(t, "x")
 		k := m.Payments(x)
 		if m.Boundary(k) > x || m.Boundary(k+1) <= x {
@@ -40,7 +40,7 @@ func TestPaymentsInvertBoundary(t *testing.T) {
 // TestLimitIsPaidPlusInterval: a provider never releases more than what is paid plus one interval.
 func TestLimitIsPaidPlusInterval(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := meter.Terms{
+		m := accounting.Terms{
 			Price: big.NewInt(rapid.Int64Range(1, 1<<40).Draw(t, "p")), Unseal: big.NewInt(rapid.Int64Range(0, 1<<40).Draw(t, "u")),
 			Interval: rapid.Uint64Range(1, 1<<30).Draw(t, "P"), Increase: rapid.Uint64Range(0, 1<<20).Draw(t, "I"),
 		}
