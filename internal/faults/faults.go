@@ -55,6 +55,13 @@ func (s *Switch) Step() error {
 	return ErrCrashed
 }
 
+// Crash makes the crash happen now, between two writes, if it has not happened. OnCrash and AtCrash are not called.
+func (s *Switch) Crash() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crashed = true
+}
+
 // Crashed tells whether the crash happened.
 func (s *Switch) Crashed() bool {
 	s.mu.Lock()
