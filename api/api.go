@@ -6,9 +6,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -19,61 +16,6 @@ import (
 
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
-
-// Codes of errors; they are the exit codes of the command line.
-const (
-	CodeOther        = 1
-	CodeUsage        = 2
-	CodeUnreachable  = 3
-	CodeUnauthorised = 4
-	CodeNotFound     = 5
-	CodeFunds        = 6
-	CodeRejected     = 7
-	CodeVerification = 8
-	CodeTimeout      = 9
-	CodeInterrupted  = 130
-)
-
-// Error is an error with a code, a sentence, and what to do about it.
-type Error struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
-}
-
-func (e *Error) Error() string {
-	if e.Hint == "" {
-		return e.Message
-	}
-	return e.Message + "\n" + e.Hint
-}
-
-type plainError Error
-
-// MarshalJSON carries the error over RPC.
-func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal((*plainError)(e)) }
-
-// UnmarshalJSON reads it back.
-func (e *Error) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*plainError)(e)) }
-
-// Errorf makes an Error.
-func Errorf(code int, hint, format string, args ...any) *Error {
-	return &Error{Code: code, Message: fmt.Errorf(format, args...).Error(), Hint: hint}
-}
-
-// CodeOf is the code of an error; errors without one are CodeOther.
-func CodeOf(err error) int {
-	var e *Error
-	switch {
-	case errors.As(err, &e):
-		return e.Code
-	case errors.Is(err, context.Canceled):
-		return CodeInterrupted
-	case errors.Is(err, context.DeadlineExceeded):
-		return CodeTimeout
-	}
-	return CodeOther
-}
 
 // Info is what a node says of itself.
 type Info struct {
@@ -306,13 +248,6 @@ const (
 	Namespace         = "Cartage"
 	FilecoinNamespace = "Filecoin"
 )
-
-// Errors registers the error type with both ends.
-func Errors() jsonrpc.Errors {
-	e := jsonrpc.NewErrors()
-	e.Register(1000, new(*Error))
-	return e
-}
 
 // Dial returns a client of the node at url.
 func Dial(ctx context.Context, url, token string) (*Node, func(), error) {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/filecoin-project/go-address"
@@ -17,6 +16,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // version is set by the release build.
@@ -36,12 +36,8 @@ func run() int {
 		return 0
 	}
 	code := api.CodeOf(err)
-	switch {
-	case c.usage, strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "if any flags in the group"),
-		strings.HasPrefix(err.Error(), "required flag(s)"):
+	if !c.started || c.usage {
 		code = api.CodeUsage
-	case code == api.CodeOther && errors.Is(err, fs.ErrPermission):
-		code = api.CodeUnauthorised
 	}
 	if ctx.Err() != nil && code == api.CodeOther {
 		code = api.CodeInterrupted
@@ -57,6 +53,7 @@ type cli struct {
 	verbose  bool
 	// passphraseFile holds the pass phrase of the wallet.
 	passphraseFile string
+	started        bool // a verb runs: what went wrong before is a fault of the call
 	usage          bool // the error is one of how the program was called
 }
 
@@ -69,14 +66,24 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
 	root.PersistentFlags().StringVar(&c.passphraseFile, "wallet-passphrase-file", "", "file with the pass phrase of the wallet (default $"+passphraseVar+", else none)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		c.usage = true
-		return err
-	})
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(),
 		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
+	c.noteStart(root)
 	return root
+}
+
+// noteStart makes every verb note that it runs: arguments, flags and groups of flags are checked before.
+func (c *cli) noteStart(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			c.started = true
+			return run(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		c.noteStart(sub)
+	}
 }
 
 // group makes a command that only has others below it refuse what is none of them: a mistyped verb is not a success.
@@ -103,17 +110,24 @@ func (c *cli) args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 func (c *cli) home() (config.Home, error) { return config.Find(c.homeFlag) }
 
-// complain prints an error: a sentence and a hint, or one JSON object.
+// complain prints an error: a sentence with its reason and a hint, or one JSON object.
 func (c *cli) complain(err error, code int) {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		e = &api.Error{Code: code, Message: err.Error()}
-	}
+	e := api.ErrorOf(err)
 	if c.json {
-		_ = printJSON(os.Stderr, map[string]any{"error": e.Message, "hint": e.Hint, "code": code})
+		out := map[string]any{"error": e.Message, "hint": e.Hint, "code": code}
+		for key, value := range map[string]string{"reason": e.Reason, "blame": e.Blame, "detail": e.Detail, "spent": e.Spent} {
+			if value != "" {
+				out[key] = value
+			}
+		}
+		_ = printJSON(os.Stderr, out)
 		return
 	}
-	fmt.Fprintln(os.Stderr, "cartage:", e.Message)
+	line := e.Message
+	if e.Reason != "" && e.Reason != reason.Unknown.String() {
+		line += " (" + e.Reason + ")"
+	}
+	fmt.Fprintln(os.Stderr, "cartage:", line)
 	if e.Hint != "" {
 		fmt.Fprintln(os.Stderr, "        ", e.Hint)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
 	"github.com/cartage-dev/cartage/paych/lotus"
@@ -58,9 +59,12 @@ func coded(err error) error {
 	var e *api.Error
 	var refused *storagedeal.RefusedError
 	var wrong *dagstore.WrongPieceError
+	var known *reason.Error
 	switch {
 	case err == nil, errors.As(err, &e):
 		return err
+	case errors.As(err, &known):
+		return api.ErrorOf(err)
 	case errors.Is(err, ledger.ErrUnavailable):
 		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
 	case errors.Is(err, lotus.ErrNodeUnavailable), errors.Is(err, lotus.ErrNodeBehind):

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-jsonrpc"
+
+	"github.com/cartage-dev/cartage/internal/reason"
+)
+
+// Codes of errors; they are the exit codes of the command line.
+const (
+	CodeOther        = reason.ExitOther
+	CodeUsage        = reason.ExitUsage
+	CodeUnreachable  = reason.ExitUnreachable
+	CodeUnauthorised = reason.ExitUnauthorised
+	CodeNotFound     = reason.ExitNotFound
+	CodeFunds        = reason.ExitFunds
+	CodeRejected     = reason.ExitRejected
+	CodeVerification = reason.ExitVerification
+	CodeTimeout      = reason.ExitTimeout
+	CodeInterrupted  = reason.ExitInterrupted
+)
+
+// Error is an error with a code, a sentence, and what to do about it. Reason is one of Reasons, or empty where the code says all.
+type Error struct {
+	Code    int    `json:"code"`
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Blame   string `json:"blame,omitempty"`  // ours, theirs, network or nobody
+	Detail  string `json:"detail,omitempty"` // words of the other side: untrusted, print them quoted
+	Spent   string `json:"spent,omitempty"`  // attoFIL that were spent before it failed
+	Bytes   uint64 `json:"bytes,omitempty"`  // that had arrived before it failed
+}
+
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return e.Message
+	}
+	return e.Message + "\n" + e.Hint
+}
+
+// FailureReason is the reason as the value that programs of this module switch on.
+func (e *Error) FailureReason() reason.Reason {
+	if e.Reason == "" {
+		return reason.None
+	}
+	r, _ := reason.Parse(e.Reason)
+	return r
+}
+
+var _ reason.Reasoned = (*Error)(nil)
+
+// Is reports whether target is the reason of the error.
+func (e *Error) Is(target error) bool {
+	r, ok := target.(reason.Reason)
+	return ok && r != reason.None && r == e.FailureReason()
+}
+
+type plainError Error
+
+// MarshalJSON carries the error over RPC.
+func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal((*plainError)(e)) }
+
+// UnmarshalJSON reads it back.
+func (e *Error) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*plainError)(e)) }
+
+// Errorf makes an Error.
+func Errorf(code int, hint, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Message: err.Error(), Hint: hint}
+}
+
+// ErrorOf is any error as an Error, nil for nil: with the reason that was set where the fault was seen, its exit code and its side
+// at fault, and the next step.
+func ErrorOf(err error) *Error {
+	var e *Error
+	if err == nil || errors.As(err, &e) {
+		return e
+	}
+	r := reason.From(err)
+	e = &Error{Code: r.Exit(), Reason: r.String(), Message: err.Error(), Blame: reason.BlameOf(err).String()}
+	var told *reason.Error
+	if errors.As(err, &told) {
+		e.Hint, e.Detail = told.Hint, told.Detail
+		if e.Hint == "" {
+			e.Hint = r.Next()
+		}
+	}
+	return e
+}
+
+// CodeOf is the exit code of an error, 0 for nil.
+func CodeOf(err error) int {
+	if err == nil {
+		return reason.ExitDone
+	}
+	return ErrorOf(err).Code
+}
+
+// ReasonInfo is what the list of reasons says of one.
+type ReasonInfo struct {
+	Name  string `json:"name"`
+	Exit  int    `json:"exit"`
+	Blame string `json:"blame"`
+	Text  string `json:"text"`
+	Next  string `json:"next"`
+}
+
+// Reasons is the closed list of reasons, in the order of their numbers.
+func Reasons() []ReasonInfo {
+	var out []ReasonInfo
+	for r := range reason.All() {
+		out = append(out, ReasonInfo{r.String(), r.Exit(), r.Blame().String(), r.Error(), r.Next()})
+	}
+	return out
+}
+
+// Errors registers the error type with both ends.
+func Errors() jsonrpc.Errors {
+	e := jsonrpc.NewErrors()
+	e.Register(1000, new(*Error))
+	return e
+}
