@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"sync"
 
 	blocks "github.com/ipfs/go-block-format"
@@ -57,6 +58,7 @@ type location struct {
 
 // Store is one growing CARv2. It is safe for concurrent use; there is one writer for a file.
 type Store struct {
+	fs   blob.FS
 	f    blob.File
 	root cid.Cid
 
@@ -80,7 +82,7 @@ func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{f: f, root: root, index: map[string]int32{}}
+	s := &Store{fs: fsys, f: f, root: root, index: map[string]int32{}}
 	if err := s.scan(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}
@@ -92,7 +94,7 @@ func create(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{f: f, root: root, index: map[string]int32{}}
+	s := &Store{fs: fsys, f: f, root: root, index: map[string]int32{}}
 	if err := s.writeHead(); err != nil {
 		return nil, errors.Join(err, f.Close(), fsys.Remove(path))
 	}
@@ -149,6 +151,13 @@ func (s *Store) scan() error {
 		}
 		return s.writeHead()
 	}
+	if allZero(head) { // a power loss took the first page and left later ones
+		if err := s.writeHead(); err != nil {
+			return err
+		}
+		copy(head, pragma)
+		copy(head[dataOffset:], h)
+	}
 	if !bytes.Equal(head[:pragmaSize], pragma) || !bytes.Equal(head[dataOffset:], h) {
 		return fmt.Errorf("is not a CARv2 for root %s", s.root)
 	}
@@ -184,6 +193,15 @@ func (s *Store) scan() error {
 		return s.f.Truncate(s.end)
 	}
 	return nil
+}
+
+func allZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Verify tells whether bytes are what a CID says; if not, the error wraps ErrBadHash.
@@ -285,7 +303,7 @@ func (s *Store) Bytes() uint64 {
 // Root is the root in the header.
 func (s *Store) Root() cid.Cid { return s.root }
 
-// Finalize writes the index and then the header, both synced: from then on the file is a complete CARv2.
+// Finalize writes the index and then the header, both synced, and makes the name of the file durable: from then on it is a complete CARv2.
 func (s *Store) Finalize() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -322,7 +340,10 @@ func (s *Store) Finalize() error {
 		return err
 	}
 	s.final = true
-	return s.f.Sync()
+	if err := s.f.Sync(); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(filepath.Dir(s.f.Name()))
 }
 
 // Final tells whether the file is a complete CARv2.

@@ -23,17 +23,22 @@ const (
 	tendAtOnce = 16               // channels
 )
 
-// cash locks the money of a channel: one message that moves it at a time, or one sweep.
-func (m *Manager) cash(ch address.Address) (unlock func()) {
+// cash locks the money of a channel: one message that moves it at a time, or one sweep. The lock is held while the chain is waited for, so
+// whoever wants it waits no longer than its ctx.
+func (m *Manager) cash(ctx context.Context, ch address.Address) (unlock func(), err error) {
 	m.mu.Lock()
 	l := m.cashing[ch]
 	if l == nil {
-		l = &sync.Mutex{}
+		l = make(chan struct{}, 1)
 		m.cashing[ch] = l
 	}
 	m.mu.Unlock()
-	l.Lock()
-	return l.Unlock
+	select {
+	case l <- struct{}{}:
+		return func() { <-l }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Settle starts to close a channel. A payee redeems its best vouchers first, and takes none after.
@@ -74,7 +79,11 @@ func (p *payee) forget() {
 // fails does not keep the others back; one whose gain is below the fee of its message is left for later. All messages are sent before the
 // first is waited for.
 func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
-	defer m.cash(ch)()
+	unlock, err := m.cash(ctx, ch)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	info, err := m.chain.Channel(ctx, ch)
 	if err != nil {
 		return err
@@ -204,7 +213,11 @@ func (p *payee) gains(info *ChannelInfo) []gain {
 
 // Collect ends a settled channel: everybody gets what is theirs. On a collected one it does nothing.
 func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
-	defer m.cash(ch)()
+	unlock, err := m.cash(ctx, ch)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	info, err := m.chain.Channel(ctx, ch)
 	if err != nil || info.Collected {
 		return err

@@ -26,8 +26,8 @@ type Manager struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
-	cashing   map[address.Address]*sync.Mutex // who moves the money of a channel; guarded by mu
-	strangers *rate.Limiter                   // of channels that have not paid yet
+	cashing   map[address.Address]chan struct{} // who moves the money of a channel; guarded by mu
+	strangers *rate.Limiter                     // of channels that have not paid yet
 
 	unfinished []*payer // with a message that was in flight when the process ended
 
@@ -43,7 +43,7 @@ type Manager struct {
 // that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
 	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{},
-		cashing:   map[address.Address]*sync.Mutex{},
+		cashing:   map[address.Address]chan struct{}{},
 		strangers: rate.NewLimiter(strangerRate, 4*strangerRate)}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.load(ctx); err != nil {

@@ -1,0 +1,46 @@
+package carstore_test
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/blob"
+)
+
+// TestPowerLossWhileGrowing: whatever pages of a file that grows survive a loss of power, also without the first, the next open takes what is
+// whole and goes on.
+func TestPowerLossWhileGrowing(t *testing.T) {
+	list := some(t, 40, 1000)
+	for seed := range uint64(50) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		fs := blob.NewMem()
+		require.NoError(t, fs.MkdirAll("/d", 0o700))
+		for run := range 4 {
+			s := fill(t, fs, "/d/f.car", list[:10*(run+1)])
+			for _, b := range list[:10*(run+1)] {
+				got, err := s.Get(b.cid)
+				require.NoError(t, err)
+				require.Equal(t, b.data, got.RawData())
+			}
+			fs.PowerLoss(func(string, int64) bool { return rnd.IntN(2) == 0 })
+		}
+	}
+}
+
+// TestFinalizedIsDurable: a file that was finalized is there after a loss of power that takes everything else, its name too.
+func TestFinalizedIsDurable(t *testing.T) {
+	list := some(t, 10, 1000)
+	fs := blob.NewMem()
+	require.NoError(t, fs.MkdirAll("/d", 0o700))
+	s := fill(t, fs, "/d/f.car", list)
+	require.NoError(t, s.Finalize())
+	fs.PowerLoss(nil)
+	s, err := carstore.Open(fs, "/d/f.car", list[0].cid)
+	require.NoError(t, err)
+	require.True(t, s.Final())
+	require.Equal(t, len(list), s.Len())
+	require.NoError(t, s.Close())
+}
