@@ -1,0 +1,314 @@
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"strings"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/fsm"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+)
+
+// check compares what both sides have after everything has come to rest.
+func (w *world) check(ctx context.Context) {
+	w.awaitProvider()
+	for _, o := range w.deals {
+		w.checkOrder(o)
+		for _, t := range o.tries {
+			w.checkDeal(ctx, o, t)
+		}
+	}
+	time.Sleep(10 * w.chain.epoch) // a message in flight of a deal that ended early lands
+	for _, c := range w.clients {
+		w.checkReserved(ctx, c)
+	}
+}
+
+// awaitProvider waits until no deal is in progress at the provider.
+func (w *world) awaitProvider() {
+	began := time.Now()
+	for {
+		open := 0
+		for id, d := range w.provider.seller.ListDeals() {
+			if final(d.Status) {
+				continue
+			}
+			if open++; time.Since(began) > restLimit {
+				w.finding("provider deal %d rests in %s: sent %d, funds %s: %s", id.DealID%1000, d.Status, d.TotalSent, d.FundsReceived, d.Message)
+			}
+		}
+		if open == 0 || time.Since(began) > restLimit {
+			return
+		}
+		time.Sleep(pollEvery(time.Since(began)))
+	}
+}
+
+func final(s rm.DealStatus) bool {
+	for _, f := range providerstates.ProviderFinalityStates {
+		if f == fsm.StateKey(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// undisturbed reports whether nothing but crashes and losses kept an order from its end: those it has to survive.
+func (o *order) undisturbed() bool {
+	if o.plan.Missing || o.plan.Budget < 1 || o.plan.Cancel > 0 {
+		return false
+	}
+	for _, f := range o.w.plan.Faults {
+		if f.Kind == FullDisk {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) checkOrder(o *order) {
+	if o.refused != "" {
+		w.finding("order %d got no offer: %s", o.number, o.refused)
+	}
+	if len(o.tries) == 0 {
+		return
+	}
+	last := o.tries[len(o.tries)-1]
+	if o.undisturbed() && last.ended && last.state.Message != notStored && !o.completed {
+		w.finding("order %d did not complete: deal %d %s: %s", o.number, last.id%1000, last.state.Status, last.state.Message)
+	}
+}
+
+// checkDeal checks one deal: I1 to I3, I6, I7, and that nobody waited for a deadline.
+func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
+	c := t.state
+	if c.Message == notStored {
+		return
+	}
+	p, known := w.provider.seller.ListDeals()[rm.ProviderDealIdentifier{Receiver: o.client.id, DealID: t.id}]
+	say := func(format string, args ...any) {
+		w.finding("deal %d (client %s %q received %d spent %s; provider %s %q sent %d funds %s; %d bytes, ask %+v): "+format, append([]any{t.id % 1000,
+			c.Status, c.Message, c.TotalReceived, c.FundsSpent, p.Status, p.Message, p.TotalSent, p.FundsReceived, o.payload.unique, w.plan.Ask}, args...)...)
+	}
+	for _, text := range []string{c.Message, p.Message} {
+		if strings.Contains(text, "nothing happened in") && o.undisturbed() {
+			say("stood still until a deadline")
+		}
+	}
+	terms := clientstates.Terms(&c)
+	base, held, err := w.held(ctx, o, t)
+	if err != nil {
+		say("file: %s", err)
+		return
+	}
+	if c.FundsSpent.GreaterThan(terms.Due(c.TotalReceived)) && !terms.Free() {
+		say("paid more than %s", terms.Due(c.TotalReceived))
+	}
+	mine, theirs := w.booked(ctx, o, t)
+	if !mine.Equals(c.FundsSpent) && !terms.Free() {
+		say("the client's book has %s", mine)
+	}
+	if theirs.GreaterThan(mine) {
+		say("the provider's book has %s, the client's %s", theirs, mine)
+	}
+	if known && !theirs.Equals(p.FundsReceived) {
+		say("the provider's book has %s", theirs)
+	}
+	if known && terms.Price.Sign() > 0 {
+		if limit := terms.Limit(p.FundsReceived); c.TotalReceived > limit+uint64(o.plan.Shape.Size) && p.FundsReceived.GreaterThanEqual(terms.Unseal) {
+			say("took %d bytes, the limit for what was paid is %d", c.TotalReceived, limit)
+		}
+	}
+	if c.Status == rm.DealStatusCompleted {
+		w.checkCompleted(o, say, c, held, base)
+	}
+	w.checkAgree(o, t, say, c, p, known)
+}
+
+// checkCompleted checks a deal that the client calls complete: the file is, and it is paid.
+func (w *world) checkCompleted(o *order, say func(string, ...any), c rm.ClientDealState, held carstore.Position, base uint64) {
+	if !held.Complete || held.Bytes != o.payload.unique {
+		say("complete with %d of %d bytes", held.Bytes, o.payload.unique)
+	}
+	if c.TotalReceived != held.Bytes-base {
+		say("counts %d bytes, the file got %d", c.TotalReceived, held.Bytes-base)
+	}
+}
+
+// checkAgree checks that both sides tell the same of a deal.
+func (w *world) checkAgree(o *order, t *try, say func(string, ...any), c rm.ClientDealState, p rm.ProviderDealState, known bool) {
+	terms := clientstates.Terms(&c)
+	due := terms.Due(c.TotalReceived)
+	if terms.Free() {
+		due = big.Zero()
+	}
+	both := c.Status == rm.DealStatusCompleted && known && p.Status == rm.DealStatusCompleted
+	switch {
+	case both && !c.FundsSpent.Equals(due):
+		say("completed on both sides with %s vouchered, due is %s", c.FundsSpent, due)
+	case both && !p.FundsReceived.Equals(due):
+		say("completed on both sides with %s booked, due is %s", p.FundsReceived, due)
+	case both && p.TotalSent != c.TotalReceived:
+		say("the provider's book says %d bytes, the client's %d", p.TotalSent, c.TotalReceived)
+	case known && p.Status == rm.DealStatusCompleted && c.Status != rm.DealStatusCompleted && !t.canceled && o.undisturbed():
+		say("completed for the provider only")
+	case c.Status == rm.DealStatusCompleted && !known && c.TotalReceived > 0: // what is here already needs nobody
+		say("completed with no deal at the provider")
+	case c.Status == rm.DealStatusCompleted && known && p.Status != rm.DealStatusCompleted && !t.canceled && o.undisturbed():
+		say("completed for the client only")
+	}
+}
+
+// held is what the file of a deal held when it began, and what it holds now.
+func (w *world) held(ctx context.Context, o *order, t *try) (base uint64, pos carstore.Position, err error) {
+	r := o.process()
+	data, err := r.targets.ds.Get(ctx, datastore.NewKey("/base/"+t.id.String()))
+	if err == nil && len(data) == 8 {
+		base = binary.BigEndian.Uint64(data)
+	}
+	sel := selectorOf(o.payload.sel)
+	path, err := pathOf(o.payload.root, sel)
+	if err != nil {
+		return 0, pos, err
+	}
+	if f, err := o.client.disk.files.Open(path); err != nil { // nothing came
+		return base, pos, nil
+	} else if err := f.Close(); err != nil {
+		return 0, pos, err
+	}
+	s, path, err := r.targets.acquire(o.payload.root, sel)
+	if err != nil {
+		return 0, pos, err
+	}
+	defer r.targets.release(path)
+	pos, err = carstore.LocateIn(o.payload.root, sel, func(c cid.Cid) ([]byte, error) {
+		b, err := s.Get(c)
+		if err != nil {
+			return nil, err
+		}
+		return b.RawData(), carstore.Verify(c, b.RawData())
+	})
+	return base, pos, err
+}
+
+// booked is what the voucher books of both sides have for a deal.
+func (w *world) booked(ctx context.Context, o *order, t *try) (mine, theirs abi.TokenAmount) {
+	mine, theirs = big.Zero(), big.Zero()
+	if e, err := o.process().payments.Best(ctx, false, clientstates.DealKey(t.id)); err != nil {
+		w.finding("client's book: %s", err)
+	} else if e != nil {
+		mine = e.Credit
+	}
+	id := rm.ProviderDealIdentifier{Receiver: o.client.id, DealID: t.id}
+	if e, err := w.provider.payments.Best(ctx, true, providerstates.DealKey(id)); err != nil {
+		w.finding("provider's book: %s", err)
+	} else if e != nil {
+		theirs = e.Credit
+	}
+	return mine, theirs
+}
+
+// checkReserved checks that no money is kept for deals that have ended: all that was deposited and not promised is free again (I4).
+func (w *world) checkReserved(ctx context.Context, c *party) {
+	for _, info := range w.chain.all() {
+		if info.From != c.address || info.Collected || info.SettlingAt != 0 {
+			continue
+		}
+		f, err := c.payments.Available(ctx, info.Address)
+		if err != nil {
+			w.finding("%s: available: %s", c.name, err)
+			continue
+		}
+		if !f.Confirmed.Equals(info.Balance) {
+			w.finding("%s counts a deposit of %s, the chain has %s", c.name, f.Confirmed, info.Balance)
+		}
+		if f.Promised.GreaterThan(info.Balance) {
+			w.finding("%s promised %s of a deposit of %s", c.name, f.Promised, info.Balance)
+		}
+		if free, want := c.payments.Free(info.From, info.To), big.Sub(info.Balance, f.Promised); !free.Equals(want) {
+			w.finding("%s has %s free of a deposit of %s with %s promised", c.name, free, info.Balance, f.Promised)
+		}
+	}
+}
+
+// settle closes all channels and checks that everybody gets what is theirs, to the unit (I3, I4).
+func (w *world) settle(ctx context.Context) {
+	want := map[string]abi.TokenAmount{}
+	earned := big.Zero()
+	for _, o := range w.deals {
+		for _, t := range o.tries {
+			if t.state.Message != notStored {
+				_, theirs := w.booked(ctx, o, t)
+				earned = big.Add(earned, theirs)
+				old, ok := want[o.client.name]
+				if !ok {
+					old = big.Zero()
+				}
+				want[o.client.name] = big.Add(old, theirs)
+			}
+		}
+	}
+	for _, info := range w.chain.all() {
+		if info.To != w.provider.address {
+			w.finding("a channel of %s pays %s", info.From, info.To)
+			continue
+		}
+		if err := w.provider.payments.Settle(ctx, info.Address); err != nil {
+			w.trace("settle %s: %s", info.Address, err)
+		}
+	}
+	time.Sleep(2 * time.Duration(w.chain.settleDelay) * w.chain.epoch)
+	for _, info := range w.chain.all() {
+		if err := w.clientOf(info.From).payments.Settle(ctx, info.Address); err != nil { // nobody paid through it
+			w.trace("settle %s by its client: %s", info.Address, err)
+		}
+	}
+	time.Sleep(3*time.Duration(w.chain.settleDelay)*w.chain.epoch + 2*tendEvery) // channels are collected by those who look after them
+	w.checkMoney(earned, want)
+}
+
+func (w *world) clientOf(from any) *party {
+	for _, c := range w.clients {
+		if any(c.address) == from {
+			return c
+		}
+	}
+	return w.provider
+}
+
+func (w *world) checkMoney(earned abi.TokenAmount, spent map[string]abi.TokenAmount) {
+	for _, info := range w.chain.all() {
+		if !info.Collected {
+			w.finding("channel %s is not collected: settling at %d, balance %s", info.Address, info.SettlingAt, info.Balance)
+		}
+	}
+	if sum, want := w.chain.money(), big.Mul(big.NewInt(wealth), big.NewInt(int64(len(w.parties())))); !sum.Equals(want) {
+		w.finding("there was %s at first, and is %s", want, sum)
+	}
+	has := func(p *party) abi.TokenAmount {
+		w.chain.mu.Lock()
+		defer w.chain.mu.Unlock()
+		return w.chain.balance(p.address)
+	}
+	if got := big.Sub(has(w.provider), big.NewInt(wealth)); !got.Equals(earned) {
+		w.finding("the provider got %s on the chain, its book says %s", got, earned)
+	}
+	for _, c := range w.clients {
+		want, ok := spent[c.name]
+		if !ok {
+			want = big.Zero()
+		}
+		if got := big.Sub(big.NewInt(wealth), has(c)); !got.Equals(want) {
+			w.finding("%s paid %s on the chain, the provider's book says %s", c.name, got, want)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package sim_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/internal/sim"
+)
+
+var (
+	seeds  = flag.Uint64("sim.seeds", 50, "how many seeds are run")
+	from   = flag.Uint64("sim.from", 1, "the first of them")
+	traces = flag.String("sim.traces", "", "folder for the traces of seeds that fail")
+	strict = flag.Bool("sim.strict", false, "let findings of kinds that are known to be open fail too")
+	stuck  = flag.Duration("sim.stuck", time.Minute, "real time after which a seed is taken to stand still")
+)
+
+// TestSeeds runs a plan for each seed. One that fails prints its plan, its findings and its trace; run it again with -sim.seeds=1 -sim.from=SEED.
+func TestSeeds(t *testing.T) {
+	began := cpu(t)
+	var bad, known []uint64
+	var deals, completed int
+	for seed := *from; seed < *from+*seeds; seed++ {
+		r := run(t, seed)
+		deals, completed = deals+r.Deals, completed+r.Completed
+		switch {
+		case len(unknown(r.Findings)) > 0:
+			bad = append(bad, seed)
+		case len(r.Findings) > 0:
+			known = append(known, seed)
+		}
+	}
+	t.Logf("%d seeds from %d: %d deals, %d orders completed, %d seeds failed %v, %d with findings that are known to be open %v, %.1f ms of CPU a seed",
+		*seeds, *from, deals, completed, len(bad), bad, len(known), known, 1000*(cpu(t)-began)/float64(*seeds))
+	require.Positive(t, completed)
+}
+
+// run runs one seed and reports what it found.
+func run(t *testing.T, seed uint64) (r sim.Result) {
+	t.Helper()
+	plan := sim.NewPlan(seed)
+	defer watch(t, plan)()
+	t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r = sim.Run(context.Background(), plan)
+			report(t, plan, r)
+		})
+	})
+	return r
+}
+
+// watch ends the test with all goroutines printed if a seed stands still in real time: somebody holds a lock while it waits.
+func watch(t *testing.T, plan sim.Plan) (stop func() bool) {
+	return time.AfterFunc(*stuck, func() {
+		buf := make([]byte, 4<<20)
+		fmt.Fprintf(os.Stderr, "seed %d stands still\n%s\n%s\n", plan.Seed, plan, buf[:runtime.Stack(buf, true)])
+		os.Exit(2)
+	}).Stop
+}
+
+const longTrace = 150
+
+func report(t *testing.T, plan sim.Plan, r sim.Result) {
+	if len(r.Findings) == 0 {
+		return
+	}
+	bad := unknown(r.Findings)
+	trace := r.Trace
+	if *traces != "" {
+		name := filepath.Join(*traces, fmt.Sprintf("seed-%d.txt", plan.Seed))
+		text := plan.String() + strings.Join(r.Findings, "\n") + "\n" + strings.Join(trace, "\n") + "\n"
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+	}
+	if len(bad) == 0 {
+		return
+	}
+	if len(trace) > longTrace {
+		trace = append(append([]string{}, trace[:longTrace/2]...), trace[len(trace)-longTrace/2:]...)
+	}
+	t.Errorf("%s\n%s\n%s", plan, strings.Join(r.Findings, "\n"), strings.Join(trace, "\n"))
+}
+
+func cpu(t *testing.T) float64 {
+	var u syscall.Rusage
+	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
+}

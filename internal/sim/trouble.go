@@ -1,0 +1,156 @@
+package sim
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cartage-dev/cartage/internal/faults"
+)
+
+// happen lets one fault happen and end.
+func (w *world) happen(ctx context.Context, f FaultPlan, rnd *rand.Rand) {
+	time.Sleep(f.At)
+	p := w.of(f.Who)
+	w.trace("%s: %s for %s %+v", p.name, f.Kind, f.For, f)
+	switch f.Kind {
+	case Crash:
+		w.crash(ctx, p, f, rnd)
+	case Restart:
+		p.locked(func() {
+			if p.up.Load() {
+				w.stop(ctx, p)
+			}
+			time.Sleep(f.For)
+			w.revive(ctx, p, rnd)
+		})
+	case Part:
+		w.apart(p, f)
+	case Freeze:
+		w.freeze(p, f)
+	case Slow:
+		w.net.latency(f.For)
+	case FullDisk:
+		p.disk.full.Store(true)
+		time.Sleep(f.For)
+		p.disk.full.Store(false)
+	case NoChain:
+		p.noChain.Store(true)
+		time.Sleep(f.For)
+		p.noChain.Store(false)
+	case SlowReads:
+		w.pieces.delay(f.For / 64)
+		time.Sleep(f.For)
+		w.pieces.delay(0)
+	}
+	w.trace("%s: end of %s", p.name, f.Kind)
+}
+
+// locked runs f while nobody else starts or ends the party.
+func (p *party) locked(f func()) {
+	p.busy <- struct{}{}
+	defer func() { <-p.busy }()
+	f()
+}
+
+// pairs calls f for each pair of a client and the provider that a party is in.
+func (w *world) pairs(p *party, f func(client *party)) {
+	for _, c := range w.clients {
+		if c == p || w.provider == p {
+			f(c)
+		}
+	}
+}
+
+// writesWithin is how long a crash waits for the write that it happens at.
+const writesWithin = 10 * time.Second
+
+func (w *world) crash(ctx context.Context, p *party, f FaultPlan, rnd *rand.Rand) {
+	if f.Write > 0 {
+		sw := p.sw
+		p.locked(func() { sw = p.sw })
+		until := sw.Count() + f.Write
+		for waited := time.Duration(0); sw.Count() < until && !sw.Crashed() && waited < writesWithin; waited += time.Millisecond {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	p.locked(func() {
+		if p.up.Load() {
+			w.kill(ctx, p, rnd)
+		}
+		time.Sleep(f.For)
+		w.revive(ctx, p, rnd)
+	})
+}
+
+// kill ends a process as the loss of power does: nobody hears of it, and what was not synced is gone.
+func (w *world) kill(ctx context.Context, p *party, rnd *rand.Rand) {
+	w.trace("%s: power loss at write %d", p.name, p.sw.Count())
+	p.sw.Crash()
+	p.up.Store(false)
+	p.host.silence()
+	p.disk.powerLoss(rnd)
+	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
+	_ = p.process.end(ctx, p.disk)
+}
+
+// stop ends a process in order.
+func (w *world) stop(ctx context.Context, p *party) {
+	w.trace("%s: stops", p.name)
+	if err := p.process.end(ctx, p.disk); err != nil {
+		w.finding("%s does not stop: %s", p.name, err)
+	}
+	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
+}
+
+// revive starts a party whose process has ended.
+func (w *world) revive(ctx context.Context, p *party, rnd *rand.Rand) {
+	if p.up.Load() && !p.sw.Crashed() {
+		return
+	}
+	w.trace("%s: starts", p.name)
+	if err := p.start(ctx, &faults.Switch{}); err != nil {
+		w.finding("%s does not start: %s", p.name, err)
+		return
+	}
+	dial := rnd.IntN(2) == 0
+	w.pairs(p, func(c *party) {
+		if c.up.Load() && w.provider.up.Load() {
+			w.net.join(c.host, w.provider.host, dial)
+		}
+	})
+}
+
+func (w *world) apart(p *party, f FaultPlan) {
+	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
+	time.Sleep(f.For)
+	w.pairs(p, func(c *party) {
+		if c.up.Load() && w.provider.up.Load() {
+			w.net.join(c.host, w.provider.host, f.Both)
+		}
+	})
+}
+
+func (w *world) freeze(p *party, f FaultPlan) {
+	each := func(do func(from, to *party)) {
+		w.pairs(p, func(c *party) {
+			if f.Toward {
+				do(c, w.provider)
+			} else {
+				do(w.provider, c)
+			}
+		})
+	}
+	each(func(from, to *party) { w.net.freeze(from.id, to.id, f.Both) })
+	time.Sleep(f.For)
+	if f.Write%2 == 1 { // the connection is found dead
+		w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
+		time.Sleep(time.Millisecond)
+		w.pairs(p, func(c *party) {
+			if c.up.Load() && w.provider.up.Load() {
+				w.net.join(c.host, w.provider.host, false)
+			}
+		})
+	}
+	each(func(from, to *party) { w.net.heal(from.id, to.id) })
+}

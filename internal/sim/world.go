@@ -1,0 +1,221 @@
+// Package sim runs a provider, a few clients and a chain in one process under virtual time, over a network and stores that fail, and checks
+// afterwards that nobody lost money, that nothing hangs and that both sides agree. One seed fixes what is traded and what goes wrong; the order
+// of goroutines it does not.
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/ipld/go-ipld-prime"
+
+	"github.com/cartage-dev/cartage/internal/faults"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
+)
+
+// world is one run of a plan. It has to be made, run and checked in one bubble of testing/synctest.
+type world struct {
+	plan     Plan
+	began    time.Time
+	net      *faultyNet
+	chain    *chain
+	pieces   *pieces
+	provider *party
+	clients  []*party
+	deals    []*order
+
+	mu       sync.Mutex
+	steps    []string
+	findings []string
+}
+
+// Result is what a run came to.
+type Result struct {
+	Findings  []string // what must not be; none is a good run
+	Trace     []string
+	Deals     int
+	Completed int
+}
+
+// Run runs a plan inside a bubble.
+func Run(ctx context.Context, plan Plan) Result {
+	w := &world{plan: plan, began: time.Now(), net: newFaultyNet(plan.Seed), chain: newChain(2 * time.Second), pieces: newPieces()}
+	if err := w.setUp(ctx); err != nil {
+		w.finding("set up: %s", err)
+	} else {
+		w.live(ctx)
+		w.check(ctx)
+		w.settle(ctx)
+	}
+	for _, p := range w.parties() {
+		if err := p.process.end(ctx, p.disk); err != nil {
+			w.finding("%s does not end: %s", p.name, err)
+		}
+	}
+	if err := w.net.close(); err != nil {
+		w.finding("network: %s", err)
+	}
+	return w.result()
+}
+
+func (w *world) result() Result {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := Result{Findings: w.findings, Trace: w.steps}
+	for _, o := range w.deals {
+		r.Deals += len(o.tries)
+		if o.completed {
+			r.Completed++
+		}
+	}
+	return r
+}
+
+func (w *world) trace(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.steps = append(w.steps, fmt.Sprintf("%9.3fs ", time.Since(w.began).Seconds())+fmt.Sprintf(format, args...))
+}
+
+func (w *world) finding(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.trace("FINDING %s", text)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.findings = append(w.findings, text)
+}
+
+func (w *world) sawClient(p *party, e rm.ClientEvent, s rm.ClientDealState) {
+	if e == rm.ClientEventBlocksReceived {
+		return
+	}
+	w.trace("%s deal %d %s > %s: received %d spent %s asked %s %s", p.name, s.ID%1000, strings.TrimPrefix(e.String(), "ClientEvent"), strings.TrimPrefix(s.Status.String(), "DealStatus"),
+		s.TotalReceived, s.FundsSpent, s.PaymentRequested, s.Message)
+}
+
+func (w *world) sawProvider(e rm.ProviderEvent, s rm.ProviderDealState) {
+	if e == rm.ProviderEventBlockSent {
+		return
+	}
+	w.trace("provider deal %d %s > %s: sent %d funds %s %s", s.ID%1000, strings.TrimPrefix(e.String(), "ProviderEvent"), strings.TrimPrefix(s.Status.String(), "DealStatus"),
+		s.TotalSent, s.FundsReceived, s.Message)
+}
+
+func (w *world) parties() []*party {
+	if w.provider == nil {
+		return w.clients
+	}
+	return append([]*party{w.provider}, w.clients...)
+}
+
+// of is the party of a fault.
+func (w *world) of(who int) *party {
+	if who < 0 {
+		return w.provider
+	}
+	return w.clients[who]
+}
+
+func (w *world) setUp(ctx context.Context) error {
+	w.net.latency(w.plan.Latency)
+	p, err := newParty(w, "provider", 1)
+	if err != nil {
+		return err
+	}
+	p.provider, p.stream, p.ahead = true, w.plan.Stream, w.plan.Ahead
+	w.provider = p
+	for i, c := range w.plan.Clients {
+		p, err := newParty(w, fmt.Sprintf("client%d", i), 2+i)
+		if err != nil {
+			return err
+		}
+		p.stream, p.ahead = c.Stream, c.Ahead
+		w.clients = append(w.clients, p)
+	}
+	for _, p := range w.parties() {
+		if err := p.start(ctx, &faults.Switch{}); err != nil {
+			return err
+		}
+	}
+	if err := w.provider.asks.SetAsk(w.ask()); err != nil {
+		return err
+	}
+	for _, c := range w.clients {
+		w.net.join(c.host, w.provider.host, true)
+	}
+	for i, d := range w.plan.Deals {
+		pay, err := w.pieces.want(d)
+		if err != nil {
+			return err
+		}
+		w.deals = append(w.deals, &order{w: w, number: i, plan: d, payload: pay, client: w.clients[d.Client]})
+	}
+	return nil
+}
+
+func (w *world) ask() *rm.Ask {
+	a := w.plan.Ask
+	return &rm.Ask{PricePerByte: big.NewInt(a.Price), UnsealPrice: big.NewInt(a.Unseal), PaymentInterval: a.Interval, PaymentIntervalIncrease: a.Increase}
+}
+
+// restLimit is after how much time without faults everything has to have ended, one way or the other.
+const restLimit = 3 * time.Hour
+
+// live lets the deals and the faults happen, and then everything come to rest.
+func (w *world) live(ctx context.Context) {
+	var deals, trouble sync.WaitGroup
+	for _, o := range w.deals {
+		deals.Go(func() { o.run(ctx) })
+	}
+	for i, f := range w.plan.Faults {
+		rnd := rand.New(rand.NewPCG(w.plan.Seed, uint64(100+i)))
+		trouble.Go(func() { w.happen(ctx, f, rnd) })
+	}
+	trouble.Wait()
+	w.wellAgain(ctx)
+	w.trace("no more faults")
+	ended := make(chan struct{})
+	go func() {
+		deals.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(2 * restLimit):
+		w.finding("a deal does not end")
+		<-ended
+	}
+}
+
+// wellAgain ends all faults.
+func (w *world) wellAgain(ctx context.Context) {
+	w.pieces.delay(0)
+	for _, p := range w.parties() {
+		p.noChain.Store(false)
+		p.disk.full.Store(false)
+		p.locked(func() {
+			if !p.up.Load() || p.sw.Crashed() {
+				w.revive(ctx, p, rand.New(rand.NewPCG(w.plan.Seed, 9)))
+			}
+		})
+	}
+	for _, c := range w.clients {
+		w.net.heal(c.id, w.provider.id)
+		w.net.heal(w.provider.id, c.id)
+		w.net.join(c.host, w.provider.host, true)
+	}
+}
+
+// selectorOf is the selector that a payload is asked for with.
+func selectorOf(sel ipld.Node) ipld.Node {
+	if sel == nil {
+		return shared.AllSelector()
+	}
+	return sel
+}
