@@ -100,6 +100,8 @@ type Retrieval struct {
 	Done        bool    `json:"done"`
 	OK          bool    `json:"ok"`
 	Code        int     `json:"code"`
+	Reason      string  `json:"reason,omitempty"` // one of Reasons, when it did not go well
+	Blame       string  `json:"blame,omitempty"`
 	Size        uint64  `json:"size"` // at most
 	Received    uint64  `json:"received"`
 	Bytes       uint64  `json:"bytes"` // of unique blocks in the file

@@ -166,6 +166,8 @@ type Event struct {
 	Code      EventCode
 	Message   string
 	Timestamp time.Time
+	// Cause is why a channel ended with Error, as long as the process runs in which it did: decide from it, and show Message.
+	Cause error
 }
 
 // ReadyFunc is told once how the start went.

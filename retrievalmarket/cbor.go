@@ -92,7 +92,10 @@ func (t *RetrievalPeer) UnmarshalCBOR(r io.Reader) error { return unmarshal(t, "
 func (t *ClientDealState) MarshalCBOR(w io.Writer) error { return marshal(t, w) }
 
 // UnmarshalCBOR reads the map form.
-func (t *ClientDealState) UnmarshalCBOR(r io.Reader) error { return unmarshal(t, "ClientDealState", r) }
+func (t *ClientDealState) UnmarshalCBOR(r io.Reader) error {
+	*t = ClientDealState{}
+	return wire.ReadMap(r, "ClientDealState", append(t.published(), t.reason()))
+}
 
 // MarshalCBOR writes the map form.
 func (t *ProviderDealState) MarshalCBOR(w io.Writer) error { return marshal(t, w) }

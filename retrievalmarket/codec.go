@@ -93,7 +93,22 @@ func channelID(name string, c *datatransfer.ChannelID) wire.Field {
 	return f
 }
 
+// fields of a deal that went well are those that other releases know; its reason follows when there is one.
 func (s *ClientDealState) fields() []wire.Field {
+	f := s.published()
+	if s.Reason != "" {
+		f = append(f, s.reason())
+	}
+	return f
+}
+
+func (s *ClientDealState) reason() wire.Field {
+	f := wire.Text("Reason", &s.Reason)
+	f.Optional = true
+	return f
+}
+
+func (s *ClientDealState) published() []wire.Field {
 	return []wire.Field{
 		wire.Map("DealProposal", s.DealProposal.fields()),
 		wire.Nullable("StoreID", &s.StoreID, func(id *multistore.StoreID) wire.Field { return wire.Uint("StoreID", id) }),

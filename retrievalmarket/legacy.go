@@ -26,7 +26,7 @@ func (p *RetrievalPeer) tuple() []wire.Field { return wire.AsTuple(p.fields()) }
 
 // Records of version 0 end before LegacyProtocol, which they all are.
 func (s *ClientDealState) tuple() []wire.Field {
-	f := wire.AsTuple(s.fields())
+	f := wire.AsTuple(s.published())
 	return f[:len(f)-1]
 }
 

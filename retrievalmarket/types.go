@@ -278,6 +278,8 @@ type ClientDealState struct {
 	WaitMsgCID           *cid.Cid // what the deal waits for on the ledger
 	VoucherShortfall     abi.TokenAmount
 	LegacyProtocol       bool
+	// Reason is why the deal failed or stands still, a name of api.Reasons; empty while nothing went wrong. Message is for people.
+	Reason string
 }
 
 // ProviderDealState is a deal as the provider sees it.

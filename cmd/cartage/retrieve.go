@@ -77,7 +77,7 @@ func (f *retrieveFlags) declare(cmd *cobra.Command) {
 // declareDeal declares what a deal may cost and how it is carried.
 func (f *retrieveFlags) declareDeal(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
-	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "largest payment interval to accept; 0 is what the configuration says (8MiB)")
+	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "bytes that may be received before they are paid for; 0 is what the configuration says (8MiB)")
 	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
 	cmd.Flags().DurationVar(&f.stall, "stall", 2*time.Minute, "give up after so long without progress; the retrieval can be continued")
 }

@@ -4,7 +4,6 @@ package channelmonitor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -121,7 +121,7 @@ func (m *Monitor) timer(chid dt.ChannelID, d time.Duration, what string) *time.T
 		return nil
 	}
 	return time.AfterFunc(d, func() {
-		m.end(chid, fmt.Errorf("%s: timed out waiting %s for %s message from remote peer", chid, d, what))
+		m.end(chid, reason.PeerSilent.Errorf("%s: timed out waiting %s for %s message from remote peer", chid, d, what))
 	})
 }
 
@@ -268,7 +268,7 @@ func (m *Monitor) round(chid dt.ChannelID) {
 			return
 		}
 		if n > m.cfg.MaxConsecutiveRestarts {
-			m.end(chid, fmt.Errorf("%s: after %d consecutive restarts failed to transfer any data", chid, n-1))
+			m.end(chid, reason.PeerUnreachable.Errorf("%s: after %d consecutive restarts failed to transfer any data", chid, n-1))
 			return
 		}
 		back, err := m.restart(chid)

@@ -158,7 +158,7 @@ func TestR34CleanupAbsorbs(t *testing.T) {
 				require.NoError(t, c.Apply(dt.Accept))
 				args := []any{}
 				if tc.into == dt.Error {
-					args = append(args, "broken")
+					args = append(args, errors.New("broken"))
 				}
 				synctest.Wait() // what was told so far was heard
 				f.block = make(chan struct{})
@@ -167,7 +167,7 @@ func TestR34CleanupAbsorbs(t *testing.T) {
 				for _, e := range []dt.EventCode{dt.Cancel, dt.Complete, dt.BeginFinalizing, dt.Restart, dt.Open} {
 					require.Error(t, c.Apply(e), dt.Events[e])
 				}
-				require.Error(t, c.Apply(dt.Error, "later"))
+				require.Error(t, c.Apply(dt.Error, errors.New("later")))
 				require.NoError(t, c.Apply(dt.FinishTransfer))
 				require.Equal(t, tc.through, c.State().Status())
 				close(f.block)
@@ -266,7 +266,7 @@ func TestR32Backlog(t *testing.T) {
 func TestR40Message(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		c := f.create(1)
-		require.NoError(t, c.Apply(dt.Error, strings.Repeat("é", 4000)+"\xff"))
+		require.NoError(t, c.Apply(dt.Error, errors.New(strings.Repeat("é", 4000)+"\xff")))
 		synctest.Wait()
 		require.Len(t, c.State().Message(), 4096)
 	})

@@ -1,6 +1,7 @@
 package channels
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -41,7 +42,9 @@ func FuzzEvents(f *testing.F) {
 // args are what an event takes.
 func args(code dt.EventCode, n uint64) []any {
 	switch code {
-	case dt.Error, dt.Disconnected, dt.SendDataError, dt.ReceiveDataError, dt.RequestCancelled:
+	case dt.Error:
+		return []any{errors.New("it broke")}
+	case dt.Disconnected, dt.SendDataError, dt.ReceiveDataError, dt.RequestCancelled:
 		return []any{"it broke"}
 	case dt.DataReceived, dt.DataSent, dt.DataQueued, dt.DataReceivedProgress, dt.DataSentProgress, dt.DataQueuedProgress:
 		return []any{n}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -187,7 +188,7 @@ func TestR92Prune(t *testing.T) {
 		c, err := s.Create(*rec.Static, Encoded{"v", []byte{0xf6}})
 		require.NoError(t, err)
 		if i < 3 {
-			require.NoError(t, c.Apply(dt.Error, "over"))
+			require.NoError(t, c.Apply(dt.Error, errors.New("over")))
 		}
 	}
 	require.NoError(t, s.Close(t.Context()))

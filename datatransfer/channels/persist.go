@@ -2,12 +2,12 @@ package channels
 
 import (
 	"bytes"
-	"fmt"
 	"time"
 
 	"github.com/ipfs/go-datastore"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // store writes what events changed that were applied together. A store that fails makes the channel fail.
@@ -29,7 +29,7 @@ func (c *Channel) store(ws []work) error {
 		err = c.write(ws)
 	}
 	if status := ws[len(ws)-1].state.rec.Status; err != nil && !IsChannelCleaningUp(status) && !IsChannelTerminated(status) {
-		_ = c.applyNow(dt.Error, fmt.Sprintf("store channel: %s", err))
+		_ = c.applyNow(dt.Error, reason.StoreFailed.Errorf("store channel: %w", err))
 	}
 	return err
 }

@@ -46,6 +46,7 @@ type Hot struct {
 	Queued, Sent, Received                uint64
 	QueuedTotal, SentTotal, ReceivedTotal uint64 // highest index seen
 	Message                               string
+	Cause                                 error  // why the channel failed; not stored
 	Vouchers, Results, Logs               uint64 // counts of the lists
 	// WasPaused keeps the pause of the responder over FinishTransfer.
 	WasPaused bool

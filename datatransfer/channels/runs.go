@@ -126,7 +126,7 @@ func (c *Channel) awaitRun() bool {
 // tell tells of an event, or of the blocks of a run.
 func (c *Channel) tell(w work) {
 	if w.event != runOfBlocks {
-		c.set.notify(dt.Event{Code: w.event, Message: w.state.rec.Message, Timestamp: w.at}, w.state)
+		c.set.notify(dt.Event{Code: w.event, Message: w.state.rec.Message, Timestamp: w.at, Cause: w.state.rec.Cause}, w.state)
 		return
 	}
 	for i, e := range runEvents {

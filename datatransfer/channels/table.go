@@ -54,6 +54,11 @@ func setMessage(r *Record, msg string) error {
 	return nil
 }
 
+func setCause(r *Record, cause error) error {
+	r.Cause = cause
+	return setMessage(r, cause.Error())
+}
+
 func clearMessage(r *Record) error {
 	r.Message = ""
 	return nil
@@ -87,7 +92,7 @@ var Events = fsm.Events{
 	fsm.Event(dt.Restart).From(dt.Requested).To(dt.Ongoing).FromMany(without(moving, dt.Requested)...).ToJustRecord().Action(clearMessage),
 	fsm.Event(dt.Opened).FromAny().ToJustRecord().Action(clearMessage),
 	fsm.Event(dt.Cancel).FromMany(keys(moving)...).To(dt.Cancelling),
-	fsm.Event(dt.Error).FromMany(keys(moving)...).To(dt.Failing).Action(setMessage),
+	fsm.Event(dt.Error).FromMany(keys(moving)...).To(dt.Failing).Action(setCause),
 
 	fsm.Event(dt.DataReceived).FromAny().ToJustRecord().Action(raise(func(r *Record) *uint64 { return &r.ReceivedTotal })),
 	fsm.Event(dt.DataReceivedProgress).FromMany(keys(moving)...).ToJustRecord().Action(add(func(r *Record) *uint64 { return &r.Received })),

@@ -63,7 +63,7 @@ func (m *Manager) completeWith(c *channels.Channel, say func(*channels.Channel, 
 		case accepted(rerr):
 			err = c.Apply(dt.Complete)
 		default:
-			err = c.Apply(dt.Error, errText(rerr))
+			err = c.Apply(dt.Error, orUnknown(rerr))
 		}
 		return errors.Join(err, say(c, result, rerr))
 	}

@@ -333,7 +333,7 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 		if over(c) || ignore {
 			return nil
 		}
-		return ignoreOver(c, c.Apply(dt.Error, fmt.Sprintf("data transfer channel %s failed to transfer data: %s", chid, cerr)))
+		return ignoreOver(c, c.Apply(dt.Error, fmt.Errorf("data transfer channel %s failed to transfer data: %w", chid, cerr)))
 	}
 	if chid.Initiator == m.peerID {
 		return c.Apply(dt.FinishTransfer)

@@ -10,6 +10,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Limits bound what the other sides may cost a responder. Zero is no limit. What is over a limit is refused;
@@ -132,7 +133,7 @@ func (m *Manager) watchIdle(ctx context.Context) {
 			}
 			slog.Info("data-transfer channel ended: nothing happened on it", "channel", c.ID(), "for", m.limits.IdleTimeout)
 			m.outbox.once(c.ID(), c.ID().Initiator, m.cancelMessage(c.ID()))
-			_ = c.Apply(dt.Error, fmt.Sprintf("nothing happened for %s", m.limits.IdleTimeout))
+			_ = c.Apply(dt.Error, reason.Idle.Errorf("nothing happened for %s", m.limits.IdleTimeout))
 		}
 	}
 }

@@ -60,7 +60,7 @@ func (m *Manager) OpenPushDataChannel(ctx context.Context, to peer.ID, voucher d
 	}
 	if err := m.net.SendMessage(ctx, to, req); err != nil {
 		err = fmt.Errorf("Unable to send request: %w", err)
-		_ = c.Apply(dt.Error, err.Error())
+		_ = c.Apply(dt.Error, err)
 		return c.ID(), err
 	}
 	return c.ID(), nil
@@ -74,7 +74,7 @@ func (m *Manager) OpenPullDataChannel(ctx context.Context, to peer.ID, voucher d
 	}
 	if err := m.transport.OpenChannel(ctx, to, c.ID(), cidlink.Link{Cid: base}, sel, nil, req); err != nil {
 		err = fmt.Errorf("Unable to send request: %w", err)
-		_ = c.Apply(dt.Error, err.Error())
+		_ = c.Apply(dt.Error, err)
 		return c.ID(), err
 	}
 	return c.ID(), nil
@@ -149,7 +149,7 @@ func (m *Manager) CloseDataTransferChannelWithError(ctx context.Context, chid dt
 	}
 	_ = m.transport.CloseChannel(ctx, chid)
 	_ = m.net.SendMessage(ctx, chid.OtherParty(m.peerID), m.cancelMessage(chid))
-	return ignoreOver(c, c.Apply(dt.Error, errText(cherr)))
+	return ignoreOver(c, c.Apply(dt.Error, orUnknown(cherr)))
 }
 
 func over(c *channels.Channel) bool {
@@ -164,13 +164,17 @@ func ignoreOver(c *channels.Channel, err error) error {
 	return err
 }
 
-// errText replaces a nil error by words.
-func errText(err error) string {
+var errUnknown = errors.New("unknown error")
+
+// orUnknown replaces a nil error.
+func orUnknown(err error) error {
 	if err == nil {
-		return "unknown error"
+		return errUnknown
 	}
-	return err.Error()
+	return err
 }
+
+func errText(err error) string { return orUnknown(err).Error() }
 
 // PauseDataTransferChannel implements datatransfer.Manager.
 func (m *Manager) PauseDataTransferChannel(ctx context.Context, chid dt.ChannelID) error {

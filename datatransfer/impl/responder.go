@@ -53,7 +53,7 @@ func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Req
 		m.outbox.once(chid, sender, resp)
 	default:
 		if err := m.openForPush(ctx, chid, req, resp); err != nil {
-			_ = m.apply(chid, dt.Error, err.Error())
+			_ = m.apply(chid, dt.Error, err)
 		}
 	}
 }
@@ -244,7 +244,7 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 	}
 	resp, serr := m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause))
 	if resp == nil && serr != nil { // stored, and not to be answered: it ends here
-		_ = c.Apply(dt.Error, serr.Error())
+		_ = c.Apply(dt.Error, serr)
 		return m.reject(chid, false, nil, serr)
 	}
 	return resp, serr

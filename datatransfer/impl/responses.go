@@ -6,6 +6,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // OnResponseReceived implements datatransfer.EventsHandler (section 4.4).
@@ -125,7 +126,7 @@ func (m *Manager) receiveResult(c *channels.Channel, resp dt.Response) (done boo
 		}
 	}
 	if !resp.Accepted() {
-		return true, c.Apply(dt.Error, dt.ErrRejected.Error())
+		return true, c.Apply(dt.Error, dt.ErrRejected)
 	}
 	return false, nil
 }
@@ -133,6 +134,6 @@ func (m *Manager) receiveResult(c *channels.Channel, resp dt.Response) (done boo
 // refuse ends a channel because of what the other side sent.
 func (m *Manager) refuse(c *channels.Channel, err error) error {
 	m.outbox.send(c.ID(), c.ID().OtherParty(m.peerID), m.cancelMessage(c.ID()), 30*time.Second)
-	_ = c.Apply(dt.Error, err.Error())
+	_ = c.Apply(dt.Error, reason.PeerClaims.Errorf("%w", err))
 	return err
 }

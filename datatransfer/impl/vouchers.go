@@ -41,7 +41,7 @@ func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, ca
 	if err != nil {
 		return nil, err
 	}
-	_ = c.Apply(dt.Error, errText(cause))
+	_ = c.Apply(dt.Error, orUnknown(cause))
 	return msg.(dt.Response), nil
 }
 

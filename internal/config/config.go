@@ -51,7 +51,7 @@ type Lotus struct {
 // Retrieval has the limits of a client.
 type Retrieval struct {
 	CacheBytes  int64 `toml:"cache_bytes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
-	MaxExposure int64 `toml:"max_exposure" comment:"largest payment interval that is accepted, in bytes"`
+	MaxExposure int64 `toml:"max_exposure" comment:"how many bytes may be paid for at once: the largest payment interval that is proposed"`
 	// Into is where retrievals go that do not say.
 	Into string `toml:"into" comment:"car: a file for each payload; store: the blocks of all payloads together, which stay"`
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 )
@@ -35,8 +36,7 @@ func (n *Node) follow(r *run, w Want, req api.RetrieveRequest, id rm.DealID, fre
 			d.Message = fmt.Sprintf("the budget of %s attoFIL is used up: %s are needed for the next step; what was received is kept, run it again with a larger --budget",
 				d.TotalFunds, big.Add(d.TotalFunds, d.VoucherShortfall))
 		}
-		// A deal of an earlier call may be refused for any reason; one of this call only when the provider lost it.
-		if again := !fresh && code != api.CodeInterrupted || broken(d, code); again && i < maxDeals && req.Provider != "" {
+		if i < maxDeals && req.Provider != "" && mayPass(clientstates.ReasonOf(&d), fresh) {
 			if here, err := n.here(r, w, req); err == nil && here {
 				return
 			}
@@ -52,37 +52,24 @@ func (n *Node) follow(r *run, w Want, req api.RetrieveRequest, id rm.DealID, fre
 	}
 }
 
-// broken tells whether a deal ended because it was cut off, and not because of what a side wants or did.
-func broken(d rm.ClientDealState, code int) bool {
-	if d.Status == rm.DealStatusRejected || d.Status == rm.DealStatusErrored && code == api.CodeRejected {
-		return strings.Contains(d.Message, "rejected for unknown reasons")
-	}
-	return d.Status == rm.DealStatusErrored && code == api.CodeOther && !strings.Contains(d.Message, "too much money") &&
-		!strings.Contains(d.Message, "without sending all data")
+// mayPass tells whether another deal may succeed where one ended for a reason. One of an earlier call may also be refused because the
+// provider gave it up meanwhile.
+func mayPass(why reason.Reason, fresh bool) bool {
+	return why.CanPass() || !fresh && (why == reason.PeerRefused || why == reason.PeerCancelled)
 }
 
 // codeOf is the exit code that the end of a deal stands for.
 func codeOf(d rm.ClientDealState) int {
-	m := d.Message
-	switch {
-	case d.Status == rm.DealStatusRejected:
-		return api.CodeRejected
-	case d.Status == rm.DealStatusInsufficientFunds:
-		return api.CodeFunds
-	case d.Status == rm.DealStatusDealNotFound:
-		return api.CodeNotFound
-	case strings.HasPrefix(m, "Client cancelled"):
-		return api.CodeInterrupted
-	case strings.Contains(m, "failed verification"):
-		return api.CodeVerification
-	case strings.Contains(m, "is not reachable"), strings.Contains(m, "consecutive restarts"):
-		return api.CodeUnreachable
-	case strings.Contains(m, "timed out"), strings.Contains(m, "nothing happened"):
-		return api.CodeTimeout
-	case strings.Contains(m, "not enough funds"), strings.Contains(m, "not enough current or pending funds"):
-		return api.CodeFunds
+	switch why := clientstates.ReasonOf(&d); {
+	case why == reason.None && d.Status == rm.DealStatusCompleted:
+		return reason.ExitDone
+	case why == reason.None:
+		return reason.ExitOther
+	case why.Exit() == reason.ExitDone: // somebody ended it, and nothing is there
+		return reason.ExitInterrupted
+	default:
+		return why.Exit()
 	}
-	return api.CodeOther
 }
 
 // stopped tells whether nothing goes on by itself any more: the deal has ended, or its money is used up.
@@ -119,6 +106,10 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 
 func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
 	v.ID, v.Status, v.Message = "c"+d.ID.String(), strings.TrimPrefix(d.Status.String(), "DealStatus"), d.Message
+	v.Reason, v.Blame = d.Reason, ""
+	if why := clientstates.ReasonOf(&d); why != reason.None {
+		v.Blame = why.Blame().String()
+	}
 	v.Received, v.Spent = d.TotalReceived, d.FundsSpent.String()
 	v.Owed = clientstates.Terms(&d).Due(d.TotalReceived).String()
 	v.Seconds = time.Since(begun).Seconds()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -323,6 +324,10 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 		return 0, api.Errorf(api.CodeRejected, "Ask for a new offer.", "the provider is paid at %s, the order says %s", q.PaymentAddress, req.PaidTo)
 	}
 	terms := accounting.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
+	if terms, err = n.bounded(terms, req); err != nil {
+		return 0, err
+	}
+	q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease = terms.Interval, terms.Increase
 	funds, err := n.funds(ctx, r, terms, q, req)
 	if err != nil {
 		return 0, err
@@ -343,6 +348,29 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	return id, nil
 }
 
+// leastInterval is the smallest interval that providers accept when they ask for more.
+const leastInterval = 64 << 10
+
+// bounded are the terms that are proposed for an offer: an interval of at most what may be at risk, and no increase.
+func (n *Node) bounded(t accounting.Terms, req api.RetrieveRequest) (accounting.Terms, error) {
+	limit := req.MaxExposure
+	if limit == 0 {
+		limit = uint64(n.parts.Config.Retrieval.MaxExposure)
+	}
+	if t.Free() {
+		return t, nil
+	}
+	if least := min(t.Interval, leastInterval); limit > 0 && limit < least {
+		return t, reason.ExposureAbove.Errorf("a payment interval of %d bytes is the smallest that the provider takes, at most %d may be at risk", least, limit).
+			WithHint(fmt.Sprintf("Allow it with --max-exposure %d.", least))
+	}
+	t.Increase = 0
+	if limit > 0 {
+		t.Interval = min(t.Interval, limit)
+	}
+	return t, nil
+}
+
 // funds is what a deal may spend: the budget, and never more than the offer (D19).
 func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q rm.QueryResponse, req api.RetrieveRequest) (abi.TokenAmount, error) {
 	if t.Free() {
@@ -361,14 +389,6 @@ func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q rm.Query
 	if least := t.Due(min(t.Interval, missing)); budget.LessThan(least) {
 		return quote, api.Errorf(api.CodeFunds, fmt.Sprintf("Raise it with --budget %s.", quote),
 			"price over budget: the first interval costs %s attoFIL and the whole at most %s, the budget is %s", least, quote, budget)
-	}
-	limit := req.MaxExposure
-	if limit == 0 {
-		limit = uint64(n.parts.Config.Retrieval.MaxExposure)
-	}
-	if largest := t.CurrentInterval(q.Size); limit > 0 && largest > limit {
-		return quote, api.Errorf(api.CodeRejected, fmt.Sprintf("Allow it with --max-exposure %d.", largest),
-			"the provider's largest payment interval is %d bytes, the limit is %d", largest, limit)
 	}
 	if n.Payments == nil {
 		return quote, api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL --ledger-token-file FILE.", "the deal costs money and this node has no ledger")

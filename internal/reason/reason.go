@@ -109,6 +109,7 @@ const (
 	WalletLocked
 	FilePermission
 	PeerClaims
+	DealLost
 
 	count // keep last
 )

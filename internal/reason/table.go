@@ -95,5 +95,6 @@ var table = [count]row{
 	IDUnknown:      {"id-unknown", ExitNotFound, Nobody, false, "there is nothing with that name here", "the list of the same verb has the names"},
 	WalletLocked:   {"wallet-locked", ExitUnauthorised, Nobody, false, "the wallet needs its pass phrase", "name the file that holds it with --wallet-passphrase-file"},
 	FilePermission: {"file-permission", ExitUnauthorised, Nobody, false, "a file may not be read or written by this user", "change its owner or mode"},
+	DealLost:       {"deal-lost", ExitRejected, Theirs, true, "the other side does not know the deal any more", "cartage deals resume ID makes another"},
 	PeerClaims:     {"peer-claims", ExitRejected, Theirs, false, "what the other side says contradicts itself", "ask another provider"},
 }

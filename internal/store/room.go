@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,11 +9,12 @@ import (
 	"github.com/ipfs/go-datastore"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // ErrNoRoom means that the disk is nearly full: nothing is written, everything can be read, and writing goes on by itself when there is
 // room again.
-var ErrNoRoom = errors.New("store is read-only: the disk is nearly full")
+var ErrNoRoom error = reason.DiskFull.Errorf("store is read-only: the disk is nearly full")
 
 // reserve is what stays free: the engine cannot go on after a write that failed, so it is not asked for one that could.
 const (

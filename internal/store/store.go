@@ -16,10 +16,12 @@ import (
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 	pebbleds "github.com/ipfs/go-ds-pebble"
+
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // ErrLocked means that another process has the folder open.
-var ErrLocked = errors.New("store is in use by another process")
+var ErrLocked error = reason.HomeBusy.Errorf("store is in use by another process")
 
 // Open opens or creates a record store in dir. Writes are not synced by themselves: a fact that must survive a
 // power loss is written with Commit.

@@ -23,7 +23,7 @@ func TestRefusals(t *testing.T) {
 		"not a CID":         {func(_ *world, r *api.RetrieveRequest) { r.CID = "bafy" }, api.CodeUsage, "bafy"},
 		"not an address":    {func(_ *world, r *api.RetrieveRequest) { r.Provider = "localhost:1" }, api.CodeUsage, "localhost:1"},
 		"nobody listens":    {func(w *world, _ *api.RetrieveRequest) { require.NoError(t, w.provider.Stop(w.ctx)) }, api.CodeUnreachable, "not reachable"},
-		"exposure too wide": {func(_ *world, r *api.RetrieveRequest) { r.MaxExposure = 1 << 10 }, api.CodeRejected, "largest payment interval"},
+		"exposure too wide": {func(_ *world, r *api.RetrieveRequest) { r.MaxExposure = 1 << 10 }, api.CodeRejected, "may be at risk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 1<<20, paid)

@@ -24,14 +24,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/internal/reason"
 	pay "github.com/cartage-dev/cartage/paych"
 )
 
 // ErrUnavailable means that the ledger cannot be reached at the moment.
-var ErrUnavailable = errors.New("ledger is not reachable")
+var ErrUnavailable error = reason.LedgerAway.Errorf("ledger is not reachable")
 
 // ErrUnauthorised means that the ledger does not take the token.
-var ErrUnauthorised = errors.New("ledger refuses the token")
+var ErrUnauthorised error = reason.TokenUnknown.Errorf("ledger refuses the token")
 
 // Client is a paych.Chain over a ledger of another process. It signs with the keys of a wallet.
 type Client struct {

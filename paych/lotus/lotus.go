@@ -18,17 +18,18 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 
+	"github.com/cartage-dev/cartage/internal/reason"
 	pay "github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/shared"
 )
 
 var (
 	// ErrNodeUnavailable means that the node cannot be reached at the moment; what was asked may be asked again.
-	ErrNodeUnavailable = errors.New("the Lotus node is not reachable")
+	ErrNodeUnavailable error = reason.LedgerAway.Errorf("the Lotus node is not reachable")
 	// ErrNodeBehind means that the head of the node is too old to begin anything.
-	ErrNodeBehind = errors.New("the Lotus node is behind the chain")
+	ErrNodeBehind error = reason.LedgerAway.Errorf("the Lotus node is behind the chain")
 	// ErrAuth means that the node does not take the token, or not for this.
-	ErrAuth = errors.New("the Lotus node refuses the token")
+	ErrAuth error = reason.TokenUnknown.Errorf("the Lotus node refuses the token")
 )
 
 // confidence is how many epochs deep a message counts.

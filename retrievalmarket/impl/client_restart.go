@@ -11,6 +11,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
@@ -69,12 +70,23 @@ func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
 		stale := cd.stale(chid)
 		cd.mu.Unlock()
 		if c.ctx.Err() == nil && !stale {
-			_ = cd.machine.Send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer could not be restarted: %w", err))
+			_ = cd.machine.Send(rm.ClientEventDataTransferError, lostOr(err).Errorf("deal data transfer could not be restarted: %w", err))
 		}
 	})
 }
 
 var errChannelOver = errors.New("the transfer has ended")
+
+// lostOr is the reason of an error that kept a transfer from going on; one that has ended is lost to its deal.
+func lostOr(err error) reason.Reason {
+	if r := reason.From(err); r != reason.Unknown && r != reason.TimedOut && !errors.Is(err, errChannelOver) {
+		return r
+	}
+	if errors.Is(err, errChannelOver) {
+		return reason.DealLost
+	}
+	return reason.PeerUnreachable
+}
 
 func (c *Client) tryResume(chid dt.ChannelID) error {
 	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
@@ -81,7 +82,7 @@ func (c *Client) reach(ctx context.Context, to peer.ID) error {
 			return nil
 		}
 		if wait > 2*time.Second || !shared.Sleep(ctx, wait) {
-			return fmt.Errorf("provider %s is not reachable: %w", to, err)
+			return reason.PeerUnreachable.Errorf("provider %s is not reachable: %w", to, err)
 		}
 	}
 }
@@ -241,9 +242,12 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		if c.proposeAgain(cd) {
 			return
 		}
-		if s.Message() == dt.ErrRejected.Error() {
+		switch {
+		case errors.Is(e.Cause, dt.ErrRejected):
 			c.refused(cd, s.OtherPeer())
-		} else {
+		case e.Cause != nil:
+			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %w", e.Cause))
+		default:
 			send(rm.ClientEventDataTransferError, fmt.Errorf("deal data transfer failed: %s", s.Message()))
 		}
 	}
@@ -255,7 +259,7 @@ func (c *Client) refused(cd *clientDeal, by peer.ID) {
 	if c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(by) {
 		event = rm.ClientEventDealRejected
 	}
-	_ = cd.machine.Send(event, "rejected for unknown reasons")
+	_ = cd.machine.Send(event, "")
 }
 
 func (c *Client) maxBytes(cd *clientDeal) uint64 {

@@ -9,9 +9,10 @@ import (
 	"github.com/ipfs/go-graphsync"
 
 	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
-var errVerification = errors.New("data failed verification")
+var errVerification error = reason.HashMismatch.Errorf("data failed verification")
 
 // stopCurrent cancels the running request of a channel and waits a moment for its end, so that a restart does not mix
 // with it. What still comes of it counts until then.
@@ -110,7 +111,7 @@ func (t *Transport) report(chid datatransfer.ChannelID, cause error, missing int
 	case cause != nil:
 		err = fmt.Errorf("graphsync request failed to complete: %w", cause)
 	case missing > 0:
-		err = fmt.Errorf("graphsync request failed to complete: the provider misses %d blocks", missing)
+		err = reason.DataMissing.Errorf("graphsync request failed to complete: the provider misses %d blocks", missing)
 	}
 	t.log(chid, t.handler().OnChannelCompleted(chid, err))
 }

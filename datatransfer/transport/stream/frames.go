@@ -16,6 +16,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/wire"
 )
 
@@ -283,4 +284,4 @@ func (s *sections) length() (size uint64, n int, err error) {
 	return size, n, nil
 }
 
-var errWrongBlock = errors.New("the sender sent another block than the one that follows")
+var errWrongBlock error = reason.HashMismatch.Errorf("the sender sent another block than the one that follows")

@@ -16,15 +16,16 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 var (
-	errVerification = errors.New("data failed verification")
-	errHeld         = errors.New("paused by the recipient")
-	errGap          = errors.New("a block that should be here is missing")
-	errMissing      = errors.New("the provider misses a block")
-	errCut          = errors.New("stream broke off")
-	errIncomplete   = errors.New("the sender ended before everything was sent")
+	errVerification error = reason.HashMismatch.Errorf("data failed verification")
+	errHeld               = errors.New("paused by the recipient")
+	errGap                = errors.New("a block that should be here is missing")
+	errMissing      error = reason.DataMissing.Errorf("the provider misses a block")
+	errCut          error = reason.PeerUnreachable.Errorf("stream broke off")
+	errIncomplete   error = reason.PeerSilent.Errorf("the sender ended before everything was sent")
 )
 
 // request opens a stream for what a recipient asks for.
@@ -331,7 +332,9 @@ func (rc *recipient) cause(err error) error {
 		return fmt.Errorf("stream failed to complete: the sender said: %s", rc.text)
 	case errors.Is(err, errEnded):
 		return fmt.Errorf("stream failed to complete: %w", errIncomplete)
-	case errors.Is(err, errWrongBlock), errors.Is(err, errTooManyLinks):
+	case errors.Is(err, errTooManyLinks):
+		return reason.TooManyLinks.Errorf("%w: %w", errVerification, err)
+	case errors.Is(err, errWrongBlock):
 		return fmt.Errorf("%w: %w", errVerification, err)
 	case err != nil:
 		return fmt.Errorf("stream failed to complete: %w", err)

@@ -3,7 +3,6 @@ package stream
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -13,6 +12,7 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -23,7 +23,7 @@ type visit func(c cid.Cid, index int64, leaf bool) ([]byte, error)
 // maxLinks bounds a traversal that has no bound of its own.
 const maxLinks = 1 << 26
 
-var errTooManyLinks = errors.New("the traversal follows too many links")
+var errTooManyLinks error = reason.TooManyLinks.Errorf("the traversal follows too many links")
 
 // walk visits what a selector selects below a root. Both sides of a channel walk the same way, so that the order of blocks needs no
 // words. It ends when alive answers an error. Everything is walked without building nodes; any other selector is left to the traversal of IPLD.

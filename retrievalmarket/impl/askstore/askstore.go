@@ -38,7 +38,7 @@ func NewAskStore(ds datastore.Batching, key datastore.Key) (*AskStore, error) {
 	if errors.Is(err, datastore.ErrNotFound) {
 		err = s.SetAsk(&rm.Ask{
 			PricePerByte: rm.DefaultPricePerByte, UnsealPrice: rm.DefaultUnsealPrice,
-			PaymentInterval: rm.DefaultPaymentInterval, PaymentIntervalIncrease: rm.DefaultPaymentIntervalIncrease,
+			PaymentInterval: rm.DefaultPaymentInterval, // and no increase: a client that bounds what it risks would refuse it for a large payload
 		})
 		if err != nil {
 			return nil, fmt.Errorf("failed setting a default retrieval ask: %w", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
@@ -49,11 +50,33 @@ func Terms(d *rm.ClientDealState) accounting.Terms {
 	return accounting.Terms{Price: d.PricePerByte, Unseal: d.UnsealPrice, Interval: d.PaymentInterval, Increase: d.PaymentIntervalIncrease}
 }
 
-func message(format string) func(*rm.ClientDealState, error) error {
+// message keeps the text of an error, and its reason: that of the error, or otherwise where it has none.
+func message(format string, otherwise reason.Reason) func(*rm.ClientDealState, error) error {
 	return func(d *rm.ClientDealState, err error) error {
+		r := reason.From(err)
+		if r == reason.Unknown || r == reason.Interrupted {
+			r = otherwise
+		}
+		because(d, r)
 		keepMessage(d, fmt.Sprintf(format, err))
 		return nil
 	}
+}
+
+// because keeps the first reason of an end.
+func because(d *rm.ClientDealState, r reason.Reason) {
+	if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling || d.Reason == "" {
+		d.Reason = r.String()
+	}
+}
+
+// ReasonOf is why a deal failed or stands still.
+func ReasonOf(d *rm.ClientDealState) reason.Reason {
+	if d.Reason == "" {
+		return reason.None
+	}
+	r, _ := reason.Parse(d.Reason)
+	return r
 }
 
 // keepMessage keeps the first cause of a failure and appends later ones; what comes after a cancel says nothing new.
@@ -72,12 +95,22 @@ func keepMessage(d *rm.ClientDealState, msg string) {
 // maxMessage bounds the stored message of a deal.
 const maxMessage = 2048
 
-// refused keeps the provider's reason; the bare refusal of the transfer that follows an error adds nothing to it.
-func refused(what string) func(*rm.ClientDealState, string) error {
-	return func(d *rm.ClientDealState, reason string) error {
-		if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling {
-			d.Message = (what + reason)[:min(len(what)+len(reason), maxMessage)]
+// refused keeps the provider's words; the bare refusal of the transfer that follows an error adds nothing to them. A refusal without a word
+// of a deal that was accepted says that the provider does not know it any more.
+func refused(what string, why reason.Reason) func(*rm.ClientDealState, string) error {
+	return func(d *rm.ClientDealState, words string) error {
+		if d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
+			return nil
 		}
+		r := why
+		if words == "" && (!Proposing(d.Status) || d.TotalReceived > 0) {
+			r = reason.DealLost
+		}
+		if words == "" {
+			words = "rejected for unknown reasons"
+		}
+		because(d, r)
+		d.Message = (what + words)[:min(len(what)+len(words), maxMessage)]
 		return nil
 	}
 }
@@ -169,7 +202,7 @@ func Proposing(s rm.DealStatus) bool { return slices.Contains(proposing, fsm.Sta
 // ClientEvents is the transition table.
 var ClientEvents = fsm.Events{
 	fsm.Event(rm.ClientEventOpen).From(rm.DealStatusNew).ToNoChange(),
-	fsm.Event(rm.ClientEventWriteDealProposalErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("proposing deal: %s")),
+	fsm.Event(rm.ClientEventWriteDealProposalErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("proposing deal: %s", reason.PeerUnreachable)),
 	fsm.Event(rm.ClientEventDealProposed).From(rm.DealStatusNew).To(rm.DealStatusWaitForAcceptance).
 		From(rm.DealStatusRetryLegacy).To(rm.DealStatusWaitForAcceptanceLegacy).
 		FromMany(rm.DealStatusCancelling, rm.DealStatusFailing).ToNoChange().FromAny().ToJustRecord().
@@ -185,14 +218,14 @@ var ClientEvents = fsm.Events{
 	fsm.Event(NotUnderstood).FromMany(rm.DealStatusNew, rm.DealStatusWaitForAcceptance).To(rm.DealStatusRetryLegacy).
 		FromMany(rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy).To(rm.DealStatusRejected).
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
-		Action(func(d *rm.ClientDealState, reason string) error {
+		Action(func(d *rm.ClientDealState, words string) error {
 			d.LegacyProtocol = d.LegacyProtocol || d.Status == rm.DealStatusNew || d.Status == rm.DealStatusWaitForAcceptance
-			return refused("deal rejected: ")(d, reason)
+			return refused("deal rejected: ", reason.PeerRefused)(d, words)
 		}),
 	fsm.Event(rm.ClientEventDealRejected).FromMany(proposing...).To(rm.DealStatusRejected).
-		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal rejected: ")),
+		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal rejected: ", reason.PeerRefused)),
 	fsm.Event(rm.ClientEventDealNotFound).FromMany(proposing...).To(rm.DealStatusDealNotFound).
-		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal not found: ")),
+		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(refused("deal not found: ", reason.RootUnknown)),
 	fsm.Event(rm.ClientEventDealAccepted).FromMany(proposing...).To(rm.DealStatusAccepted).FromAny().ToJustRecord(),
 	fsm.Event(rm.ClientEventUnsealPaymentRequested).FromMany(proposing...).To(rm.DealStatusAccepted).
 		FromAny().ToJustRecord().Action(request),
@@ -202,6 +235,7 @@ var ClientEvents = fsm.Events{
 			if msg != "" {
 				text += ": " + msg
 			}
+			because(d, unexpected(status))
 			keepMessage(d, text)
 			return nil
 		}),
@@ -209,6 +243,7 @@ var ClientEvents = fsm.Events{
 		FromAny().To(rm.DealStatusCancelling).
 		Action(func(d *rm.ClientDealState) error {
 			if d.Status != rm.DealStatusFailing && d.Status != rm.DealStatusCancelling {
+				because(d, reason.PeerCancelled)
 				d.Message = providerCancelled
 				nameLostUnseal(d)
 			}
@@ -216,6 +251,7 @@ var ClientEvents = fsm.Events{
 		}),
 	fsm.Event(rm.ClientEventCancel).FromAny().To(rm.DealStatusCancelling).
 		Action(func(d *rm.ClientDealState) error {
+			d.Reason = reason.Cancelled.String()
 			d.Message = "Client cancelled retrieval"
 			return nil
 		}),
@@ -224,7 +260,7 @@ var ClientEvents = fsm.Events{
 	fsm.Event(rm.ClientEventPaymentChannelSkip).From(rm.DealStatusAccepted).To(rm.DealStatusOngoing),
 	fsm.Event(rm.ClientEventPaymentChannelErrored).FromMany(rm.DealStatusAccepted, rm.DealStatusPaymentChannelCreating,
 		rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusCheckFunds,
-		rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusFailing).Action(message("error from payment channel: %s")),
+		rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusFailing).Action(message("error from payment channel: %s", reason.LedgerRefused)),
 	fsm.Event(rm.ClientEventPaymentChannelCreateInitiated).From(rm.DealStatusAccepted).To(rm.DealStatusPaymentChannelCreating).
 		Action(func(d *rm.ClientDealState, c cid.Cid) error {
 			d.WaitMsgCID = &c
@@ -243,8 +279,8 @@ var ClientEvents = fsm.Events{
 		rm.DealStatusAccepted).To(rm.DealStatusPaymentChannelAllocatingLane).
 		FromMany(rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusCheckFunds).To(rm.DealStatusOngoing).Action(ready),
 	fsm.Event(rm.ClientEventPaymentChannelAddFundsErrored).FromMany(rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds).
-		To(rm.DealStatusFailing).Action(message("wait for add funds: %s")),
-	fsm.Event(rm.ClientEventAllocateLaneErrored).From(rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusFailing).Action(message("allocating payment lane: %s")),
+		To(rm.DealStatusFailing).Action(message("wait for add funds: %s", reason.LedgerRefused)),
+	fsm.Event(rm.ClientEventAllocateLaneErrored).From(rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusFailing).Action(message("allocating payment lane: %s", reason.LedgerRefused)),
 	fsm.Event(rm.ClientEventLaneAllocated).From(rm.DealStatusPaymentChannelAllocatingLane).To(rm.DealStatusOngoing).
 		Action(func(d *rm.ClientDealState, lane uint64) error {
 			d.PaymentInfo = &rm.PaymentInfo{PayCh: d.PaymentInfo.PayCh, Lane: lane}
@@ -271,17 +307,18 @@ var ClientEvents = fsm.Events{
 		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment).Action(resending),
 	fsm.Event(rm.ClientEventBadPaymentRequested).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, msg string) error {
+			because(d, reason.Overasked)
 			keepMessage(d, msg)
 			return nil
 		}),
 	fsm.Event(rm.ClientEventCreateVoucherFailed).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFailing).
-		Action(message("creating payment voucher: %s")),
+		Action(message("creating payment voucher: %s", reason.LedgerRefused)),
 	fsm.Event(rm.ClientEventVoucherShortfall).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusCheckFunds).
 		Action(func(d *rm.ClientDealState, short abi.TokenAmount) error {
 			d.VoucherShortfall = short
 			return nil
 		}),
-	fsm.Event(rm.ClientEventWriteDealPaymentErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("writing deal payment: %s")),
+	fsm.Event(rm.ClientEventWriteDealPaymentErrored).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).Action(message("writing deal payment: %s", reason.DealLost)),
 	fsm.Event(rm.ClientEventPaymentSent).From(rm.DealStatusSendFunds).To(rm.DealStatusOngoing).
 		From(rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFinalizing).
 		FromMany(rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment, rm.DealStatusCheckComplete).ToNoChange().
@@ -296,11 +333,19 @@ var ClientEvents = fsm.Events{
 	fsm.Event(rm.ClientEventFundsExpended).FromMany(rm.DealStatusCheckFunds, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).
 		To(rm.DealStatusInsufficientFunds).
 		Action(func(d *rm.ClientDealState, short abi.TokenAmount) error {
+			d.Reason = reason.WalletShort.String()
+			if paying(d) {
+				d.Reason = reason.BudgetUsed.String()
+			}
 			d.VoucherShortfall = short
 			d.Message = fmt.Sprintf("not enough current or pending funds in payment channel, shortfall of %s", short)
 			return nil
 		}),
-	fsm.Event(rm.ClientEventRecheckFunds).From(rm.DealStatusInsufficientFunds).To(rm.DealStatusCheckFunds),
+	fsm.Event(rm.ClientEventRecheckFunds).From(rm.DealStatusInsufficientFunds).To(rm.DealStatusCheckFunds).
+		Action(func(d *rm.ClientDealState) error {
+			d.Reason = ""
+			return nil
+		}),
 
 	fsm.Event(rm.ClientEventComplete).From(rm.DealStatusAccepted).ToJustRecord().
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling, rm.DealStatusClientWaitingForLastBlocks).ToJustRecord().
@@ -309,6 +354,7 @@ var ClientEvents = fsm.Events{
 	fsm.Event(rm.ClientEventCompleteVerified).From(rm.DealStatusCheckComplete).To(rm.DealStatusCompleted),
 	fsm.Event(rm.ClientEventEarlyTermination).From(rm.DealStatusCheckComplete).To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState) error {
+			because(d, reason.DataMissing)
 			keepMessage(d, "Provider sent complete status without sending all data")
 			return nil
 		}),
@@ -317,9 +363,10 @@ var ClientEvents = fsm.Events{
 	// whether they are, and ends by itself.
 	fsm.Event(rm.ClientEventDataTransferError).FromMany(rm.DealStatusBlocksComplete, rm.DealStatusFinalizing).To(rm.DealStatusCheckComplete).
 		FromMany(rm.DealStatusCancelling, rm.DealStatusCheckComplete).ToJustRecord().FromAny().To(rm.DealStatusFailing).
-		Action(message("error generated by data transfer: %s")),
+		Action(message("error generated by data transfer: %s", reason.PeerFailed)),
 	fsm.Event(TooLarge).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, limit uint64) error {
+			because(d, reason.PeerClaims)
 			keepMessage(d, fmt.Sprintf("the payload is larger than the limit of %d bytes", limit))
 			return nil
 		}),
@@ -332,12 +379,35 @@ const (
 	completeWait = 30 * time.Second
 )
 
+// late is what it means that nothing happened in a state.
+func late(s rm.DealStatus) reason.Reason {
+	switch s {
+	case rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy:
+		return reason.AcceptLate
+	case rm.DealStatusAccepted, rm.DealStatusCheckFunds, rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingFunds,
+		rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusPaymentChannelAllocatingLane:
+		return reason.LedgerAway
+	}
+	return reason.Idle
+}
+
+// unexpected is what a status that answers nothing says of its sender.
+func unexpected(s rm.DealStatus) reason.Reason {
+	switch s {
+	case rm.DealStatusErrored, rm.DealStatusFailing:
+		return reason.PeerFailed
+	case rm.DealStatusCancelled, rm.DealStatusCancelling:
+		return reason.PeerCancelled
+	}
+	return reason.PeerClaims
+}
+
 // Deadlines bound the time in each state without any event. A zero duration switches one off.
 func Deadlines(accept, chain, idle, last time.Duration) map[fsm.StateKey]fsm.Deadline {
 	out := map[fsm.StateKey]fsm.Deadline{}
 	set := func(d time.Duration, states ...rm.DealStatus) {
 		for _, s := range states {
-			out[s] = fsm.Deadline{After: d, Event: rm.ClientEventDataTransferError, Args: []any{fmt.Errorf("nothing happened in %s for %s", s, d)}}
+			out[s] = fsm.Deadline{After: d, Event: rm.ClientEventDataTransferError, Args: []any{late(s).Errorf("nothing happened in %s for %s", s, d)}}
 		}
 	}
 	set(accept, rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy, rm.DealStatusAccepted)
