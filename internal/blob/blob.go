@@ -40,6 +40,12 @@ type FS interface {
 	MkdirAll(dir string, mode fs.FileMode) error
 	// SyncDir makes created, renamed and removed names of a folder durable.
 	SyncDir(dir string) error
+	// SyncTree makes a folder durable with everything below it.
+	SyncTree(dir string) error
+	// Symlink makes a symbolic link and fails if there is something with its name.
+	Symlink(target, name string) error
+	// SetAttributes changes what a file or folder has beside its content.
+	SetAttributes(name string, a Attributes) error
 }
 
 // OS is the file system of the host.

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
@@ -149,6 +150,37 @@ func (m *Mem) SyncDir(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.syncNames(filepath.Clean(dir))
+	return nil
+}
+
+// SyncTree implements FS.
+func (m *Mem) SyncTree(dir string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dir = filepath.Clean(dir)
+	for name, n := range m.names {
+		if name != dir && !strings.HasPrefix(name, dir+"/") {
+			continue
+		}
+		if n.folder {
+			m.syncNames(name)
+		} else {
+			n.durable, n.dirty = append(n.durable[:0], n.data...), map[int64]bool{}
+		}
+	}
+	return nil
+}
+
+// Symlink implements FS: there are none here.
+func (m *Mem) Symlink(_, name string) error { return pathError("symlink", name, errors.ErrUnsupported) }
+
+// SetAttributes implements FS: nothing here has any.
+func (m *Mem) SetAttributes(name string, _ Attributes) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.names[filepath.Clean(name)] == nil {
+		return pathError("chmod", name, fs.ErrNotExist)
+	}
 	return nil
 }
 

@@ -221,3 +221,27 @@ func (f FS) Remove(name string) error {
 	}
 	return f.FS.Remove(name)
 }
+
+// SyncTree counts as one write.
+func (f FS) SyncTree(dir string) error {
+	if err := f.Switch.Step(); err != nil {
+		return err
+	}
+	return f.FS.SyncTree(dir)
+}
+
+// Symlink counts as one write.
+func (f FS) Symlink(target, name string) error {
+	if err := f.Switch.Step(); err != nil {
+		return err
+	}
+	return f.FS.Symlink(target, name)
+}
+
+// SetAttributes counts as one write.
+func (f FS) SetAttributes(name string, a blob.Attributes) error {
+	if err := f.Switch.Step(); err != nil {
+		return err
+	}
+	return f.FS.SetAttributes(name, a)
+}
