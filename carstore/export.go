@@ -1,314 +1,155 @@
 package carstore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipfs/go-unixfsnode/data"
-	"github.com/ipfs/go-unixfsnode/file"
-	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
-	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
-	"github.com/ipld/go-ipld-prime/node/basicnode"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
-
-// ErrExists means that something is at the place where the export should go.
-var ErrExists = errors.New("already exists")
 
 // maxDepth bounds folders in folders.
 const maxDepth = 4096
 
-// Export writes the UnixFS file or folder below root to dest, aside and then renamed; an existing dest is replaced only with
-// force. The bytes of every block are checked again on the way.
-func (s *Store) Export(ctx context.Context, fsys blob.FS, dest string, force bool) error {
+// Exported is what an export wrote. It grows while the export goes on.
+type Exported struct {
+	Files, Folders, Symlinks int
+	Bytes                    uint64 // of the files
+	LeftOut                  []LeftOut
+}
+
+// LeftOut is an entry that an export did not write. Its names come from the DAG: they are untrusted.
+type LeftOut struct {
+	Path string // below the output, with slashes
+	Why  string
+}
+
+// Export writes the UnixFS file or folder below root to path, aside and then renamed; an existing file is replaced only with force. The
+// bytes of every block are checked again on the way.
+func (s *Store) Export(ctx context.Context, fsys blob.FS, path string, force bool) error {
+	d, err := ClaimDest(fsys, path, force)
+	if err != nil {
+		return err
+	}
 	ls := s.LinkSystem()
-	return ExportFrom(ctx, fsys, &ls, s.root, dest, force)
+	_, err = d.Export(ctx, &ls, s.root, nil)
+	return errors.Join(err, d.Release())
 }
 
-// ExportFrom is Export out of any link system; it has to check what it reads.
-func ExportFrom(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
-	return aside(fsys, dest, force, func(tmp string) error { return exportNode(ctx, fsys, ls, root, tmp, 0) })
-}
-
-// ExportCAR writes the CARv1 of everything in the file to dest, as Export does.
-func (s *Store) ExportCAR(fsys blob.FS, dest string, force bool) error {
-	return WriteAside(fsys, dest, force, func(w io.Writer) error {
+// ExportCAR writes the CARv1 of everything in the file.
+func (s *Store) ExportCAR(d *Dest) error {
+	return d.WriteFile(func(w io.Writer) error {
 		_, err := io.Copy(w, s.Payload())
 		return err
 	})
 }
 
-// WriteAside writes a file next to dest and renames it into place when it is complete and synced.
-func WriteAside(fsys blob.FS, dest string, force bool, f func(io.Writer) error) error {
-	return aside(fsys, dest, force, func(tmp string) error { return writeFile(fsys, tmp, f) })
+// Export writes the UnixFS file or folder below root; ls has to check what it reads. A folder is written without a sync for each file, then made
+// durable as a whole, then renamed into place. Symbolic links are made if they cannot lead out of the folder and are left out
+// otherwise. Kept modes and times are restored, the bits beyond permissions never. progress, if not nil, is told now and then on the
+// goroutine of the export.
+func (d *Dest) Export(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, progress func(Exported)) (Exported, error) {
+	e := exporter{fs: d.fs, ls: ls, progress: progress}
+	err := d.writeAside(func(tmp string) error { return e.export(ctx, root, tmp) })
+	return e.done, err
 }
 
-// aside lets f write next to dest and renames the complete result into place.
-func aside(fsys blob.FS, dest string, force bool, f func(tmp string) error) error {
-	if err := CheckDest(fsys, dest, force); err != nil {
-		return err
-	}
-	tmp := beside(dest, "partial")
-	if err := fsys.RemoveAll(tmp); err != nil {
-		return err
-	}
-	err := f(tmp)
-	if st, serr := os.Stat(tmp); err == nil && serr == nil && st.IsDir() && force {
-		err = fsys.RemoveAll(dest) // a file, which a folder cannot be renamed over
-	}
-	if err == nil {
-		err = blob.Publish(fsys, tmp, dest)
-	}
-	if err != nil {
-		return errors.Join(err, fsys.RemoveAll(tmp))
-	}
-	return nil
+// exporter writes one DAG.
+type exporter struct {
+	fs       blob.FS
+	ls       *ipld.LinkSystem
+	root     string // where the export is written
+	buf      []byte
+	links    []symlink
+	folders  []attributes // innermost last
+	done     Exported
+	progress func(Exported)
 }
 
-// CheckDest tells before anything is spent whether an export could go there.
-func CheckDest(fsys blob.FS, dest string, force bool) error {
-	if st, err := os.Lstat(dest); err == nil {
-		if !force {
-			return fmt.Errorf("%s %w: use --force to replace it", dest, ErrExists)
-		}
-		if !st.Mode().IsRegular() {
-			return fmt.Errorf("%s %w and is not a regular file: --force replaces files only", dest, ErrExists)
-		}
-	}
-	dir := filepath.Dir(dest)
-	st, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("cannot write to %s: %w", dest, err)
-	}
-	if !st.IsDir() {
-		return fmt.Errorf("cannot write to %s: %s is not a folder", dest, dir)
-	}
-	name := beside(dest, "probe")
-	if err := fsys.RemoveAll(name); err != nil { // of a run that was killed
-		return fmt.Errorf("cannot write to %s: %w", dest, err)
-	}
-	probe, err := fsys.Create(name, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot write to %s: %w", dest, err)
-	}
-	return errors.Join(probe.Close(), fsys.Remove(name))
+// symlink is made when all files are there, so that nothing is ever written through one.
+type symlink struct{ target, name string }
+
+type attributes struct {
+	name string
+	blob.Attributes
 }
 
-// beside is the name of something of ours next to dest.
-func beside(dest, what string) string {
-	return filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest)+".cartage-"+what)
-}
-
-// writeFile makes a new file with what f writes, synced.
-func writeFile(fsys blob.FS, name string, f func(io.Writer) error) error {
-	out, err := fsys.Create(name, 0o644)
+func (e *exporter) export(ctx context.Context, root cid.Cid, to string) error {
+	e.root = to
+	n, err := loadUnixFS(ctx, e.ls, root)
 	if err != nil {
 		return err
 	}
-	w := bufio.NewWriterSize(&blob.Appender{F: out}, 1<<20)
-	err = f(w)
-	if err == nil {
-		err = w.Flush()
+	switch {
+	case n.kind == KindSymlink:
+		return reason.NotAFile.Errorf("%s is a %s to %q: it is not made alone, it could lead anywhere", root, n.kind, n.target())
+	case n.kind == KindFile:
+		if err := e.writeFile(ctx, n, to, true); err != nil {
+			return err
+		}
+		return e.restore(n, to)
 	}
-	if err == nil {
-		err = out.Sync()
-	}
-	return errors.Join(err, out.Close())
-}
-
-// WriteFileTo writes the UnixFS file below root to w.
-func (s *Store) WriteFileTo(ctx context.Context, w io.Writer) error {
-	ls := s.LinkSystem()
-	return WriteFileFrom(ctx, &ls, s.root, w)
-}
-
-// WriteFileFrom is WriteFileTo out of any link system.
-func WriteFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
-	r, err := OpenFileFrom(ctx, ls, root)
-	if err != nil {
+	if err := e.writeNode(ctx, n, to, 0); err != nil {
 		return err
 	}
-	return copyTo(ctx, w, r)
-}
-
-// OpenFileFrom opens the UnixFS file below root; it reads what it is asked for, and no more than that of the DAG.
-func OpenFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (io.ReadSeeker, error) {
-	node, err := load(ctx, ls, root)
-	if err != nil {
-		return nil, err
+	for _, l := range e.links {
+		if err := e.fs.Symlink(l.target, l.name); err != nil {
+			return err
+		}
+		e.done.Symlinks++
 	}
-	if pb, ok := node.(dagpb.PBNode); ok {
-		if d, err := unixfsData(pb); err == nil && (d.DataType.Int() == data.Data_Directory || d.DataType.Int() == data.Data_HAMTShard) {
-			return nil, fmt.Errorf("%s is a folder: write it to a path, or take the archive with --car", root)
+	for _, a := range slices.Backward(e.folders) {
+		if err := e.fs.SetAttributes(a.name, a.Attributes); err != nil {
+			return err
 		}
 	}
-	return openFile(ctx, ls, node)
+	return e.fs.SyncTree(to)
 }
 
-// ExportCARFrom is ExportCAR out of any link system.
-func ExportCARFrom(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
-	return WriteAside(fsys, dest, force, func(w io.Writer) error { return WriteCARFrom(ctx, ls, root, w) })
-}
-
-// Entry is a link of a folder, or of any other node.
-type Entry struct {
-	Cid  cid.Cid
-	Name string
-	Size uint64 // of the DAG below it, as the node says
-}
-
-// List returns the links of a node: of a folder its entries, of another dag-pb node its links.
-func List(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) ([]Entry, error) {
-	node, err := load(ctx, ls, root)
-	if err != nil {
-		return nil, err
-	}
-	pb, ok := node.(dagpb.PBNode)
-	if !ok {
-		return nil, nil
-	}
-	if d, err := unixfsData(pb); err == nil && d.DataType.Int() == data.Data_HAMTShard {
-		return listShard(ctx, ls, node)
-	}
-	var out []Entry
-	for it := pb.FieldLinks().Iterator(); !it.Done(); {
-		_, l := it.Next()
-		e := Entry{Cid: l.FieldHash().Link().(cidlink.Link).Cid}
-		if l.FieldName().Exists() {
-			e.Name = l.FieldName().Must().String()
-		}
-		if l.FieldTsize().Exists() {
-			e.Size = uint64(l.FieldTsize().Must().Int())
-		}
-		out = append(out, e)
-	}
-	return out, nil
-}
-
-// listShard lists a sharded folder; its nodes do not say how large the entries are.
-func listShard(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node) ([]Entry, error) {
-	dir, err := ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, node, ls)
-	if err != nil {
-		return nil, err
-	}
-	var out []Entry
-	for it := dir.MapIterator(); it != nil && !it.Done(); {
-		k, v, err := it.Next()
-		if err != nil {
-			return nil, err
-		}
-		name, err := k.AsString()
-		if err != nil {
-			return nil, err
-		}
-		l, err := v.AsLink()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, Entry{Cid: l.(cidlink.Link).Cid, Name: name})
-	}
-	return out, nil
-}
-
-func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (datamodel.Node, error) {
-	var proto ipld.NodePrototype = basicnode.Prototype.Any
-	if c.Prefix().Codec == cid.DagProtobuf {
-		proto = dagpb.Type.PBNode
-	}
-	return ls.Load(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c}, proto)
-}
-
-func openFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node) (io.ReadSeeker, error) {
-	f, err := file.NewUnixFSFile(ctx, node, ls)
-	if err != nil {
-		return nil, err
-	}
-	return f.AsLargeBytes()
-}
-
-func copyTo(ctx context.Context, w io.Writer, r io.Reader) error {
-	_, err := io.CopyBuffer(shared.Writer(ctx, w), r, make([]byte, 1<<20))
-	return err
-}
-
-func copyFile(ctx context.Context, ls *ipld.LinkSystem, node datamodel.Node, w io.Writer) error {
-	r, err := openFile(ctx, ls, node)
-	if err != nil {
-		return err
-	}
-	return copyTo(ctx, w, r)
-}
-
-func exportNode(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, c cid.Cid, dest string, depth int) error {
+// writeNode writes a node that is not a link.
+func (e *exporter) writeNode(ctx context.Context, n unixfsNode, to string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("folders are nested deeper than %d", maxDepth)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	node, err := load(ctx, ls, c)
-	if err != nil {
-		return err
-	}
-	kind := int64(data.Data_File)
-	if pb, ok := node.(dagpb.PBNode); ok {
-		d, err := unixfsData(pb)
-		if err != nil {
-			return fmt.Errorf("%s is not UnixFS (%w): retrieve it with --car", c, err)
+	switch {
+	case n.kind == KindFile:
+		if err := e.writeFile(ctx, n, to, false); err != nil {
+			return err
 		}
-		kind = d.DataType.Int()
-	} else if c.Prefix().Codec != cid.Raw {
-		return fmt.Errorf("%s is not UnixFS: retrieve it with --car", c)
+		return e.restore(n, to)
+	case n.kind.IsFolder():
+		return e.writeFolder(ctx, n, to, depth)
+	case n.kind == KindSymlink:
+		e.addLink(n.target(), to)
+		return nil
 	}
-	switch kind {
-	case data.Data_File, data.Data_Raw:
-		return writeFile(fsys, dest, func(w io.Writer) error { return copyFile(ctx, ls, node, w) })
-	case data.Data_Directory, data.Data_HAMTShard:
-		return exportFolder(ctx, fsys, ls, node, dest, depth)
-	}
-	return fmt.Errorf("%s has UnixFS type %d, which cannot be exported: retrieve it with --car", c, kind)
+	return reason.NotAFile.Errorf("%s is a %s, which cannot be a file or folder", n.cid, n.kind).WithHint("Take its blocks as an archive with retrieve --car -o.")
 }
 
-func unixfsData(pb dagpb.PBNode) (data.UnixFSData, error) {
-	if !pb.FieldData().Exists() {
-		return nil, errors.New("it has no data")
-	}
-	return data.DecodeUnixFSData(pb.FieldData().Must().Bytes())
-}
-
-// UnixFSKind is what a UnixFS node is: one of the Data constants of go-unixfsnode; -1 for any other node.
-func UnixFSKind(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (int64, error) {
-	node, err := load(ctx, ls, c)
-	if err != nil {
-		return -1, err
-	}
-	pb, ok := node.(dagpb.PBNode)
-	if !ok {
-		return -1, nil
-	}
-	d, err := unixfsData(pb)
-	if err != nil {
-		return -1, nil
-	}
-	return d.DataType.Int(), nil
-}
-
-func exportFolder(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, node datamodel.Node, dest string, depth int) error {
-	if err := fsys.MkdirAll(dest, 0o755); err != nil {
+func (e *exporter) writeFolder(ctx context.Context, n unixfsNode, to string, depth int) error {
+	if err := e.fs.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
-	dir, err := ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, node, ls)
+	e.done.Folders++
+	if a, any := kept(n); any {
+		e.folders = append(e.folders, attributes{to, a})
+	}
+	dir, err := e.ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, n.node, e.ls)
 	if err != nil {
 		return err
 	}
@@ -328,9 +169,143 @@ func exportFolder(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, node d
 		if err != nil {
 			return err
 		}
-		if err := exportNode(ctx, fsys, ls, l.(cidlink.Link).Cid, filepath.Join(dest, name), depth+1); err != nil {
+		child, err := loadUnixFS(ctx, e.ls, l.(cidlink.Link).Cid)
+		if err != nil {
+			return err
+		}
+		if err := e.writeNode(ctx, child, filepath.Join(to, name), depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeFile writes a file; one that is alone is synced at once.
+func (e *exporter) writeFile(ctx context.Context, n unixfsNode, to string, sync bool) error {
+	out, err := e.fs.Create(to, 0o644)
+	if err != nil {
+		return err
+	}
+	w := &countedWriter{e: e, w: shared.Writer(ctx, &blob.Appender{F: out})}
+	err = e.copyFile(ctx, n, w)
+	if err == nil && sync {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err == nil {
+		e.done.Files++
+		e.tell()
+	}
+	return err
+}
+
+// copyFile copies a file of one block without a buffer, any other through the one of the export.
+func (e *exporter) copyFile(ctx context.Context, n unixfsNode, w io.Writer) error {
+	if n.meta == nil {
+		if len(n.raw) == 0 {
+			return nil
+		}
+		_, err := w.Write(n.raw)
+		return err
+	}
+	r, err := n.open(ctx, e.ls)
+	if err != nil {
+		return err
+	}
+	if e.buf == nil {
+		e.buf = make([]byte, 1<<20)
+	}
+	_, err = io.CopyBuffer(w, r, e.buf)
+	return err
+}
+
+// countedWriter counts what is written.
+type countedWriter struct {
+	e *exporter
+	w io.Writer
+}
+
+// Write implements io.Writer.
+func (c *countedWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.e.done.Bytes += uint64(n)
+	c.e.tell()
+	return n, err
+}
+
+func (e *exporter) tell() {
+	if e.progress != nil {
+		e.progress(e.done)
+	}
+}
+
+// kept is what was kept with a node beside its bytes: of its mode the permissions only.
+func kept(n unixfsNode) (a blob.Attributes, any bool) {
+	if n.meta != nil && n.meta.FieldMode().Exists() {
+		mode := fs.FileMode(n.meta.FieldMode().Must().Int()) & fs.ModePerm
+		a.Mode = &mode
+	}
+	if t, ok := n.mtime(); ok {
+		a.Mtime = &t
+	}
+	return a, a.Mode != nil || a.Mtime != nil
+}
+
+func (e *exporter) restore(n unixfsNode, name string) error {
+	a, any := kept(n)
+	if !any {
+		return nil
+	}
+	return e.fs.SetAttributes(name, a)
+}
+
+// maxTarget is the longest target that file systems take.
+const maxTarget = 4095
+
+// addLink notes a symbolic link that stays inside the export, or that it is left out.
+func (e *exporter) addLink(target, name string) {
+	rel, err := filepath.Rel(e.root, name)
+	at := filepath.ToSlash(rel)
+	if why := leadsOut(at, target); err != nil || why != "" {
+		e.done.LeftOut = append(e.done.LeftOut, LeftOut{at, fmt.Sprintf("symbolic link to %q, which %s", shorten(target), why)})
+		return
+	}
+	e.links = append(e.links, symlink{filepath.FromSlash(target), name})
+}
+
+func shorten(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "..."
+	}
+	return s
+}
+
+// leadsOut says why a link at a path below the export could lead out of it, or nothing. A target may climb first and go down then: the folder
+// of the link is a real one, so climbing from it is what it looks like. Climbing after a name is not, if the name is a link.
+func leadsOut(at, target string) string {
+	switch {
+	case target == "":
+		return "is empty"
+	case len(target) > maxTarget:
+		return "is too long"
+	case strings.ContainsRune(target, 0):
+		return "has a zero byte"
+	case path.IsAbs(target), filepath.IsAbs(filepath.FromSlash(target)), filepath.VolumeName(target) != "":
+		return "is absolute"
+	}
+	up, down := 0, false
+	for part := range strings.SplitSeq(filepath.ToSlash(target), "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			if up++; down {
+				return "climbs after it went down"
+			}
+		default:
+			down = true
+		}
+	}
+	if up > strings.Count(at, "/") {
+		return "leads out of the output"
+	}
+	return ""
 }

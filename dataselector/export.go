@@ -17,7 +17,6 @@ import (
 	"github.com/ipld/go-ipld-prime/traversal"
 
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -147,16 +146,17 @@ func (s Selection) one(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (
 	return parts[0].Root, nil
 }
 
-// Export writes the file or folder that is selected to dest, as carstore.ExportFrom does. A range of a file is a file.
-func (s Selection) Export(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, force bool) error {
+// Export writes the file or folder that is selected to a place that was claimed for it, as carstore.Dest does. A range of a file is a file.
+func (s Selection) Export(ctx context.Context, d *carstore.Dest, ls *ipld.LinkSystem, root cid.Cid, progress func(carstore.Exported)) (carstore.Exported, error) {
 	part, err := s.one(ctx, ls, root)
 	if err != nil {
-		return err
+		return carstore.Exported{}, err
 	}
 	if s.bytes == nil {
-		return carstore.ExportFrom(ctx, fsys, ls, part, dest, force)
+		return d.Export(ctx, ls, part, progress)
 	}
-	return carstore.WriteAside(fsys, dest, force, func(w io.Writer) error { return s.writeBytes(ctx, ls, part, w) })
+	err = d.WriteFile(func(w io.Writer) error { return s.writeBytes(ctx, ls, part, w) })
+	return carstore.Exported{Files: 1}, err
 }
 
 // WriteFile writes the file that is selected to w.
@@ -187,9 +187,9 @@ func (s Selection) writeBytes(ctx context.Context, ls *ipld.LinkSystem, file cid
 	return err
 }
 
-// ExportCAR writes what WriteCAR does to dest, aside and then renamed.
-func (s Selection) ExportCAR(ctx context.Context, fsys blob.FS, ls *ipld.LinkSystem, root cid.Cid, dest string, proof, force bool) error {
-	return carstore.WriteAside(fsys, dest, force, func(w io.Writer) error { return s.WriteCAR(ctx, ls, root, w, proof) })
+// ExportCAR writes what WriteCAR does to a place that was claimed for it.
+func (s Selection) ExportCAR(ctx context.Context, d *carstore.Dest, ls *ipld.LinkSystem, root cid.Cid, proof bool) error {
+	return d.WriteFile(func(w io.Writer) error { return s.WriteCAR(ctx, ls, root, w, proof) })
 }
 
 // WriteCAR writes the selection as a CARv1: its parts are the roots, each block is there once, depth first. With proof the blocks on the

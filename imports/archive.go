@@ -45,10 +45,18 @@ func (p *plan) Node(c cid.Cid, data []byte) error {
 	return nil
 }
 
-// WriteCAR builds the DAG of a file or folder into a CARv1 at dest: its root is in the header, its blocks follow depth first, each
-// once, identity blocks too. It reads the source twice, in memory for the inner nodes only, and fails if it changed in between. The
-// CAR is written aside, synced and renamed: a crash or an error leaves nothing under the name.
-func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, progress func(int64)) (cid.Cid, error) {
+// WriteCAR is WriteCARTo into a file at dest, which is replaced when the archive is complete.
+func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, progress func(int64)) (root cid.Cid, err error) {
+	err = carstore.WriteAside(fsys, dest, true, func(w io.Writer) error {
+		root, err = WriteCARTo(ctx, path, w, p, progress)
+		return err
+	})
+	return root, err
+}
+
+// WriteCARTo builds the DAG of a file or folder into a CARv1: its root is in the header, its blocks follow depth first, each once, identity
+// blocks too. It reads the source twice, in memory for the inner nodes only, and fails if it changed in between.
+func WriteCARTo(ctx context.Context, path string, w io.Writer, p Profile, progress func(int64)) (cid.Cid, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return cid.Undef, err
@@ -59,21 +67,8 @@ func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, p
 	if err != nil {
 		return cid.Undef, err
 	}
-	tmp := dest + ".partial"
-	_ = fsys.Remove(tmp)
-	f, err := fsys.Create(tmp, 0o600)
-	if err != nil {
-		return cid.Undef, err
-	}
-	a := archive{plan: pl, w: bufio.NewWriterSize(&blob.Appender{F: f}, 1<<20), seen: map[cid.Cid]bool{}}
-	err = a.write(ctx, root)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close(), a.close()); err != nil {
-		return cid.Undef, errors.Join(err, fsys.Remove(tmp))
-	}
-	return root, blob.Publish(fsys, tmp, dest)
+	a := archive{plan: pl, w: bufio.NewWriterSize(w, 1<<20), seen: map[cid.Cid]bool{}}
+	return root, errors.Join(a.write(ctx, root), a.close())
 }
 
 // archive writes the CAR of a plan.

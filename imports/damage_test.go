@@ -56,7 +56,11 @@ func TestFolder(t *testing.T) {
 	defer v.Close()
 	ls := v.LinkSystem()
 	out := filepath.Join(r.dir, "out")
-	require.NoError(t, carstore.ExportFrom(t.Context(), blob.OS{}, &ls, v.Root(), out, false))
+	d, err := carstore.ClaimDest(blob.OS{}, out, false)
+	require.NoError(t, err)
+	done, err := d.Export(t.Context(), &ls, v.Root(), nil)
+	require.NoError(t, errors.Join(err, d.Release()))
+	require.Equal(t, carstore.Exported{Files: 70, Folders: 71, Bytes: 70*1000 + 69*35}, done)
 	for n := range 70 {
 		got, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("%02d/f", n)))
 		require.NoError(t, err)

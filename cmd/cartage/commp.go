@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -210,18 +209,19 @@ func (c *cli) generateCarCmd() *cobra.Command {
 			if err != nil {
 				return api.Errorf(api.CodeUsage, "", "%w", err)
 			}
-			dest, err := filepath.Abs(args[1])
+			d, err := carstore.ClaimDest(blob.OS{}, args[1], force)
 			if err != nil {
 				return err
 			}
-			if err := carstore.CheckDest(blob.OS{}, dest, force); err != nil {
-				return api.Errorf(api.CodeOther, "Replace it with --force.", "%w", err)
-			}
-			root, err := imports.WriteCAR(cmd.Context(), blob.OS{}, args[0], dest, p, nil)
-			if err != nil {
+			var root cid.Cid
+			err = d.WriteFile(func(w io.Writer) (err error) {
+				root, err = imports.WriteCARTo(cmd.Context(), args[0], w, p, nil)
+				return err
+			})
+			if err = errors.Join(err, d.Release()); err != nil {
 				return err
 			}
-			return c.show(map[string]string{"root": root.String(), "car": dest}, [][2]string{{"root", root.String()}, {"CAR", dest}})
+			return c.show(map[string]string{"root": root.String(), "car": d.Path()}, [][2]string{{"root", root.String()}, {"CAR", d.Path()}})
 		}}
 	cmd.Flags().StringVar(&profile, "profile", imports.UnixFS2025().Name, "unixfs-v1-2025, or lotus")
 	cmd.Flags().BoolVar(&force, "force", false, "replace what is at the output")

@@ -294,7 +294,10 @@ func (d *demo) retrieve(ctx context.Context) error {
 	d.result.Bytes, d.result.Blocks, d.result.Seconds = r.Received, r.Blocks, r.Seconds
 	d.result.MiBPerSecond, d.result.Transport, d.result.Vouchers = float64(r.Received)/(1<<20)/r.Seconds, r.Transport, r.Vouchers
 	f := retrieveFlags{out: filepath.Join(d.dir, "retrieved")}
-	if err := f.write(ctx, r.CarPath); err != nil {
+	if err := f.claim(); err != nil {
+		return err
+	}
+	if err := errors.Join(f.write(ctx, d.c, r.CarPath), f.release()); err != nil {
 		return err
 	}
 	d.result.ContentMatches, err = sameTree(d.f.file, f.out)

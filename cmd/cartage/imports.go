@@ -166,7 +166,7 @@ func openLocal(i *api.Import) (*imports.View, cid.Cid, error) {
 }
 
 // exportLocal writes what was imported, as write does what was retrieved.
-func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err error) {
+func (f *retrieveFlags) exportLocal(ctx context.Context, c *cli, i *api.Import) (err error) {
 	v, root, err := openLocal(i)
 	if err != nil {
 		return err
@@ -176,7 +176,7 @@ func (f *retrieveFlags) exportLocal(ctx context.Context, i *api.Import) (err err
 	if f.into == "ipfs" {
 		return f.partIntoIPFS(ctx, &ls, root)
 	}
-	return f.export(ctx, &ls, root)
+	return f.export(ctx, c, &ls, root)
 }
 
 // fromImport answers a retrieval out of an import, if there is one: nothing is asked for and nothing is paid.
@@ -193,14 +193,14 @@ func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retri
 	if err != nil {
 		return false, err
 	}
-	if err := f.exportLocal(ctx, i); errors.Is(err, carstore.ErrBadHash) {
+	if err := f.exportLocal(ctx, c, i); errors.Is(err, carstore.ErrBadHash) {
 		return false, api.Errorf(api.CodeVerification, "", "%w", err)
 	} else if err != nil {
 		return false, err
 	}
 	fmt.Fprintf(os.Stderr, "%s was imported here (import %d): nothing was asked for and nothing paid\n", root, i.Key)
 	if c.json && f.out != "-" {
-		return true, printJSON(os.Stdout, map[string]any{"root": root, "output": f.out, "import": i.Key, "bytes": i.Bytes, "spent": "0", "status": "Local"})
+		return true, printJSON(os.Stdout, map[string]any{"root": root, "output": f.out, "import": i.Key, "bytes": i.Bytes, "spent": "0", "status": "Local", "left_out": f.leftOut()})
 	}
 	return true, nil
 }

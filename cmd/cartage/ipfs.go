@@ -64,7 +64,11 @@ func (f *retrieveFlags) partIntoIPFS(ctx context.Context, ls *ipld.LinkSystem, r
 	}
 	defer os.RemoveAll(tmp)
 	car := filepath.Join(tmp, "part.car")
-	if err := f.part.ExportCAR(ctx, blob.OS{}, ls, root, car, true, false); err != nil {
+	d, err := carstore.ClaimDest(blob.OS{}, car, false)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.part.ExportCAR(ctx, d, ls, root, true), d.Release()); err != nil {
 		return err
 	}
 	return intoIPFS(ctx, f.ipfs, car)

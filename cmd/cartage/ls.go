@@ -6,7 +6,6 @@ import (
 	"path"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipfs/go-unixfsnode/data"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/spf13/cobra"
 
@@ -96,7 +95,7 @@ func listCAR(ctx context.Context, car string, f *retrieveFlags, whole bool) (lis
 		return nil, false, api.Errorf(api.CodeNotFound, "", "%w", err)
 	}
 	if !whole {
-		if kind, err := carstore.UnixFSKind(ctx, &ls, parts[0].Root); err != nil || kind == data.Data_HAMTShard {
+		if kind, _, err := carstore.Stat(ctx, &ls, parts[0].Root); err != nil || kind == carstore.KindShards {
 			return nil, err == nil, err
 		}
 	}

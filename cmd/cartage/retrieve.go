@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -33,6 +32,25 @@ type retrieveFlags struct {
 	part                                       dataselector.Selection
 	car, force, local, proof                   bool
 	stall                                      time.Duration
+
+	dest *carstore.Dest // the output, if it is a file or folder
+	done carstore.Exported
+}
+
+// claim keeps the output for this retrieval: nobody else writes there until release.
+func (f *retrieveFlags) claim() (err error) {
+	if f.dest, err = carstore.ClaimDest(blob.OS{}, f.out, f.force); err == nil {
+		f.out = f.dest.Path()
+	}
+	return err
+}
+
+// release gives the output back.
+func (f *retrieveFlags) release() error {
+	if f.dest == nil {
+		return nil
+	}
+	return f.dest.Release()
 }
 
 func (c *cli) retrieveCmd() *cobra.Command {
@@ -98,7 +116,7 @@ func (f *retrieveFlags) wanted(arg string) (req api.RetrieveRequest, err error) 
 	return req, nil
 }
 
-// request checks what can be checked before anything is asked for or spent.
+// request checks what can be checked before anything is asked for or spent, and claims the output: release gives it back.
 func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	req, err := f.wanted(root)
 	if err != nil {
@@ -132,14 +150,9 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	if f.out == "-" || f.out == "" {
 		return req, nil
 	}
-	if f.out, err = filepath.Abs(f.out); err != nil {
-		return req, err
-	}
-	if err := carstore.CheckDest(blob.OS{}, f.out, f.force); err != nil {
-		return req, api.Errorf(api.CodeOther, "", "%w", err)
-	}
+	err = f.claim()
 	req.Output = f.out
-	return req, nil
+	return req, err
 }
 
 // terms fills in what a deal may cost and how it is carried.
@@ -171,11 +184,12 @@ func (c *cli) buy(ctx, nctx context.Context, n *api.Node, req api.RetrieveReques
 	return c.follow(ctx, nctx, n, r, stall)
 }
 
-func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error {
+func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) (err error) {
 	req, err := f.request(root)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, f.release()) }()
 	return c.withNode(context.WithoutCancel(ctx), func(nctx context.Context, n *api.Node) error {
 		if f.local {
 			if done, err := c.fromImport(ctx, n, req.CID, &f); done || err != nil {
@@ -187,7 +201,7 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) error 
 			return err
 		}
 		if req.Read {
-			if err := f.write(ctx, r.CarPath); err != nil {
+			if err := f.write(ctx, c, r.CarPath); err != nil {
 				return err
 			}
 		}
@@ -262,7 +276,7 @@ func (c *cli) interrupt(ctx context.Context, n *api.Node, r *api.Retrieval) erro
 }
 
 // write exports the retrieved file.
-func (f *retrieveFlags) write(ctx context.Context, car string) error {
+func (f *retrieveFlags) write(ctx context.Context, c *cli, car string) error {
 	if f.into == "ipfs" && f.part.Everything() {
 		return intoIPFS(ctx, f.ipfs, car)
 	}
@@ -279,10 +293,9 @@ func (f *retrieveFlags) write(ctx context.Context, car string) error {
 	case whole && f.out == "-" && f.car: // as it is
 		_, err = io.Copy(os.Stdout, s.Payload())
 	case whole && f.car:
-		out, aerr := filepath.Abs(f.out)
-		err = errors.Join(aerr, s.ExportCAR(blob.OS{}, out, f.force))
+		err = s.ExportCAR(f.dest)
 	default:
-		err = f.export(ctx, &ls, s.Root())
+		err = f.export(ctx, c, &ls, s.Root())
 	}
 	if errors.Is(err, carstore.ErrBadHash) {
 		return api.Errorf(api.CodeVerification, "", "%w", err)
@@ -290,22 +303,36 @@ func (f *retrieveFlags) write(ctx context.Context, car string) error {
 	return err
 }
 
-// export writes what is wanted out of a DAG.
-func (f *retrieveFlags) export(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) error {
-	if f.out == "-" {
-		if f.car {
-			return f.part.WriteCAR(ctx, ls, root, os.Stdout, f.proof)
-		}
+// export writes what is wanted out of a DAG, and says what it left out.
+func (f *retrieveFlags) export(ctx context.Context, c *cli, ls *ipld.LinkSystem, root cid.Cid) (err error) {
+	switch {
+	case f.out == "-" && f.car:
+		return f.part.WriteCAR(ctx, ls, root, os.Stdout, f.proof)
+	case f.out == "-":
 		return f.part.WriteFile(ctx, ls, root, os.Stdout)
+	case f.car:
+		return f.part.ExportCAR(ctx, f.dest, ls, root, f.proof)
 	}
-	out, err := filepath.Abs(f.out)
-	if err != nil {
-		return err
+	bar := ui.NewProgress(os.Stderr, isTerminal(os.Stderr) && !c.json, c.json)
+	f.done, err = f.part.Export(ctx, f.dest, ls, root, func(e carstore.Exported) {
+		bar.Update(ui.State{Received: e.Bytes, Status: fmt.Sprintf("writing, %d files", e.Files)})
+	})
+	bar.Close()
+	if err == nil && !c.json {
+		for _, l := range f.done.LeftOut {
+			fmt.Fprintf(os.Stderr, "left out: %q, a %s\n", l.Path, l.Why)
+		}
 	}
-	if f.car {
-		return f.part.ExportCAR(ctx, blob.OS{}, ls, root, out, f.proof, f.force)
+	return err
+}
+
+// leftOut are the entries that were not written, as JSON has them.
+func (f *retrieveFlags) leftOut() []map[string]string {
+	out := []map[string]string{}
+	for _, l := range f.done.LeftOut {
+		out = append(out, map[string]string{"path": l.Path, "why": l.Why})
 	}
-	return f.part.Export(ctx, blob.OS{}, ls, root, out, f.force)
+	return out
 }
 
 func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {
@@ -315,7 +342,7 @@ func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {
 	}
 	if c.json {
 		return printJSON(out, map[string]any{"root": r.Root, "output": f.out, "deal": r.ID, "bytes": r.Bytes, "received": r.Received, "blocks": r.Blocks, "spent": r.Spent,
-			"owed": r.Owed, "seconds": r.Seconds, "vouchers": r.Vouchers, "transport": r.Transport, "payment_channel": r.PaymentChan, "status": r.Status})
+			"owed": r.Owed, "seconds": r.Seconds, "vouchers": r.Vouchers, "transport": r.Transport, "payment_channel": r.PaymentChan, "status": r.Status, "left_out": f.leftOut()})
 	}
 	what := f.out
 	if what == "" {

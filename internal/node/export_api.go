@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/ipfs/go-cid"
@@ -101,14 +100,19 @@ func (s Service) exportShared(ctx context.Context, root cid.Cid, list []datasele
 }
 
 func (s Service) exportTo(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {
-	dest, err := filepath.Abs(to.Path)
+	d, err := carstore.ClaimDest(s.n.parts.FS, to.Path, true)
 	if err != nil {
 		return err
 	}
 	if to.IsCAR {
-		return carstore.WriteAside(s.n.parts.FS, dest, true, func(w io.Writer) error { return dataselector.WriteCARs(ctx, ls, root, w, list) })
+		err = d.WriteFile(func(w io.Writer) error { return dataselector.WriteCARs(ctx, ls, root, w, list) })
+		return errors.Join(err, d.Release())
 	}
-	return list[0].Export(ctx, s.n.parts.FS, ls, root, dest, true)
+	done, err := list[0].Export(ctx, d, ls, root, nil)
+	for _, l := range done.LeftOut {
+		s.n.log.Warn("an export left an entry out", "output", d.Path(), "entry", l.Path, "why", l.Why)
+	}
+	return errors.Join(err, d.Release())
 }
 
 // ClientCalcCommP answers Cartage.ClientCalcCommP: the commitment of a CAR of this machine, of a CARv2 its inner payload.
