@@ -8,7 +8,7 @@ var open = []*regexp.Regexp{
 	// The acceptance of a deal leaves before the deal and its transfer are on stable storage: a power loss of the provider forgets them.
 	regexp.MustCompile(`rejected for unknown reasons`),
 	// A client that lost blocks, and a provider that counts them as sent, both wait for a payment until a deadline.
-	regexp.MustCompile(`nothing happened in`),
+	regexp.MustCompile(`nothing happened in|timed out waiting .* for Complete message`),
 	// A deal that has no channel yet fails at once when its chain cannot be reached.
 	regexp.MustCompile(`error from payment channel: (the chain is away|context canceled)`),
 	// The provider does not count what it sent for a payment that came early, or before a restart.
@@ -17,6 +17,15 @@ var open = []*regexp.Regexp{
 	// A deal is stored as completed before its file is on stable storage: a power loss in between takes paid blocks.
 	regexp.MustCompile(`complete with \d+ of \d+ bytes$`),
 	regexp.MustCompile(`counts \d+ bytes, the file got \d+$`),
+	// A provider that comes back from a crash completes by what it counts as sent, which is less than what the client got, at worst nothing.
+	regexp.MustCompile(`completed on both sides with \d+ (vouchered|booked), due is \d+$`),
+	// A client that lost blocks it had paid for completes without them, and one whose channel was lost cannot pay before a restart.
+	regexp.MustCompile(`paid more than \d+$`),
+	regexp.MustCompile(`voucher before restart: Inssufficient Funds`),
+	regexp.MustCompile(`too much money requested for bytes sent`),
+	regexp.MustCompile(`completed for the (client|provider) only$`),
+	// Deals that a crash of the provider ended count as debts of the client.
+	regexp.MustCompile(`earlier deals ended without payment`),
 	// What a deadline of the provider ends is a cancel for its client.
 	regexp.MustCompile(`did not complete: deal \d+ DealStatusCancelled: Provider cancelled retrieval$`),
 	regexp.MustCompile(`took \d+ bytes, the limit for what was paid is`),
