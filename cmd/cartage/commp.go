@@ -142,15 +142,15 @@ func (c *cli) printCommitment(v commitment, named bool) error {
 		return printJSON(os.Stdout, v)
 	}
 	if named {
-		fmt.Println("File: ", v.File)
+		say("File:  %v\n", v.File)
 	}
-	fmt.Println("CID: ", v.CID)
-	fmt.Println("Piece size: ", strings.Replace(size(uint64(v.Unpadded)), ".0 ", " ", 1))
-	fmt.Println("Piece size in bytes: ", v.Unpadded)
+	say("CID:  %v\n", v.CID)
+	say("Piece size:  %v\n", strings.Replace(size(uint64(v.Unpadded)), ".0 ", " ", 1))
+	say("Piece size in bytes:  %v\n", v.Unpadded)
 	if c.verbose {
-		fmt.Println("Payload size in bytes: ", v.Payload)
-		fmt.Println("Padded piece size in bytes: ", v.Padded)
-		fmt.Println("Kind: ", v.Kind)
+		say("Payload size in bytes:  %v\n", v.Payload)
+		say("Padded piece size in bytes:  %v\n", v.Padded)
+		say("Kind:  %v\n", v.Kind)
 	}
 	return nil
 }

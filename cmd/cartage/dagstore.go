@@ -28,18 +28,17 @@ func (c *cli) dagstoreCmd() *cobra.Command {
 }
 
 func (c *cli) shards(list []api.DagstoreShardInfo) error {
-	return table(c, list, []string{"KEY", "STATE", "ERROR"}, func(s api.DagstoreShardInfo) []string {
-		return []string{s.Key, c.coloured(strings.TrimPrefix(s.State, "ShardState")), s.Error}
-	}, "no shards")
+	return colouredTable(c, list, []string{"KEY", "STATE", "ERROR"}, func(s api.DagstoreShardInfo) []string {
+		return []string{s.Key, strings.TrimPrefix(s.State, "ShardState"), s.Error}
+	}, stateColour, "no shards")
 }
 
-// coloured gives the states of shards their colours at a terminal.
-func (c *cli) coloured(state string) string {
-	code := map[string]string{"Available": "32", "Serving": "34", "Errored": "31", "New": "33"}[state]
-	if code == "" || !isTerminal(os.Stdout) || os.Getenv("NO_COLOR") != "" {
-		return state
+// stateColour gives the states of shards their colours.
+func stateColour(column int, cell string) string {
+	if column != 1 {
+		return ""
 	}
-	return "\x1b[" + code + "m" + state + "\x1b[0m"
+	return map[string]string{"Available": "32", "Serving": "34", "Errored": "31", "New": "33"}[cell]
 }
 
 func (c *cli) listShardsCmd() *cobra.Command {
@@ -61,9 +60,9 @@ func (c *cli) listShardsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return table(c, list, []string{"KEY", "STATE", "BLOCKS", "CAR SIZE", "READERS", "WHERE", "ERROR"}, func(s api.DagstoreShard) []string {
-				return []string{s.Key, c.coloured(strings.TrimPrefix(s.State, "ShardState")), fmt.Sprint(s.Blocks), size(s.CarSize), fmt.Sprint(s.Refs), s.Where, s.Error}
-			}, "no shards")
+			return colouredTable(c, list, []string{"KEY", "STATE", "BLOCKS", "CAR SIZE", "READERS", "WHERE", "ERROR"}, func(s api.DagstoreShard) []string {
+				return []string{s.Key, strings.TrimPrefix(s.State, "ShardState"), fmt.Sprint(s.Blocks), size(s.CarSize), fmt.Sprint(s.Refs), s.Where, s.Error}
+			}, stateColour, "no shards")
 		})}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show all that is known")
 	cmd.Flags().StringVar(&p.State, "state", "", "only shards in this state, for example Errored")
@@ -236,11 +235,11 @@ func (c *cli) initializeAll(ctx context.Context, n *api.Node, jobs int, sealed b
 		case c.json:
 			_ = printJSON(os.Stdout, e)
 		case e.Event == "start":
-			fmt.Printf("(%d/%d) %s STARTING\n", e.Current, e.Total, e.Key)
+			say("(%d/%d) %s STARTING\n", e.Current, e.Total, e.Key)
 		case e.Success:
-			fmt.Printf("(%d/%d) %s SUCCESS\n", e.Current, e.Total, e.Key)
+			say("(%d/%d) %s SUCCESS\n", e.Current, e.Total, e.Key)
 		default:
-			fmt.Printf("(%d/%d) %s ERROR %s\n", e.Current, e.Total, e.Key, e.Error)
+			say("(%d/%d) %s ERROR %s\n", e.Current, e.Total, e.Key, e.Error)
 		}
 		if e.Event == "end" && !e.Success {
 			failed++
@@ -265,7 +264,7 @@ func (c *cli) initializeAll(ctx context.Context, n *api.Node, jobs int, sealed b
 	wg.Wait()
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "aborted")
+		note("aborted\n")
 		return ctx.Err()
 	case failed > 0:
 		return api.Errorf(api.CodeOther, "", "%d of %d shards failed", failed, len(list))

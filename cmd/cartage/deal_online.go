@@ -37,7 +37,7 @@ func (c *cli) dealOnline(ctx context.Context, args []string, f dealFlags) error 
 			if c.json {
 				return printJSON(os.Stdout, map[string]string{"proposal": name.String()})
 			}
-			fmt.Println(name)
+			say("%v\n", name)
 			return nil
 		}
 		return c.followPush(ctx, nctx, n, name.String())

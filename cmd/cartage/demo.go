@@ -132,7 +132,7 @@ func (c *cli) demo(ctx context.Context, f demoFlags) (err error) {
 
 func (d *demo) say(what string) {
 	if !d.c.json {
-		fmt.Fprintln(os.Stderr, "...", what)
+		note("... %v\n", what)
 	}
 }
 

@@ -105,7 +105,7 @@ func (d *demo) close() error {
 		timer.Stop()
 	}
 	if d.f.keep {
-		fmt.Fprintln(os.Stderr, "homes kept in", d.dir)
+		note("homes kept in %v\n", d.dir)
 		return nil
 	}
 	return os.RemoveAll(d.dir)

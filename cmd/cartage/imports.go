@@ -53,16 +53,16 @@ func (c *cli) doImport(ctx context.Context, path string, r api.ImportRequest, qu
 			return err
 		}
 		if root, err := cid.Decode(i.Root); err == nil && root.Prefix().MhType == multihash.IDENTITY {
-			fmt.Fprintln(os.Stderr, "warning: the root holds its own bytes (an identity CID): providers cannot look it up or announce it")
+			note("warning: the root holds its own bytes (an identity CID): providers cannot look it up or announce it\n")
 		}
 		switch {
 		case quiet:
-			fmt.Println(i.Root)
+			say("%v\n", i.Root)
 			return nil
 		case c.json:
 			return printJSON(os.Stdout, i)
 		}
-		fmt.Printf("Import %d, Root %s\n", i.Key, i.Root)
+		say("Import %d, Root %s\n", i.Key, i.Root)
 		return nil
 	})
 }
@@ -150,7 +150,7 @@ func (c *cli) statCmd() *cobra.Command {
 			if c.json {
 				return printJSON(os.Stdout, map[string]any{"PayloadSize": d.PayloadSize, "PieceSize": d.PieceSize, "PieceCID": d.PieceCID.String()})
 			}
-			fmt.Printf("Piece Size  : %d\nPayload Size: %d\nPiece CID   : %s\n", d.PieceSize, d.PayloadSize, d.PieceCID)
+			say("Piece Size  : %d\nPayload Size: %d\nPiece CID   : %s\n", d.PieceSize, d.PayloadSize, d.PieceCID)
 			return nil
 		})}
 }
@@ -198,7 +198,7 @@ func (c *cli) fromImport(ctx context.Context, n *api.Node, root string, f *retri
 	} else if err != nil {
 		return false, err
 	}
-	fmt.Fprintf(os.Stderr, "%s was imported here (import %d): nothing was asked for and nothing paid\n", root, i.Key)
+	note("%s was imported here (import %d): nothing was asked for and nothing paid\n", root, i.Key)
 	if c.json && f.out != "-" {
 		return true, printJSON(os.Stdout, map[string]any{"root": root, "output": f.out, "import": i.Key, "bytes": i.Bytes, "spent": "0", "status": "Local", "left_out": f.leftOut()})
 	}

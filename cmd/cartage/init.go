@@ -60,7 +60,7 @@ func (c *cli) initCmd() *cobra.Command {
 
 // agree asks the person at the terminal.
 func agree(question string) bool {
-	fmt.Fprintf(os.Stderr, "%s [Y/n] ", question)
+	note("%s [Y/n] ", question)
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
 	a := strings.ToLower(strings.TrimSpace(line))
 	return err == nil && (a == "" || a == "y" || a == "yes")
@@ -136,12 +136,12 @@ func (c *cli) announce(ctx context.Context, n *node.Opened, url string) error {
 	if c.json {
 		return printJSON(os.Stdout, map[string]any{"event": "ready", "peer_id": info.PeerID, "addresses": info.Addresses, "api": url, "wallet": info.Wallet})
 	}
-	fmt.Println("peer id ", info.PeerID)
+	say("peer id  %v\n", info.PeerID)
 	for _, a := range info.Addresses {
-		fmt.Println("address ", a)
+		say("address  %v\n", a)
 	}
-	fmt.Println("wallet  ", info.Wallet)
-	fmt.Println("ledger  ", orNone(info.Ledger))
-	fmt.Println("ready; stop with Ctrl-C")
+	say("wallet   %v\n", info.Wallet)
+	say("ledger   %v\n", orNone(info.Ledger))
+	say("ready; stop with Ctrl-C\n")
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -52,7 +51,7 @@ func intoIPFS(ctx context.Context, node, car string) (err error) {
 	case err != nil:
 		return api.Errorf(api.CodeUnreachable, "What was retrieved is here: run the same command again, nothing is paid twice.", "put the blocks into the IPFS node: %w", err)
 	}
-	fmt.Fprintf(os.Stderr, "%d blocks are in the IPFS node at %s\n", n, node)
+	note("%d blocks are in the IPFS node at %s\n", n, node)
 	return nil
 }
 

@@ -225,13 +225,13 @@ func (c *cli) ledgerReady(s *servedLedger) error {
 	if c.json {
 		return printJSON(os.Stdout, map[string]any{"event": "ready", "url": s.url, "token_file": s.tokenFile, "cert_file": s.certFile})
 	}
-	fmt.Println("url        ", s.url)
-	fmt.Println("token file ", s.tokenFile)
+	say("url         %v\n", s.url)
+	say("token file  %v\n", s.tokenFile)
 	if s.certFile != "" {
-		fmt.Println("certificate", s.certFile)
-		fmt.Println("            other machines need both files, and the name or address of this one in the URL:")
-		fmt.Println("            cartage init --ledger URL --ledger-token-file FILE --ledger-cert FILE")
+		say("certificate %v\n", s.certFile)
+		say("            other machines need both files, and the name or address of this one in the URL:\n")
+		say("            cartage init --ledger URL --ledger-token-file FILE --ledger-cert FILE\n")
 	}
-	fmt.Println("ready; stop with Ctrl-C")
+	say("ready; stop with Ctrl-C\n")
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/internal/reason"
+	"github.com/cartage-dev/cartage/internal/ui"
 )
 
 // version is set by the release build.
@@ -127,9 +128,12 @@ func (c *cli) complain(err error, code int) {
 	if e.Reason != "" && e.Reason != reason.Unknown.String() {
 		line += " (" + e.Reason + ")"
 	}
-	fmt.Fprintln(os.Stderr, "cartage:", line)
+	note("cartage: %v\n", errors.New(line))
+	if e.Detail != "" {
+		note("         The other side said: %v\n", ui.Quoted(e.Detail))
+	}
 	if e.Hint != "" {
-		fmt.Fprintln(os.Stderr, "        ", e.Hint)
+		note("         %v\n", errors.New(e.Hint))
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,31 +8,38 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/ui"
 )
 
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
+func printJSON(w io.Writer, v any) error { return ui.JSON(w, v) }
+
+// say prints lines for people: what is in the arguments cannot act on their terminal.
+func say(format string, args ...any) { ui.Printf(os.Stdout, format, args...) }
+
+// note is say beside the answer: progress, warnings, results of what has no other.
+func note(format string, args ...any) { ui.Printf(os.Stderr, format, args...) }
 
 // show prints one object: JSON, or lines of a name and a value.
 func (c *cli) show(v any, rows [][2]string) error {
 	if c.json {
 		return printJSON(os.Stdout, v)
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+	t := ui.Table{}
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\n", r[0], r[1])
+		t.Rows = append(t.Rows, []string{r[0], r[1]})
 	}
-	return w.Flush()
+	return t.Write(os.Stdout)
 }
 
 // table prints a list: one JSON object a line, or columns.
 func table[T any](c *cli, list []T, header []string, row func(T) []string, empty string) error {
+	return colouredTable(c, list, header, row, nil, empty)
+}
+
+// colouredTable is table with colours at a terminal.
+func colouredTable[T any](c *cli, list []T, header []string, row func(T) []string, colour func(int, string) string, empty string) error {
 	if c.json {
 		for _, v := range list {
 			if err := printJSON(os.Stdout, v); err != nil {
@@ -43,15 +49,17 @@ func table[T any](c *cli, list []T, header []string, row func(T) []string, empty
 		return nil
 	}
 	if len(list) == 0 {
-		fmt.Fprintln(os.Stderr, empty)
+		note("%s\n", empty)
 		return nil
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, strings.Join(header, "\t"))
-	for _, v := range list {
-		fmt.Fprintln(w, strings.Join(row(v), "\t"))
+	t := ui.Table{Header: header}
+	if isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" {
+		t.Colour = colour
 	}
-	return w.Flush()
+	for _, v := range list {
+		t.Rows = append(t.Rows, row(v))
+	}
+	return t.Write(os.Stdout)
 }
 
 func (c *cli) logger() *slog.Logger {

@@ -149,11 +149,11 @@ func (c *cli) earningsCmd() *cobra.Command {
 			if err := c.show(nil, [][2]string{{"owed", e.Owed}, {"vouchered", e.Vouchered}, {"redeemed", e.Redeemed}, {"redeemable", e.Redeemable}}); err != nil {
 				return err
 			}
-			fmt.Println()
+			say("\n")
 			if err := table(c, e.Days, []string{"DAY (UTC)", "VOUCHERED", "REDEEMED"}, func(d api.EarnedDay) []string { return []string{d.Date, d.Vouchered, d.Redeemed} }, "nothing was paid yet"); err != nil || len(e.Claims) == 0 {
 				return err
 			}
-			fmt.Println()
+			say("\n")
 			return table(c, e.Claims, []string{"CHANNEL", "STILL REDEEMABLE", "UNTIL", "FROM"}, func(k api.Claim) []string {
 				return []string{k.Channel, k.Redeemable, until(k.Until, e.Epoch), k.From}
 			}, "")

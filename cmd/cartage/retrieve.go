@@ -216,7 +216,7 @@ func (c *cli) askBudget(ctx context.Context, n *api.Node, req api.RetrieveReques
 		return "", cause
 	}
 	o := offers[0]
-	fmt.Fprintf(os.Stderr, "The offer: at most %s attoFIL for at most %s (%s a byte, %s before the first).\nPay up to that? [y/N] ", o.Price, size(o.Size), o.PricePerByte, o.UnsealPrice)
+	note("The offer: at most %s attoFIL for at most %s (%s a byte, %s before the first).\nPay up to that? [y/N] ", o.Price, size(o.Size), o.PricePerByte, o.UnsealPrice)
 	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 	if a := strings.ToLower(strings.TrimSpace(line)); a != "y" && a != "yes" {
 		return "", cause
@@ -320,7 +320,7 @@ func (f *retrieveFlags) export(ctx context.Context, c *cli, ls *ipld.LinkSystem,
 	bar.Close()
 	if err == nil && !c.json {
 		for _, l := range f.done.LeftOut {
-			fmt.Fprintf(os.Stderr, "left out: %q, a %s\n", l.Path, l.Why)
+			note("left out: %s, a %v\n", l.Path, errors.New(l.Why))
 		}
 	}
 	return err
@@ -349,10 +349,10 @@ func (c *cli) report(r *api.Retrieval, f retrieveFlags) error {
 		what = r.Root
 	}
 	if r.ID == "" {
-		fmt.Fprintf(out, "%s was here already: nothing was fetched and nothing paid\n", what)
+		ui.Printf(out, "%s was here already: nothing was fetched and nothing paid\n", what)
 		return nil
 	}
-	fmt.Fprintf(out, "%s: received %s in %.1f s, spent %s attoFIL in %d vouchers\n", what, size(r.Received), r.Seconds, r.Spent, r.Vouchers)
+	ui.Printf(out, "%s: received %s in %.1f s, spent %s attoFIL in %d vouchers\n", what, size(r.Received), r.Seconds, r.Spent, r.Vouchers)
 	return nil
 }
 

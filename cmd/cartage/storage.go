@@ -93,7 +93,7 @@ func (c *cli) deal(ctx context.Context, args []string, f dealFlags) error {
 		if c.json {
 			return printJSON(os.Stdout, map[string]string{"proposal": name.String()})
 		}
-		fmt.Println(name)
+		say("%v\n", name)
 		return nil
 	})
 }
@@ -195,9 +195,9 @@ func (c *cli) dealBatch(ctx context.Context, f dealFlags) error {
 			if c.json {
 				_ = printJSON(os.Stdout, o)
 			} else if o.Error == "" {
-				fmt.Printf("%d\t%s\n", o.Line, o.Proposal)
+				say("%d\t%s\n", o.Line, o.Proposal)
 			} else {
-				fmt.Printf("%d\tERROR %s\n", o.Line, o.Error)
+				say("%d\tERROR %s\n", o.Line, o.Error)
 			}
 		}
 		lines := bufio.NewScanner(in)
@@ -214,7 +214,7 @@ func (c *cli) dealBatch(ctx context.Context, f dealFlags) error {
 			})
 		}
 		wg.Wait()
-		fmt.Fprintf(os.Stderr, "%d accepted, %d not\n", good, failed)
+		note("%d accepted, %d not\n", good, failed)
 		if err := errors.Join(lines.Err(), ctx.Err()); err != nil {
 			return err
 		}

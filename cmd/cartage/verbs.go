@@ -158,7 +158,7 @@ func (c *cli) findCmd() *cobra.Command {
 				return err
 			}
 			if local && !c.json {
-				fmt.Println("LOCAL")
+				say("LOCAL\n")
 			}
 			if local && len(providers) == 0 {
 				return nil

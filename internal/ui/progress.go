@@ -49,7 +49,7 @@ func NewProgress(w io.Writer, terminal, silent bool) *Progress {
 
 // Update shows a state.
 func (p *Progress) Update(s State) {
-	p.status, p.spent = s.Status, s.Spent
+	p.status, p.spent = Text(s.Status), Text(s.Spent)
 	switch {
 	case p.silent:
 	case p.bar != nil:
@@ -62,7 +62,7 @@ func (p *Progress) Update(s State) {
 		}
 		if line != p.line && time.Since(p.last) >= time.Second {
 			p.line, p.last = line, time.Now()
-			fmt.Fprintln(p.w, line)
+			Printf(p.w, "%s\n", line)
 		}
 	}
 }
