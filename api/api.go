@@ -36,6 +36,16 @@ type Piece struct {
 	Padded   uint64 `json:"padded_size"`
 	Path     string `json:"path"`
 	State    string `json:"state"`
+	// LeftOut are the symbolic links that were skipped when the piece was made.
+	LeftOut []string `json:"left_out,omitempty"`
+}
+
+// ProvideRequest names a file, a folder or a .car to put up for sale, and how it is read. Symlinks is store (or empty), follow, skip or refuse; with
+// Preserve permissions and times are kept.
+type ProvideRequest struct {
+	Path     string `json:"path"`
+	Symlinks string `json:"symlinks,omitempty"`
+	Preserve bool   `json:"preserve,omitempty"`
 }
 
 // Ask is what the provider publishes.
@@ -142,6 +152,9 @@ type ImportRequest struct {
 	CAR     bool   `json:"car,omitempty"`
 	Stream  bool   `json:"stream,omitempty"`
 	Profile string `json:"profile,omitempty"` // the default if it is empty
+	// Symlinks and Preserve are as those of ProvideRequest.
+	Symlinks string `json:"symlinks,omitempty"`
+	Preserve bool   `json:"preserve,omitempty"`
 }
 
 // Import is something that was imported. Refs and CARPath are the files that it is read from.
@@ -154,6 +167,7 @@ type Import struct {
 	Refs     string `json:",omitempty"`
 	Bytes    uint64
 	Err      string
+	LeftOut  []string `json:",omitempty"` // the symbolic links that were skipped
 }
 
 // DataCIDSize is the piece that the archive of an import makes.
@@ -167,6 +181,7 @@ type DataCIDSize struct {
 type Node struct {
 	Info       func(ctx context.Context) (*Info, error)
 	Provide    func(ctx context.Context, path string) (*Piece, error)
+	ProvideAs  func(ctx context.Context, r ProvideRequest) (*Piece, error)
 	Pieces     func(ctx context.Context) ([]Piece, error)
 	Import     func(ctx context.Context, r ImportRequest) (*Import, error)
 	Ask        func(ctx context.Context) (*Ask, error)

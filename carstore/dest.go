@@ -157,6 +157,16 @@ func WriteAside(fsys blob.FS, path string, force bool, f func(io.Writer) error) 
 	return errors.Join(d.WriteFile(f), d.Release())
 }
 
+// WriteNew makes a new file with what f writes, durable with its name. It is for names that nobody else can want and that are removed at the
+// next start if they were not finished: nothing is written aside.
+func WriteNew(fsys blob.FS, path string, f func(io.Writer) error) error {
+	err := writeSynced(fsys, path, f)
+	if err == nil {
+		err = fsys.SyncDir(filepath.Dir(path))
+	}
+	return err
+}
+
 // writeSynced makes a new file with what f writes, synced.
 func writeSynced(fsys blob.FS, name string, f func(io.Writer) error) error {
 	out, err := fsys.Create(name, 0o644)

@@ -15,16 +15,16 @@ import (
 )
 
 // Add imports a file or folder without a copy: its inner nodes go into a CAR, its leaves stay where they are.
-func (m *Manager) Add(ctx context.Context, path string, p Profile, progress func(int64)) (Import, error) {
+func (m *Manager) Add(ctx context.Context, path string, p Profile, o *Options) (Import, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return Import{}, err
 	}
-	return m.build(ctx, m.next(), path, map[string]string{LabelSource: "import", LabelFilename: path}, p, progress)
+	return m.build(ctx, m.next(), path, map[string]string{LabelSource: "import", LabelFilename: path}, p, o)
 }
 
 // AddReader imports a stream, of which a copy is kept.
-func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, progress func(int64)) (Import, error) {
+func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, o *Options) (Import, error) {
 	id := m.next()
 	data := m.path(id, ".data")
 	f, err := m.fs.Create(data, 0o600)
@@ -38,7 +38,7 @@ func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, progres
 	if err = errors.Join(err, f.Close()); err != nil {
 		return Import{}, errors.Join(err, m.fs.RemoveAll(data))
 	}
-	i, err := m.build(ctx, id, data, map[string]string{LabelSource: "import-local", LabelData: data}, p, progress)
+	i, err := m.build(ctx, id, data, map[string]string{LabelSource: "import-local", LabelData: data}, p, o)
 	if err != nil {
 		err = errors.Join(err, m.fs.RemoveAll(data))
 	}
@@ -46,9 +46,9 @@ func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, progres
 }
 
 // build makes the DAG of a path. A failure leaves nothing.
-func (m *Manager) build(ctx context.Context, id uint64, path string, labels map[string]string, p Profile, progress func(int64)) (Import, error) {
+func (m *Manager) build(ctx context.Context, id uint64, path string, labels map[string]string, p Profile, o *Options) (Import, error) {
 	s := &refSink{files: map[string]int{}}
-	b := Builder{Profile: p, Sink: s, Progress: progress}
+	b := Builder{Profile: p, Sink: s, Options: o}
 	root, err := b.Add(ctx, path)
 	if err != nil {
 		return Import{}, err

@@ -46,9 +46,9 @@ func (p *plan) Node(c cid.Cid, data []byte) error {
 }
 
 // WriteCAR is WriteCARTo into a file at dest, which is replaced when the archive is complete.
-func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, progress func(int64)) (root cid.Cid, err error) {
+func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, o *Options) (root cid.Cid, err error) {
 	err = carstore.WriteAside(fsys, dest, true, func(w io.Writer) error {
-		root, err = WriteCARTo(ctx, path, w, p, progress)
+		root, err = WriteCARTo(ctx, path, w, p, o)
 		return err
 	})
 	return root, err
@@ -56,13 +56,13 @@ func WriteCAR(ctx context.Context, fsys blob.FS, path, dest string, p Profile, p
 
 // WriteCARTo builds the DAG of a file or folder into a CARv1: its root is in the header, its blocks follow depth first, each once, identity
 // blocks too. It reads the source twice, in memory for the inner nodes only, and fails if it changed in between.
-func WriteCARTo(ctx context.Context, path string, w io.Writer, p Profile, progress func(int64)) (cid.Cid, error) {
+func WriteCARTo(ctx context.Context, path string, w io.Writer, p Profile, o *Options) (cid.Cid, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return cid.Undef, err
 	}
 	pl := &plan{nodes: map[cid.Cid][]byte{}, leaves: map[cid.Cid]span{}}
-	b := Builder{Profile: p, Sink: pl, Progress: progress}
+	b := Builder{Profile: p, Sink: pl, Options: o}
 	root, err := b.Add(ctx, abs)
 	if err != nil {
 		return cid.Undef, err

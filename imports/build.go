@@ -1,23 +1,19 @@
 package imports
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipfs/go-unixfsnode/data/builder"
-	dagpb "github.com/ipld/go-codec-dagpb"
-	"github.com/ipld/go-ipld-prime"
-	"github.com/ipld/go-ipld-prime/linking"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	mh "github.com/multiformats/go-multihash"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Profile says how bytes become a DAG.
@@ -53,9 +49,6 @@ func ProfileByName(name string) (Profile, error) {
 	return Profile{}, fmt.Errorf("profile %q is unknown: use %s or %s", name, UnixFS2025().Name, Lotus().Name)
 }
 
-// shardAbove is the size of a directory node from which on it becomes a HAMT.
-const shardAbove = 256 << 10
-
 // Leaf says where a leaf lies in its source.
 type Leaf struct {
 	Path   string
@@ -70,10 +63,11 @@ type Sink interface {
 
 // Builder builds DAGs. It is for one goroutine.
 type Builder struct {
-	Profile  Profile
-	Sink     Sink
-	Progress func(bytes int64)
-	buf      []byte
+	Profile Profile
+	Sink    Sink
+	Options *Options // nil for the usual ones
+	buf     []byte
+	above   []fs.FileInfo // the folders that are being read, when links are followed
 }
 
 // ref is a finished subtree.
@@ -83,39 +77,95 @@ type ref struct {
 	size uint64 // bytes of all blocks below it
 }
 
-// Add builds the DAG of a file or a folder. Links, devices and other special files are refused by name.
+// Add builds the DAG of a file or a folder. Devices and other special files are refused by name, links as the options say.
 func (b *Builder) Add(ctx context.Context, path string) (cid.Cid, error) {
-	r, err := b.add(ctx, path)
+	st, err := os.Lstat(path)
+	if err == nil && st.Mode().Type() == fs.ModeSymlink {
+		if b.symlinks() == SymlinksRefuse {
+			return cid.Undef, refusedLink(path)
+		}
+		st, err = os.Stat(path)
+	}
+	if err != nil {
+		return cid.Undef, err
+	}
+	r, err := b.add(ctx, path, st)
 	return r.cid, err
 }
 
-func (b *Builder) add(ctx context.Context, path string) (ref, error) {
+func (b *Builder) symlinks() Symlinks {
+	if b.Options == nil || b.Options.Symlinks == "" {
+		return SymlinksStore
+	}
+	return b.Options.Symlinks
+}
+
+// entry builds what a folder has; there is nothing of a link that is skipped.
+func (b *Builder) entry(ctx context.Context, path string) (out ref, there bool, err error) {
 	st, err := os.Lstat(path)
 	if err != nil {
-		return ref{}, err
+		return ref{}, false, err
 	}
+	if st.Mode().Type() == fs.ModeSymlink {
+		switch b.symlinks() {
+		case SymlinksStore:
+			out, err := b.link(path)
+			return out, err == nil, err
+		case SymlinksSkip:
+			if b.Options.LeftOut != nil {
+				b.Options.LeftOut(path)
+			}
+			return ref{}, false, nil
+		case SymlinksRefuse:
+			return ref{}, false, refusedLink(path)
+		}
+		if st, err = os.Stat(path); err != nil {
+			return ref{}, false, fmt.Errorf("follow the symbolic link %s: %w", path, err)
+		}
+	}
+	out, err = b.add(ctx, path, st)
+	return out, err == nil, err
+}
+
+func refusedLink(path string) error {
+	return reason.Usage.Errorf("%s is a symbolic link, which --symlinks refuse does not take", path).WithHint("Take it with --symlinks store, follow or skip.")
+}
+
+func (b *Builder) add(ctx context.Context, path string, st fs.FileInfo) (ref, error) {
 	switch {
 	case st.IsDir():
-		return b.folder(ctx, path)
+		return b.folder(ctx, path, st)
 	case st.Mode().IsRegular():
 		f, err := os.Open(path)
 		if err != nil {
 			return ref{}, err
 		}
 		defer f.Close()
-		return b.file(ctx, f, path)
+		return b.file(ctx, f, path, b.Options.kept(st))
 	}
-	return ref{}, fmt.Errorf("%s is neither a file nor a folder (%s)", path, st.Mode().Type())
+	return ref{}, reason.Usage.Errorf("%s is neither a file, a folder nor a symbolic link (%s)", path, st.Mode().Type())
+}
+
+// link is a node with the target of a symbolic link.
+func (b *Builder) link(path string) (ref, error) {
+	target, err := os.Readlink(path)
+	if err != nil {
+		return ref{}, err
+	}
+	meta := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 4)
+	meta = protowire.AppendString(protowire.AppendTag(meta, 2, protowire.BytesType), filepath.ToSlash(target))
+	return b.emit(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), meta), ref{})
 }
 
 // AddReader builds the DAG of a stream.
 func (b *Builder) AddReader(ctx context.Context, r io.Reader) (cid.Cid, error) {
-	out, err := b.file(ctx, r, "")
+	out, err := b.file(ctx, r, "", nil)
 	return out.cid, err
 }
 
-// file is a balanced tree: leaves in groups of Width, groups in groups, until one is left.
-func (b *Builder) file(ctx context.Context, r io.Reader, path string) (ref, error) {
+// file is a balanced tree: leaves in groups of Width, groups in groups, until one is left. What is kept beside its content is in its root, which
+// is no leaf then.
+func (b *Builder) file(ctx context.Context, r io.Reader, path string, kept []byte) (ref, error) {
 	if b.buf == nil {
 		b.buf = make([]byte, b.Profile.ChunkSize)
 	}
@@ -139,14 +189,14 @@ func (b *Builder) file(ctx context.Context, r io.Reader, path string) (ref, erro
 			return ref{}, lerr
 		}
 		off += int64(n)
-		if b.Progress != nil {
-			b.Progress(int64(n))
+		if b.Options != nil && b.Options.Progress != nil {
+			b.Options.Progress(int64(n))
 		}
 		if err != nil {
 			break
 		}
 	}
-	return b.close(levels)
+	return b.close(levels, kept)
 }
 
 func (b *Builder) leaf(data []byte, at Leaf) (ref, error) {
@@ -168,7 +218,7 @@ func (b *Builder) cid(codec uint64, data []byte) (cid.Cid, error) {
 // push adds a subtree to a level; a full level becomes a node of the next when one more comes.
 func (b *Builder) push(levels [][]ref, l int, r ref) ([][]ref, error) {
 	if len(levels[l]) == b.Profile.Width {
-		n, err := b.node(levels[l])
+		n, err := b.node(levels[l], nil)
 		if err != nil {
 			return nil, err
 		}
@@ -184,17 +234,17 @@ func (b *Builder) push(levels [][]ref, l int, r ref) ([][]ref, error) {
 	return levels, nil
 }
 
-func (b *Builder) close(levels [][]ref) (ref, error) {
+func (b *Builder) close(levels [][]ref, kept []byte) (ref, error) {
 	for l := 0; ; l++ {
-		if l == len(levels)-1 && len(levels[l]) == 1 {
-			return levels[l][0], nil
+		if l == len(levels)-1 {
+			if len(levels[l]) == 1 && kept == nil {
+				return levels[l][0], nil
+			}
+			return b.node(levels[l], kept)
 		}
-		n, err := b.node(levels[l])
+		n, err := b.node(levels[l], nil)
 		if err != nil {
 			return ref{}, err
-		}
-		if l == len(levels)-1 {
-			return n, nil
 		}
 		if levels, err = b.push(levels, l+1, n); err != nil {
 			return ref{}, err
@@ -203,7 +253,7 @@ func (b *Builder) close(levels [][]ref) (ref, error) {
 }
 
 // node is a dag-pb node of a UnixFS file over its children.
-func (b *Builder) node(children []ref) (ref, error) {
+func (b *Builder) node(children []ref, kept []byte) (ref, error) {
 	var out ref
 	var meta, pb []byte
 	meta = protowire.AppendVarint(protowire.AppendTag(meta, 1, protowire.VarintType), 2)
@@ -216,7 +266,7 @@ func (b *Builder) node(children []ref) (ref, error) {
 	for _, c := range children {
 		meta = protowire.AppendVarint(protowire.AppendTag(meta, 4, protowire.VarintType), c.file)
 	}
-	pb = protowire.AppendBytes(protowire.AppendTag(pb, 1, protowire.BytesType), meta)
+	pb = protowire.AppendBytes(protowire.AppendTag(pb, 1, protowire.BytesType), append(meta, kept...))
 	return b.emit(pb, out)
 }
 
@@ -236,66 +286,4 @@ func (b *Builder) emit(pb []byte, out ref) (ref, error) {
 	out.cid = c
 	out.size += uint64(len(pb))
 	return out, b.Sink.Node(c, pb)
-}
-
-// folder is a basic directory, or a HAMT when its node would be large.
-func (b *Builder) folder(ctx context.Context, path string) (ref, error) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return ref{}, err
-	}
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	sort.Strings(names)
-	children := make([]ref, len(names))
-	estimate := 0
-	for i, n := range names {
-		if children[i], err = b.add(ctx, filepath.Join(path, n)); err != nil {
-			return ref{}, err
-		}
-		estimate += len(n) + len(children[i].cid.Bytes())
-	}
-	if estimate > shardAbove {
-		return b.shard(names, children)
-	}
-	var out ref
-	var pb []byte
-	for i, c := range children {
-		out.file += c.file
-		out.size += c.size
-		pb = appendLink(pb, names[i], c)
-	}
-	meta := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 1)
-	pb = protowire.AppendBytes(protowire.AppendTag(pb, 1, protowire.BytesType), meta)
-	return b.emit(pb, out)
-}
-
-func (b *Builder) shard(names []string, children []ref) (ref, error) {
-	var out ref
-	links := make([]dagpb.PBLink, len(names))
-	for i, c := range children {
-		out.file += c.file
-		out.size += c.size
-		l, err := builder.BuildUnixFSDirectoryEntry(names[i], int64(c.size), cidlink.Link{Cid: c.cid})
-		if err != nil {
-			return ref{}, err
-		}
-		links[i] = l
-	}
-	ls := cidlink.DefaultLinkSystem()
-	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
-		var buf bytes.Buffer
-		return &buf, func(l ipld.Link) error {
-			out.size += uint64(buf.Len())
-			return b.Sink.Node(l.(cidlink.Link).Cid, buf.Bytes())
-		}, nil
-	}
-	root, _, err := builder.BuildUnixFSShardedDirectory(256, mh.MURMUR3X64_64, links, &ls)
-	if err != nil {
-		return ref{}, err
-	}
-	out.cid = root.(cidlink.Link).Cid
-	return out, nil
 }

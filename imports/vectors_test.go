@@ -90,7 +90,7 @@ func TestSourceChanged(t *testing.T) {
 	src, dest := filepath.Join(dir, "in"), filepath.Join(dir, "out.car")
 	require.NoError(t, os.WriteFile(src, stream(1, 3<<20), 0o600))
 	read := int64(0)
-	_, err := imports.WriteCAR(t.Context(), blob.OS{}, src, dest, imports.UnixFS2025(), func(n int64) {
+	_, err := imports.WriteCAR(t.Context(), blob.OS{}, src, dest, imports.UnixFS2025(), &imports.Options{Progress: func(n int64) {
 		if read += n; read == 3<<20 {
 			f, err := os.OpenFile(src, os.O_WRONLY, 0)
 			require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestSourceChanged(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
 		}
-	})
+	}})
 	require.ErrorIs(t, err, imports.ErrSourceChanged)
 	require.ErrorContains(t, err, fmt.Sprintf("%s at offset %d", src, 1<<20))
 	left, err := filepath.Glob(dest + "*")

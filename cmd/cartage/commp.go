@@ -201,13 +201,17 @@ func (f *commpFlags) of(ctx context.Context, name string) (p commp.Piece, kind s
 }
 
 func (c *cli) generateCarCmd() *cobra.Command {
-	var profile string
-	var force bool
+	var profile, symlinks string
+	var force, preserve bool
 	cmd := &cobra.Command{Use: "generate-car PATH CAR", Short: "Write a file or folder as a CAR, without a node", Args: c.args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := imports.ProfileByName(profile)
 			if err != nil {
 				return api.Errorf(api.CodeUsage, "", "%w", err)
+			}
+			o := &imports.Options{Preserve: preserve, LeftOut: func(path string) { c.sayLeftOut([]string{path}) }}
+			if o.Symlinks, err = imports.ParseSymlinks(symlinks); err != nil {
+				return err
 			}
 			d, err := carstore.ClaimDest(blob.OS{}, args[1], force)
 			if err != nil {
@@ -215,7 +219,7 @@ func (c *cli) generateCarCmd() *cobra.Command {
 			}
 			var root cid.Cid
 			err = d.WriteFile(func(w io.Writer) (err error) {
-				root, err = imports.WriteCARTo(cmd.Context(), args[0], w, p, nil)
+				root, err = imports.WriteCARTo(cmd.Context(), args[0], w, p, o)
 				return err
 			})
 			if err = errors.Join(err, d.Release()); err != nil {
@@ -225,5 +229,6 @@ func (c *cli) generateCarCmd() *cobra.Command {
 		}}
 	cmd.Flags().StringVar(&profile, "profile", imports.UnixFS2025().Name, "unixfs-v1-2025, or lotus")
 	cmd.Flags().BoolVar(&force, "force", false, "replace what is at the output")
+	declareReading(cmd, &symlinks, &preserve)
 	return cmd
 }

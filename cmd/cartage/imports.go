@@ -30,7 +30,24 @@ func (c *cli) importCmd() *cobra.Command {
 	cmd.Flags().StringVar(&r.Profile, "profile", "", "unixfs-v1-2025 (the default), or lotus")
 	cmd.Flags().BoolVar(&r.CAR, "car", false, "the path is a CAR")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the CID only")
+	declareReading(cmd, &r.Symlinks, &r.Preserve)
 	return cmd
+}
+
+// declareReading declares how a file or folder is read.
+func declareReading(cmd *cobra.Command, symlinks *string, preserve *bool) {
+	cmd.Flags().StringVar(symlinks, "symlinks", string(imports.SymlinksStore), "symbolic links below the path: store, follow, skip or refuse")
+	cmd.Flags().BoolVar(preserve, "preserve", false, "keep permissions and times of change (another CID than without)")
+}
+
+// sayLeftOut says which links were skipped.
+func (c *cli) sayLeftOut(list []string) {
+	if c.json {
+		return
+	}
+	for _, l := range list {
+		note("left out: %s\n", l)
+	}
 }
 
 func (c *cli) doImport(ctx context.Context, path string, r api.ImportRequest, quiet bool) error {
@@ -52,6 +69,7 @@ func (c *cli) doImport(ctx context.Context, path string, r api.ImportRequest, qu
 		if err != nil {
 			return err
 		}
+		c.sayLeftOut(i.LeftOut)
 		if root, err := cid.Decode(i.Root); err == nil && root.Prefix().MhType == multihash.IDENTITY {
 			note("warning: the root holds its own bytes (an identity CID): providers cannot look it up or announce it\n")
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -24,6 +25,11 @@ func (c *cli) lsCmd() *cobra.Command {
 				list, err := c.listing(ctx, nctx, n, args[0], &f, depth)
 				if err != nil {
 					return err
+				}
+				if len(list) == 1 && list[0].Kind != "" { // itself
+					if _, name, ok := strings.Cut(strings.TrimRight(strings.TrimPrefix(args[0], "/ipfs/"), "/"), "/"); ok {
+						list[0].Name = path.Base(name)
+					}
 				}
 				return table(c, list, []string{"CID", "NAME", "SIZE"}, func(e carstore.Entry) []string {
 					return []string{e.Cid.String(), e.Name, size(e.Size)}

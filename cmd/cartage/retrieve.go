@@ -313,9 +313,11 @@ func (f *retrieveFlags) export(ctx context.Context, c *cli, ls *ipld.LinkSystem,
 	case f.car:
 		return f.part.ExportCAR(ctx, f.dest, ls, root, f.proof)
 	}
-	bar := ui.NewProgress(os.Stderr, isTerminal(os.Stderr) && !c.json, c.json)
+	bar, begun := ui.NewProgress(os.Stderr, false, c.json), time.Now()
 	f.done, err = f.part.Export(ctx, f.dest, ls, root, func(e carstore.Exported) {
-		bar.Update(ui.State{Received: e.Bytes, Status: fmt.Sprintf("writing, %d files", e.Files)})
+		if time.Since(begun) > time.Second {
+			bar.Update(ui.State{Received: e.Bytes, Status: fmt.Sprintf("writing, %d files", e.Files)})
+		}
 	})
 	bar.Close()
 	if err == nil && !c.json {

@@ -32,19 +32,23 @@ func (c *cli) infoCmd() *cobra.Command {
 }
 
 func (c *cli) provideCmd() *cobra.Command {
-	return &cobra.Command{Use: "provide PATH", Short: "Put a file, a folder or a .car up for sale", Args: c.args(cobra.ExactArgs(1)),
+	var r api.ProvideRequest
+	cmd := &cobra.Command{Use: "provide PATH", Short: "Put a file, a folder or a .car up for sale", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-			path, err := filepath.Abs(args[0])
+			var err error
+			if r.Path, err = filepath.Abs(args[0]); err != nil {
+				return err
+			}
+			p, err := n.ProvideAs(ctx, r)
 			if err != nil {
 				return err
 			}
-			p, err := n.Provide(ctx, path)
-			if err != nil {
-				return err
-			}
+			c.sayLeftOut(p.LeftOut)
 			return c.show(p, [][2]string{{"root", p.Root}, {"piece CID", p.PieceCID}, {"bytes", fmt.Sprintf("%d (%s)", p.Bytes, size(p.Bytes))},
 				{"blocks", fmt.Sprint(p.Blocks)}, {"CAR size", fmt.Sprint(p.CarSize)}, {"padded size", fmt.Sprint(p.Padded)}})
 		})}
+	declareReading(cmd, &r.Symlinks, &r.Preserve)
+	return cmd
 }
 
 func (c *cli) piecesCmd() *cobra.Command {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 
@@ -37,6 +38,10 @@ func (s Service) Import(ctx context.Context, r api.ImportRequest) (*api.Import, 
 	if err != nil {
 		return nil, api.Errorf(api.CodeUsage, "", "%w", err)
 	}
+	o, left, err := importOptions(r.Symlinks, r.Preserve)
+	if err != nil {
+		return nil, coded(err)
+	}
 	var i imports.Import
 	switch {
 	case r.CAR:
@@ -44,14 +49,40 @@ func (s Service) Import(ctx context.Context, r api.ImportRequest) (*api.Import, 
 	case r.Stream:
 		i, err = s.importStream(ctx, r.Path, p)
 	default:
-		i, err = s.n.imports.Add(ctx, r.Path, p, nil)
+		i, err = s.n.imports.Add(ctx, r.Path, p, o)
 	}
 	if err != nil {
 		return nil, coded(err)
 	}
 	v := s.imported(i)
+	v.LeftOut = left()
 	return &v, nil
 }
+
+// importOptions reads how links and modes are taken. left tells which links were skipped, one by one up to a bound.
+func importOptions(symlinks string, preserve bool) (o *imports.Options, left func() []string, err error) {
+	s, err := imports.ParseSymlinks(symlinks)
+	if err != nil {
+		return nil, nil, err
+	}
+	var list []string
+	more := 0
+	o = &imports.Options{Symlinks: s, Preserve: preserve, LeftOut: func(path string) {
+		if list = append(list, path); len(list) > maxLeftOut {
+			list = list[:maxLeftOut]
+			more++
+		}
+	}}
+	return o, func() []string {
+		if more > 0 {
+			list = append(list, fmt.Sprintf("and %d more", more))
+		}
+		return list
+	}, nil
+}
+
+// maxLeftOut is how many skipped links an answer names.
+const maxLeftOut = 1000
 
 func (s Service) importStream(ctx context.Context, path string, p imports.Profile) (imports.Import, error) {
 	f, err := os.Open(path)

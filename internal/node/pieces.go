@@ -14,6 +14,7 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/piecestore"
@@ -107,6 +108,11 @@ func (zeros) Read(p []byte) (int, error) {
 
 // Provide makes a piece of a file, a folder or a CAR and puts it up for sale. A CAR stays where it is.
 func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error) {
+	return n.ProvideAs(ctx, path, nil)
+}
+
+// ProvideAs is Provide with options of how a file or folder is read.
+func (n *Node) ProvideAs(ctx context.Context, path string, o *imports.Options) (dagstore.Shard, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return dagstore.Shard{}, err
@@ -118,7 +124,9 @@ func (n *Node) Provide(ctx context.Context, path string) (dagstore.Shard, error)
 		return n.Pieces.Register(ctx, dagstore.Source{Path: path})
 	}
 	return n.Pieces.Register(ctx, dagstore.Source{Name: path, Build: func(ctx context.Context, to string) error {
-		_, err := imports.WriteCAR(ctx, n.parts.FS, path, to, imports.UnixFS2025(), nil)
-		return err
+		return carstore.WriteNew(n.parts.FS, to, func(w io.Writer) error {
+			_, err := imports.WriteCARTo(ctx, path, w, imports.UnixFS2025(), o)
+			return err
+		})
 	}})
 }

@@ -34,7 +34,7 @@ type Service struct{ n *Node }
 func (n *Node) API() *api.Node {
 	s := Service{n}
 	return &api.Node{
-		Info: s.Info, Provide: s.Provide, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
+		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
 		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, Faucet: s.Faucet,
 		WalletNew: s.WalletNew, WalletList: s.WalletList, WalletExport: s.WalletExport, WalletImport: s.WalletImport, WalletRemove: s.WalletRemove,
 		WalletDefault: s.WalletDefault,
@@ -115,11 +115,21 @@ func (n *Node) piece(sh dagstore.Shard) api.Piece {
 
 // Provide answers Cartage.Provide.
 func (s Service) Provide(ctx context.Context, path string) (*api.Piece, error) {
-	sh, err := s.n.Provide(ctx, path)
+	return s.ProvideAs(ctx, api.ProvideRequest{Path: path})
+}
+
+// ProvideAs answers Cartage.ProvideAs: Provide with a choice of how links and modes are taken.
+func (s Service) ProvideAs(ctx context.Context, r api.ProvideRequest) (*api.Piece, error) {
+	o, left, err := importOptions(r.Symlinks, r.Preserve)
+	if err != nil {
+		return nil, coded(err)
+	}
+	sh, err := s.n.ProvideAs(ctx, r.Path, o)
 	if err != nil {
 		return nil, coded(err)
 	}
 	p := s.n.piece(sh)
+	p.LeftOut = left()
 	return &p, nil
 }
 
