@@ -55,6 +55,13 @@ func (s *Switch) Step() error {
 	return ErrCrashed
 }
 
+// CrashAfter lets the n-th write from now on crash, counted from 1.
+func (s *Switch) CrashAfter(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.At = s.n + n
+}
+
 // Crash makes the crash happen now, between two writes, if it has not happened. OnCrash and AtCrash are not called.
 func (s *Switch) Crash() {
 	s.mu.Lock()

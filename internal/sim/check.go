@@ -27,7 +27,7 @@ func (w *world) check(ctx context.Context) {
 			w.checkDeal(ctx, o, t)
 		}
 	}
-	time.Sleep(10 * w.chain.epoch) // a message in flight of a deal that ended early lands
+	time.Sleep(10*w.chain.epoch + time.Minute) // a message in flight of a deal that ended early lands, also one that the chain was away for
 	for _, c := range w.clients {
 		w.checkReserved(ctx, c)
 	}

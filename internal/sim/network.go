@@ -180,7 +180,7 @@ func (h *faultyHost) NewStream(ctx context.Context, to peer.ID, p ...protocol.ID
 	if err != nil {
 		return nil, err
 	}
-	return newFaultyStream(s, w, n), nil
+	return newFaultyStream(s, h, w, n), nil
 }
 
 // SetStreamHandler implements host.Host.
@@ -200,6 +200,6 @@ func (h *faultyHost) wrapped(f network.StreamHandler) network.StreamHandler {
 			return
 		}
 		w := h.net.wire(h.ID(), s.Conn().RemotePeer())
-		f(newFaultyStream(s, w, w.open()))
+		f(newFaultyStream(s, h, w, w.open()))
 	}
 }

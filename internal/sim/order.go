@@ -81,7 +81,7 @@ func (o *order) process() *process {
 }
 
 func (o *order) query(ctx context.Context) (offer rm.QueryResponse, err error) {
-	for range 30 {
+	for range 90 {
 		qctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		offer, err = o.process().market.Query(qctx, rm.RetrievalPeer{Address: o.w.provider.address, ID: o.w.provider.id}, o.payload.root, rm.QueryParams{})
 		cancel()

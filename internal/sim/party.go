@@ -99,6 +99,7 @@ type process struct {
 	targets  *targets
 	state    datastore.Batching
 	tending  chan struct{} // closed when nobody looks after the channels any more
+	crashed  chan struct{} // closed by a crash at a write
 
 	stopTending, stopExchange context.CancelFunc
 }
@@ -145,8 +146,15 @@ func space(ds datastore.Batching, name string) datastore.Batching {
 }
 
 // start begins a process over what is kept, as a node does.
-func (p *party) start(ctx context.Context, sw *faults.Switch) (err error) {
-	r := &process{sw: sw, tending: make(chan struct{})}
+func (p *party) start(ctx context.Context) (err error) {
+	r := &process{sw: &faults.Switch{}, tending: make(chan struct{}), crashed: make(chan struct{})}
+	sw := r.sw
+	sw.OnCrash = func() { close(r.crashed) }
+	sw.AtCrash = func() {
+		if r.host != nil {
+			r.host.silence()
+		}
+	}
 	p.process = r
 	records, err := p.disk.start()
 	if err != nil {

@@ -12,6 +12,7 @@ type Plan struct {
 	Seed    uint64
 	Engine  bool // records are kept by the engine of the product instead of a map
 	Latency time.Duration
+	Epoch   time.Duration // of the chain
 	Clients []ClientPlan
 	Ask     AskPlan
 	Stream  bool // the provider takes streams
@@ -91,7 +92,7 @@ type FaultPlan struct {
 // NewPlan draws the plan of a seed.
 func NewPlan(seed uint64) Plan {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	p := Plan{Seed: seed, Engine: seed%20 == 0, Latency: latency(rnd), Stream: rnd.IntN(2) == 0, Ahead: rnd.IntN(4) > 0,
+	p := Plan{Seed: seed, Engine: seed%20 == 0, Latency: latency(rnd), Epoch: time.Duration(30<<rnd.IntN(7)) * time.Millisecond, Stream: rnd.IntN(2) == 0, Ahead: rnd.IntN(4) > 0,
 		Ask: AskPlan{Price: int64(rnd.IntN(5)), Interval: uint64(500 + rnd.IntN(20_000)), Increase: uint64(rnd.IntN(2) * rnd.IntN(3000))}}
 	if rnd.IntN(4) == 0 {
 		p.Ask.Unseal = 1 + rnd.Int64N(1000)
@@ -100,10 +101,10 @@ func NewPlan(seed uint64) Plan {
 		p.Clients = append(p.Clients, ClientPlan{Stream: p.Stream && rnd.IntN(4) > 0, Ahead: rnd.IntN(4) > 0})
 	}
 	for range 1 + rnd.IntN(2*len(p.Clients)) {
-		p.Deals = append(p.Deals, newDeal(rnd, len(p.Clients)))
+		p.Deals = append(p.Deals, newDeal(rnd, len(p.Clients), p.Latency))
 	}
-	for range rnd.IntN(5) {
-		p.Faults = append(p.Faults, newFault(rnd, len(p.Clients)))
+	for range rnd.IntN(6) {
+		p.Faults = append(p.Faults, newFault(rnd, len(p.Clients), p.Latency))
 	}
 	return p
 }
@@ -112,7 +113,7 @@ func latency(rnd *rand.Rand) time.Duration {
 	return time.Duration(1<<rnd.IntN(7)) * time.Millisecond
 }
 
-func newDeal(rnd *rand.Rand, clients int) DealPlan {
+func newDeal(rnd *rand.Rand, clients int, latency time.Duration) DealPlan {
 	d := DealPlan{Client: rnd.IntN(clients), At: time.Duration(rnd.IntN(1000)) * time.Millisecond, Budget: 1,
 		Shape: Shape{Leaves: 1 + rnd.IntN(30), Size: 100 + rnd.IntN(4000), Seed: rnd.Uint64()}, Again: rnd.IntN(2) == 0}
 	if rnd.IntN(3) == 0 {
@@ -129,19 +130,19 @@ func newDeal(rnd *rand.Rand, clients int) DealPlan {
 		d.Budget = 1.5
 	}
 	if rnd.IntN(8) == 0 {
-		d.Cancel, d.ByUs = soon(rnd), rnd.IntN(2) == 0
+		d.Cancel, d.ByUs = soon(rnd, latency), rnd.IntN(2) == 0
 	}
 	d.Missing = rnd.IntN(30) == 0
 	return d
 }
 
-// soon is a time within the first seconds, mostly early.
-func soon(rnd *rand.Rand) time.Duration {
-	return time.Duration(rnd.ExpFloat64() * float64(700*time.Millisecond))
+// soon is a time while the deals of a plan run, mostly early.
+func soon(rnd *rand.Rand, latency time.Duration) time.Duration {
+	return time.Duration(rnd.ExpFloat64() * float64(300*time.Millisecond+25*latency))
 }
 
-func newFault(rnd *rand.Rand, clients int) FaultPlan {
-	f := FaultPlan{Kind: FaultKind(rnd.IntN(int(faultKinds))), Who: rnd.IntN(clients+2) - 2, At: soon(rnd), Both: rnd.IntN(2) == 0, Toward: rnd.IntN(2) == 0}
+func newFault(rnd *rand.Rand, clients int, lag time.Duration) FaultPlan {
+	f := FaultPlan{Kind: FaultKind(rnd.IntN(int(faultKinds))), Who: rnd.IntN(clients+2) - 2, At: soon(rnd, lag), Both: rnd.IntN(2) == 0, Toward: rnd.IntN(2) == 0}
 	f.Who = max(f.Who, -1) // the provider as often as two clients
 	if rnd.IntN(3) == 0 {
 		f.Kind = Crash
@@ -162,7 +163,7 @@ func newFault(rnd *rand.Rand, clients int) FaultPlan {
 // String prints the plan, one thing a line.
 func (p Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: ask %+v, latency %s, provider stream=%v ahead=%v, engine=%v\n", p.Seed, p.Ask, p.Latency, p.Stream, p.Ahead, p.Engine)
+	fmt.Fprintf(&b, "seed %d: ask %+v, latency %s, epoch %s, provider stream=%v ahead=%v, engine=%v\n", p.Seed, p.Ask, p.Latency, p.Epoch, p.Stream, p.Ahead, p.Engine)
 	for i, c := range p.Clients {
 		fmt.Fprintf(&b, "  client %d: %+v\n", i, c)
 	}

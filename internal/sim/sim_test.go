@@ -23,6 +23,7 @@ var (
 	from   = flag.Uint64("sim.from", 1, "the first of them")
 	traces = flag.String("sim.traces", "", "folder for the traces of seeds that fail")
 	strict = flag.Bool("sim.strict", false, "let findings of kinds that are known to be open fail too")
+	first  = flag.Bool("sim.first", false, "end after the first seed that fails")
 	stuck  = flag.Duration("sim.stuck", time.Minute, "real time after which a seed is taken to stand still")
 )
 
@@ -40,10 +41,16 @@ func TestSeeds(t *testing.T) {
 		case len(r.Findings) > 0:
 			known = append(known, seed)
 		}
+		if *first && len(bad) > 0 {
+			fmt.Printf("first failing seed: %d\n", seed)
+			break
+		}
 	}
 	t.Logf("%d seeds from %d: %d deals, %d orders completed, %d seeds failed %v, %d with findings that are known to be open %v, %.1f ms of CPU a seed",
 		*seeds, *from, deals, completed, len(bad), bad, len(known), known, 1000*(cpu(t)-began)/float64(*seeds))
-	require.Positive(t, completed)
+	if *seeds >= 20 && !*first {
+		require.Positive(t, completed)
+	}
 }
 
 // run runs one seed and reports what it found.

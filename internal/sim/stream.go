@@ -16,6 +16,7 @@ const socketBuffer = 64 << 10
 // lives again. It has deadlines, which the network below has not.
 type faultyStream struct {
 	network.Stream
+	host *faultyHost
 	wire *wire
 	n    uint64
 	turn chan struct{} // who writes below
@@ -30,8 +31,8 @@ type faultyStream struct {
 	read, write deadline
 }
 
-func newFaultyStream(s network.Stream, w *wire, n uint64) *faultyStream {
-	return &faultyStream{Stream: s, wire: w, n: n, turn: make(chan struct{}, 1), gone: make(chan struct{})}
+func newFaultyStream(s network.Stream, h *faultyHost, w *wire, n uint64) *faultyStream {
+	return &faultyStream{Stream: s, host: h, wire: w, n: n, turn: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
 // deadline ends a read or a write that is in progress when it passes, with the stream.
@@ -102,6 +103,9 @@ func (s *faultyStream) Read(p []byte) (int, error) {
 
 // Write implements network.Stream.
 func (s *faultyStream) Write(p []byte) (int, error) {
+	if s.host.silent() {
+		return 0, errNoProcess
+	}
 	if s.expired(&s.write) {
 		return 0, os.ErrDeadlineExceeded
 	}
@@ -203,6 +207,9 @@ func (s *faultyStream) later(f func() error) bool {
 
 // CloseWrite implements network.Stream.
 func (s *faultyStream) CloseWrite() error {
+	if s.host.silent() {
+		return errNoProcess // the other side hears nothing, not even an end
+	}
 	if s.later(s.Stream.CloseWrite) {
 		return nil
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
-
-	"github.com/cartage-dev/cartage/internal/faults"
 )
 
 // happen lets one fault happen and end.
@@ -67,29 +65,33 @@ const writesWithin = 10 * time.Second
 
 func (w *world) crash(ctx context.Context, p *party, f FaultPlan, rnd *rand.Rand) {
 	if f.Write > 0 {
-		sw := p.sw
-		p.locked(func() { sw = p.sw })
-		until := sw.Count() + f.Write
-		for waited := time.Duration(0); sw.Count() < until && !sw.Crashed() && waited < writesWithin; waited += time.Millisecond {
-			time.Sleep(time.Millisecond)
+		var r *process
+		p.locked(func() {
+			r = p.process
+			r.sw.CrashAfter(f.Write)
+		})
+		select {
+		case <-r.crashed:
+		case <-time.After(writesWithin):
 		}
 	}
 	p.locked(func() {
 		if p.up.Load() {
-			w.kill(ctx, p, rnd)
+			w.kill(ctx, p, f.For, rnd)
 		}
 		time.Sleep(f.For)
 		w.revive(ctx, p, rnd)
 	})
 }
 
-// kill ends a process as the loss of power does: nobody hears of it, and what was not synced is gone.
-func (w *world) kill(ctx context.Context, p *party, rnd *rand.Rand) {
+// kill ends a process as the loss of power does: what was not synced is gone, what it had sent arrives, and others hear of it later.
+func (w *world) kill(ctx context.Context, p *party, down time.Duration, rnd *rand.Rand) {
 	w.trace("%s: power loss at write %d", p.name, p.sw.Count())
 	p.sw.Crash()
 	p.up.Store(false)
 	p.host.silence()
 	p.disk.powerLoss(rnd)
+	time.Sleep(time.Duration(rnd.Int64N(int64(min(down, 5*time.Second)))))
 	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
 	_ = p.process.end(ctx, p.disk)
 }
@@ -109,7 +111,7 @@ func (w *world) revive(ctx context.Context, p *party, rnd *rand.Rand) {
 		return
 	}
 	w.trace("%s: starts", p.name)
-	if err := p.start(ctx, &faults.Switch{}); err != nil {
+	if err := p.start(ctx); err != nil {
 		w.finding("%s does not start: %s", p.name, err)
 		return
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipld/go-ipld-prime"
 
-	"github.com/cartage-dev/cartage/internal/faults"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -45,7 +44,7 @@ type Result struct {
 
 // Run runs a plan inside a bubble.
 func Run(ctx context.Context, plan Plan) Result {
-	w := &world{plan: plan, began: time.Now(), net: newFaultyNet(plan.Seed), chain: newChain(2 * time.Second), pieces: newPieces()}
+	w := &world{plan: plan, began: time.Now(), net: newFaultyNet(plan.Seed), chain: newChain(plan.Epoch), pieces: newPieces()}
 	if err := w.setUp(ctx); err != nil {
 		w.finding("set up: %s", err)
 	} else {
@@ -139,7 +138,7 @@ func (w *world) setUp(ctx context.Context) error {
 		w.clients = append(w.clients, p)
 	}
 	for _, p := range w.parties() {
-		if err := p.start(ctx, &faults.Switch{}); err != nil {
+		if err := p.start(ctx); err != nil {
 			return err
 		}
 	}
