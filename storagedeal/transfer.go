@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/internal/wire"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -77,15 +78,9 @@ func (t *Transfers) Close() error {
 	return errors.Join(errs...)
 }
 
-// storeUser is a transport on which a channel can have a store of its own.
-type storeUser interface {
-	UseStore(dt.ChannelID, ipld.LinkSystem) error
-}
-
 func (t *Transfers) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Transport) {
 	name, ok := proposalOf(v)
-	u, canStore := transport.(storeUser)
-	if !ok || !canStore {
+	if !ok {
 		return
 	}
 	var ls *ipld.LinkSystem
@@ -96,7 +91,7 @@ func (t *Transfers) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Tran
 		ls = t.provider.linkSystem(name)
 	}
 	if ls != nil {
-		_ = u.UseStore(chid, *ls)
+		_ = port.TransportOf(transport).UseStore(chid, *ls) // without one the channel uses the store of the transport
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 )
 
 // A run stands for any number of blocks in a row. When nobody listens to each block, blocks are counted at once, and told of together: the
@@ -65,20 +66,14 @@ func (c *Channel) run(kind dt.EventCode) {
 	c.push(work{event: runOfBlocks, kinds: bitOf(kind), blocks: 1, open: true})
 }
 
-// Piece is a block of a run.
-type Piece struct {
-	Size  uint64
-	Index int64
-}
-
 // Blocks is Block for several blocks, each of which the other side did not have.
-func (c *Channel) Blocks(kind, progress dt.EventCode, pieces []Piece) (err error) {
+func (c *Channel) Blocks(kind, progress dt.EventCode, blocks []port.BlockRef) (err error) {
 	if err := c.stopped(); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range pieces {
+	for _, p := range blocks {
 		if _, _, err = c.block(kind, progress, p.Size, p.Index, true); err != nil {
 			return err
 		}

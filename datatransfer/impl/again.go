@@ -75,9 +75,9 @@ func (m *Manager) forgetServed() {
 	}
 }
 
-// TakeUp prepares the transport for a channel of which this side is the sender, after a start over its store: the recipient goes
+// AdoptForSending prepares the transport for a channel of which this side is the sender, after a start over its store: the recipient goes
 // on with it before anybody has restarted it.
-func (m *Manager) TakeUp(chid dt.ChannelID) error {
+func (m *Manager) AdoptForSending(chid dt.ChannelID) error {
 	c, err := m.live(chid)
 	if err != nil {
 		return err
@@ -110,8 +110,8 @@ func (m *Manager) HoldForPayment(ctx context.Context, chid dt.ChannelID) {
 		return
 	}
 	m.hold(ctx, chid)
-	if p, ok := m.transport.(dt.PauseableTransport); ok && !waits() {
-		_ = p.ResumeChannel(ctx, nil, chid)
+	if !waits() {
+		_ = m.transport.ResumeChannel(ctx, nil, chid)
 	}
 }
 

@@ -14,10 +14,9 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/encoding"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/registry"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
-
-var _ dt.EventsHandler = (*Manager)(nil)
 
 // completeWorth is how long the last message of a channel is worth delivering.
 const completeWorth = 10 * time.Minute
@@ -88,12 +87,12 @@ func (m *Manager) OnDataSent(chid dt.ChannelID, _ ipld.Link, size uint64, index 
 }
 
 // OnBlocksSent is OnDataSent for blocks that left together.
-func (m *Manager) OnBlocksSent(chid dt.ChannelID, pieces []channels.Piece) error {
+func (m *Manager) OnBlocksSent(chid dt.ChannelID, blocks []port.BlockRef) error {
 	c, err := m.live(chid)
 	if err != nil {
 		return err
 	}
-	return c.Blocks(dt.DataSent, dt.DataSentProgress, pieces)
+	return c.Blocks(dt.DataSent, dt.DataSentProgress, blocks)
 }
 
 // OnDataReceived implements datatransfer.EventsHandler.
@@ -130,13 +129,16 @@ func (m *Manager) OnDataReceived(chid dt.ChannelID, _ ipld.Link, size uint64, in
 	return rerr
 }
 
+// TakesBatches implements port.Handler: the revalidator of a push is asked about each block.
+func (m *Manager) TakesBatches(chid dt.ChannelID) bool { return chid.Initiator == m.peerID }
+
 // OnBlocksReceived is OnDataReceived for blocks of a channel of this side that came together.
-func (m *Manager) OnBlocksReceived(chid dt.ChannelID, pieces []channels.Piece) error {
+func (m *Manager) OnBlocksReceived(chid dt.ChannelID, blocks []port.BlockRef) error {
 	c, err := m.live(chid)
 	if err != nil {
 		return err
 	}
-	return c.Blocks(dt.DataReceived, dt.DataReceivedProgress, pieces)
+	return c.Blocks(dt.DataReceived, dt.DataReceivedProgress, blocks)
 }
 
 // OnDataQueued implements datatransfer.EventsHandler.

@@ -21,6 +21,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/registry"
 	"github.com/cartage-dev/cartage/datatransfer/tracing"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -46,7 +47,8 @@ func CompletionDelay(f func(to peer.ID) time.Duration) DataTransferOption {
 type Manager struct {
 	ds        datastore.Batching
 	net       network.DataTransferNetwork
-	transport dt.Transport
+	transport port.Transport
+	given     dt.Transport // transport as the caller made it, for configurers
 	peerID    peer.ID
 	ids       *shared.TimeCounter
 	ready     *shared.ReadyManager
@@ -79,12 +81,15 @@ type Manager struct {
 	stopErr  error
 }
 
-var _ dt.Manager = (*Manager)(nil)
+var (
+	_ port.Manager = (*Manager)(nil)
+	_ port.Handler = (*Manager)(nil)
+)
 
 // NewDataTransfer makes a manager. ds is namespaced by the caller.
 func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, transport dt.Transport, options ...DataTransferOption) (dt.Manager, error) {
 	m := &Manager{
-		ds: ds, net: net, transport: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
+		ds: ds, net: net, transport: port.TransportOf(transport), given: transport, peerID: net.ID(), ids: shared.NewTimeCounter(0),
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
 		again: map[dt.ChannelID]served{}, coming: map[peer.ID]int{}, early: map[dt.ChannelID]bool{}, delay: func(peer.ID) time.Duration { return completionDelay },
@@ -199,7 +204,7 @@ func (m *Manager) configure(chid dt.ChannelID, v dt.Voucher) {
 		return
 	}
 	if p, ok := m.configurers.Processor(v.Type()); ok {
-		p.(dt.TransportConfigurer)(chid, v, m.transport)
+		p.(dt.TransportConfigurer)(chid, v, m.given)
 	}
 }
 

@@ -103,9 +103,7 @@ func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt
 	if err := c.Voucher(enc); err != nil {
 		return err
 	}
-	if t, ok := m.transport.(interface {
-		Say(dt.ChannelID, dt.Message) bool
-	}); ok && t.Say(chid, req) { // it costs no stream of its own
+	if m.transport.SendControl(chid, req) { // it costs no stream of its own
 		return nil
 	}
 	if err := m.net.SendMessage(ctx, chid.OtherParty(m.peerID), req); err != nil {
@@ -182,11 +180,10 @@ func (m *Manager) PauseDataTransferChannel(ctx context.Context, chid dt.ChannelI
 	if err != nil {
 		return err
 	}
-	p, ok := m.transport.(dt.PauseableTransport)
-	if !ok {
+	if !m.transport.Traits().Pauses {
 		return dt.ErrUnsupported
 	}
-	_ = p.PauseChannel(ctx, chid)
+	_ = m.transport.PauseChannel(ctx, chid)
 	if err := m.net.SendMessage(ctx, chid.OtherParty(m.peerID), m.updateMessage(chid, true)); err != nil {
 		_ = c.Apply(dt.Disconnected, err.Error())
 		return fmt.Errorf("Unable to send pause message: %w", err)
@@ -211,7 +208,7 @@ func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.Channel
 	if err != nil {
 		return err
 	}
-	if _, ok := m.transport.(dt.PauseableTransport); !ok {
+	if !m.transport.Traits().Pauses {
 		return dt.ErrUnsupported
 	}
 	event, opening := dt.ResumeInitiator, false
@@ -228,11 +225,10 @@ func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.Channel
 
 // resume resumes on the transport; a message that it cannot carry goes over the network.
 func (m *Manager) resume(ctx context.Context, c *channels.Channel, msg dt.Message) error {
-	p, ok := m.transport.(dt.PauseableTransport)
-	if !ok {
+	if !m.transport.Traits().Pauses {
 		return dt.ErrUnsupported
 	}
-	if err := p.ResumeChannel(ctx, msg, c.ID()); err != nil {
+	if err := m.transport.ResumeChannel(ctx, msg, c.ID()); err != nil {
 		m.outbox.send(c.ID(), c.ID().OtherParty(m.peerID), msg, time.Minute)
 	}
 	return nil

@@ -15,9 +15,10 @@ import (
 // outbox sends messages of a channel in order, off the threads of the transport, and tries again while the
 // other side is away.
 type outbox struct {
-	ctx    context.Context
-	net    network.DataTransferNetwork
-	failed func(dt.ChannelID, error)
+	ctx     context.Context
+	net     network.DataTransferNetwork
+	ordered network.OrderedSender
+	failed  func(dt.ChannelID, error)
 	// durable waits until what happened on a channel is stored.
 	durable func(context.Context, dt.ChannelID) error
 
@@ -36,7 +37,7 @@ type letter struct {
 }
 
 func newOutbox(ctx context.Context, n network.DataTransferNetwork, failed func(dt.ChannelID, error), durable func(context.Context, dt.ChannelID) error) *outbox {
-	return &outbox{ctx: ctx, net: n, failed: failed, durable: durable, queues: map[dt.ChannelID][]letter{}}
+	return &outbox{ctx: ctx, net: n, ordered: network.OrderedOf(n), failed: failed, durable: durable, queues: map[dt.ChannelID][]letter{}}
 }
 
 // send queues a message that is worth delivering for the given time.
@@ -109,13 +110,10 @@ func (o *outbox) deliver(chid dt.ChannelID, l letter) {
 
 // sendNow hands a message over, in order: the next one leaves when the other side has taken this one.
 func (o *outbox) sendNow(ctx context.Context, l letter) error {
-	n, ok := o.net.(interface {
-		SendInOrder(context.Context, peer.ID, dt.Message) error
-	})
-	if ok && !l.once {
-		return n.SendInOrder(ctx, l.to, l.msg)
+	if l.once {
+		return o.net.SendMessage(ctx, l.to, l.msg)
 	}
-	return o.net.SendMessage(ctx, l.to, l.msg)
+	return o.ordered.SendInOrder(ctx, l.to, l.msg)
 }
 
 // wait ends when all goroutines have; the context of the outbox must be over.

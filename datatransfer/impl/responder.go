@@ -12,10 +12,16 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/datatransfer/network"
 )
 
 // receiver takes messages of the network path.
 type receiver struct{ m *Manager }
+
+var (
+	_ network.Receiver           = receiver{}
+	_ network.DisconnectReceiver = receiver{}
+)
 
 // ReceiveRequest implements network.Receiver.
 func (r receiver) ReceiveRequest(ctx context.Context, sender peer.ID, req dt.Request) {
@@ -84,10 +90,8 @@ func (m *Manager) receiveFinished(chid dt.ChannelID, req dt.Request) {
 }
 
 func (m *Manager) hold(ctx context.Context, chid dt.ChannelID) {
-	if p, ok := m.transport.(dt.PauseableTransport); ok {
-		if err := p.PauseChannel(ctx, chid); err != nil {
-			slog.Debug("channel could not be paused", "channel", chid, "error", err)
-		}
+	if err := m.transport.PauseChannel(ctx, chid); err != nil && !errors.Is(err, dt.ErrUnsupported) {
+		slog.Debug("channel could not be paused", "channel", chid, "error", err)
 	}
 }
 
@@ -113,7 +117,7 @@ func (m *Manager) openForPush(ctx context.Context, chid dt.ChannelID, req dt.Req
 	if !paused { // resumed before there was a request to resume
 		return m.resume(ctx, c, m.updateMessage(chid, false))
 	}
-	if _, ok := m.transport.(interface{ OpensPaused() }); !ok {
+	if !m.transport.Traits().OpensPaused {
 		m.hold(ctx, chid)
 	}
 	return nil
@@ -126,9 +130,7 @@ func (m *Manager) steer(ctx context.Context, chid dt.ChannelID, err error) {
 	switch {
 	case err == nil || errors.Is(err, dt.ErrPause):
 	case errors.Is(err, dt.ErrResume):
-		if p, ok := m.transport.(dt.PauseableTransport); ok {
-			_ = p.ResumeChannel(ctx, nil, chid)
-		}
+		_ = m.transport.ResumeChannel(ctx, nil, chid)
 	default:
 		_ = m.transport.CloseChannel(ctx, chid)
 	}
@@ -151,9 +153,7 @@ func (r receiver) ReceiveError(err error) {
 
 // PeerDisconnected implements network.DisconnectReceiver.
 func (r receiver) PeerDisconnected(p peer.ID) {
-	if t, ok := r.m.transport.(interface{ PeerAway(peer.ID) }); ok {
-		t.PeerAway(p)
-	}
+	r.m.transport.PeerAway(p)
 	for _, c := range r.m.channels.Live() {
 		if c.ID().OtherParty(r.m.peerID) == p {
 			_ = c.Apply(dt.Disconnected, "connection to peer lost")

@@ -15,12 +15,7 @@ func (m *Manager) Suspend(ctx context.Context, chid dt.ChannelID) error {
 		return err
 	}
 	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Silent = true })
-	if h, ok := m.transport.(interface {
-		Halt(context.Context, dt.ChannelID) error
-	}); ok {
-		return h.Halt(ctx, chid)
-	}
-	return m.transport.CloseChannel(ctx, chid)
+	return m.transport.Halt(ctx, chid)
 }
 
 // Unsuspend is for an application that starts again over the same manager.

@@ -51,6 +51,29 @@ type DisconnectReceiver interface {
 	PeerDisconnected(p peer.ID)
 }
 
+// OrderedSender is a network that sends messages of which the next one is not to overtake the one before.
+type OrderedSender interface {
+	// SendInOrder sends a message and waits a moment for the other side to have taken it.
+	SendInOrder(ctx context.Context, to peer.ID, msg datatransfer.Message) error
+}
+
+// OrderedOf is the ordered side of a network; one that has none sends as it does.
+func OrderedOf(n DataTransferNetwork) OrderedSender {
+	if o, ok := n.(OrderedSender); ok {
+		return o
+	}
+	return unordered{n}
+}
+
+type unordered struct{ DataTransferNetwork }
+
+// SendInOrder implements OrderedSender.
+func (u unordered) SendInOrder(ctx context.Context, to peer.ID, msg datatransfer.Message) error {
+	return u.SendMessage(ctx, to, msg)
+}
+
+var _ OrderedSender = (*libp2pNetwork)(nil)
+
 // Option changes a default.
 type Option func(*libp2pNetwork)
 

@@ -24,6 +24,8 @@ import (
 
 func notHere(c cid.Cid) ([]byte, error) { return nil, fmt.Errorf("block %s is not here", c) }
 
+var _ retrievalimpl.BufferedReader = (*dagstore.Accessor)(nil)
+
 // openPieces opens the dagstore.
 func (n *Node) openPieces(ctx context.Context) (err error) {
 	c := n.parts.Config.DAGStore

@@ -46,13 +46,6 @@ type Targets interface {
 	Done(deal rm.ClientDealState)
 }
 
-// Restarter is optional on a data-transfer manager: what the recipient really has.
-type Restarter interface {
-	Reposition(ctx context.Context, chid dt.ChannelID, received uint64, position int64) error
-	HasAll(ctx context.Context, chid dt.ChannelID) error
-	ConnectTo(ctx context.Context, p peer.ID) error
-}
-
 // ClientConfig is what a client is made of.
 type ClientConfig struct {
 	Hub      *Hub

@@ -107,10 +107,8 @@ func (c *Client) tryResume(chid dt.ChannelID) error {
 		}
 		return nil
 	}
-	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
-		if err := r.ConnectTo(ctx, chid.Responder); err != nil {
-			return err
-		}
+	if err := c.cfg.Hub.dt.ConnectTo(ctx, chid.Responder); err != nil {
+		return err
 	}
 	if err := c.prepareRestart(ctx, chid); err != nil {
 		return err
@@ -202,10 +200,8 @@ func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.Channel
 		return err
 	}
 	received := pos.Bytes - min(pos.Bytes, cd.target.Base())
-	if r, ok := c.cfg.Hub.dt.(Restarter); ok {
-		if err := r.Reposition(ctx, chid, received, pos.Blocks); err != nil {
-			return err
-		}
+	if err := c.cfg.Hub.dt.Reposition(ctx, chid, received, pos.Blocks); err != nil {
+		return err
 	}
 	cd.mu.Lock()
 	cd.received = received
@@ -216,8 +212,8 @@ func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.Channel
 	if err := cd.machine.Send(rm.ClientEventBlocksReceived, received); err != nil {
 		return err
 	}
-	if r, ok := c.cfg.Hub.dt.(Restarter); ok && pos.Complete {
-		return r.HasAll(ctx, chid)
+	if pos.Complete {
+		return c.cfg.Hub.dt.HasAll(ctx, chid)
 	}
 	return nil
 }
@@ -246,7 +242,7 @@ func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID
 		return fmt.Errorf("voucher before restart: %w", err)
 	}
 	acked := make(chan struct{}, 1)
-	unsub := subscribe(c.cfg.Hub.dt, func(e dt.Event, s dt.ChannelState) {
+	unsub := c.cfg.Hub.dt.SubscribeToProgress(func(e dt.Event, s dt.ChannelState) {
 		switch e.Code {
 		case dt.NewVoucherResult, dt.ResumeResponder, dt.PauseResponder, dt.CleanupComplete:
 			if s.ChannelID() == chid {

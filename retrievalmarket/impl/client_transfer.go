@@ -70,14 +70,10 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 
 // reach connects to a provider; one that is away for a moment, as when it starts again, is tried a few times.
 func (c *Client) reach(ctx context.Context, to peer.ID) error {
-	r, ok := c.cfg.Hub.dt.(Restarter)
-	if !ok {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for wait := 250 * time.Millisecond; ; wait *= 2 {
-		err := r.ConnectTo(ctx, to)
+		err := c.cfg.Hub.dt.ConnectTo(ctx, to)
 		if err == nil {
 			return nil
 		}

@@ -14,6 +14,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/discovery"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -149,20 +150,13 @@ func (u unsealed) Acquire(ctx context.Context, piece cid.Cid) (Reader, error) {
 	return h, nil
 }
 
-// validatorOf is optional on a data-transfer manager: who validates a type of voucher.
-type validatorOf interface {
-	Validator(dt.Voucher) dt.RequestValidator
-}
-
 // hubOf returns the hub of a manager: the one that is registered already, or a new one (M-34).
 func hubOf(manager dt.Manager, self peer.ID) (*Hub, error) {
-	if v, ok := manager.(validatorOf); ok {
-		if h, ok := v.Validator(&rm.DealProposal{}).(*Hub); ok {
-			if h.self != self {
-				return nil, fmt.Errorf("the data transfer belongs to peer %s, the network to %s", h.self, self)
-			}
-			return h, nil
+	if h, ok := port.ManagerOf(manager).Validator(&rm.DealProposal{}).(*Hub); ok {
+		if h.self != self {
+			return nil, fmt.Errorf("the data transfer belongs to peer %s, the network to %s", h.self, self)
 		}
+		return h, nil
 	}
 	return NewHub(manager, self)
 }

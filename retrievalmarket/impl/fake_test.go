@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/piecestore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeManager is a data-transfer manager of which the test says how much was sent.
 type fakeManager struct {
-	dt.Manager
+	port.PlainManager
 	mu      sync.Mutex
 	queued  uint64
 	raised  uint64
@@ -51,7 +52,7 @@ func (f *fakeManager) RegisterVoucherResultType(dt.VoucherResult) error         
 func (f *fakeManager) RegisterTransportConfigurer(dt.Voucher, dt.TransportConfigurer) error {
 	return nil
 }
-func (f *fakeManager) SubscribeToEvents(s dt.Subscriber) dt.Unsubscribe {
+func (f *fakeManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 	f.sub = s
 	return func() {}
 }

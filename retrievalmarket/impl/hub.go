@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
@@ -22,7 +23,7 @@ const AheadProtocol = "/cartage/ahead/1.0.0"
 // Hub joins a client and a provider to one data-transfer manager: each type of voucher is registered once, and events go
 // to the side that they belong to (M-34).
 type Hub struct {
-	dt       dt.Manager
+	dt       port.Manager
 	self     peer.ID
 	client   *Client
 	provider *Provider
@@ -32,14 +33,9 @@ type Hub struct {
 	sides    atomic.Int32 // that end the hub with the last of them
 }
 
-// storeUser is a transport on which a channel can have a store of its own.
-type storeUser interface {
-	UseStore(dt.ChannelID, ipld.LinkSystem) error
-}
-
 // NewHub registers the market with a manager. Sides are added before the manager starts.
 func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
-	h := &Hub{dt: manager, self: self}
+	h := &Hub{dt: port.ManagerOf(manager), self: self}
 	h.ctx, h.cancel = shared.Lifetime()
 	err := errors.Join(
 		manager.RegisterVoucherType(&rm.DealProposal{}, h),
@@ -51,26 +47,13 @@ func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
 		manager.RegisterTransportConfigurer(&rm.DealProposal{}, h.configure),
 		manager.RegisterTransportConfigurer(&legacy.DealProposal0{}, h.configure),
 	)
-	h.unsub = subscribe(manager, h.event)
+	h.unsub = h.dt.SubscribeToProgress(h.event)
 	return h, err
-}
-
-// progressSubscriber is optional on a manager: it tells of many blocks together to listeners who do not need each.
-type progressSubscriber interface {
-	SubscribeToProgress(dt.Subscriber) dt.Unsubscribe
-}
-
-func subscribe(manager dt.Manager, f dt.Subscriber) dt.Unsubscribe {
-	if p, ok := manager.(progressSubscriber); ok {
-		return p.SubscribeToProgress(f)
-	}
-	return manager.SubscribeToEvents(f)
 }
 
 func (h *Hub) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Transport) {
 	p := legacy.Proposal(v)
-	u, canStore := transport.(storeUser)
-	if p == nil || !canStore {
+	if p == nil {
 		return
 	}
 	var ls *ipld.LinkSystem
@@ -81,7 +64,7 @@ func (h *Hub) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Transport)
 		ls = h.provider.linkSystem(chid, p.ID)
 	}
 	if ls != nil {
-		_ = u.UseStore(chid, *ls)
+		_ = port.TransportOf(transport).UseStore(chid, *ls) // without one the channel uses the store of the transport
 	}
 }
 

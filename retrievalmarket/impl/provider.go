@@ -209,9 +209,7 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		p.mu.Lock()
 		p.bind(pd, d.ChannelID)
 		p.mu.Unlock()
-		if s, ok := p.cfg.Hub.dt.(suspender); ok {
-			s.Unsuspend(d.ChannelID)
-		}
+		p.cfg.Hub.dt.Unsuspend(d.ChannelID)
 		if over := p.channelOver(ctx, pd, d.ChannelID); over {
 			return notEnded(pd.machine.Reenter())
 		}

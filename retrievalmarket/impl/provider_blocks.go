@@ -86,8 +86,9 @@ func (pd *providerDeal) open(ctx context.Context) (Reader, error) {
 	return r, err
 }
 
-// readerInto is optional on a Reader: it reads into a buffer of the caller, if that is large enough.
-type readerInto interface {
+// BufferedReader is a Reader that reads into a buffer of the caller, if that is large enough.
+type BufferedReader interface {
+	Reader
 	GetInto(buf []byte, c cid.Cid) ([]byte, error)
 }
 
@@ -96,7 +97,7 @@ func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	if into, ok := r.(readerInto); ok {
+	if into, ok := r.(BufferedReader); ok {
 		return into.GetInto(buf, c)
 	}
 	return r.Get(c)

@@ -158,16 +158,11 @@ func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelI
 	return p.sent(ctx, chid)
 }
 
-// queueRaiser is optional on a data-transfer manager: a lower bound of what counts as sent.
-type queueRaiser interface {
-	RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error
-}
-
 func (p *Provider) raiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
-	if r, ok := p.cfg.Hub.dt.(queueRaiser); ok && bytes > 0 {
-		return r.RaiseQueued(ctx, chid, bytes)
+	if bytes == 0 {
+		return nil
 	}
-	return nil
+	return p.cfg.Hub.dt.RaiseQueued(ctx, chid, bytes)
 }
 
 func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {

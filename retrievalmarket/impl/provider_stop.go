@@ -38,27 +38,17 @@ func (p *Provider) Stop() error {
 	return err
 }
 
-// suspender is optional on a data-transfer manager, which may go on when its provider has stopped.
-type suspender interface {
-	Suspend(ctx context.Context, chid dt.ChannelID) error
-	Unsuspend(chid dt.ChannelID)
-}
-
 // suspendWait bounds how long a transfer may take to let go of its piece.
 const suspendWait = time.Second
 
 // suspend has transfers let go of their pieces before these are given back: a client would be told that a block is missing.
 func (p *Provider) suspend(chids []dt.ChannelID) {
-	s, ok := p.cfg.Hub.dt.(suspender)
-	if !ok {
-		return
-	}
 	ctx, cancel := context.WithTimeout(p.ctx, suspendWait)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, chid := range chids {
 		wg.Go(func() {
-			if err := s.Suspend(ctx, chid); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
+			if err := p.cfg.Hub.dt.Suspend(ctx, chid); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
 				p.cfg.Log.Debug("suspend a transfer", "channel", chid, "error", err)
 			}
 		})

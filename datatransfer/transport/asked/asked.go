@@ -11,14 +11,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
-
-// ChannelChecker is optional on an EventsHandler: whether a question that carries an answer of the other side is about what the
-// channel is about.
-type ChannelChecker interface {
-	CheckRequest(chid dt.ChannelID, root ipld.Link, selector ipld.Node) error
-}
 
 // For is what a recipient asks for, with a message of data transfer.
 type For struct {
@@ -38,7 +33,7 @@ func Channel(self, from peer.ID, m dt.Message) dt.ChannelID {
 }
 
 // Decide asks the handler. The answer is to be sent in any case; ErrPause and ErrResume are no refusals.
-func Decide(h dt.EventsHandler, chid dt.ChannelID, f For) (dt.Message, error) {
+func Decide(h port.Handler, chid dt.ChannelID, f For) (dt.Message, error) {
 	switch m := f.Message.(type) {
 	case dt.Request:
 		if err := Check(h, chid, f, m); err != nil {
@@ -68,61 +63,41 @@ func Decide(h dt.EventsHandler, chid dt.ChannelID, f For) (dt.Message, error) {
 }
 
 // requested lets the handler decide on a request.
-func requested(h dt.EventsHandler, chid dt.ChannelID, f For, m dt.Request) (dt.Response, error) {
+func requested(h port.Handler, chid dt.ChannelID, f For, m dt.Request) (dt.Response, error) {
 	if !m.IsNew() {
-		tellPosition(h, chid, f.Has)
+		h.OnRestartPosition(chid, f.Has)
 	}
 	resp, err := h.OnRequestReceived(chid, m)
 	if m.IsNew() && (err == nil || errors.Is(err, dt.ErrPause)) {
-		tellPosition(h, chid, f.Has)
+		h.OnRestartPosition(chid, f.Has)
 		h.OnTransferQueued(chid)
 	}
 	return resp, err
 }
 
-// tellPosition passes on how many blocks a recipient says that it has.
-func tellPosition(h dt.EventsHandler, chid dt.ChannelID, has int64) {
-	if p, ok := h.(interface {
-		OnRestartPosition(dt.ChannelID, int64)
-	}); ok {
-		p.OnRestartPosition(chid, has)
-	}
-}
-
 // resumed lets a recipient go on after its own pause: it asks again, with another message in the place of the one that opened the
 // channel. That message names no root and no selector, so those of the channel count. A sender that was started again meanwhile
 // takes the channel up from its store.
-func resumed(h dt.EventsHandler, chid dt.ChannelID, f For) error {
+func resumed(h port.Handler, chid dt.ChannelID, f For) error {
 	if err := checkChannel(h, chid, f); err != nil {
 		return err
 	}
-	if b, ok := h.(interface {
-		MayAskAgain(dt.ChannelID, int64) error
-	}); ok {
-		if err := b.MayAskAgain(chid, f.Has); err != nil {
-			return err
-		}
+	if err := h.MayAskAgain(chid, f.Has); err != nil {
+		return err
 	}
 	if f.Sending {
 		return nil
 	}
-	if t, ok := h.(interface{ TakeUp(dt.ChannelID) error }); ok {
-		return t.TakeUp(chid)
-	}
-	return errors.New("data is asked for to open, restart or resume a channel: updates go to the running one")
+	return h.AdoptForSending(chid)
 }
 
 // checkChannel compares what is asked for with the channel that the message names.
-func checkChannel(h dt.EventsHandler, chid dt.ChannelID, f For) error {
-	c, ok := h.(ChannelChecker)
-	if !ok {
-		return nil
-	}
-	return c.CheckRequest(chid, cidlink.Link{Cid: f.Root}, f.Selector)
+func checkChannel(h port.Handler, chid dt.ChannelID, f For) error {
+	return h.CheckRequest(chid, cidlink.Link{Cid: f.Root}, f.Selector)
 }
 
 // Check compares what is asked for with what the message is about; Decide does so first.
-func Check(h dt.EventsHandler, chid dt.ChannelID, f For, m dt.Request) error {
+func Check(h port.Handler, chid dt.ChannelID, f For, m dt.Request) error {
 	switch {
 	case !m.IsNew() && !m.IsRestart() && m.IsUpdate():
 		return resumed(h, chid, f)
@@ -144,29 +119,12 @@ func Check(h dt.EventsHandler, chid dt.ChannelID, f For, m dt.Request) error {
 }
 
 // Silent asks the handler whether a recipient that goes on after its pause gets nothing yet.
-func Silent(h dt.EventsHandler, chid dt.ChannelID, msg dt.Message) bool {
+func Silent(h port.Handler, chid dt.ChannelID, msg dt.Message) bool {
 	if r, ok := msg.(dt.Request); ok && (r.IsNew() || r.IsRestart()) {
 		return false // its answer says so
 	}
 	if r, ok := msg.(dt.Response); ok && (r.IsNew() || r.IsRestart()) {
 		return false
 	}
-	s, ok := h.(interface{ Silent(dt.ChannelID) bool })
-	return ok && s.Silent(chid)
-}
-
-// Undelivered hands a message back to the handler that could not be carried.
-func Undelivered(h dt.EventsHandler, chid dt.ChannelID, m dt.Message) {
-	if u, ok := h.(interface {
-		Undelivered(dt.ChannelID, dt.Message)
-	}); ok && m != nil {
-		u.Undelivered(chid, m)
-	}
-}
-
-// Tell notes that the other side asks for the data of a channel.
-func Tell(h dt.EventsHandler, chid dt.ChannelID) {
-	if a, ok := h.(interface{ OnDataAsked(dt.ChannelID) }); ok {
-		a.OnDataAsked(chid)
-	}
+	return h.Silent(chid)
 }

@@ -45,11 +45,14 @@ func (t *Transport) outgoingRequest(p peer.ID, request graphsync.RequestData, ha
 	t.furnish(chid, ha)
 }
 
-// furnish gives a request of a channel its store and its bound.
-func (t *Transport) furnish(chid datatransfer.ChannelID, ha interface {
+// requestActions are what incoming and outgoing requests of graphsync have in common.
+type requestActions interface {
 	UsePersistenceOption(name string)
 	MaxLinks(uint64)
-}) {
+}
+
+// furnish gives a request of a channel its store and its bound.
+func (t *Transport) furnish(chid datatransfer.ChannelID, ha requestActions) {
 	if name, ok := t.storeOf(chid); ok {
 		ha.UsePersistenceOption(name)
 	}
@@ -98,15 +101,9 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 
 // lateAcceptance passes on that a peer accepts a channel whose request has ended here: it has to hear that.
 func (t *Transport) lateAcceptance(p peer.ID, response graphsync.ResponseData) {
-	h, ok := t.handler().(interface {
-		OnLateAcceptance(datatransfer.ChannelID)
-	})
-	if !ok {
-		return
-	}
 	for _, m := range t.messages(response) {
 		if r, ok := m.(datatransfer.Response); ok && r.IsNew() && r.Accepted() {
-			h.OnLateAcceptance(datatransfer.ChannelID{Initiator: t.self, Responder: p, ID: r.TransferID()})
+			t.handler().OnLateAcceptance(datatransfer.ChannelID{Initiator: t.self, Responder: p, ID: r.TransferID()})
 		}
 	}
 }
@@ -254,20 +251,9 @@ func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, upd
 	case err == nil || errors.Is(err, datatransfer.ErrResume):
 	case errors.Is(err, datatransfer.ErrPause):
 		if r, ok := msg.(datatransfer.Request); ok && r.IsVoucher() {
-			t.background(func(ctx context.Context) { t.holdForPayment(ctx, chid) })
+			t.background(func(ctx context.Context) { t.handler().HoldForPayment(ctx, chid) })
 		}
 	default:
 		ha.TerminateWithError(err)
 	}
-}
-
-// holdForPayment lets the handler pause a channel that waits for a payment, if it knows how, and else pauses it.
-func (t *Transport) holdForPayment(ctx context.Context, chid datatransfer.ChannelID) {
-	if h, ok := t.handler().(interface {
-		HoldForPayment(context.Context, datatransfer.ChannelID)
-	}); ok {
-		h.HoldForPayment(ctx, chid)
-		return
-	}
-	t.log(chid, t.PauseChannel(ctx, chid))
 }

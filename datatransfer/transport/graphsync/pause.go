@@ -10,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -142,7 +141,9 @@ func (t *Transport) undelivered(chid datatransfer.ChannelID, msg datatransfer.Me
 		return
 	}
 	t.log(chid, err)
-	asked.Undelivered(t.handler(), chid, msg)
+	if msg != nil {
+		t.handler().Undelivered(chid, msg)
+	}
 }
 
 func (t *Transport) wishes(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64) bool {

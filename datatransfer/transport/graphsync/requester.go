@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 )
 
 // A requester does not use the pause of graphsync: there the same request comes back under the same id, and a sender that
@@ -16,8 +17,11 @@ import (
 // Instead the request is cancelled, which is what the other side sees of a pause in either case, and a new one asks for
 // the rest.
 
-// OpensPaused marks a transport that, when a channel is opened with an answer that says paused, pauses by itself.
-func (t *Transport) OpensPaused() {}
+// Traits implements port.Transport.
+func (t *Transport) Traits() port.Traits { return port.Traits{Pauses: true, OpensPaused: true} }
+
+// SendControl implements port.Transport: an update of graphsync costs no less than a message of its own.
+func (t *Transport) SendControl(datatransfer.ChannelID, datatransfer.Message) bool { return false }
 
 // pausedAnswer tells whether a push is accepted paused: the answer travels with the request, which then has to end.
 func pausedAnswer(msg datatransfer.Message) bool {

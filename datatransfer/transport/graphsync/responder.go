@@ -70,7 +70,7 @@ func (t *Transport) decide(chid datatransfer.ChannelID, request graphsync.Reques
 		if err != nil && !errors.Is(err, datatransfer.ErrPause) {
 			return c, t.end(chid), resp, err
 		}
-		asked.Tell(t.handler(), chid)
+		t.handler().OnDataAsked(chid)
 		t.bound(chid)
 		var refused error
 		if b, refused = t.accept(c, request.ID()); errors.Is(refused, errCleaned) && again {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -48,6 +49,8 @@ func RegisterCompletedResponseListener(l func(channelID datatransfer.ChannelID))
 // OnBind is told when a channel has a request or response of this transport.
 func OnBind(f func(datatransfer.ChannelID)) Option { return func(t *Transport) { t.bound = f } }
 
+var _ port.Transport = (*Transport)(nil)
+
 // Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
 type Transport struct {
 	gs             graphsync.GraphExchange
@@ -56,7 +59,7 @@ type Transport struct {
 	onRequestDone  func(datatransfer.ChannelID)
 	onResponseDone func(datatransfer.ChannelID)
 	bound          func(datatransfer.ChannelID)
-	events         atomic.Pointer[datatransfer.EventsHandler]
+	events         atomic.Pointer[port.Handler]
 	unregister     []graphsync.UnregisterHookFunc
 	ctx            context.Context
 	cancel         context.CancelFunc
@@ -141,14 +144,15 @@ func NewTransport(peerID peer.ID, gs graphsync.GraphExchange, options ...Option)
 
 // SetEventHandler registers the hooks.
 func (t *Transport) SetEventHandler(events datatransfer.EventsHandler) error {
-	if !t.events.CompareAndSwap(nil, &events) {
+	handler := port.HandlerOf(events, t)
+	if !t.events.CompareAndSwap(nil, &handler) {
 		return datatransfer.ErrHandlerAlreadySet
 	}
 	t.registerHooks()
 	return nil
 }
 
-func (t *Transport) handler() datatransfer.EventsHandler { return *t.events.Load() }
+func (t *Transport) handler() port.Handler { return *t.events.Load() }
 
 // bind makes a request the current one of its channel; the old one is returned if it may still run. A requester tells what
 // it asks for. mu is held.

@@ -13,25 +13,18 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// Carrier is a transport with what both transports of this module have beside the published interface.
-type Carrier interface {
-	dt.PauseableTransport
-	UseStore(dt.ChannelID, ipld.LinkSystem) error
-	MaxLinks(dt.ChannelID, uint64)
-	PeerAway(peer.ID)
-}
-
 // Fast is the transport that is preferred.
 type Fast interface {
-	Carrier
+	port.Transport
 	// Opening tells whether a request of a channel is being decided on.
 	Opening(dt.ChannelID) bool
-	// Say sends a message with the data of a channel, if it can.
-	Say(dt.ChannelID, dt.Message) bool
 }
+
+var _ port.Transport = (*Transport)(nil)
 
 // failedFor is how long a peer that did not take the fast transport is served over the other one.
 const failedFor = 10 * time.Minute
@@ -40,7 +33,7 @@ const failedFor = 10 * time.Minute
 type Transport struct {
 	prefers func(peer.ID) bool
 	fast    Fast
-	slow    Carrier
+	slow    port.Transport
 
 	mu     sync.Mutex
 	onFast map[dt.ChannelID]bool
@@ -53,7 +46,7 @@ func New(prefers func(peer.ID) bool) *Transport {
 }
 
 // Join sets the transports. They tell FastBound and SlowBound when they carry a channel.
-func (t *Transport) Join(fast Fast, slow Carrier) { t.fast, t.slow = fast, slow }
+func (t *Transport) Join(fast Fast, slow port.Transport) { t.fast, t.slow = fast, slow }
 
 // FastBound notes that a channel is carried by the fast transport.
 func (t *Transport) FastBound(chid dt.ChannelID) { t.bound(chid, true, t.slow) }
@@ -62,7 +55,7 @@ func (t *Transport) FastBound(chid dt.ChannelID) { t.bound(chid, true, t.slow) }
 func (t *Transport) SlowBound(chid dt.ChannelID) { t.bound(chid, false, t.fast) }
 
 // bound ends what the other transport still does for a channel.
-func (t *Transport) bound(chid dt.ChannelID, fast bool, other Carrier) {
+func (t *Transport) bound(chid dt.ChannelID, fast bool, other port.Transport) {
 	t.mu.Lock()
 	was, known := t.onFast[chid]
 	t.onFast[chid] = fast
@@ -82,7 +75,7 @@ func (t *Transport) OnFast(chid dt.ChannelID) (fast, carried bool) {
 	return fast, carried
 }
 
-func (t *Transport) of(chid dt.ChannelID) Carrier {
+func (t *Transport) of(chid dt.ChannelID) port.Transport {
 	if t.fast.Opening(chid) { // looked at first: when a question was accepted, its channel is noted before it is not opening any more
 		return t.fast
 	}
@@ -125,12 +118,7 @@ func (t *Transport) CloseChannel(ctx context.Context, chid dt.ChannelID) error {
 
 // Halt ends what is sent on a channel without a word to the other side.
 func (t *Transport) Halt(ctx context.Context, chid dt.ChannelID) error {
-	if h, ok := t.of(chid).(interface {
-		Halt(context.Context, dt.ChannelID) error
-	}); ok {
-		return h.Halt(ctx, chid)
-	}
-	return t.CloseChannel(ctx, chid)
+	return t.of(chid).Halt(ctx, chid)
 }
 
 // PauseChannel implements datatransfer.PauseableTransport.
@@ -143,10 +131,10 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg dt.Message, chid dt.C
 	return t.of(chid).ResumeChannel(ctx, msg, chid)
 }
 
-// Say sends a message with the data of a channel, if its transport can.
-func (t *Transport) Say(chid dt.ChannelID, m dt.Message) bool {
+// SendControl implements port.Transport.
+func (t *Transport) SendControl(chid dt.ChannelID, m dt.Message) bool {
 	fast, _ := t.OnFast(chid)
-	return fast && t.fast.Say(chid, m)
+	return fast && t.fast.SendControl(chid, m)
 }
 
 // SetEventHandler implements datatransfer.Transport.
@@ -185,5 +173,8 @@ func (t *Transport) PeerAway(p peer.ID) {
 	t.slow.PeerAway(p)
 }
 
-// OpensPaused marks a transport that, when a channel is opened with an answer that says paused, pauses by itself.
-func (t *Transport) OpensPaused() {}
+// Traits implements port.Transport: what both transports can do.
+func (t *Transport) Traits() port.Traits {
+	fast, slow := t.fast.Traits(), t.slow.Traits()
+	return port.Traits{Pauses: fast.Pauses && slow.Pauses, OpensPaused: fast.OpensPaused && slow.OpensPaused}
+}

@@ -76,7 +76,7 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		out.close(in)
 		return
 	}
-	asked.Tell(t.handler(), chid)
+	t.handler().OnDataAsked(chid)
 	b, err := t.accept(c, s, paused || asked.Silent(t.handler(), chid, q.msg))
 	if err != nil {
 		_ = s.Reset()

@@ -353,7 +353,7 @@ func TestSlowSender(t *testing.T) {
 				}
 				<-w.ctx.Done()
 			})
-			l := &listener{}
+			l := newListener()
 			store := testutil.NewMemStore()
 			h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics())
 			require.NoError(t, err)

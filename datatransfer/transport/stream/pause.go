@@ -8,7 +8,6 @@ import (
 	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 )
 
 // gate is where a sender waits: whether it is paused, what it has to say first, and how it is woken. Both ends count resumes in it.
@@ -127,8 +126,8 @@ func (t *Transport) PauseChannel(_ context.Context, chid dt.ChannelID) error {
 	return nil
 }
 
-// Say sends a message on the stream of a channel. It reports false if that is not possible: the message has to go another way then.
-func (t *Transport) Say(chid dt.ChannelID, m dt.Message) bool {
+// SendControl implements port.Transport: the message goes on the stream of the channel.
+func (t *Transport) SendControl(chid dt.ChannelID, m dt.Message) bool {
 	t.mu.Lock()
 	c := t.channels[chid]
 	var r *run
@@ -273,5 +272,7 @@ func (t *Transport) undelivered(chid dt.ChannelID, msg dt.Message, err error) {
 		return
 	}
 	t.log(chid, err)
-	asked.Undelivered(t.handler(), chid, msg)
+	if msg != nil {
+		t.handler().Undelivered(chid, msg)
+	}
 }

@@ -18,12 +18,13 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
 // listener is an events handler that does what a test says, and notes how it ended.
 type listener struct {
-	dt.EventsHandler
+	port.PlainHandler
 	mu       sync.Mutex
 	received int
 	queued   int
@@ -35,6 +36,13 @@ type listener struct {
 	onQueue  func(n int) (dt.Message, error)
 	decide   func(dt.Request) error
 	taken    []dt.ChannelID
+}
+
+// newListener makes one whose further methods are those of a published handler.
+func newListener() *listener {
+	l := &listener{}
+	l.EventsHandler = l
+	return l
 }
 
 func (l *listener) OnChannelOpened(dt.ChannelID) error { return nil }
@@ -86,7 +94,7 @@ func (l *listener) OnRequestReceived(_ dt.ChannelID, r dt.Request) (dt.Response,
 	return nil, decide(r)
 }
 
-func (l *listener) TakeUp(chid dt.ChannelID) error {
+func (l *listener) AdoptForSending(chid dt.ChannelID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.taken = append(l.taken, chid)
@@ -137,7 +145,7 @@ func onLink(t *testing.T, f func(l *link)) {
 		require.NoError(t, net.LinkAll())
 		_, err = net.ConnectPeers(ha.ID(), hb.ID())
 		require.NoError(t, err)
-		l := &link{t: t, la: &listener{}, lb: &listener{}, store: testutil.NewMemStore(), have: testutil.NewMemStore(), from: hb, to: ha}
+		l := &link{t: t, la: newListener(), lb: newListener(), store: testutil.NewMemStore(), have: testutil.NewMemStore(), from: hb, to: ha}
 		root, _, err := l.store.BuildDAG(leaves, 100, 3)
 		require.NoError(t, err)
 		l.root = cidlink.Link{Cid: root}

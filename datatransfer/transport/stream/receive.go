@@ -15,7 +15,7 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 
@@ -91,9 +91,9 @@ type recipient struct {
 	seen     *seen
 	saving   context.Context
 	gathered carstore.Gathered
-	got      []channels.Piece // taken by the store, and neither written for sure nor counted
-	stopping atomic.Bool      // the sender was told to stop: what still comes is not taken
-	limits   sync.Mutex       // of stopping and the time that reads have
+	got      []port.BlockRef // taken by the store, and neither written for sure nor counted
+	stopping atomic.Bool     // the sender was told to stop: what still comes is not taken
+	limits   sync.Mutex      // of stopping and the time that reads have
 	writing  sync.Mutex
 	asked    bool // the question was written: only then may anything else be
 	whole    bool // every block of the traversal is here

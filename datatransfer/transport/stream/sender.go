@@ -16,8 +16,8 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/internal/port"
 )
 
 // sender is the sending end of a stream.
@@ -28,18 +28,12 @@ type sender struct {
 	out  *output
 	has  int64
 	seen *seen
-	sent []channels.Piece // written and not told yet
-	cids []cid.Cid        // of them
+	sent []port.BlockRef // written and not told yet
 
 	buf     []byte // of the block that is being read and written, lent to the store
 	pooled  *[]byte
 	lends   bool // the blocks are of a size for it
 	reading context.Context
-}
-
-// blocksSent is optional on an events handler: it is told of the blocks of a write together.
-type blocksSent interface {
-	OnBlocksSent(chid dt.ChannelID, pieces []channels.Piece) error
 }
 
 var errStopped = errors.New("the recipient wants no more")
@@ -88,16 +82,11 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	<-listening
 }
 
-// tellsEnd is optional on an events handler: what is to be said at the end of a channel may go with the data, when it is stored.
-type tellsEnd interface {
-	OnAllSent(chid dt.ChannelID) (dt.Message, error)
-}
-
-// overWith is over when everything was sent: what the handler says to that goes before the end of the stream.
-func (sd *sender) overWith(t tellsEnd) {
+// overWithAnswer is over when everything was sent: what the handler says to that goes before the end of the stream.
+func (sd *sender) overWithAnswer() {
 	chid := sd.r.chid
 	if sd.t.finish(sd.r, func(c *channel) { c.away = false }) {
-		m, err := t.OnAllSent(chid)
+		m, err := sd.t.handler().OnAllSent(chid)
 		sd.t.log(chid, err)
 		if m != nil {
 			if sd.out.message(m); sd.out.err != nil {
@@ -115,8 +104,8 @@ func (sd *sender) overWith(t tellsEnd) {
 // over says how it ended, to the recipient and to the handler.
 func (sd *sender) over(err error, left []dt.Message) {
 	lost := new(missingBlock)
-	if t, ok := sd.t.handler().(tellsEnd); ok && err == nil && len(left) == 0 && sd.r.chid.Initiator != sd.t.host.ID() {
-		sd.overWith(t)
+	if err == nil && len(left) == 0 && sd.r.chid.Initiator != sd.t.host.ID() {
+		sd.overWithAnswer()
 		return
 	}
 	switch {
@@ -215,11 +204,7 @@ func (sd *sender) message(body []byte) error {
 		return err
 	}
 	if r, ok := msg.(dt.Request); ok && r.IsVoucher() {
-		if p, ok := h.(interface {
-			HoldForPayment(context.Context, dt.ChannelID)
-		}); ok {
-			p.HoldForPayment(sd.r.ctx, chid)
-		}
+		h.HoldForPayment(sd.r.ctx, chid)
 	}
 	return nil
 }
@@ -350,8 +335,7 @@ func (sd *sender) giveBack() {
 const large = 32 << 10
 
 func (sd *sender) block(c cid.Cid, data []byte, index int64) error {
-	sd.sent = append(sd.sent, channels.Piece{Size: uint64(len(data)), Index: index})
-	sd.cids = append(sd.cids, c)
+	sd.sent = append(sd.sent, port.BlockRef{Cid: c, Size: uint64(len(data)), Index: index})
 	if len(data) < large {
 		sd.out.add(c, data)
 		if len(sd.out.buf) < runSize {
@@ -373,13 +357,7 @@ func (sd *sender) flush() error {
 	if len(sd.sent) == 0 {
 		return nil
 	}
-	if h, ok := sd.t.handler().(blocksSent); ok {
-		sd.t.log(sd.r.chid, h.OnBlocksSent(sd.r.chid, sd.sent))
-	} else {
-		for i, b := range sd.sent {
-			sd.t.log(sd.r.chid, sd.t.handler().OnDataSent(sd.r.chid, cidlink.Link{Cid: sd.cids[i]}, b.Size, b.Index, true))
-		}
-	}
-	sd.sent, sd.cids = sd.sent[:0], sd.cids[:0]
+	sd.t.log(sd.r.chid, sd.t.handler().OnBlocksSent(sd.r.chid, sd.sent))
+	sd.sent = sd.sent[:0]
 	return nil
 }

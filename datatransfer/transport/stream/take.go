@@ -7,8 +7,7 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	"github.com/cartage-dev/cartage/carstore"
-	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/internal/port"
 )
 
 // visit takes the next block of the traversal: out of the store if it is there already, else off the stream.
@@ -45,8 +44,8 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	if err := save(rc.saving, &rc.ls, c, data); err != nil {
 		return nil, fmt.Errorf("store block %s: %w", c, err)
 	}
-	if _, ok := rc.t.handler().(blocksReceived); ok && rc.r.chid.Initiator == rc.t.host.ID() {
-		rc.got = append(rc.got, channels.Piece{Size: uint64(len(data)), Index: index})
+	if rc.t.handler().TakesBatches(rc.r.chid) {
+		rc.got = append(rc.got, port.BlockRef{Cid: c, Size: uint64(len(data)), Index: index})
 		return data, nil
 	}
 	if err := rc.gathered.Flush(); err != nil {
@@ -57,11 +56,6 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		return nil, err
 	}
 	return data, nil
-}
-
-// blocksReceived is optional on an events handler: it is told together of the blocks that were here together. Nobody but the initiator is.
-type blocksReceived interface {
-	OnBlocksReceived(chid dt.ChannelID, pieces []channels.Piece) error
 }
 
 // count has the store write the blocks that came, and tells the handler of them. It is called before the stream is waited for, so that no
@@ -76,7 +70,7 @@ func (rc *recipient) count() error {
 		return fmt.Errorf("store blocks: %w", err)
 	}
 	rc.t.moved(rc.r, got[len(got)-1].Index)
-	return rc.t.handler().(blocksReceived).OnBlocksReceived(rc.r.chid, got)
+	return rc.t.handler().OnBlocksReceived(rc.r.chid, got)
 }
 
 // here takes a block out of the store that comes before the first one that has to be asked for.

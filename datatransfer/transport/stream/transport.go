@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -42,6 +43,8 @@ const (
 	maxInbound   = 1024             // streams of one peer
 )
 
+var _ port.Transport = (*Transport)(nil)
+
 // Transport is a datatransfer.PauseableTransport. It is safe for concurrent use.
 type Transport struct {
 	host  host.Host
@@ -49,7 +52,7 @@ type Transport struct {
 	bound func(dt.ChannelID)
 	// frameLimit is for a frame that has begun, and for each MiB of it.
 	frameLimit time.Duration
-	events     atomic.Pointer[dt.EventsHandler]
+	events     atomic.Pointer[port.Handler]
 	ctx        context.Context
 	cancel     context.CancelFunc
 	group      shared.Group
@@ -152,14 +155,15 @@ func New(h host.Host, ls ipld.LinkSystem, options ...Option) *Transport {
 
 // SetEventHandler implements datatransfer.Transport: from now on streams are taken.
 func (t *Transport) SetEventHandler(events dt.EventsHandler) error {
-	if !t.events.CompareAndSwap(nil, &events) {
+	handler := port.HandlerOf(events, t)
+	if !t.events.CompareAndSwap(nil, &handler) {
 		return dt.ErrHandlerAlreadySet
 	}
 	t.host.SetStreamHandler(ProtocolID, t.incoming)
 	return nil
 }
 
-func (t *Transport) handler() dt.EventsHandler { return *t.events.Load() }
+func (t *Transport) handler() port.Handler { return *t.events.Load() }
 
 func (t *Transport) log(chid dt.ChannelID, err error) {
 	if err != nil {
@@ -167,8 +171,8 @@ func (t *Transport) log(chid dt.ChannelID, err error) {
 	}
 }
 
-// OpensPaused marks a transport that, when a channel is opened with an answer that says paused, pauses by itself.
-func (t *Transport) OpensPaused() {}
+// Traits implements port.Transport.
+func (t *Transport) Traits() port.Traits { return port.Traits{Pauses: true, OpensPaused: true} }
 
 // Opening tells whether a question about a channel is being decided on.
 func (t *Transport) Opening(chid dt.ChannelID) bool {
