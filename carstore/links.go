@@ -148,6 +148,11 @@ func (w *blockWriter) SetBytes(p []byte) error {
 // borrower is a blockWriter whose put keeps nothing of a block.
 type borrower struct{ blockWriter }
 
+// Borrower is a block writer that uses the bytes of its caller until the block is committed, instead of a copy.
+type Borrower interface{ Borrow(p []byte) }
+
+var _ Borrower = (*borrower)(nil)
+
 // Borrow takes a whole block without a copy. It has to stay as it is until the commit.
 func (w *borrower) Borrow(p []byte) { w.data = p }
 

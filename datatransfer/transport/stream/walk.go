@@ -101,6 +101,9 @@ func walkSome(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, next func(c
 	return carstore.WalkSelector(&mine, root, selector, nil)
 }
 
+// sizedReader is a reader that knows how many bytes it has, as bytes.Reader does.
+type sizedReader interface{ Len() int }
+
 // load reads a block from a store. What it returns may be the store's own and is not to be changed.
 func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
 	r, err := ls.StorageReadOpener(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c})
@@ -110,7 +113,7 @@ func load(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) ([]byte, error) {
 	if b, ok := r.(*bytes.Buffer); ok {
 		return b.Bytes(), nil
 	}
-	if l, ok := r.(interface{ Len() int }); ok && l.Len() <= MaxBlock {
+	if l, ok := r.(sizedReader); ok && l.Len() <= MaxBlock {
 		data := make([]byte, l.Len())
 		_, err := io.ReadFull(r, data)
 		return data, err
@@ -124,7 +127,7 @@ func save(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid, data []byte) erro
 	if err != nil {
 		return err
 	}
-	if b, ok := w.(interface{ Borrow([]byte) }); ok {
+	if b, ok := w.(carstore.Borrower); ok {
 		b.Borrow(data)
 	} else if _, err := w.Write(data); err != nil {
 		return err
