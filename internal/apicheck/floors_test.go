@@ -38,7 +38,6 @@ var floors = map[string]float64{
 var only = map[string][]string{
 	"github.com/ipfs/go-graphsync":  {"datatransfer/transport/graphsync", "datatransfer/testutil", "internal/node", "internal/sim"},
 	"github.com/cockroachdb/pebble": {"internal/store"},
-	"github.com/ipfs/go-ds-pebble":  {"internal/store"},
 }
 
 func floor(pkg string) (string, float64, bool) {

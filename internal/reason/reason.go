@@ -110,6 +110,7 @@ const (
 	FilePermission
 	PeerClaims
 	DealLost
+	StateRolledBack
 
 	count // keep last
 )

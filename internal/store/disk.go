@@ -1,14 +1,11 @@
 package store
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/go-datastore"
-	pebbleds "github.com/ipfs/go-ds-pebble"
 )
 
 // Disk is a disk in memory that a power loss leaves as a real one would: with what was synced, and some of the rest. It is for tests of
@@ -32,13 +29,11 @@ func (d *Disk) Open() (datastore.Batching, error) {
 	if err := fs.MkdirAll(diskDir, 0o700); err != nil {
 		return nil, err
 	}
-	o := options()
-	o.FS = fs
-	ds, err := pebbleds.NewDatastore(diskDir, pebbleds.WithPebbleOpts(o), pebbleds.WithPebbleWriteOptions(pebble.NoSync))
+	e, err := openEngine(diskDir, openOptions{fs: fs, proved: true})
 	if err != nil {
-		return nil, fmt.Errorf("open store in memory: %w", err)
+		return nil, err
 	}
-	return &records{Batching: ds}, nil
+	return newRecords(e, nil), nil
 }
 
 // PowerLoss takes what was not synced; of that each part survives with the given probability, which seed decides.

@@ -5,14 +5,13 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // KV is an ordered map of raw keys. It is safe for concurrent use.
 type KV struct {
-	db   *pebble.DB
-	opts *pebble.Options
-	dir  string // empty in memory
-	room *room  // nil in memory
+	*engine
+	room *room // nil in memory
 	step func() error
 }
 
@@ -30,49 +29,30 @@ func (kv *KV) write() error {
 // kvFiles is how many files raw keys have open: who keeps others beside them stays below 256 in all.
 const kvFiles = 200
 
-// OpenKV opens or creates raw keys in dir.
+// OpenKV opens or creates raw keys in dir. What was committed with sync is there, or the error is reason.StateRolledBack.
 func OpenKV(dir string) (*KV, error) {
-	o, unlock, err := lockedOptions(dir)
+	e, err := openDir(dir, openOptions{maxFiles: kvFiles})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	o.MaxOpenFiles = kvFiles
-	db, err := pebble.Open(dir, o)
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	kv := &KV{db: db, opts: o.Clone(), dir: dir, room: newRoom(dir)}
-	kv.opts.EnsureDefaults()
+	kv := &KV{engine: e, room: newRoom(dir)}
 	if err := kv.dropTables(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), e.close())
 	}
 	return kv, nil
 }
 
 // OpenMemoryKV makes raw keys that live as long as the process, for tests.
 func OpenMemoryKV() (*KV, error) {
-	o := options()
-	memory(o)
-	db, err := pebble.Open("mem", o)
+	e, err := openEngine("mem", openOptions{fs: vfs.NewMem()})
 	if err != nil {
 		return nil, err
 	}
-	return &KV{db: db}, nil
+	return &KV{engine: e}, nil
 }
 
 // Get returns a copy of the value, or nil when the key is absent.
-func (kv *KV) Get(key []byte) ([]byte, error) {
-	v, closer, err := kv.db.Get(key)
-	if isNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := append(make([]byte, 0, len(v)), v...)
-	return out, closer.Close()
-}
+func (kv *KV) Get(key []byte) ([]byte, error) { return kv.get(key) }
 
 // Scan calls f for every key with the prefix, in order, until f returns false. The slices are valid during f only.
 func (kv *KV) Scan(prefix []byte, f func(key, value []byte) bool) error {
@@ -81,16 +61,7 @@ func (kv *KV) Scan(prefix []byte, f func(key, value []byte) bool) error {
 
 // ScanFrom is Scan that starts at the first key that is not below from.
 func (kv *KV) ScanFrom(prefix, from []byte, f func(key, value []byte) bool) error {
-	it, err := kv.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: prefixEnd(prefix)})
-	if err != nil {
-		return err
-	}
-	for ok := it.First(); ok; ok = it.Next() {
-		if !f(it.Key(), it.Value()) {
-			break
-		}
-	}
-	return it.Close()
+	return kv.each(&pebble.IterOptions{LowerBound: from, UpperBound: prefixEnd(prefix)}, f)
 }
 
 func prefixEnd(prefix []byte) []byte {
@@ -140,14 +111,7 @@ func (b *Batch) Commit(sync bool) error {
 	if err := b.kv.write(); err != nil {
 		return errors.Join(err, b.b.Close())
 	}
-	o := pebble.NoSync
-	if sync {
-		o = pebble.Sync
-	}
-	if err := b.b.Commit(o); err != nil {
-		return err
-	}
-	return b.b.Close()
+	return b.kv.commit(b.b, sync)
 }
 
 // KVStats is how raw keys stand.
@@ -163,4 +127,4 @@ func (kv *KV) Stats() KVStats {
 }
 
 // Close closes the store.
-func (kv *KV) Close() error { return kv.db.Close() }
+func (kv *KV) Close() error { return kv.close() }

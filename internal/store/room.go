@@ -1,12 +1,9 @@
 package store
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/ipfs/go-datastore"
 
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
@@ -55,46 +52,4 @@ func (r *room) check() error {
 		r.err = fmt.Errorf("%w: %d bytes are free in %s, %d are needed", ErrNoRoom, n, r.dir, reserve)
 	}
 	return r.err
-}
-
-// records is a record store that adds only while there is room. Deleting is always possible.
-type records struct {
-	datastore.Batching
-	room *room
-}
-
-// Put implements datastore.Write.
-func (r *records) Put(ctx context.Context, k datastore.Key, value []byte) error {
-	if err := r.room.check(); err != nil {
-		return err
-	}
-	return r.Batching.Put(ctx, k, value)
-}
-
-// Batch implements datastore.Batching.
-func (r *records) Batch(ctx context.Context) (datastore.Batch, error) {
-	b, err := r.Batching.Batch(ctx)
-	return &recordBatch{Batch: b, room: r.room}, err
-}
-
-type recordBatch struct {
-	datastore.Batch
-	room *room
-	puts bool // what only deletes makes room
-}
-
-// Put implements datastore.Batch.
-func (b *recordBatch) Put(ctx context.Context, k datastore.Key, value []byte) error {
-	b.puts = true
-	return b.Batch.Put(ctx, k, value)
-}
-
-// Commit implements datastore.Batch.
-func (b *recordBatch) Commit(ctx context.Context) error {
-	if b.puts {
-		if err := b.room.check(); err != nil {
-			return err
-		}
-	}
-	return b.Batch.Commit(ctx)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
-	pebbleds "github.com/ipfs/go-ds-pebble"
 
 	"github.com/cartage-dev/cartage/internal/reason"
 )
@@ -24,43 +23,41 @@ import (
 var ErrLocked error = reason.HomeBusy.Errorf("store is in use by another process")
 
 // Open opens or creates a record store in dir. Writes are not synced by themselves: a fact that must survive a
-// power loss is written with Commit.
+// power loss is written with Commit. What was committed so is there, or the error is reason.StateRolledBack.
 func Open(dir string) (datastore.Batching, error) {
-	o, unlock, err := lockedOptions(dir)
+	e, err := openDir(dir, openOptions{})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	ds, err := pebbleds.NewDatastore(dir, pebbleds.WithPebbleOpts(o), pebbleds.WithPebbleWriteOptions(pebble.NoSync))
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	return &records{ds, newRoom(dir)}, nil
+	return newRecords(e, newRoom(dir)), nil
 }
 
-// lockedOptions takes the lock of a folder first: an open that fails on it would leave the engine's goroutines behind.
-// unlock gives up this function's share of the lock; the opened store keeps its own until it is closed.
-func lockedOptions(dir string) (o *pebble.Options, unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("open store %s: %w", dir, err)
+// Accept takes a store as it is, whatever was acknowledged, and proves only that from now on: after a backup was put back, or when what is
+// missing is known and cannot be had.
+func Accept(dir string) error {
+	e, err := openDir(dir, openOptions{accept: true})
+	if err != nil {
+		return err
 	}
-	o = options()
-	if o.Lock, err = pebble.LockDirectory(dir, vfs.Default); err != nil {
+	return e.close()
+}
+
+// openDir opens an engine in a folder of the host. It takes the lock first: an open that fails on it would leave the engine's goroutines
+// behind. The opened store keeps its own share of the lock until it is closed.
+func openDir(dir string, how openOptions) (*engine, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	lock, err := pebble.LockDirectory(dir, vfs.Default)
+	if err != nil {
 		if errors.Is(err, syscall.EAGAIN) || strings.Contains(err.Error(), "lock held") {
 			err = ErrLocked
 		}
-		return nil, nil, fmt.Errorf("open store %s: %w", dir, err)
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	return o, func() { _ = o.Lock.Close() }, nil
-}
-
-func options() *pebble.Options {
-	return &pebble.Options{
-		Logger:             silent{},
-		MemTableSize:       4 << 20,
-		MaxOpenFiles:       256,
-		FormatMajorVersion: pebble.FormatNewest,
-	}
+	defer lock.Close()
+	how.fs, how.lock, how.proved = vfs.Default, lock, true
+	return openEngine(dir, how)
 }
 
 // Commit writes a batch atomically and returns when it is on stable storage. Commits of several goroutines
@@ -89,13 +86,3 @@ func Each(ctx context.Context, ds datastore.Read, prefix string, f func(key stri
 	}
 	return nil
 }
-
-type silent struct{}
-
-func (silent) Infof(string, ...any)                   {}
-func (silent) Errorf(string, ...any)                  {}
-func (silent) Fatalf(format string, args ...any)      { panic(fmt.Sprintf(format, args...)) }
-func (silent) Eventf(context.Context, string, ...any) {}
-func (silent) IsTracingEnabled(context.Context) bool  { return false }
-func memory(o *pebble.Options)                        { o.FS = vfs.NewMem() }
-func isNotFound(err error) bool                       { return errors.Is(err, pebble.ErrNotFound) }

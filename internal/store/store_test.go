@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +19,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("STORE_TO_OPEN"); dir != "" {
 		if _, err := store.OpenKV(dir); err != nil {
 			os.Stdout.WriteString(err.Error())
+		}
+		os.Exit(0)
+	}
+	if dir := os.Getenv("STORE_TO_FILL"); dir != "" {
+		if err := fillUntilRefused(context.Background(), dir); err != nil {
+			fmt.Println("unexpected:", err)
+			os.Exit(3)
 		}
 		os.Exit(0)
 	}

@@ -36,9 +36,16 @@ func (kv *KV) dropTables() error {
 	return err
 }
 
+// tableOptions are how tables are written that the engine takes in.
+func (kv *KV) tableOptions() sstable.WriterOptions {
+	o := kv.options(vfs.Default)
+	o.EnsureDefaults()
+	return o.MakeWriterOptions(0, kv.db.TableFormat())
+}
+
 // NewTables starts loading. Ingest or Drop ends it. A KV in memory has no tables.
 func (kv *KV) NewTables() (*Tables, error) {
-	if kv.dir == "" {
+	if kv.room == nil {
 		return nil, errors.New("keys in memory cannot be loaded as tables")
 	}
 	return &Tables{kv: kv}, nil
@@ -73,7 +80,7 @@ func (t *Tables) begin() error {
 	if err != nil {
 		return err
 	}
-	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(out), t.kv.opts.MakeWriterOptions(0, t.kv.db.TableFormat()))
+	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(out), t.kv.tableOptions())
 	return nil
 }
 
@@ -96,10 +103,10 @@ func (t *Tables) Ingest(ctx context.Context) error {
 	if err := t.kv.write(); err != nil {
 		return errors.Join(err, t.Drop())
 	}
-	if err := t.kv.db.Ingest(ctx, t.files); err != nil {
+	if err := t.kv.run(func() error { return t.kv.db.Ingest(ctx, t.files) }); err != nil {
 		return errors.Join(err, t.Drop())
 	}
-	return nil
+	return t.kv.commit(t.kv.db.NewBatch(), true) // with a proof that they are listed
 }
 
 // Drop gives everything up.

@@ -1,0 +1,387 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cartage-dev/cartage/internal/reason"
+)
+
+// engine is an opened database with what is known of its health. Where the library would end the process, the engine ends only what called
+// it, keeps the fault, writes nothing any more, and goes on reading what can be read. It is safe for concurrent use.
+type engine struct {
+	db    *pebble.DB
+	dir   string
+	proof *proof // nil in memory
+
+	fault   atomic.Pointer[reason.Error] // the first one
+	stopped chan struct{}                // closed when a goroutine of the engine was ended: what waits for it would wait for ever
+	stop    sync.Once
+	closed  atomic.Bool
+
+	end       chan struct{} // closed when the engine is
+	followers sync.WaitGroup
+
+	order sync.Mutex // synced commits are numbered in the order in which the log has them
+	last  mark
+}
+
+// errClosed is what a closed store answers.
+var errClosed = errors.New("the store is closed")
+
+func (e *engine) options(fs vfs.FS) *pebble.Options {
+	return &pebble.Options{
+		FS:                 fs,
+		Logger:             engineLog{e},
+		EventListener:      e.listener(),
+		MemTableSize:       4 << 20,
+		MaxOpenFiles:       256,
+		FormatMajorVersion: pebble.FormatNewest,
+	}
+}
+
+// openEngine opens a database and proves that everything is in it whose commit was acknowledged. The options' lock, if there is one, is
+// shared.
+func openEngine(dir string, how openOptions) (*engine, error) {
+	e := &engine{dir: dir, stopped: make(chan struct{}), end: make(chan struct{})}
+	o := e.options(how.fs)
+	o.Lock, o.ReadOnly = how.lock, how.readOnly
+	if how.maxFiles > 0 {
+		o.MaxOpenFiles = how.maxFiles
+	}
+	if err := e.open(o, how); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return e, nil
+}
+
+func (e *engine) open(o *pebble.Options, how openOptions) error {
+	var err error
+	if how.proved {
+		if e.proof, err = openProof(how.fs, e.dir, how.readOnly); err != nil {
+			return err
+		}
+		if err := e.proof.checkManifest(); err != nil && !how.accept {
+			return errors.Join(err, e.proof.close())
+		}
+	}
+	opened := make(chan *pebble.DB, 1)
+	err = e.run(func() error {
+		db, err := pebble.Open(e.dir, o)
+		opened <- db
+		return err
+	})
+	if err == nil {
+		e.db = <-opened
+	}
+	if err == nil && e.proof != nil {
+		err = e.prove(how)
+	}
+	if err != nil {
+		e.endFollowers()
+		if e.db != nil {
+			err = errors.Join(err, e.run(e.db.Close))
+		}
+		if e.proof != nil {
+			err = errors.Join(err, e.proof.close())
+		}
+	}
+	return err
+}
+
+// prove compares what is there with what was acknowledged.
+func (e *engine) prove(how openOptions) error {
+	last, err := e.lastMark()
+	if err == nil && !how.accept {
+		err = e.proof.check(last)
+	}
+	if err != nil {
+		return err
+	}
+	e.last = last
+	if how.readOnly {
+		return nil
+	}
+	e.followers.Go(func() { e.proof.follow(e.end, e.fail) })
+	if how.accept || last.zero() { // a number of its own, so that no earlier proof fits
+		e.last.seq = max(last.seq, e.proof.written.mark.seq)
+		return e.commit(e.db.NewBatch(), true)
+	}
+	return e.named(e.proof.renew(last))
+}
+
+// lastMark is the mark of the last synced commit that is there.
+func (e *engine) lastMark() (m mark, err error) {
+	v, err := e.get([]byte(markKey))
+	if err != nil || v == nil {
+		return m, err
+	}
+	return m, m.read(v)
+}
+
+// run calls f on a goroutine of its own, which the engine may end: then what it called fails with the fault.
+func (e *engine) run(f func() error) error {
+	select {
+	case err := <-e.call(f):
+		return err
+	case <-e.stopped:
+		return e.failed()
+	}
+}
+
+func (e *engine) call(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		result := errStopped
+		defer func() {
+			if p := recover(); p != nil {
+				result = panicked(p)
+			}
+			if result == errStopped {
+				result = e.failed()
+			}
+			done <- e.named(result)
+		}()
+		result = f()
+	}()
+	return done
+}
+
+func panicked(p any) error {
+	if err, ok := p.(error); ok {
+		return err
+	}
+	return fmt.Errorf("%v", p)
+}
+
+var errStopped = errors.New("stopped by the engine")
+
+// commit applies a batch. With sync it returns after the batch, and the proof that it was acknowledged, are on stable storage. The batch is
+// closed.
+func (e *engine) commit(b *pebble.Batch, sync bool) error {
+	if err := e.failed(); err != nil {
+		return errors.Join(err, b.Close())
+	}
+	if !sync {
+		return e.broken(e.run(func() error { return b.Commit(pebble.NoSync) }), b)
+	}
+	var m mark
+	err := e.run(func() (err error) {
+		if m, err = e.write(b); err != nil {
+			return err
+		}
+		return b.SyncWait()
+	})
+	if err == nil && e.proof != nil {
+		err = e.proof.acknowledge(m)
+	}
+	return e.broken(err, b)
+}
+
+// write numbers a batch and puts it into the log.
+func (e *engine) write(b *pebble.Batch) (mark, error) {
+	e.order.Lock()
+	defer e.order.Unlock()
+	m := e.last.next()
+	if err := b.Set([]byte(markKey), m.append(nil), nil); err != nil {
+		return m, err
+	}
+	if err := e.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		return m, err
+	}
+	e.last = m
+	return m, nil
+}
+
+// broken notes a write that failed: what came after it could not rely on it.
+func (e *engine) broken(err error, b *pebble.Batch) error {
+	if err == nil {
+		return b.Close()
+	}
+	e.fail(err)
+	return e.named(err)
+}
+
+// get returns a copy of a value, nil when there is none.
+func (e *engine) get(key []byte) (out []byte, err error) {
+	defer e.recovered(&err)
+	v, closer, err := e.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, e.named(err)
+	}
+	out = append(make([]byte, 0, len(v)), v...)
+	return out, closer.Close()
+}
+
+// each calls f for every key of the bounds, in order, until f returns false.
+func (e *engine) each(bounds *pebble.IterOptions, f func(key, value []byte) bool) (err error) {
+	defer e.recovered(&err)
+	it, err := e.db.NewIter(bounds)
+	if err != nil {
+		return e.named(err)
+	}
+	defer func() { err = errors.Join(err, e.named(it.Close())) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return e.named(err)
+		}
+		if !f(it.Key(), v) {
+			break
+		}
+	}
+	return nil
+}
+
+// recovered turns a panic of the engine into an error.
+func (e *engine) recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = e.named(panicked(p))
+	}
+}
+
+// failed returns the fault, if there is one.
+func (e *engine) failed() error {
+	if f := e.fault.Load(); f != nil {
+		return f
+	}
+	if e.closed.Load() {
+		return errClosed
+	}
+	return nil
+}
+
+// named is an error of the engine with the folder, the file where it is known, and a reason.
+func (e *engine) named(err error) error {
+	if err == nil || errors.Is(err, reason.StoreFailed) || errors.Is(err, reason.StateRolledBack) || errors.Is(err, reason.DiskFull) || errors.Is(err, errClosed) {
+		return err
+	}
+	if errors.Is(err, pebble.ErrClosed) {
+		return errClosed
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return reason.DiskFull.Errorf("store %s: %w", e.dir, err)
+	}
+	file := e.dir
+	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+		file = info.Path
+	}
+	if pebble.IsCorruptionError(err) || file != e.dir {
+		return reason.StoreFailed.Errorf("%s is damaged: %w", file, err).WithHint(rescueHint)
+	}
+	return reason.StoreFailed.Errorf("store %s failed: %w", e.dir, err).WithHint(mendHint)
+}
+
+// What helps.
+const (
+	rescueHint = "Stop what uses the home; cartage doctor --rescue keeps what can be read, and says what cannot. Or restore a backup."
+	mendHint   = "Look after the disk, then start again: what was committed before is there."
+)
+
+// fail keeps the first fault.
+func (e *engine) fail(err error) {
+	var named *reason.Error
+	if !errors.As(e.named(err), &named) {
+		return
+	}
+	if e.fault.CompareAndSwap(nil, named) {
+		slog.Error("store", "error", named)
+	}
+}
+
+// listener keeps what goes wrong in the background. A table that is damaged is told to who reads it, and stops no writes; a full disk passes.
+func (e *engine) listener() *pebble.EventListener {
+	return &pebble.EventListener{
+		DataCorruption: func(info pebble.DataCorruptionInfo) {},
+		BackgroundError: func(err error) {
+			if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) && !pebble.IsCorruptionError(err) {
+				e.fail(err)
+			}
+		},
+		ManifestCreated: func(pebble.ManifestCreateInfo) { e.proof.stale() },
+		FlushEnd:        func(pebble.FlushInfo) { e.proof.stale() },
+		CompactionEnd:   func(pebble.CompactionInfo) { e.proof.stale() },
+		TableIngested:   func(pebble.TableIngestInfo) { e.proof.stale() },
+	}
+}
+
+// closeGrace bounds how long the engine may take to close after it failed.
+const closeGrace = time.Second
+
+// close flushes and closes the database. After a fault it gives up what the engine cannot end any more.
+func (e *engine) close() error {
+	if !e.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	done := e.call(func() error {
+		if e.fault.Load() == nil && e.proof != nil && !e.proof.readOnly {
+			if err := errors.Join(e.db.Flush(), e.proof.renew(mark{})); err != nil { // while the lock is held
+				return errors.Join(err, e.db.Close())
+			}
+		}
+		return e.db.Close()
+	})
+	var err error
+	if e.fault.Load() == nil {
+		err = <-done
+	} else {
+		select {
+		case <-done:
+		case <-time.After(closeGrace):
+		}
+	}
+	e.endFollowers()
+	if e.proof != nil {
+		err = errors.Join(err, e.proof.close())
+	}
+	return err
+}
+
+func (e *engine) endFollowers() {
+	close(e.end)
+	e.followers.Wait()
+}
+
+// engineLog is where the library reports. What it cannot go on after ends the goroutine, not the process.
+type engineLog struct{ e *engine }
+
+func (engineLog) Infof(string, ...any)                   {}
+func (engineLog) Errorf(string, ...any)                  {}
+func (engineLog) Eventf(context.Context, string, ...any) {}
+func (engineLog) IsTracingEnabled(context.Context) bool  { return false }
+
+// Fatalf does not return.
+func (l engineLog) Fatalf(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			err = cause
+		}
+	}
+	l.e.fail(err)
+	l.e.stop.Do(func() { close(l.e.stopped) })
+	runtime.Goexit()
+}
+
+// openOptions are how an engine is opened.
+type openOptions struct {
+	fs       vfs.FS
+	lock     *pebble.Lock
+	maxFiles int
+	proved   bool // with a proof of what was acknowledged
+	accept   bool // what is there is taken as it is, whatever the proof says
+	readOnly bool
+}
