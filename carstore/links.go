@@ -9,22 +9,13 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-unixfsnode"
-	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
 	_ "github.com/ipld/go-ipld-prime/codec/dagcbor" // codecs of blocks
 	_ "github.com/ipld/go-ipld-prime/codec/dagjson"
 	_ "github.com/ipld/go-ipld-prime/codec/raw"
-	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/linking"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
-	"github.com/ipld/go-ipld-prime/node/basicnode"
-	"github.com/ipld/go-ipld-prime/traversal"
-	"github.com/ipld/go-ipld-prime/traversal/selector"
-	mh "github.com/multiformats/go-multihash"
 )
-
-// maxLinks bounds a walk over a local file.
-const maxLinks = 1 << 26
 
 // Getter reads the bytes of a block, checked.
 type Getter func(cid.Cid) ([]byte, error)
@@ -155,123 +146,3 @@ var _ Borrower = (*borrower)(nil)
 
 // Borrow takes a whole block without a copy. It has to stay as it is until the commit.
 func (w *borrower) Borrow(p []byte) { w.data = p }
-
-// Position is how far a file holds a traversal.
-type Position struct {
-	Blocks   int64  // loads up to the first missing block, repeats included
-	Bytes    uint64 // of unique blocks among them
-	Complete bool
-	Last     cid.Cid // the last block of them
-}
-
-// Locate walks a selector over the file and finds the first block that is missing.
-func (s *Store) Locate(sel datamodel.Node) (Position, error) {
-	return LocateIn(s.root, sel, s.bytesOf)
-}
-
-// LocateIn is Locate over any store: get answers an error that wraps ErrNotFound or ErrBadHash for a block that is missing.
-func LocateIn(root cid.Cid, sel datamodel.Node, get func(cid.Cid) ([]byte, error)) (Position, error) {
-	var p Position
-	seen := map[string]bool{}
-	missing := errors.New("missing")
-	ls := Links(func(c cid.Cid) ([]byte, error) {
-		data, err := get(c)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrBadHash) {
-			return nil, missing
-		}
-		if err != nil {
-			return nil, err
-		}
-		p.Blocks++
-		p.Last = c
-		if k := string(c.Hash()); !seen[k] && c.Prefix().MhType != mh.IDENTITY { // which nobody sends
-			seen[k] = true
-			p.Bytes += uint64(len(data))
-		}
-		return data, nil
-	})
-	err := WalkSelector(&ls, root, sel, nil)
-	p.Complete = err == nil
-	if errors.Is(err, missing) {
-		err = nil
-	}
-	return p, err
-}
-
-// WalkSelector loads everything that sel selects below root, in traversal order: as graphsync does also the bytes of a file that are
-// matched, or the range of them. visit, which may be nil, hears of each node; then it has to load those. A block that cannot be loaded ends it
-// with that error.
-func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit traversal.AdvVisitFn) error {
-	return walk(ls, root, sel, visit, false)
-}
-
-// WalkOnce is WalkSelector that follows each link once, for who wants the blocks and not the order of their repeats.
-func WalkOnce(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {
-	return walk(ls, root, sel, nil, true)
-}
-
-// bounded ends a walk at the first block that cannot be loaded, which a traversal that looks up a name in a sharded folder would take for a
-// name that is not there, and after too many.
-type bounded struct {
-	read  linking.BlockReadOpener
-	loads int
-	err   error
-}
-
-func (b *bounded) open(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
-	if b.err != nil {
-		return nil, b.err
-	}
-	if b.loads++; b.loads > maxLinks {
-		b.err = fmt.Errorf("more than %d links were followed", maxLinks)
-		return nil, b.err
-	}
-	r, err := b.read(ctx, l)
-	b.err = err
-	return r, err
-}
-
-func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit traversal.AdvVisitFn, once bool) error {
-	parsed, err := selector.ParseSelector(sel)
-	if err != nil {
-		return fmt.Errorf("selector: %w", err)
-	}
-	chooser := dagpb.AddSupportToChooser(func(ipld.Link, ipld.LinkContext) (ipld.NodePrototype, error) {
-		return basicnode.Prototype.Any, nil
-	})
-	mine, bound := *ls, &bounded{read: ls.StorageReadOpener}
-	mine.StorageReadOpener = bound.open
-	rl := cidlink.Link{Cid: root}
-	proto, err := chooser(rl, ipld.LinkContext{})
-	if err != nil {
-		return err
-	}
-	node, err := mine.Load(ipld.LinkContext{}, rl, proto)
-	if err != nil {
-		return err
-	}
-	if visit == nil {
-		visit = readMatched
-	}
-	prog := traversal.Progress{
-		Cfg:    &traversal.Config{LinkSystem: mine, LinkTargetNodePrototypeChooser: chooser, LinkVisitOnlyOnce: once},
-		Budget: &traversal.Budget{NodeBudget: 1 << 40, LinkBudget: maxLinks},
-	}
-	if err := prog.WalkAdv(node, parsed, visit); err != nil {
-		return err
-	}
-	return bound.err
-}
-
-// readMatched reads the bytes of a node that a selector matches: a file is made of blocks, which are loaded that way.
-func readMatched(_ traversal.Progress, n datamodel.Node, why traversal.VisitReason) error {
-	large, ok := n.(datamodel.LargeBytesNode)
-	if !ok || why != traversal.VisitReason_SelectionMatch {
-		return nil
-	}
-	r, err := large.AsLargeBytes()
-	if err == nil {
-		_, err = io.Copy(io.Discard, r)
-	}
-	return err
-}

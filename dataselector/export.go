@@ -14,7 +14,6 @@ import (
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/linking"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
-	"github.com/ipld/go-ipld-prime/traversal"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/shared"
@@ -45,19 +44,16 @@ func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid)
 	var way []cid.Cid // from the root to the last block that was loaded
 	reading := recording(ls, func(c cid.Cid) { way = append(way, c) })
 	known := cid.NewSet()
-	err := carstore.WalkSelector(&reading, root, s.target, func(p traversal.Progress, _ datamodel.Node, why traversal.VisitReason) error {
-		if err := ctx.Err(); err != nil || why != traversal.VisitReason_SelectionMatch {
+	err := carstore.WalkSelector(&reading, root, s.target, func(v carstore.Visited) error {
+		if err := ctx.Err(); err != nil || !v.Matched {
 			return err
 		}
-		part := Part{Root: root}
-		if p.LastBlock.Link != nil {
-			part.Root = p.LastBlock.Link.(cidlink.Link).Cid
-		}
+		part := Part{Root: v.Block}
 		if !known.Visit(part.Root) {
 			return nil
 		}
-		if p.Path.String() != p.LastBlock.Path.String() {
-			part.inside = p.Path.String()
+		if path, inside := v.Path(); inside {
+			part.inside = path
 		}
 		if !s.exact {
 			part.Way = slices.DeleteFunc(slices.Clone(way), func(c cid.Cid) bool { return c.Equals(part.Root) })
