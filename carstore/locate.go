@@ -32,6 +32,21 @@ func CheckLinks(followed uint64, blocks int) error {
 	return nil
 }
 
+// MaxDepth is how many links may lead to a block that is sent or received.
+const MaxDepth = 4096
+
+// CheckDepth is MaxDepth as a check: the error has the reason dag-too-deep.
+func CheckDepth(depth int) error {
+	if depth > MaxDepth {
+		return tooDeep(MaxDepth)
+	}
+	return nil
+}
+
+func tooDeep(deepest int) error {
+	return reason.DAGTooDeep.Errorf("the DAG has more than %d levels of blocks", deepest)
+}
+
 // Position is how far a file holds a traversal.
 type Position struct {
 	Blocks   int64  // loads up to the first missing block, repeats included

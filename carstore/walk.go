@@ -53,7 +53,12 @@ func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit V
 	if visit == nil && shared.SameNode(sel, shared.AllSelector()) {
 		return walkTree(root, &treeLoader{ls: ls})
 	}
-	return walk(ls, root, sel, visit, nil)
+	return walk(ls, root, sel, visit, nil, 0)
+}
+
+// WalkBounded is WalkSelector for a DAG of somebody else's making: it ends with the reason dag-too-deep at a block that is deeper than MaxDepth.
+func WalkBounded(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {
+	return walk(ls, root, sel, nil, nil, MaxDepth)
 }
 
 // WalkOnce is WalkSelector that follows each link once, for who wants the blocks and not the order of their repeats.
@@ -61,7 +66,7 @@ func WalkOnce(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {
 	if shared.SameNode(sel, shared.AllSelector()) {
 		return walkTree(root, &treeLoader{ls: ls, once: map[cid.Cid]struct{}{}})
 	}
-	return walk(ls, root, sel, nil, map[cid.Cid]struct{}{})
+	return walk(ls, root, sel, nil, map[cid.Cid]struct{}{}, 0)
 }
 
 // bounded ends a walk at the first block that cannot be loaded, which a traversal that looks up a name in a sharded folder would take for a
@@ -92,6 +97,8 @@ type walker struct {
 	visit  VisitFunc
 	once   map[cid.Cid]struct{} // links that were followed; nil: each is followed every time
 	frames []frame
+	// deepest is how many links may lead to a block; 0: any number.
+	deepest int
 	// Of the node that is visited: how it is called in its parent, and whether it is the top of a block.
 	segment datamodel.PathSegment
 	atTop   bool
@@ -104,16 +111,22 @@ type frame struct {
 	each    selector.SegmentIterator // all children
 	some    []datamodel.PathSegment  // or those of interest
 	segment datamodel.PathSegment
-	block   cid.Cid
+	blockAt
 }
 
-func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit VisitFunc, once map[cid.Cid]struct{}) error {
+// blockAt is the block that holds a node, and how many links lead to it.
+type blockAt struct {
+	block cid.Cid
+	depth int
+}
+
+func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit VisitFunc, once map[cid.Cid]struct{}, deepest int) error {
 	parsed, err := selector.ParseSelector(sel)
 	if err != nil {
 		return fmt.Errorf("selector: %w", err)
 	}
 	bound := &bounded{read: ls.StorageReadOpener}
-	w := walker{ls: *ls, visit: visit, once: once, choose: dagpb.AddSupportToChooser(func(ipld.Link, ipld.LinkContext) (ipld.NodePrototype, error) {
+	w := walker{ls: *ls, visit: visit, once: once, deepest: deepest, choose: dagpb.AddSupportToChooser(func(ipld.Link, ipld.LinkContext) (ipld.NodePrototype, error) {
 		return basicnode.Prototype.Any, nil
 	})}
 	w.ls.StorageReadOpener = bound.open
@@ -125,7 +138,7 @@ func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit VisitFunc
 		return err
 	}
 	w.atTop = true
-	if err := w.enter(node, parsed, datamodel.PathSegment{}, root); err != nil {
+	if err := w.enter(node, parsed, datamodel.PathSegment{}, blockAt{root, 0}); err != nil {
 		return err
 	}
 	for len(w.frames) > 0 && bound.err == nil {
@@ -146,7 +159,7 @@ func (w *walker) load(c cid.Cid) (datamodel.Node, error) {
 }
 
 // enter visits a node, and notes its children as what is to be visited next.
-func (w *walker) enter(n datamodel.Node, sel selector.Selector, segment datamodel.PathSegment, block cid.Cid) (err error) {
+func (w *walker) enter(n datamodel.Node, sel selector.Selector, segment datamodel.PathSegment, at blockAt) (err error) {
 	if r, ok := sel.(selector.Reifiable); ok {
 		if n, sel, err = w.reify(n, sel, r.NamedReifier()); err != nil {
 			return err
@@ -157,7 +170,7 @@ func (w *walker) enter(n datamodel.Node, sel selector.Selector, segment datamode
 	if err != nil {
 		return err
 	}
-	seen := Visited{Node: n, Block: block, Matched: match != nil, walk: w}
+	seen := Visited{Node: n, Block: at.block, Matched: match != nil, walk: w}
 	if match != nil {
 		seen.Node = match
 	}
@@ -167,7 +180,7 @@ func (w *walker) enter(n datamodel.Node, sel selector.Selector, segment datamode
 	if k := n.Kind(); k != datamodel.Kind_Map && k != datamodel.Kind_List {
 		return nil
 	}
-	f := frame{node: n, sel: sel, segment: segment, block: block}
+	f := frame{node: n, sel: sel, segment: segment, blockAt: at}
 	if f.some = sel.Interests(); f.some == nil {
 		f.each = selector.NewSegmentIterator(n)
 	}
@@ -204,7 +217,7 @@ func (w *walker) step() error {
 	if err != nil || below == nil {
 		return err
 	}
-	block := f.block
+	at := f.blockAt
 	if w.atTop = child.Kind() == datamodel.Kind_Link; w.atTop {
 		link, err := child.AsLink()
 		if err != nil {
@@ -220,12 +233,14 @@ func (w *walker) step() error {
 		if w.once != nil {
 			w.once[cl.Cid] = struct{}{}
 		}
+		if at = (blockAt{cl.Cid, at.depth + 1}); w.deepest > 0 && at.depth > w.deepest {
+			return tooDeep(w.deepest)
+		}
 		if child, err = w.load(cl.Cid); err != nil {
 			return err
 		}
-		block = cl.Cid
 	}
-	return w.enter(child, below, segment, block)
+	return w.enter(child, below, segment, at)
 }
 
 // next is the next child that is of interest; nil after the last one.

@@ -56,8 +56,8 @@ var table = [count]row{
 	BlockUnexpected: {"block-unexpected", ExitVerification, Theirs, false, "a block came that was not asked for", "ask another provider"},
 	BadVoucher:      {"bad-voucher", ExitRejected, Theirs, false, "a voucher is not valid", "the deal's message says which rule it broke"},
 	Overasked:       {"overasked", ExitRejected, Theirs, false, "the provider asked for more than was due", "ask another provider"},
-	DAGTooDeep:      {"dag-too-deep", ExitRejected, Theirs, false, "the DAG is deeper than the limit", "raise limits.dag_depth"},
-	TooManyLinks:    {"too-many-links", ExitRejected, Theirs, false, "the DAG has more links than the limit", "raise limits.links"},
+	DAGTooDeep:      {"dag-too-deep", ExitRejected, Theirs, false, "the DAG is deeper than the limit", "ask for a part of it with --path, or another provider"},
+	TooManyLinks:    {"too-many-links", ExitRejected, Theirs, false, "the links of the DAG lead through its blocks in too many ways", "ask for a part of it with --path, or another provider"},
 
 	PieceDamaged: {"piece-damaged", ExitOther, Ours, false, "a piece is damaged", "cartage dagstore doctor"},
 	PieceMissing: {"piece-missing", ExitOther, Ours, false, "the file of a piece is not there", "cartage dagstore doctor"},

@@ -3,7 +3,6 @@ package graphsync
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/ipld/go-ipld-prime/datamodel"
@@ -138,6 +137,10 @@ func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, bl
 	if !ok {
 		return
 	}
+	if err := errors.Join(t.checkLinks(response.RequestID(), block, 1), t.checkDepth(chid, maxPath)); err != nil {
+		ha.TerminateWithError(err)
+		return
+	}
 	t.moved(chid, block.Index())
 	if l, ok := block.Link().(cidlink.Link); ok && block.BlockSizeOnWire() != 0 {
 		t.taken(response.RequestID(), l.Cid)
@@ -162,8 +165,8 @@ func (t *Transport) moved(chid datatransfer.ChannelID, index int64) {
 }
 
 func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, block graphsync.BlockData, ha graphsync.OutgoingBlockHookActions) {
-	if n := t.overBound(request.ID()); n > 0 {
-		ha.TerminateWithError(fmt.Errorf("the selector follows more than %d links", n))
+	if err := t.checkFollowed(request, block); err != nil {
+		t.refuseToWalk(request.ID(), err, ha)
 		return
 	}
 	if block.BlockSizeOnWire() == 0 {
@@ -172,6 +175,10 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 	chid, ok := t.of(request.ID())
 	if !ok {
 		t.stale(request, ha)
+		return
+	}
+	if err := t.checkDepth(chid, senderPath); err != nil {
+		t.refuseToWalk(request.ID(), err, ha)
 		return
 	}
 	msg, err := t.handler().OnDataQueued(chid, block.Link(), block.BlockSize(), block.Index(), true)

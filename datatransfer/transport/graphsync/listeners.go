@@ -15,7 +15,7 @@ func (t *Transport) responseCompleted(p peer.ID, request graphsync.RequestData, 
 	if status == graphsync.RequestCancelled {
 		return
 	}
-	chid, _, current := t.finish(request.ID())
+	chid, refused, current := t.finish(request.ID())
 	if !current {
 		return
 	}
@@ -25,6 +25,9 @@ func (t *Transport) responseCompleted(p peer.ID, request graphsync.RequestData, 
 	var err error
 	if status != graphsync.RequestCompletedFull {
 		err = fmt.Errorf("graphsync response to peer %s did not complete: response status code %s", p, status)
+	}
+	if refused != nil {
+		err = refused
 	}
 	t.log(chid, t.handler().OnChannelCompleted(chid, err))
 }

@@ -13,8 +13,9 @@ import (
 // of a channel has a name of its own, because a sender that has not finished with the one before counts blocks as sent that
 // were lost or came too late.
 type store struct {
-	lsys ipld.LinkSystem
-	name string
+	lsys  ipld.LinkSystem
+	name  string
+	guard *pathGuard
 }
 
 // UseStore makes the requests of a channel read and write through lsys. Called again it keeps the first store while
@@ -27,13 +28,14 @@ func (t *Transport) UseStore(chid datatransfer.ChannelID, lsys ipld.LinkSystem) 
 		t.mu.Unlock()
 		return nil
 	}
-	s := &store{lsys, "data-transfer-" + chid.String()}
+	guard := &pathGuard{}
+	s := &store{guard.watch(lsys), "data-transfer-" + chid.String(), guard}
 	t.stores[chid] = s
 	t.mu.Unlock()
 	if old != nil {
 		_ = t.gs.UnregisterPersistenceOption(old.name)
 	}
-	return t.gs.RegisterPersistenceOption(s.name, lsys)
+	return t.gs.RegisterPersistenceOption(s.name, s.lsys)
 }
 
 // dedupKey gives a request of a channel that is not its first a key of its own, with the store under that name if there is one.
@@ -50,7 +52,7 @@ func (t *Transport) dedupKey(chid datatransfer.ChannelID) (key string, again boo
 		return key, true
 	}
 	old := s.name
-	t.stores[chid] = &store{s.lsys, key}
+	t.stores[chid] = &store{s.lsys, key, s.guard}
 	t.mu.Unlock()
 	if t.gs.RegisterPersistenceOption(key, s.lsys) == nil {
 		_ = t.gs.UnregisterPersistenceOption(old)

@@ -87,9 +87,12 @@ type channel struct {
 	away     bool // the requester paused or went away
 	queued   []datatransfer.Message
 	followed uint64 // links, by the current response
-	opening  bool   // a request of it is being decided on, or has not been answered yet
-	last     wish   // what was asked for last while opening
-	run      uint64 // grows with each wish to pause or resume: an older one gives up
+	walked   walked // by the request walking
+	walking  graphsync.RequestID
+	refusing graphsync.RequestID // whose DAG is not walked on
+	opening  bool                // a request of it is being decided on, or has not been answered yet
+	last     wish                // what was asked for last while opening
+	run      uint64              // grows with each wish to pause or resume: an older one gives up
 	done     chan struct{}
 
 	// Of a requester.

@@ -326,14 +326,14 @@ func (rc *recipient) cause(err error) error {
 	switch {
 	case err == nil && rc.how == ended:
 		return nil
+	case unwalkable(err):
+		return reason.From(err).Errorf("%w: %w", errVerification, err)
 	case rc.how == missing:
 		return fmt.Errorf("stream failed to complete: %w: %s", errMissing, rc.text)
 	case rc.how == refused:
 		return fmt.Errorf("stream failed to complete: the sender said: %s", rc.text)
 	case errors.Is(err, errEnded):
 		return fmt.Errorf("stream failed to complete: %w", errIncomplete)
-	case errors.Is(err, errTooManyLinks):
-		return reason.TooManyLinks.Errorf("%w: %w", errVerification, err)
 	case errors.Is(err, errWrongBlock):
 		return fmt.Errorf("%w: %w", errVerification, err)
 	case err != nil:

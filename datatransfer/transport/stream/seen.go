@@ -20,7 +20,7 @@ type key = [keyEnd]byte
 
 const (
 	chunkKeys  = 4 << 10
-	numberBits = 27 // a walk has at most maxLinks
+	numberBits = 27 // a walk has at most carstore.MaxLinks
 	numberMask = 1<<numberBits - 1
 )
 

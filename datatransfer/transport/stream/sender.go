@@ -18,6 +18,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/internal/port"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // sender is the sending end of a stream.
@@ -115,6 +116,10 @@ func (sd *sender) over(err error, left []dt.Message) {
 		sd.out.end(stopped, "")
 	case errors.As(err, &lost):
 		sd.out.end(missing, lost.cid.String())
+	case unwalkable(err): // what came before it leaves first, so that the recipient sees for itself
+		if sd.flush() == nil {
+			sd.out.end(refused, reason.From(err).Error())
+		}
 	case sd.out.err == nil && sd.r.ctx.Err() == nil:
 		sd.out.end(refused, "the sender failed")
 	}
@@ -272,6 +277,9 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		return data, nil
 	}
 	if again := sd.seen.add(c); again || index <= sd.has {
+		if err := carstore.CheckLinks(uint64(index), sd.seen.n); err != nil {
+			return nil, err
+		}
 		if leaf {
 			return nil, nil
 		}

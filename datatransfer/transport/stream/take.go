@@ -17,6 +17,9 @@ func (rc *recipient) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	}
 	resumes := rc.r.gate.count()
 	if again := rc.seen.add(c); again || index <= rc.has {
+		if err := carstore.CheckLinks(uint64(index), rc.seen.n); err != nil {
+			return nil, err
+		}
 		if again && index > rc.has {
 			if err := rc.count(); err != nil {
 				return nil, err

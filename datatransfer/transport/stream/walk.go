@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -20,16 +21,13 @@ import (
 // twice, as by graphsync. The bytes are needed for the links below; of a leaf none have to be returned.
 type visit func(c cid.Cid, index int64, leaf bool) ([]byte, error)
 
-// maxLinks bounds a traversal that has no bound of its own.
-const maxLinks = 1 << 26
-
 var errTooManyLinks error = reason.TooManyLinks.Errorf("the traversal follows too many links")
 
 // walk visits what a selector selects below a root. Both sides of a channel walk the same way, so that the order of blocks needs no
 // words. It ends when alive answers an error. Everything is walked without building nodes; any other selector is left to the traversal of IPLD.
 func walk(alive func() error, ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, limit uint64, v visit) error {
-	if limit == 0 || limit > maxLinks {
-		limit = maxLinks
+	if limit == 0 || limit > carstore.MaxLinks {
+		limit = carstore.MaxLinks
 	}
 	index := int64(0)
 	next := func(c cid.Cid, leaf bool) ([]byte, error) {
@@ -51,17 +49,28 @@ func walk(alive func() error, ls *ipld.LinkSystem, root cid.Cid, selector ipld.N
 	return walkSome(ls, root, selector, next)
 }
 
+// unwalkable reports whether a walk ended because of the shape of its DAG.
+func unwalkable(err error) bool {
+	return errors.Is(err, reason.TooManyLinks) || errors.Is(err, reason.DAGTooDeep)
+}
+
+// row are links of one block that are still to be followed, and how many links lead to them.
+type row struct {
+	links []cid.Cid
+	depth int
+}
+
 func walkAll(root cid.Cid, next func(cid.Cid, bool) ([]byte, error)) error {
-	stack := [][]cid.Cid{{root}}
+	stack := []row{{links: []cid.Cid{root}}}
 	for len(stack) > 0 {
 		top := &stack[len(stack)-1]
-		if len(*top) == 0 {
+		c, depth := top.links[0], top.depth
+		if top.links = top.links[1:]; len(top.links) == 0 {
+			*top = row{}
 			stack = stack[:len(stack)-1]
-			continue
 		}
-		c := (*top)[0]
-		if *top = (*top)[1:]; len(*top) == 0 {
-			stack = stack[:len(stack)-1]
+		if err := carstore.CheckDepth(depth); err != nil {
+			return err
 		}
 		if leaf(c) {
 			if _, err := next(c, true); err != nil {
@@ -78,7 +87,7 @@ func walkAll(root cid.Cid, next func(cid.Cid, bool) ([]byte, error)) error {
 			return fmt.Errorf("block %s: %w", c, err)
 		}
 		if len(links) > 0 {
-			stack = append(stack, links)
+			stack = append(stack, row{links, depth + 1})
 		}
 	}
 	return nil
@@ -98,7 +107,7 @@ func walkSome(ls *ipld.LinkSystem, root cid.Cid, selector ipld.Node, next func(c
 		}
 		return bytes.NewReader(bytes.Clone(data)), nil // nodes keep what they were made of
 	}
-	return carstore.WalkSelector(&mine, root, selector, nil)
+	return carstore.WalkBounded(&mine, root, selector)
 }
 
 // sizedReader is a reader that knows how many bytes it has, as bytes.Reader does.
