@@ -151,12 +151,12 @@ func (s *Store) scan() error {
 		}
 		return s.writeHead()
 	}
-	if allZero(head) { // a power loss took the first page and left later ones
+	if want := append(append(append([]byte(nil), pragma...), make([]byte, dataOffset-pragmaSize)...), h...); tornOff(head, want) {
+		// A power loss took the first page and left later ones, or the head was being written again.
 		if err := s.writeHead(); err != nil {
 			return err
 		}
-		copy(head, pragma)
-		copy(head[dataOffset:], h)
+		head = want
 	}
 	if !bytes.Equal(head[:pragmaSize], pragma) || !bytes.Equal(head[dataOffset:], h) {
 		return fmt.Errorf("is not a CARv2 for root %s", s.root)
@@ -195,13 +195,13 @@ func (s *Store) scan() error {
 	return nil
 }
 
-func allZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
+// tornOff reports whether p is the start of want and zeros from there on.
+func tornOff(p, want []byte) bool {
+	n := 0
+	for n < len(p) && p[n] == want[n] {
+		n++
 	}
-	return true
+	return n < len(p) && len(bytes.Trim(p[n:], "\x00")) == 0
 }
 
 // Verify tells whether bytes are what a CID says; if not, the error wraps ErrBadHash.

@@ -44,3 +44,23 @@ func TestFinalizedIsDurable(t *testing.T) {
 	require.Equal(t, len(list), s.Len())
 	require.NoError(t, s.Close())
 }
+
+// TestHeadTornTwice: the first page of a file is lost, and the disk is full when its head is to be written again.
+func TestHeadTornTwice(t *testing.T) {
+	list := some(t, 40, 1000)
+	for n := range 100 {
+		fs := blob.NewMem()
+		require.NoError(t, fs.MkdirAll("/d", 0o700))
+		s := fill(t, fs, "/d/f.car", list)
+		require.NoError(t, s.Close())
+		f, err := fs.OpenRW("/d/f.car")
+		require.NoError(t, err)
+		_, err = f.WriteAt(make([]byte, 4096-n), int64(n))
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		s, err = carstore.Open(fs, "/d/f.car", list[0].cid)
+		require.NoError(t, err, "%d bytes of the head were written", n)
+		require.Zero(t, s.Len(), "the first block was in the page that was lost")
+		require.NoError(t, s.Close())
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -124,7 +126,7 @@ func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
 		say("the provider's book has %s", theirs)
 	}
 	if known && terms.Price.Sign() > 0 {
-		if limit := terms.Limit(p.FundsReceived); c.TotalReceived > limit+uint64(o.plan.Shape.Size) && p.FundsReceived.GreaterThanEqual(terms.Unseal) {
+		if limit := reach(terms, p.FundsReceived); c.TotalReceived > limit+uint64(o.plan.Shape.Size) && p.FundsReceived.GreaterThanEqual(terms.Unseal) {
 			say("took %d bytes, the limit for what was paid is %d", c.TotalReceived, limit)
 		}
 	}
@@ -132,6 +134,12 @@ func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
 		w.checkCompleted(o, say, c, held, base)
 	}
 	w.checkAgree(o, t, say, c, p, known)
+}
+
+// reach is how far a deal may go for what was paid: one interval beyond it.
+func reach(t accounting.Terms, paid abi.TokenAmount) uint64 {
+	covered := t.PaidBytes(paid)
+	return covered + t.CurrentInterval(covered)
 }
 
 // checkCompleted checks a deal that the client calls complete: the file is, and it is paid.
@@ -242,20 +250,9 @@ func (w *world) checkReserved(ctx context.Context, c *party) {
 
 // settle closes all channels and checks that everybody gets what is theirs, to the unit (I3, I4).
 func (w *world) settle(ctx context.Context) {
-	want := map[string]abi.TokenAmount{}
-	earned := big.Zero()
-	for _, o := range w.deals {
-		for _, t := range o.tries {
-			if t.state.Message != notStored {
-				_, theirs := w.booked(ctx, o, t)
-				earned = big.Add(earned, theirs)
-				old, ok := want[o.client.name]
-				if !ok {
-					old = big.Zero()
-				}
-				want[o.client.name] = big.Add(old, theirs)
-			}
-		}
+	booked := map[address.Address]abi.TokenAmount{}
+	for _, s := range w.provider.payments.Booked() {
+		booked[s.Channel] = s.Vouchered
 	}
 	for _, info := range w.chain.all() {
 		if info.To != w.provider.address {
@@ -268,47 +265,48 @@ func (w *world) settle(ctx context.Context) {
 	}
 	time.Sleep(2 * time.Duration(w.chain.settleDelay) * w.chain.epoch)
 	for _, info := range w.chain.all() {
-		if err := w.clientOf(info.From).payments.Settle(ctx, info.Address); err != nil { // nobody paid through it
-			w.trace("settle %s by its client: %s", info.Address, err)
+		if c := w.clientOf(info.From); c != nil && c.up.Load() {
+			if err := c.payments.Settle(ctx, info.Address); err != nil { // nobody paid through it
+				w.trace("settle %s by its client: %s", info.Address, err)
+			}
 		}
 	}
-	time.Sleep(3*time.Duration(w.chain.settleDelay)*w.chain.epoch + 2*tendEvery) // channels are collected by those who look after them
-	w.checkMoney(earned, want)
+	time.Sleep(3*time.Duration(w.chain.settleDelay)*w.chain.epoch + 2*w.tendEvery()) // channels are collected by those who look after them
+	w.checkMoney(booked)
 }
 
-func (w *world) clientOf(from any) *party {
-	for _, c := range w.clients {
-		if any(c.address) == from {
+func (w *world) clientOf(from address.Address) *party {
+	for _, c := range w.everybody() {
+		if c.address == from {
 			return c
 		}
 	}
-	return w.provider
+	return nil
 }
 
-func (w *world) checkMoney(earned abi.TokenAmount, spent map[string]abi.TokenAmount) {
+func (w *world) checkMoney(booked map[address.Address]abi.TokenAmount) {
+	earned, all := big.Zero(), w.everybody()
 	for _, info := range w.chain.all() {
-		if !info.Collected {
-			w.finding("channel %s is not collected: settling at %d, balance %s", info.Address, info.SettlingAt, info.Balance)
-		}
-	}
-	if sum, want := w.chain.money(), big.Mul(big.NewInt(wealth), big.NewInt(int64(len(w.parties())))); !sum.Equals(want) {
-		w.finding("there was %s at first, and is %s", want, sum)
-	}
-	has := func(p *party) abi.TokenAmount {
-		w.chain.mu.Lock()
-		defer w.chain.mu.Unlock()
-		return w.chain.balance(p.address)
-	}
-	if got := big.Sub(has(w.provider), big.NewInt(wealth)); !got.Equals(earned) {
-		w.finding("the provider got %s on the chain, its book says %s", got, earned)
-	}
-	for _, c := range w.clients {
-		want, ok := spent[c.name]
+		want, ok := booked[info.Address]
 		if !ok {
 			want = big.Zero()
 		}
-		if got := big.Sub(big.NewInt(wealth), has(c)); !got.Equals(want) {
-			w.finding("%s paid %s on the chain, the provider's book says %s", c.name, got, want)
+		c := w.clientOf(info.From)
+		if gone := !ok && c != nil && !c.up.Load(); !info.Collected && !gone {
+			w.finding("channel %s of %s is not collected: settling at %d, balance %s", info.Address, c.name, info.SettlingAt, info.Balance)
 		}
+		if !info.ToSend.Equals(want) {
+			w.finding("channel %s of %s paid %s on the chain, the provider's book says %s", info.Address, c.name, info.ToSend, want)
+		}
+		earned = big.Add(earned, want)
+	}
+	if sum, want := w.chain.money(), big.Mul(big.NewInt(wealth), big.NewInt(int64(len(all)))); !sum.Equals(want) {
+		w.finding("there was %s at first, and is %s", want, sum)
+	}
+	w.chain.mu.Lock()
+	got := big.Sub(w.chain.balance(w.provider.address), big.NewInt(wealth))
+	w.chain.mu.Unlock()
+	if !got.Equals(earned) {
+		w.finding("the provider got %s on the chain, its book says %s", got, earned)
 	}
 }

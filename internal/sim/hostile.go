@@ -1,6 +1,17 @@
 package sim
 
 import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
+	spaych "github.com/filecoin-project/go-state-types/builtin/v8/paych"
+
 	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -9,13 +20,214 @@ import (
 // Hostility is how a client cheats.
 type Hostility int
 
-// Honest is a client that does not.
-const Honest Hostility = 0
+// The ways to cheat. Each client is the real one, with a node that does not pay as it is told, and with a store that claims blocks.
+const (
+	Honest      Hostility = iota
+	Fresh                 // a new identity for each deal, which claims what the ones before took
+	ManyDeals             // pays for one small deal, and then opens many at once
+	Strangers             // identities that never pay and never leave
+	LateVouches           // pays each voucher seconds later
+	OldVouches            // pays with the voucher before the one that is wanted
+	Liar                  // claims other blocks each time that it is asked
+	Settler               // settles its channel in the middle of a deal
+	hostilities
+)
+
+func (h Hostility) String() string {
+	return [...]string{"honest", "fresh identities", "many deals", "strangers", "late vouchers", "old vouchers", "liar", "settler"}[h]
+}
+
+// AttackPlan is one attack on the provider.
+type AttackPlan struct {
+	Kind  Hostility
+	At    time.Duration
+	Times int
+	Shape Shape
+}
+
+func newAttack(rnd *rand.Rand) AttackPlan {
+	return AttackPlan{Kind: 1 + Hostility(rnd.IntN(int(hostilities)-1)), At: time.Duration(rnd.IntN(500)) * time.Millisecond, Times: 3 + rnd.IntN(6),
+		Shape: Shape{Leaves: 20 + rnd.IntN(40), Size: 500 + rnd.IntN(2000), Seed: rnd.Uint64()}}
+}
+
+// attack is an attack in progress.
+type attack struct {
+	w     *world
+	plan  AttackPlan
+	first int // number of its first identity
+	list  []payload
+	bank  *party // who pays, if anybody does
+
+	mu      sync.Mutex
+	thieves []*thief
+}
+
+// thief is one identity of an attack, with what it took.
+type thief struct {
+	*party
+	a     *attack
+	store *loot
+}
+
+// run lets an attack happen.
+func (a *attack) run(ctx context.Context) {
+	time.Sleep(a.plan.At)
+	a.w.trace("attack: %s, %d times", a.plan.Kind, a.plan.Times)
+	switch a.plan.Kind {
+	case Fresh:
+		for i := range a.plan.Times {
+			if t := a.identity(ctx, i, a.taken()); t != nil {
+				a.take(ctx, t, a.list[0], 3*time.Second)
+				a.leave(ctx, t)
+			}
+		}
+	case Strangers:
+		for i := range a.plan.Times {
+			if t := a.identity(ctx, i, 0); t != nil {
+				a.take(ctx, t, a.list[0], 100*time.Millisecond)
+			}
+		}
+	default:
+		if t := a.identity(ctx, 0, 0); t != nil {
+			a.alone(ctx, t)
+		}
+	}
+}
+
+// alone is an attack by one identity.
+func (a *attack) alone(ctx context.Context, t *thief) {
+	many := 1
+	if a.plan.Kind == ManyDeals {
+		a.take(ctx, t, a.list[1], time.Minute) // this one it pays
+		t.store.mean()
+		many = a.plan.Times
+	}
+	var deals sync.WaitGroup
+	for i := range many {
+		deals.Go(func() { a.take(ctx, t, a.list[2+i], 30*time.Second) })
+	}
+	deals.Wait()
+	if a.plan.Kind == Settler {
+		for _, info := range a.w.chain.all() {
+			if info.From == t.address {
+				a.w.trace("attack: settles %s: %v", info.Address, t.payments.Settle(ctx, info.Address))
+			}
+		}
+		a.take(ctx, t, a.list[1], 30*time.Second)
+	}
+}
+
+// taken is how many blocks the thieves have, from the first on.
+func (a *attack) taken() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.thieves {
+		n += t.store.len()
+	}
+	return n
+}
+
+// identity starts a party of an attack.
+func (a *attack) identity(ctx context.Context, i, claims int) *thief {
+	p, err := newParty(a.w, fmt.Sprintf("%s %d", a.plan.Kind, i), a.first+i)
+	if err != nil {
+		a.w.finding("identity: %s", err)
+		return nil
+	}
+	t := &thief{party: p, a: a, store: newLoot(a.w, claims, a.plan.Kind == Liar)}
+	p.hostile, p.stream, p.ahead = t, a.w.plan.Stream && i%2 == 0, i%3 == 0
+	a.w.addParty(p)
+	if err := p.start(ctx); err != nil {
+		a.w.finding("%s: %s", p.name, err)
+		return nil
+	}
+	a.w.net.join(p.host, a.w.provider.host, true)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.thieves = append(a.thieves, t)
+	return t
+}
+
+// take opens a deal and lets it go on for a while. What becomes of it is of no interest: what was taken counts.
+func (a *attack) take(ctx context.Context, t *thief, p payload, d time.Duration) {
+	qctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	seller := rm.RetrievalPeer{Address: a.w.provider.address, ID: a.w.provider.id}
+	offer, err := t.market.Query(qctx, seller, p.root, rm.QueryParams{})
+	if err != nil || offer.Status == rm.QueryResponseError {
+		a.w.trace("%s: no offer: %v %s", t.name, err, offer.Message)
+		return
+	}
+	params := rm.NewParamsV0(offer.MinPricePerByte, offer.MaxPaymentInterval, offer.MaxPaymentIntervalIncrease)
+	params.UnsealPrice = offer.UnsealPrice
+	funds := big.Add(big.Mul(params.PricePerByte, big.NewIntUnsigned(p.unique)), params.UnsealPrice)
+	id, err := t.market.Retrieve(ctx, p.root, params, funds, seller, t.address, offer.PaymentAddress, nil)
+	a.w.trace("%s: deal %d for %d bytes and %s: %v", t.name, id%1000, p.unique, funds, err)
+	if err != nil {
+		return
+	}
+	for began := time.Now(); time.Since(began) < d; time.Sleep(100 * time.Millisecond) {
+		if s, err := t.market.GetDeal(id); err != nil || final(s.Status) {
+			return
+		}
+	}
+	if a.plan.Kind != Strangers {
+		_ = t.market.CancelDeal(id)
+	}
+}
+
+// leave ends an identity.
+func (a *attack) leave(ctx context.Context, t *thief) {
+	if err := t.process.end(ctx, t.disk); err != nil {
+		a.w.finding("%s does not end: %s", t.name, err)
+	}
+	a.w.net.part(t.id, a.w.provider.id)
+}
+
+// node is what a thief pays with.
+type node struct {
+	marketnode.Client
+	t *thief
+}
+
+// CreateDealVoucher implements retrievalmarket.ClientBook.
+func (n node) CreateDealVoucher(ctx context.Context, deal string, ch address.Address, lane uint64, amount abi.TokenAmount, bytes uint64) (*spaych.SignedVoucher, rm.Outcome, error) {
+	switch n.t.a.plan.Kind {
+	case Fresh, Strangers, Liar:
+		<-ctx.Done()
+		return nil, rm.Stale, ctx.Err()
+	case ManyDeals:
+		if n.t.store.isMean() {
+			<-ctx.Done()
+			return nil, rm.Stale, ctx.Err()
+		}
+	case LateVouches:
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return nil, rm.Stale, ctx.Err()
+		}
+	case OldVouches:
+		if e, err := n.BestForDeal(ctx, deal); err == nil && e != nil {
+			return e.Voucher, rm.Replayed, nil
+		}
+	}
+	return n.Client.CreateDealVoucher(ctx, deal, ch, lane, amount, bytes)
+}
 
 // clientNode is what a client pays with.
-func (w *world) clientNode(_ *party, r *process) rm.RetrievalClientNode {
-	return marketnode.Client{Manager: r.payments}
+func (w *world) clientNode(p *party, r *process) rm.RetrievalClientNode {
+	honest := marketnode.Client{Manager: r.payments}
+	if p.hostile != nil {
+		return node{honest, p.hostile}
+	}
+	return honest
 }
 
 // clientTargets is where a client's blocks go.
-func (w *world) clientTargets(_ *party, r *process) retrievalimpl.Targets { return r.targets }
+func (w *world) clientTargets(p *party, r *process) retrievalimpl.Targets {
+	if p.hostile != nil {
+		return p.hostile.store
+	}
+	return r.targets
+}

@@ -80,6 +80,7 @@ type party struct {
 	address  address.Address
 	disk     *disk
 	noChain  atomic.Bool
+	hostile  *thief        // nil: it is honest
 	busy     chan struct{} // one start or end at a time
 
 	*process // of now
@@ -211,7 +212,7 @@ var errNoChain = errors.New("the chain is away")
 // tend looks after the payment channels, as a node does.
 func (p *party) tend(ctx context.Context, r *process) {
 	defer close(r.tending)
-	for t := time.NewTicker(tendEvery); ; {
+	for t := time.NewTicker(p.w.tendEvery()); ; {
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -222,7 +223,10 @@ func (p *party) tend(ctx context.Context, r *process) {
 	}
 }
 
-const tendEvery = 20 * time.Second
+// tendEvery follows the settle delay of the chain: whoever is paid looks four times within it.
+func (w *world) tendEvery() time.Duration {
+	return min(20*time.Second, time.Duration(w.chain.settleDelay)*w.chain.epoch/4)
+}
 
 // nothing is the store of requests that belong to no channel.
 func nothing() ipld.LinkSystem {

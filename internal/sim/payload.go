@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -126,11 +125,16 @@ func (p *pieces) want(d DealPlan) (payload, error) {
 		}
 		out.sel = someEntries(n, d.Shape.Seed)
 	}
-	pos, err := carstore.LocateIn(root, selectorOf(out.sel), p.store.Get)
-	if err == nil && !pos.Complete {
-		err = errors.New("the payload is not complete")
-	}
-	out.unique = pos.Bytes
+	seen := map[cid.Cid]bool{}
+	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
+		data, err := p.store.Get(c)
+		if !seen[c] {
+			seen[c] = true
+			out.unique += uint64(len(data))
+		}
+		return data, err
+	})
+	err = carstore.WalkSelector(&ls, root, selectorOf(out.sel), nil)
 	if d.Missing {
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -19,13 +19,11 @@ type Plan struct {
 	Ahead   bool // the provider is one of our own
 	Deals   []DealPlan
 	Faults  []FaultPlan
+	Attacks []AttackPlan
 }
 
 // ClientPlan is one client.
-type ClientPlan struct {
-	Stream, Ahead bool
-	Hostile       Hostility
-}
+type ClientPlan struct{ Stream, Ahead bool }
 
 // AskPlan is what the provider asks for.
 type AskPlan struct {
@@ -106,6 +104,12 @@ func NewPlan(seed uint64) Plan {
 	for range rnd.IntN(6) {
 		p.Faults = append(p.Faults, newFault(rnd, len(p.Clients), p.Latency))
 	}
+	if seed%4 == 3 {
+		p.Ask.Price = max(1, p.Ask.Price)
+		for range 1 + rnd.IntN(2) {
+			p.Attacks = append(p.Attacks, newAttack(rnd))
+		}
+	}
 	return p
 }
 
@@ -172,6 +176,9 @@ func (p Plan) String() string {
 	}
 	for i, f := range p.Faults {
 		fmt.Fprintf(&b, "  fault %d: %+v\n", i, f)
+	}
+	for i, a := range p.Attacks {
+		fmt.Fprintf(&b, "  attack %d: %+v\n", i, a)
 	}
 	return b.String()
 }

@@ -28,8 +28,10 @@ type world struct {
 	provider *party
 	clients  []*party
 	deals    []*order
+	attacks  []*attack
 
 	mu       sync.Mutex
+	thieves  []*party
 	steps    []string
 	findings []string
 }
@@ -52,7 +54,10 @@ func Run(ctx context.Context, plan Plan) Result {
 		w.check(ctx)
 		w.settle(ctx)
 	}
-	for _, p := range w.parties() {
+	for _, p := range w.everybody() {
+		if p.hostile != nil && !p.up.Load() {
+			continue // it has left
+		}
 		if err := p.process.end(ctx, p.disk); err != nil {
 			w.finding("%s does not end: %s", p.name, err)
 		}
@@ -113,6 +118,19 @@ func (w *world) parties() []*party {
 	return append([]*party{w.provider}, w.clients...)
 }
 
+// everybody are the parties, also those that attack.
+func (w *world) everybody() []*party {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append(append([]*party(nil), w.parties()...), w.thieves...)
+}
+
+func (w *world) addParty(p *party) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.thieves = append(w.thieves, p)
+}
+
 // of is the party of a fault.
 func (w *world) of(who int) *party {
 	if who < 0 {
@@ -155,6 +173,19 @@ func (w *world) setUp(ctx context.Context) error {
 		}
 		w.deals = append(w.deals, &order{w: w, number: i, plan: d, payload: pay, client: w.clients[d.Client]})
 	}
+	for i, plan := range w.plan.Attacks {
+		a := &attack{w: w, plan: plan, first: 100 * (i + 1)}
+		for j := range 2 + plan.Times {
+			shape := plan.Shape
+			shape.Seed += uint64(j)
+			pay, err := w.pieces.want(DealPlan{Shape: shape})
+			if err != nil {
+				return err
+			}
+			a.list = append(a.list, pay)
+		}
+		w.attacks = append(w.attacks, a)
+	}
 	return nil
 }
 
@@ -175,6 +206,9 @@ func (w *world) live(ctx context.Context) {
 	for i, f := range w.plan.Faults {
 		rnd := rand.New(rand.NewPCG(w.plan.Seed, uint64(100+i)))
 		trouble.Go(func() { w.happen(ctx, f, rnd) })
+	}
+	for _, a := range w.attacks {
+		trouble.Go(func() { a.run(ctx) })
 	}
 	trouble.Wait()
 	w.wellAgain(ctx)

@@ -51,7 +51,7 @@ var faults = []fault{
 	},
 	{
 		name: "a power loss of the first page is not mended", file: "carstore/carstore.go",
-		old: "if allZero(head) {",
-		new: "if false {",
+		old: "; tornOff(head, want) {",
+		new: "; tornOff(nil, nil) {",
 	},
 }
