@@ -143,6 +143,21 @@ type ClientReserver interface {
 	AllocateDealLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error)
 }
 
+// ChannelStanding is what a payment channel says of who pays with it.
+type ChannelStanding struct {
+	// Payer is the from address of the channel.
+	Payer address.Address
+	// Secured is what was paid for certain, in attoFIL: redeemed, or covered by the confirmed deposit of a channel that is not settling.
+	// What was collected without having been redeemed is not.
+	Secured abi.TokenAmount
+}
+
+// ProviderStanding is optional on a RetrievalProviderNode. Without it each peer is a payer of its own.
+type ProviderStanding interface {
+	// ChannelStanding may answer from what was read a short time ago.
+	ChannelStanding(ctx context.Context, ch address.Address) (ChannelStanding, error)
+}
+
 // ProviderBook is optional on a RetrievalProviderNode.
 type ProviderBook interface {
 	// SaveDealVoucher checks and stores; the amount is the total credited to the deal.

@@ -102,26 +102,14 @@ func (t Terms) CurrentInterval(paid uint64) uint64 {
 	return add(t.Interval, mul(t.Payments(paid), t.Increase))
 }
 
-// Limit is how many bytes a provider may send when amount was paid: what is paid for plus one interval. Without a price
-// per byte there is no limit once the unseal price is paid; before that nothing may be sent.
-func (t Terms) Limit(amount abi.TokenAmount) uint64 {
-	if orZero(amount).LessThan(orZero(t.Unseal)) {
-		return 0
-	}
-	if orZero(t.Price).Sign() == 0 {
-		return math.MaxUint64
-	}
-	paid := t.PaidBytes(amount)
-	return add(paid, t.CurrentInterval(paid))
-}
-
 // Owed is what is still to be paid for bytes; never negative: an overpaid amount is credit.
 func (t Terms) Owed(bytes uint64, amount abi.TokenAmount) abi.TokenAmount {
-	o := big.Sub(t.Due(bytes), orZero(amount))
-	if o.LessThan(big.Zero()) {
-		return big.Zero()
-	}
-	return o
+	return positiveDifference(t.Due(bytes), amount)
+}
+
+// positiveDifference is a - b, or zero if that is less.
+func positiveDifference(a, b abi.TokenAmount) abi.TokenAmount {
+	return big.Max(big.Zero(), big.Sub(orZero(a), orZero(b)))
 }
 
 func add(a, b uint64) uint64 {

@@ -20,9 +20,12 @@ func TestBoundaries(t *testing.T) {
 // TestE1ProviderLimit follows the provider's side of example E1.
 func TestE1ProviderLimit(t *testing.T) {
 	m := accounting.Terms{Price: big.NewInt(2), Unseal: big.Zero(), Interval: 1000, Increase: 500}
-	require.Equal(t, uint64(1000), m.Limit(big.Zero()))
-	require.Equal(t, uint64(1200+1500), m.Limit(big.NewInt(2400)))
-	require.Equal(t, uint64(3000+2000), m.Limit(big.NewInt(6000)))
+	limit := func(paid int64) uint64 {
+		return accounting.MaySend(m, accounting.SellerFacts{Paid: big.NewInt(paid), Loan: 1 << 20}).Limit
+	}
+	require.Equal(t, uint64(1000), limit(0))
+	require.Equal(t, uint64(1200+1500), limit(2400))
+	require.Equal(t, uint64(3000+2000), limit(6000))
 	require.Equal(t, big.NewInt(3600), m.Owed(4800, big.NewInt(6000)))
 }
 
@@ -49,8 +52,9 @@ func TestLimitIsPaidPlusInterval(t *testing.T) {
 		if m.PaidBytes(due) != n {
 			t.Fatalf("due(%d) pays for %d", n, m.PaidBytes(due))
 		}
-		if m.Limit(due) != n+m.CurrentInterval(n) {
-			t.Fatalf("limit %d", m.Limit(due))
+		loan := rapid.Uint64Range(0, 1<<31).Draw(t, "loan")
+		if v := accounting.MaySend(m, accounting.SellerFacts{Paid: due, Loan: loan}); v.Limit != n+min(loan, m.CurrentInterval(n)) {
+			t.Fatalf("limit %d", v.Limit)
 		}
 		if owed := m.Owed(n, due); !owed.IsZero() {
 			t.Fatal("owed after payment")

@@ -303,7 +303,7 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
-		FreeOnly: n.Payments == nil, Pieces: n.pieces(), Asks: n.asks, Store: n.space("/retrievals/provider"),
+		FreeOnly: n.Payments == nil, Pieces: n.pieces(), Origins: n.originsOf, Asks: n.asks, Store: n.space("/retrievals/provider"),
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

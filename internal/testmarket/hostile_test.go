@@ -18,6 +18,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/testmarket"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -265,7 +266,9 @@ func TestHostileProvider(t *testing.T) {
 // TestT03ManyNames: what all clients together that never paid have on credit is bounded; who has paid is served.
 func TestT03ManyNames(t *testing.T) {
 	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
-		m.p.Config = func(c *retrievalimpl.ProviderConfig) { c.MaxUnsecured = 2*4096 + 100 }
+		m.p.Config = func(c *retrievalimpl.ProviderConfig) {
+			c.Credit = &accounting.CreditLimits{Allowance: 2*4096 + 100, PerPeer: 1, Memory: time.Hour}
+		}
 	})
 	var names []*testmarket.Peer
 	var ids []rm.DealID
@@ -292,7 +295,7 @@ func TestT03ManyNames(t *testing.T) {
 			require.NoError(t, c.Client.CancelDeal(ids[i]))
 			continue
 		}
-		require.Equal(t, "deal rejected: 8192 bytes are on credit with clients that have not paid yet: try again later", s.Message)
+		require.Equal(t, "deal rejected: no credit for 4096 bytes at the moment: pay them in advance: ask for an offer and propose its unseal price", s.Message)
 	}
 	require.Eventually(t, func() bool {
 		for _, d := range m.p.Provider.ListDeals() {
@@ -303,6 +306,10 @@ func TestT03ManyNames(t *testing.T) {
 		return true
 	}, 20*time.Second, 5*time.Millisecond)
 	m.tp.forget()
+	offer, err := m.c.Client.Query(m.ctx, m.p.As(), m.root, rm.QueryParams{})
+	require.NoError(t, err)
+	require.Equal(t, "8192", offer.UnsealPrice.String(), "one interval in advance")
+	m.params.UnsealPrice, m.funds = offer.UnsealPrice, big.Add(m.funds, offer.UnsealPrice)
 	m.retrieve()
 	m.completed(m.due())
 }

@@ -21,6 +21,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/testmarket"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -57,6 +58,11 @@ func (w *crowd) peers() []*testmarket.Peer {
 	return append(append([]*testmarket.Peer(nil), w.clients...), w.sellers...)
 }
 
+// unlimitedCredit is for tests of everything but credit: one client has many deals at once.
+func unlimitedCredit() *accounting.CreditLimits {
+	return &accounting.CreditLimits{Allowance: 1 << 50, PerPeer: 1 << 30, Memory: 1} // a deal that is cancelled bars no other
+}
+
 func newCrowd(t *testing.T, ctx context.Context, seed uint64, n int, make func(n uint64, p *testmarket.Peer)) *crowd {
 	w := &crowd{t: t, ctx: ctx, rnd: rand.New(rand.NewPCG(seed, 0)), bank: testmarket.NewBank(), pace: 5 * time.Second}
 	for i := range 2 * n {
@@ -64,7 +70,7 @@ func newCrowd(t *testing.T, ctx context.Context, seed uint64, n int, make func(n
 		require.NoError(t, err)
 		p.Book, p.Idle, p.Stream = true, 5*time.Minute, testutil.OverStreams(t)
 		p.Config = func(c *retrievalimpl.ProviderConfig) {
-			c.MaxDealsPerPeer, c.MaxUnpaidBytes, c.MaxUnpaidEnds = 1000, 1<<40, 1<<30
+			c.MaxDealsPerPeer, c.Credit = 1000, unlimitedCredit()
 		}
 		make(uint64(i+1), p)
 		if i%4 == 0 { // every second client

@@ -41,6 +41,7 @@ var (
 	_ rm.ClientReserver        = Client{}
 	_ rm.RetrievalProviderNode = Provider{}
 	_ rm.ProviderBook          = Provider{}
+	_ rm.ProviderStanding      = Provider{}
 )
 
 func head(ctx context.Context, m *paych.Manager) (shared.TipSetToken, abi.ChainEpoch, error) {
@@ -226,6 +227,15 @@ func (p Provider) SaveDealVoucher(ctx context.Context, deal string, ch address.A
 		return big.Zero(), outcome, err
 	}
 	return b.Credit, outcome, nil
+}
+
+// ChannelStanding implements retrievalmarket.ProviderStanding.
+func (p Provider) ChannelStanding(ctx context.Context, ch address.Address) (rm.ChannelStanding, error) {
+	if p.Manager == nil {
+		return rm.ChannelStanding{}, ErrNoLedger
+	}
+	payer, secured, err := p.Manager.Standing(ctx, ch)
+	return rm.ChannelStanding{Payer: payer, Secured: secured}, err
 }
 
 // BestForDeal implements retrievalmarket.ProviderBook.

@@ -2,56 +2,191 @@ package retrievalimpl
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 )
 
-// Who has never paid gets data on credit until the first payment: one interval, or the whole payload if that is smaller. All of
-// these together are bounded, so that a thousand new names get no more than a few (T03).
+// PrepaidProtocol is listed by Cartage peers: as clients they pay one interval in advance when a provider gives no credit.
+const PrepaidProtocol = "/cartage/prepaid/1.0.0"
 
-func payerKey(p peer.ID) datastore.Key { return datastore.NewKey("/payers/" + p.String()) }
-
-// creditFor is the bytes that a new deal gets before its first payment, 0 for somebody who has paid before. It refuses a deal
-// that would be too much.
-func (p *Provider) creditFor(ctx context.Context, who peer.ID, t accounting.Terms, size uint64) (uint64, error) {
-	if t.Price.Sign() == 0 {
-		return 0, nil
+// openPayers reads who has what on credit.
+func (p *Provider) openPayers(ctx context.Context) (err error) {
+	limits := accounting.DefaultCredit()
+	if p.cfg.Credit != nil {
+		limits = *p.cfg.Credit
 	}
-	known, err := p.cfg.Store.Has(ctx, payerKey(who))
-	if err != nil || known {
-		return 0, err
+	var standing accounting.Standing
+	if s, ok := p.cfg.Node.(rm.ProviderStanding); ok {
+		standing = func(ctx context.Context, channel string) (string, abi.TokenAmount, error) {
+			ch, err := address.NewFromString(channel)
+			if err != nil {
+				return "", big.Zero(), err
+			}
+			st, err := s.ChannelStanding(ctx, ch)
+			return st.Payer.String(), st.Secured, err
+		}
 	}
-	want := min(t.CurrentInterval(0), size)
-	var given uint64
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, d := range p.deals {
-		d.mu.Lock()
-		given += d.credit
-		d.mu.Unlock()
-	}
-	if given > p.cfg.MaxUnsecured || want > p.cfg.MaxUnsecured-given {
-		return 0, refuse(rm.DealStatusRejected, "%d bytes are on credit with clients that have not paid yet: try again later", given)
-	}
-	return want, nil
+	p.payers, err = accounting.OpenPayers(ctx, p.cfg.Store, limits, standing, nil)
+	return err
 }
 
-// hasPaid ends the credit of a deal, and makes who paid known.
-func (p *Provider) hasPaid(ctx context.Context, pd *providerDeal) error {
-	pd.mu.Lock()
-	fresh := pd.credit > 0
-	pd.credit = 0
-	pd.mu.Unlock()
-	if !fresh {
+// applicant is a deal as one that asks for credit; ask is what the provider wants of it.
+func (p *Provider) applicant(d *rm.ProviderDealState, ask *rm.Ask, size uint64) accounting.Applicant {
+	a := accounting.Applicant{Deal: providerstates.DealKey(d.Identifier()), Peer: d.Receiver.String(), Terms: providerstates.Terms(d), Size: size,
+		Deposit: big.Max(big.Zero(), big.Sub(d.UnsealPrice, ask.UnsealPrice))}
+	if p.cfg.Origins != nil {
+		a.Origins = p.cfg.Origins(d.Receiver)
+	}
+	return a
+}
+
+func (p *Provider) paysInAdvance(who peer.ID) bool {
+	return p.cfg.SupportsPrepaid != nil && p.cfg.SupportsPrepaid(who)
+}
+
+// lend takes the loan of a new deal, in the batch that stores the deal. Nobody who can pay is refused: who gets no credit pays in advance.
+func (p *Provider) lend(ctx context.Context, b datastore.Batch, d *rm.ProviderDealState, ask *rm.Ask, size uint64) error {
+	if !priced(d.PricePerByte) {
 		return nil
 	}
-	if err := p.cfg.Store.Put(ctx, payerKey(pd.id.Receiver), nil); err != nil {
-		return fmt.Errorf("remember that %s has paid: %w", pd.id.Receiver, err)
+	_, err := p.payers.Lend(ctx, b, p.applicant(d, ask, size))
+	var none *accounting.NoCreditError
+	if errors.As(err, &none) {
+		if p.paysInAdvance(d.Receiver) {
+			return nil
+		}
+		return refuse(rm.DealStatusRejected, "%s: ask for an offer and propose its unseal price", none)
 	}
-	return nil
+	return err
 }
+
+// withDeposit raises the unseal price of an offer by one interval for a client that would get no credit and does not pay in advance: it
+// shows a funded channel before the first byte.
+func (p *Provider) withDeposit(ctx context.Context, who peer.ID, ask rm.Ask, size uint64) rm.Ask {
+	if !priced(ask.PricePerByte) || p.paysInAdvance(who) {
+		return ask
+	}
+	d := rm.ProviderDealState{Receiver: who, DealProposal: rm.DealProposal{Params: rm.Params{PricePerByte: ask.PricePerByte, UnsealPrice: ask.UnsealPrice,
+		PaymentInterval: ask.PaymentInterval, PaymentIntervalIncrease: ask.PaymentIntervalIncrease}}}
+	a := p.applicant(&d, &ask, size)
+	if !p.payers.WouldLend(ctx, a) {
+		ask.UnsealPrice = a.Terms.Due(min(a.Terms.CurrentInterval(0), size))
+	}
+	return ask
+}
+
+// sellerFacts are the facts of a deal at a position; the deal's lock is held.
+func (p *Provider) sellerFacts(pd *providerDeal, sent uint64) accounting.SellerFacts {
+	return accounting.SellerFacts{Paid: pd.paid, Loan: p.payers.LoanOf(providerstates.DealKey(pd.id)).Bytes(), Position: max(sent, pd.whole), Whole: pd.sentAll, Size: pd.size}
+}
+
+// verdict is the decision whether more of a deal may leave; the deal's lock is held, or nobody else has the deal yet.
+func (p *Provider) verdict(pd *providerDeal, d *rm.ProviderDealState, sent uint64) accounting.Verdict {
+	return accounting.MaySend(providerstates.Terms(d), p.sellerFacts(pd, sent))
+}
+
+// demandStatus is the published name of what a provider waits for.
+func demandStatus(k accounting.DemandKind) rm.DealStatus {
+	switch k {
+	case accounting.DemandUnseal:
+		return rm.DealStatusFundsNeededUnseal
+	case accounting.DemandLast:
+		return rm.DealStatusFundsNeededLastPayment
+	}
+	return rm.DealStatusFundsNeeded
+}
+
+// accountPayment tells the accounts of a voucher that grew a deal: who pays, and what the deal may go beyond it.
+func (p *Provider) accountPayment(ctx context.Context, pd *providerDeal, d *rm.ProviderDealState, ch address.Address, grown, total abi.TokenAmount) error {
+	t, key := providerstates.Terms(d), providerstates.DealKey(pd.id)
+	paid := t.PaidBytes(total)
+	err := p.payers.Paid(ctx, key, ch.String(), grown, d.TotalSent-min(d.TotalSent, paid))
+	if need := t.CurrentInterval(paid); err == nil && d.PaymentIntervalIncrease > 0 && p.payers.LoanOf(key).Bytes() > 0 {
+		_, err = p.payers.Extend(ctx, key, need)
+	}
+	return err
+}
+
+// blameFor notes on whose account a deal ends; the first cause counts.
+func (pd *providerDeal) blameFor(who reason.Blame) {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if pd.blame == reason.Nobody {
+		pd.blame = who
+	}
+}
+
+// hear notes that the client of a deal is there.
+func (pd *providerDeal) hear() {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	pd.heard = true
+}
+
+// endLoan puts the end of a deal's loan into the batch that stores the end of the deal.
+func (p *Provider) endLoan(ctx context.Context, b datastore.Batch, pd *providerDeal, d *rm.ProviderDealState, sent uint64) error {
+	unpaid := uint64(0)
+	if priced(d.PricePerByte) {
+		unpaid = sent - min(sent, providerstates.Terms(d).PaidBytes(d.FundsReceived))
+	}
+	pd.mu.Lock()
+	blame := pd.blame
+	if blame == reason.Nobody && pd.heard { // it left, cancelled or refused; one that was cut off by a stop of this side may only not know yet
+		blame = reason.Theirs
+	}
+	pd.mu.Unlock()
+	return p.payers.End(ctx, b, providerstates.DealKey(d.Identifier()), unpaid, blame)
+}
+
+// Debts lists what payers left unpaid by their own fault.
+func (p *Provider) Debts(ctx context.Context) []accounting.Debt {
+	if p.ready.Ready() != nil {
+		return nil
+	}
+	return p.payers.Debts(ctx)
+}
+
+// ForgiveDebts ends the debts of a peer and reports how many there were.
+func (p *Provider) ForgiveDebts(ctx context.Context, who peer.ID) (int, error) {
+	if err := p.ready.Ready(); err != nil {
+		return 0, err
+	}
+	return p.payers.Forgive(ctx, who.String())
+}
+
+// bookLate books a voucher of a deal that has ended: what it pays of a debt counts.
+func (p *Provider) bookLate(ctx context.Context, chid dt.ChannelID, pay *rm.DealPayment) (*rm.DealResponse, error) {
+	id := rm.ProviderDealIdentifier{Receiver: chid.Initiator, DealID: pay.ID}
+	d, err := p.store.get(ctx, id.String())
+	if err != nil {
+		return nil, err
+	}
+	book, ok := p.cfg.Node.(rm.ProviderBook)
+	if !ok || d.ChannelID != chid {
+		return nil, errDealOver
+	}
+	t := providerstates.Terms(&d)
+	total, outcome, err := book.SaveDealVoucher(ctx, providerstates.DealKey(id), pay.PaymentChannel, pay.PaymentVoucher, t.PaidBytes(pay.PaymentVoucher.Amount))
+	if err != nil {
+		return nil, err
+	}
+	if outcome == rm.Applied && total.GreaterThan(d.FundsReceived) {
+		grown := big.Sub(total, d.FundsReceived)
+		d.FundsReceived = total
+		err = errors.Join(p.store.put(ctx, id.String(), d, false), p.accountPayment(ctx, &providerDeal{id: id}, &d, pay.PaymentChannel, grown, total))
+	}
+	return &rm.DealResponse{ID: pay.ID, Status: d.Status, PaymentOwed: t.Owed(d.TotalSent, d.FundsReceived)}, err
+}
+
+var errDealOver = errors.New("the deal has ended")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -22,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/piecestore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -202,6 +204,7 @@ func newMarketOver(t *testing.T, manager *fakeManager, change ...func(*retrieval
 	require.NoError(t, asks.SetAsk(&rm.Ask{PricePerByte: big.NewInt(2), UnsealPrice: big.NewInt(10), PaymentInterval: 1 << 20, PaymentIntervalIncrease: 1 << 20}))
 	cfg := retrievalimpl.ProviderConfig{Hub: m.hub, Network: noNetwork{}, Node: m.node, Address: self, Pieces: fakePieces{payload: payload}, Asks: asks,
 		Store: dssync.MutexWrap(datastore.NewMapDatastore())}
+	cfg.Credit = &accounting.CreditLimits{Allowance: 1 << 30, PerPeer: 1 << 30, Memory: 24 * time.Hour} // deals side by side
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -13,9 +13,12 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/piecestore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -56,12 +59,12 @@ type ProviderConfig struct {
 	Pricing RetrievalPricingFunc
 	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.
 	MaxDealsPerPeer, MaxDeals int
-	// MaxUnpaidBytes and MaxUnpaidEnds are what a peer may leave unpaid within 24 hours, in bytes and in deals for which it paid
-	// nothing, before new deals are refused (M-32); 0 means 16 MiB and 3.
-	MaxUnpaidBytes uint64
-	MaxUnpaidEnds  int
-	// MaxUnsecured is how many bytes all clients together that have never paid may have on credit (T03); 0 means 16 MiB.
-	MaxUnsecured uint64
+	// Credit is what is risked on whom (M-32, T03); nil is accounting.DefaultCredit.
+	Credit *accounting.CreditLimits
+	// Origins tells where a peer is connected from, so that many names of one place count as one; nil is nowhere.
+	Origins func(peer.ID) []accounting.Origin
+	// SupportsPrepaid tells whether a peer pays in advance when it is asked to.
+	SupportsPrepaid func(peer.ID) bool
 	// FreeOnly is for a node that cannot take money: it quotes no price and takes no deal that has one.
 	FreeOnly bool
 	// LegacyOnly is for a provider that takes proposals of the first generation only.
@@ -86,7 +89,7 @@ type Provider struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
-	debts    debts
+	payers   *accounting.Payers // after Start
 	quotes   quotes
 	onStop   func() error
 	creating sync.Mutex // one new deal at a time: its record is looked for and then stored
@@ -112,14 +115,16 @@ type providerDeal struct {
 	mu       sync.Mutex
 	paid     abi.TokenAmount
 	unsealed bool
-	credit   uint64 // bytes before the first payment of somebody who never paid
-	resumed  bool   // the channel was let go when the piece could be read
+	resumed  bool // the channel was let go when the piece could be read
 	sentAll  bool
 	whole    uint64 // what was sent, when that was all
+	size     uint64 // of the piece; 0 after a restart
 	stored   bool   // taken up from the store: the count of what was sent may be behind
 	bound    bool   // a proposal that came again after a crash has a channel
+	heard    bool   // the client has said something since this process has the deal
 	bad      int
-	refused  error // the last bad voucher, when there were too many
+	refused  error        // the last bad voucher, when there were too many
+	blame    reason.Blame // on whose account the deal ends, if it ends unpaid
 
 	endStored bool // with its debt; the machine's own
 
@@ -147,16 +152,6 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 		p.cfg.MaxDeals = 10_000
 	}
 	p.subs.progress = func(e rm.ProviderEvent) bool { return e == rm.ProviderEventBlockSent }
-	p.debts = debts{ds: cfg.Store, maxBytes: cfg.MaxUnpaidBytes, maxEnds: cfg.MaxUnpaidEnds}
-	if p.debts.maxBytes == 0 {
-		p.debts.maxBytes = 16 << 20
-	}
-	if p.cfg.MaxUnsecured == 0 {
-		p.cfg.MaxUnsecured = 16 << 20
-	}
-	if p.debts.maxEnds == 0 {
-		p.debts.maxEnds = 3
-	}
 	cfg.Hub.provider = p
 	return p, nil
 }
@@ -166,6 +161,9 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 func (p *Provider) Start(ctx context.Context) error {
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	err := p.store.open(ctx)
+	if err == nil {
+		err = p.openPayers(ctx)
+	}
 	var open []rm.ProviderDealState
 	if err == nil {
 		err = p.store.each(ctx, func(d rm.ProviderDealState) error {
@@ -226,15 +224,15 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		if s, err := p.cfg.Hub.dt.ChannelState(ctx, d.ChannelID); err == nil && s.Status() == dt.Finalizing {
 			if owed := p.sentWhole(pd, s.Queued()); owed.IsZero() { // what was asked for is in the book
 				_ = pd.machine.Send(rm.ProviderEventPaymentRequested, s.Queued())
-				_ = pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived)
+				_ = pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived, d.TotalSent)
 			}
 		}
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {
-		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived))
+		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived, d.TotalSent))
 	}
-	if d.Status == rm.DealStatusFundsNeededUnseal && d.FundsReceived.GreaterThanEqual(d.UnsealPrice) {
-		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived))
+	if d.Status == rm.DealStatusFundsNeededUnseal && p.verdict(pd, &d, 0).Demand == accounting.DemandNothing {
+		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived, d.TotalSent))
 	}
 	return notEnded(pd.machine.Reenter())
 }
@@ -309,7 +307,10 @@ func (p *Provider) put(pd *providerDeal, rec rm.ProviderDealState) error {
 	if rec.Status != rm.DealStatusCompleted { // which has paid for everything
 		sent = max(sent, p.sent(ctx, rec.ChannelID))
 	}
-	if err := p.debts.ended(ctx, b, rec, sent, func() error { return b.Commit(ctx) }); err != nil {
+	if err := p.endLoan(ctx, b, pd, &rec, sent); err != nil {
+		return err
+	}
+	if err := b.Commit(ctx); err != nil {
 		return err
 	}
 	pd.endStored = true
@@ -370,7 +371,9 @@ func (p *Provider) ListDeals() map[rm.ProviderDealIdentifier]rm.ProviderDealStat
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, d := range p.deals {
-		out[id], _ = d.machine.State()
+		s, _ := d.machine.State()
+		s.TotalSent = max(s.TotalSent, p.sent(p.ctx, s.ChannelID)) // progress is stored now and then
+		out[id] = s
 	}
 	return out
 }
@@ -383,5 +386,6 @@ func (p *Provider) CancelDeal(id rm.ProviderDealIdentifier) error {
 	if d == nil {
 		return fmt.Errorf("deal %s is not running: %w", id, rm.ErrNotFound)
 	}
+	d.blameFor(reason.Ours)
 	return d.machine.Send(providerstates.ProviderCancelled)
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
-	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 )
 
@@ -25,16 +25,15 @@ func (p *Provider) limitReached(chid dt.ChannelID) (bool, dt.VoucherResult, erro
 		return false, nil, nil // not ours to say; the credit of the channel is zero
 	}
 	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
 	sent := p.sent(p.ctx, chid)
 	pd.mu.Lock() // a payment is taken before this request or after it
 	defer pd.mu.Unlock()
-	paid := pd.paid
-	if sent < t.Limit(paid) {
+	v := p.verdict(pd, &state, sent)
+	if v.Send {
 		return true, nil, nil
 	}
 	_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
-	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(sent, paid)}, state.LegacyProtocol), dt.ErrPause
+	return true, legacy.ResponseOf(&rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: v.Owed(pd.paid)}, state.LegacyProtocol), dt.ErrPause
 }
 
 // allSent is asked when the last block has left.
@@ -54,10 +53,9 @@ func (p *Provider) allSent(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
 // sentWhole tells a deal that all of it is sent, and returns what is still owed for it.
 func (p *Provider) sentWhole(pd *providerDeal, sent uint64) abi.TokenAmount {
 	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
 	pd.mu.Lock()
 	pd.sentAll, pd.whole = true, sent
-	owed := t.Owed(sent, pd.paid)
+	owed := p.verdict(pd, &state, sent).Owed(pd.paid)
 	pd.mu.Unlock()
 	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)
 	_ = pd.machine.Send(rm.ProviderEventBlocksCompleted)
@@ -95,12 +93,19 @@ type BufferedReader interface {
 func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte, error) {
 	r, err := pd.open(ctx)
 	if err != nil {
+		pd.blameFor(reason.Ours)
 		return nil, err
 	}
+	var data []byte
 	if into, ok := r.(BufferedReader); ok {
-		return into.GetInto(buf, c)
+		data, err = into.GetInto(buf, c)
+	} else {
+		data, err = r.Get(c)
 	}
-	return r.Get(c)
+	if err != nil { // what cannot be read here is not what the client failed to pay
+		pd.blameFor(reason.Ours)
+	}
+	return data, err
 }
 
 func (pd *providerDeal) release() error {
@@ -148,9 +153,11 @@ func (p *Provider) Unseal(ctx context.Context, deal rm.ProviderDealState) error 
 	}
 	r, err := pd.open(ctx)
 	if err != nil {
+		pd.blameFor(reason.Ours)
 		return err
 	}
 	if _, err := r.Get(deal.PayloadCID); err != nil {
+		pd.blameFor(reason.Ours)
 		return fmt.Errorf("the piece does not serve the payload: %w", err)
 	}
 	pd.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -57,7 +58,8 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 		return p.validateRestart(ctx, chid, receiver, prop)
 	}
 	resp := &rm.DealResponse{ID: prop.ID, PaymentOwed: big.Zero(), Status: rm.DealStatusAccepted}
-	if err := p.begin(ctx, chid, receiver, *prop, legacy.Is(v)); errors.Is(err, errDuplicate) {
+	demand, err := p.begin(ctx, chid, receiver, *prop, legacy.Is(v))
+	if errors.Is(err, errDuplicate) {
 		return nil, err
 	} else if err != nil {
 		var r *refusal
@@ -67,8 +69,8 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 		resp.Status, resp.Message = r.status, r.reason
 		return resp, err
 	}
-	if !prop.UnsealPrice.IsZero() {
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, prop.UnsealPrice
+	if demand.Demand != accounting.DemandNothing { // before the first byte
+		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, demand.Owed(big.Zero())
 	}
 	return resp, dt.ErrPause
 }
@@ -88,19 +90,20 @@ func (p *Provider) validateRestart(ctx context.Context, chid dt.ChannelID, recei
 			return nil, err
 		}
 	}
+	pd.hear()
 	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
 	owed := p.stillOwed(ctx, pd, chid, nil)
 	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
+	v := p.verdict(pd, &state, sent)
 	accepted := &rm.DealResponse{ID: prop.ID, Status: rm.DealStatusAccepted, PaymentOwed: big.Zero()}
 	switch {
 	case owed.Status == rm.DealStatusFundsNeededUnseal:
 		return owed, dt.ErrPause
 	case !pd.unsealed:
 		return accepted, dt.ErrPause
-	case pd.sentAll && owed.PaymentOwed.Sign() > 0, sent >= t.Limit(pd.paid):
+	case v.Demand != accounting.DemandNothing:
 		return owed, nil // whether anything may go out is for the credit of the channel to say
 	}
 	return accepted, nil
@@ -130,19 +133,15 @@ func checkTerms(prop *rm.DealProposal, ask *rm.Ask) error {
 }
 
 // begin accepts a proposal: nothing is kept of a refused one.
-func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal, first bool) error {
+func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.ID, prop rm.DealProposal, first bool) (demand accounting.Verdict, err error) {
+	ask := p.GetAsk()
 	if p.cfg.Pricing == nil {
-		if err := p.quotes.check(&prop, p.GetAsk()); err != nil {
-			return err
-		}
-	}
-	if priced(prop.PricePerByte) {
-		if err := p.debts.refuse(ctx, receiver); err != nil {
-			return err
+		if ask, err = p.quotes.check(receiver, &prop, ask); err != nil {
+			return demand, err
 		}
 	}
 	if p.cfg.FreeOnly && priced(prop.PricePerByte, prop.UnsealPrice) {
-		return refuse(rm.DealStatusRejected, errFreeOnly)
+		return demand, refuse(rm.DealStatusRejected, errFreeOnly)
 	}
 	state := rm.ProviderDealState{
 		DealProposal: prop, Status: rm.DealStatusNew, Receiver: receiver, FundsReceived: big.Zero(), CurrentInterval: prop.PaymentInterval,
@@ -151,45 +150,47 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 	if p.cfg.Decide != nil {
 		ok, reason, err := p.cfg.Decide(ctx, state)
 		if err != nil {
-			return err
+			return demand, err
 		}
 		if !ok {
-			return refuse(rm.DealStatusRejected, "%s", reason)
+			return demand, refuse(rm.DealStatusRejected, "%s", reason)
 		}
 	}
 	found, err := p.cfg.Pieces.Find(ctx, prop.PayloadCID, prop.PieceCID)
 	if errors.Is(err, rm.ErrNotFound) {
-		return refuse(rm.DealStatusDealNotFound, "%s", err)
+		return demand, refuse(rm.DealStatusDealNotFound, "%s", err)
 	}
 	if err != nil {
-		return err
+		return demand, err
 	}
 	if p.cfg.Pricing != nil {
-		ask, err := p.price(ctx, receiver, prop.PayloadCID, found.Info)
-		if err != nil {
-			return err
+		if ask, err = p.price(ctx, receiver, prop.PayloadCID, found.Info); err != nil {
+			return demand, err
 		}
 		if err := checkTerms(&prop, ask); err != nil {
-			return err
+			return demand, err
 		}
 	}
 	state.PieceInfo = &found.Info
-	pd, err := p.create(ctx, chid, state, found.Size)
+	pd, err := p.create(ctx, chid, state, ask, found.Size)
 	if err != nil {
-		return err
+		return demand, err
 	}
-	if prop.UnsealPrice.IsZero() {
-		return pd.machine.Send(rm.ProviderEventOpen)
+	pd.mu.Lock()
+	demand = p.verdict(pd, &state, 0)
+	pd.mu.Unlock()
+	if demand.Demand == accounting.DemandNothing {
+		return demand, pd.machine.Send(rm.ProviderEventOpen)
 	}
-	return pd.machine.Send(rm.ProviderEventPaymentRequested, uint64(0))
+	return demand, pd.machine.Send(rm.ProviderEventPaymentRequested, uint64(0))
 }
 
 // errDuplicate is a proposal whose deal exists: it is answered with no result, so that nothing happens to that deal.
 var errDuplicate = errors.New("cannot initiate a state that already exists")
 
 // create stores a new deal; of two proposals with one identifier exactly one makes a deal. Those that come at once share a flush.
-func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, size uint64) (*providerDeal, error) {
-	pd, err := p.enter(ctx, chid, state, size)
+func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, ask *rm.Ask, size uint64) (*providerDeal, error) {
+	pd, err := p.enter(ctx, chid, state, ask, size)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +207,7 @@ func (p *Provider) create(ctx context.Context, chid dt.ChannelID, state rm.Provi
 }
 
 // enter makes a deal whose record is not on stable storage yet.
-func (p *Provider) enter(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, size uint64) (*providerDeal, error) {
+func (p *Provider) enter(ctx context.Context, chid dt.ChannelID, state rm.ProviderDealState, ask *rm.Ask, size uint64) (*providerDeal, error) {
 	p.creating.Lock()
 	defer p.creating.Unlock()
 	if err := p.room(state.Receiver); err != nil {
@@ -218,19 +219,33 @@ func (p *Provider) enter(ctx context.Context, chid dt.ChannelID, state rm.Provid
 	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
 		return nil, fmt.Errorf("deal %s: %w", state.Identifier(), errDuplicate)
 	}
-	credit, err := p.creditFor(ctx, state.Receiver, providerstates.Terms(&state), size)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.store.put(ctx, state.Identifier().String(), state, false); err != nil {
+	if err := p.storeNew(ctx, &state, ask, size); err != nil {
 		return nil, err
 	}
 	pd := p.track(state)
+	pd.size, pd.heard = size, true
 	p.mu.Lock()
-	pd.credit = credit
 	p.bind(pd, chid)
 	p.mu.Unlock()
 	return pd, nil
+}
+
+// storeNew stores a new deal and its loan in one batch.
+func (p *Provider) storeNew(ctx context.Context, d *rm.ProviderDealState, ask *rm.Ask, size uint64) error {
+	b, err := p.store.ds.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.lend(ctx, b, d, ask, size); err != nil {
+		return err
+	}
+	if err = p.store.write(ctx, b, d.Identifier().String(), *d); err == nil {
+		err = b.Commit(ctx)
+	}
+	if err != nil {
+		p.payers.Return(providerstates.DealKey(d.Identifier()))
+	}
+	return err
 }
 
 // orphan finds the deal of a proposal that comes again: it was stored before a crash, and which channel it has was not.

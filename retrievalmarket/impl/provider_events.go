@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
-	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -70,11 +68,7 @@ func (p *Provider) limit(chid dt.ChannelID) uint64 {
 	s, _ := pd.machine.State()
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	t := providerstates.Terms(&s)
-	if t.Free() {
-		return math.MaxUint64
-	}
-	return t.Limit(pd.paid)
+	return p.verdict(pd, &s, 0).Limit
 }
 
 func (p *Provider) of(chid dt.ChannelID) *providerDeal {

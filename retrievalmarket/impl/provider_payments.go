@@ -30,10 +30,11 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	}
 	pd := p.of(chid)
 	if pd == nil {
-		return nil, fmt.Errorf("deal %s: %w", pay.ID, rm.ErrNotFound)
+		return p.bookLate(ctx, chid, pay)
 	}
 	pd.paying.Lock()
 	defer pd.paying.Unlock()
+	pd.hear()
 	if pay.ID != pd.id.DealID {
 		return p.badVoucher(ctx, pd, chid, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
 	}
@@ -41,12 +42,20 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 		return p.badVoucher(ctx, pd, chid, err)
 	}
 	state, _ := pd.machine.State()
+	pd.mu.Lock()
+	before := pd.paid
+	pd.mu.Unlock()
 	total, err := p.save(ctx, pd, pay, providerstates.Terms(&state).PaidBytes(pay.PaymentVoucher.Amount))
 	if errors.Is(err, errNodeAway) {
 		return p.stillOwed(ctx, pd, chid, err), dt.ErrPause
 	}
 	if err != nil {
 		return p.badVoucher(ctx, pd, chid, err)
+	}
+	if grown := big.Sub(total, before); grown.Sign() > 0 {
+		if err := p.accountPayment(ctx, pd, &state, pay.PaymentChannel, grown, total); err != nil {
+			p.cfg.Log.Warn("account of a payer", "deal", pd.id, "error", err) // it is lent more carefully
+		}
 	}
 	return p.credited(ctx, pd, chid, total)
 }
@@ -61,17 +70,13 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	pd.paid = big.Max(pd.paid, total)
 	sent = max(sent, pd.whole) // the last block may have left since the count was read
 	paid, unsealed, sentAll := pd.paid, pd.unsealed, pd.sentAll
-	event, short := rm.ProviderEventPaymentReceived, false
-	if paid.LessThan(state.UnsealPrice) || sentAll && t.Owed(sent, paid).Sign() > 0 || unsealed && !sentAll && sent >= t.Limit(paid) {
-		event, short = rm.ProviderEventPartialPaymentReceived, true
+	event, demand := rm.ProviderEventPaymentReceived, p.verdict(pd, &state, sent).Demand
+	short := demand == accounting.DemandUnseal || demand != accounting.DemandNothing && unsealed
+	if short {
+		event = rm.ProviderEventPartialPaymentReceived
 	}
-	err := pd.machine.Send(event, paid)
+	err := pd.machine.Send(event, paid, sent)
 	pd.mu.Unlock()
-	if paid.GreaterThan(state.UnsealPrice) {
-		if err := p.hasPaid(ctx, pd); err != nil {
-			p.cfg.Log.Warn("payment", "deal", pd.id, "error", err)
-		}
-	}
 	switch {
 	case short:
 		return p.stillOwed(ctx, pd, chid, nil), errors.Join(err, dt.ErrPause)
@@ -86,18 +91,15 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 // stillOwed is the request for payment that fits the phase of a deal.
 func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.ChannelID, why error) *rm.DealResponse {
 	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
 	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	resp := &rm.DealResponse{ID: pd.id.DealID, Status: rm.DealStatusFundsNeeded, PaymentOwed: t.Owed(max(sent, pd.whole, t.PaidBytes(pd.paid)), pd.paid)}
+	v := p.verdict(pd, &state, sent)
+	resp := &rm.DealResponse{ID: pd.id.DealID, Status: demandStatus(v.Demand), PaymentOwed: v.Owed(pd.paid)}
 	if why != nil {
 		resp.Message = why.Error()
 	}
-	switch {
-	case pd.paid.LessThan(state.UnsealPrice):
-		resp.Status, resp.PaymentOwed = rm.DealStatusFundsNeededUnseal, big.Sub(state.UnsealPrice, pd.paid)
-	case pd.sentAll:
+	if pd.sentAll && v.Demand == accounting.DemandNothing {
 		resp.Status = rm.DealStatusFundsNeededLastPayment
 	}
 	return resp

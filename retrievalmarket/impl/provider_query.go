@@ -80,10 +80,12 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 			r.Status, r.Message = rm.QueryResponseError, err.Error()
 			return r
 		}
-		r.MinPricePerByte, r.MaxPaymentInterval, r.MaxPaymentIntervalIncrease, r.UnsealPrice = ask.PricePerByte, ask.PaymentInterval, ask.PaymentIntervalIncrease, ask.UnsealPrice
 		if p.cfg.Pricing == nil {
-			p.quotes.given(*ask)
+			p.quotes.given(from, *ask)
 		}
+		offer := p.withDeposit(ctx, from, *ask, f.Size)
+		ask = &offer
+		r.MinPricePerByte, r.MaxPaymentInterval, r.MaxPaymentIntervalIncrease, r.UnsealPrice = ask.PricePerByte, ask.PaymentInterval, ask.PaymentIntervalIncrease, ask.UnsealPrice
 		r.Status, r.PieceCIDFound, r.Size = rm.QueryResponseAvailable, rm.QueryItemAvailable, f.Size
 	}
 	return r

@@ -39,8 +39,9 @@ func sent(d *rm.ProviderDealState, total uint64) error {
 	return nil
 }
 
-// credit takes over the total that the book holds for the deal.
-func credit(d *rm.ProviderDealState, total abi.TokenAmount) error {
+// credit takes over the total that the book holds for the deal, and what was sent by then: a client that pays ahead never lets the deal ask.
+func credit(d *rm.ProviderDealState, total abi.TokenAmount, position uint64) error {
+	d.TotalSent = max(d.TotalSent, position)
 	d.FundsReceived = big.Max(d.FundsReceived, total)
 	d.CurrentInterval = Terms(d).CurrentInterval(Terms(d).PaidBytes(d.FundsReceived))
 	return nil

@@ -1,0 +1,86 @@
+package accounting
+
+import (
+	"math"
+
+	"github.com/filecoin-project/go-state-types/abi"
+)
+
+// SellerFacts is what a provider knows of a deal when it decides whether more may leave.
+type SellerFacts struct {
+	// Paid is the total in the voucher book, in attoFIL.
+	Paid abi.TokenAmount
+	// Loan is how far the deal may go beyond what is paid, in bytes. Without a loan the deal is paid in advance.
+	Loan uint64
+	// Position is the bytes that the deal has released, each block once.
+	Position uint64
+	// Whole says that Position is all of it.
+	Whole bool
+	// Size is an upper bound of the payload in bytes, 0 if it is not known: nobody is asked to pay in advance beyond it.
+	Size uint64
+}
+
+// DemandKind is what a provider waits for.
+type DemandKind uint8
+
+// What a provider may wait for.
+const (
+	DemandNothing DemandKind = iota
+	DemandUnseal
+	DemandInterval
+	DemandLast
+)
+
+// Verdict is a provider's decision to release data. It is a conclusion from facts and is stored nowhere.
+type Verdict struct {
+	// Limit is the position at which sending stops. The block that reaches it may go beyond.
+	Limit uint64
+	// Send reports whether more may leave now.
+	Send bool
+	// Demand is what the provider waits for, and Total the cumulative amount that would satisfy it, in attoFIL.
+	Demand DemandKind
+	Total  abi.TokenAmount
+}
+
+// Owed is what is missing to the demand, in attoFIL: the relative number of the published messages.
+func (v Verdict) Owed(paid abi.TokenAmount) abi.TokenAmount { return positiveDifference(v.Total, paid) }
+
+// MaySend is the provider's only decision to release data: blocks leave while the position is below what is paid plus what is lent. What this deal
+// handed to its transport before goes out again whatever is owed; the transport knows which blocks these are.
+func MaySend(t Terms, f SellerFacts) Verdict {
+	paid := orZero(f.Paid)
+	if paid.LessThan(orZero(t.Unseal)) {
+		return Verdict{Demand: DemandUnseal, Total: orZero(t.Unseal)}
+	}
+	if orZero(t.Price).Sign() == 0 {
+		return Verdict{Limit: math.MaxUint64, Send: !f.Whole, Total: orZero(t.Unseal)}
+	}
+	covered := t.PaidBytes(paid)
+	v := Verdict{Limit: add(covered, min(f.Loan, t.CurrentInterval(covered))), Total: t.Due(f.Position)}
+	switch {
+	case f.Whole && f.Position > covered:
+		v.Demand = DemandLast
+	case !f.Whole && f.Position < v.Limit:
+		v.Send = true
+	case !f.Whole:
+		v.Demand, v.Total = DemandInterval, t.Due(advance(t, f, covered))
+	}
+	return v
+}
+
+// advance is the position that a deal at its limit asks payment for: what was released, or without a loan one interval more.
+func advance(t Terms, f SellerFacts, covered uint64) uint64 {
+	if f.Loan > 0 {
+		return f.Position
+	}
+	to := add(f.Position, t.CurrentInterval(covered))
+	if f.Size > 0 {
+		to = max(add(f.Position, 1), min(to, f.Size))
+	}
+	return to
+}
+
+// Settled reports whether a deal that has released bytes is paid in full.
+func Settled(t Terms, paid abi.TokenAmount, bytes uint64) bool {
+	return orZero(paid).GreaterThanEqual(t.Due(bytes))
+}

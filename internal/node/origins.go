@@ -1,0 +1,62 @@
+package node
+
+import (
+	"net/netip"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/cartage-dev/cartage/internal/accounting"
+)
+
+// How many intervals all strangers of one prefix of addresses may have out unpaid. A whole IPv6 allocation is as cheap as one IPv4
+// network, so it has a bound too.
+const (
+	intervalsPerNetwork    = 1
+	intervalsPerAllocation = 8
+)
+
+// originsOf is where a peer is connected from.
+func (n *Node) originsOf(p peer.ID) (out []accounting.Origin) {
+	seen := map[string]bool{}
+	for _, c := range n.Host.Network().ConnsToPeer(p) {
+		for _, o := range originsOfAddress(c.RemoteMultiaddr()) {
+			if !seen[o.Key] {
+				seen[o.Key] = true
+				out = append(out, o)
+			}
+		}
+	}
+	return out
+}
+
+// originsOfAddress has no limit for this machine and private networks; all relayed connections are one origin.
+func originsOfAddress(a ma.Multiaddr) []accounting.Origin {
+	if _, err := a.ValueForProtocol(ma.P_CIRCUIT); err == nil {
+		return []accounting.Origin{{Key: "relayed", Intervals: intervalsPerNetwork}}
+	}
+	raw, err := manet.ToIP(a)
+	if err != nil {
+		return nil
+	}
+	ip, ok := netip.AddrFromSlice(raw)
+	if !ok {
+		return nil
+	}
+	if ip = ip.Unmap(); ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() {
+		return nil
+	}
+	if ip.Is4() {
+		return []accounting.Origin{prefixOf(ip, 24, intervalsPerNetwork)}
+	}
+	return []accounting.Origin{prefixOf(ip, 56, intervalsPerNetwork), prefixOf(ip, 32, intervalsPerAllocation)}
+}
+
+func prefixOf(ip netip.Addr, bits int, intervals uint64) accounting.Origin {
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return accounting.Origin{Key: ip.String(), Intervals: intervals}
+	}
+	return accounting.Origin{Key: p.String(), Intervals: intervals}
+}
