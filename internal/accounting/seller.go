@@ -43,20 +43,25 @@ type Verdict struct {
 }
 
 // Owed is what is missing to the demand, in attoFIL: the relative number of the published messages.
-func (v Verdict) Owed(paid abi.TokenAmount) abi.TokenAmount { return positiveDifference(v.Total, paid) }
+func (v Verdict) Owed(paid abi.TokenAmount) abi.TokenAmount { return Missing(v.Total, paid) }
 
 // MaySend is the provider's only decision to release data: blocks leave while the position is below what is paid plus what is lent. What this deal
 // handed to its transport before goes out again whatever is owed; the transport knows which blocks these are.
 func MaySend(t Terms, f SellerFacts) Verdict {
-	paid := orZero(f.Paid)
-	if paid.LessThan(orZero(t.Unseal)) {
+	paid, priced := orZero(f.Paid), orZero(t.Price).Sign() > 0
+	covered := t.PaidBytes(paid)
+	switch {
+	case priced && f.Loan == 0 && f.Position == 0 && covered == 0: // nothing was lent: the first interval is paid before the first byte too
+		return Verdict{Demand: DemandUnseal, Total: t.Due(advance(t, f, 0))}
+	case paid.LessThan(orZero(t.Unseal)):
 		return Verdict{Demand: DemandUnseal, Total: orZero(t.Unseal)}
-	}
-	if orZero(t.Price).Sign() == 0 {
+	case !priced:
 		return Verdict{Limit: math.MaxUint64, Send: !f.Whole, Total: orZero(t.Unseal)}
 	}
-	covered := t.PaidBytes(paid)
 	v := Verdict{Limit: add(covered, min(f.Loan, t.CurrentInterval(covered))), Total: t.Due(f.Position)}
+	if f.Loan == 0 { // what is paid may be all there is: the sender goes on to see whether there is another block, which may go beyond
+		v.Limit = add(covered, 1)
+	}
 	switch {
 	case f.Whole && f.Position > covered:
 		v.Demand = DemandLast

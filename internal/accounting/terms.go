@@ -104,12 +104,12 @@ func (t Terms) CurrentInterval(paid uint64) uint64 {
 
 // Owed is what is still to be paid for bytes; never negative: an overpaid amount is credit.
 func (t Terms) Owed(bytes uint64, amount abi.TokenAmount) abi.TokenAmount {
-	return positiveDifference(t.Due(bytes), amount)
+	return Missing(t.Due(bytes), amount)
 }
 
-// positiveDifference is a - b, or zero if that is less.
-func positiveDifference(a, b abi.TokenAmount) abi.TokenAmount {
-	return big.Max(big.Zero(), big.Sub(orZero(a), orZero(b)))
+// Missing is what is missing from paid to total, never negative: the relative number of the published messages.
+func Missing(total, paid abi.TokenAmount) abi.TokenAmount {
+	return big.Max(big.Zero(), big.Sub(orZero(total), orZero(paid)))
 }
 
 func add(a, b uint64) uint64 {

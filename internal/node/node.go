@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -37,6 +38,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/paych"
@@ -138,7 +140,9 @@ func (n *Node) openHost(context.Context) (err error) {
 		return err
 	}
 	// Listed for other Cartage peers; a stream on it carries nothing.
-	n.Host.SetStreamHandler(retrievalimpl.AheadProtocol, func(s network.Stream) { _ = s.Close() })
+	for _, p := range []protocol.ID{retrievalimpl.AheadProtocol, retrievalimpl.PrepaidProtocol} {
+		n.Host.SetStreamHandler(p, func(s network.Stream) { _ = s.Close() })
+	}
 	return nil
 }
 
@@ -257,6 +261,7 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	n.Client, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Client{Manager: n.Payments}, Resolver: discovery.Static(nil),
 		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead,
+		Advances:  accounting.AdvanceLimits{Bytes: uint64(max(0, n.parts.Config.Retrieval.MaxExposure)), Memory: 24 * time.Hour},
 		Deadlines: clientstates.Deadlines(accept, idle, idle, 30*time.Minute), Log: n.log,
 	})
 	if err != nil {
@@ -303,15 +308,19 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
-		FreeOnly: n.Payments == nil, Pieces: n.pieces(), Origins: n.originsOf, Asks: n.asks, Store: n.space("/retrievals/provider"),
+		FreeOnly: n.Payments == nil, Pieces: n.pieces(), Origins: n.originsOf, SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"),
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err
 }
 
-// supportsAhead tells whether identify lists our protocol for a peer.
-func (n *Node) supportsAhead(p peer.ID) bool {
-	s, err := n.Host.Peerstore().SupportsProtocols(p, retrievalimpl.AheadProtocol)
+// supportsAhead and supportsPrepaid tell whether identify lists our protocols for a peer.
+func (n *Node) supportsAhead(p peer.ID) bool { return n.lists(p, retrievalimpl.AheadProtocol) }
+
+func (n *Node) supportsPrepaid(p peer.ID) bool { return n.lists(p, retrievalimpl.PrepaidProtocol) }
+
+func (n *Node) lists(p peer.ID, name protocol.ID) bool {
+	s, err := n.Host.Peerstore().SupportsProtocols(p, name)
 	return err == nil && len(s) > 0
 }
 

@@ -112,8 +112,8 @@ func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
 		say("file: %s", err)
 		return
 	}
-	if c.FundsSpent.GreaterThan(terms.Due(c.TotalReceived)) && !terms.Free() {
-		say("paid more than %s", terms.Due(c.TotalReceived))
+	if most := w.most(&c); c.FundsSpent.GreaterThan(most) && !terms.Free() {
+		say("paid more than %s", most)
 	}
 	mine, theirs := w.booked(ctx, o, t)
 	if !mine.Equals(c.FundsSpent) && !terms.Free() {
@@ -161,9 +161,9 @@ func (w *world) checkAgree(o *order, t *try, say func(string, ...any), c rm.Clie
 	}
 	both := c.Status == rm.DealStatusCompleted && known && p.Status == rm.DealStatusCompleted
 	switch {
-	case both && !c.FundsSpent.Equals(due):
+	case both && (c.FundsSpent.LessThan(due) || !terms.Free() && c.FundsSpent.GreaterThan(w.most(&c))):
 		say("completed on both sides with %s vouchered, due is %s", c.FundsSpent, due)
-	case both && !p.FundsReceived.Equals(due):
+	case both && (p.FundsReceived.LessThan(due) || !terms.Free() && p.FundsReceived.GreaterThan(w.most(&c))):
 		say("completed on both sides with %s booked, due is %s", p.FundsReceived, due)
 	case both && p.TotalSent != c.TotalReceived:
 		say("the provider's book says %d bytes, the client's %d", p.TotalSent, c.TotalReceived)

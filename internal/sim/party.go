@@ -33,6 +33,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/router"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/paych"
@@ -168,6 +169,7 @@ func (p *party) start(ctx context.Context) (err error) {
 	if p.ahead {
 		r.host.SetStreamHandler(retrievalimpl.AheadProtocol, func(s network.Stream) { _ = s.Close() })
 	}
+	r.host.SetStreamHandler(retrievalimpl.PrepaidProtocol, func(s network.Stream) { _ = s.Close() })
 	exchange, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stopExchange = stop
 	tending, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -279,7 +281,8 @@ func (p *party) openMarket(r *process) (err error) {
 		}
 		r.seller, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 			Hub: r.hub, Network: net, Node: marketnode.Provider{Manager: r.payments}, Address: p.address, Pieces: p.w.pieces, Asks: r.asks,
-			Store: space(r.state, "/retrievals/provider"), Deadlines: providerstates.Deadlines(acceptDeadline, idleDeadline, idleDeadline, idleDeadline), Log: quiet,
+			SupportsPrepaid: func(to peer.ID) bool { return p.lists(r, to, retrievalimpl.PrepaidProtocol) },
+			Store:           space(r.state, "/retrievals/provider"), Deadlines: providerstates.Deadlines(acceptDeadline, idleDeadline, idleDeadline, idleDeadline), Log: quiet,
 		})
 		if err == nil {
 			r.seller.SubscribeToEvents(func(e rm.ProviderEvent, s rm.ProviderDealState) { p.w.sawProvider(e, s) })
@@ -293,6 +296,7 @@ func (p *party) openMarket(r *process) (err error) {
 	r.market, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
 		Hub: r.hub, Network: net, Node: p.w.clientNode(p, r), Resolver: discovery.Static(nil), Store: space(r.state, "/retrievals/client"),
 		Targets: p.w.clientTargets(p, r), SupportsAhead: func(to peer.ID) bool { return p.lists(r, to, retrievalimpl.AheadProtocol) },
+		Advances:  accounting.AdvanceLimits{Bytes: 8 << 20, Memory: 24 * time.Hour},
 		Deadlines: clientstates.Deadlines(acceptDeadline, idleDeadline, idleDeadline, idleDeadline), Log: quiet,
 	})
 	if err == nil {

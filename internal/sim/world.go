@@ -11,10 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipld/go-ipld-prime"
 
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -34,6 +36,7 @@ type world struct {
 	thieves  []*party
 	steps    []string
 	findings []string
+	advanced map[rm.DealID]bool // deals that are paid in advance
 }
 
 // Result is what a run came to.
@@ -46,7 +49,7 @@ type Result struct {
 
 // Run runs a plan inside a bubble.
 func Run(ctx context.Context, plan Plan) Result {
-	w := &world{plan: plan, began: time.Now(), net: newFaultyNet(plan.Seed), chain: newChain(plan.Epoch), pieces: newPieces()}
+	w := &world{plan: plan, began: time.Now(), net: newFaultyNet(plan.Seed), chain: newChain(plan.Epoch), pieces: newPieces(), advanced: map[rm.DealID]bool{}}
 	if err := w.setUp(ctx); err != nil {
 		w.finding("set up: %s", err)
 	} else {
@@ -99,6 +102,11 @@ func (w *world) sawClient(p *party, e rm.ClientEvent, s rm.ClientDealState) {
 	if e == rm.ClientEventBlocksReceived {
 		return
 	}
+	if e == rm.ClientEventUnsealPaymentRequested && s.PaymentRequested.GreaterThan(s.UnsealPrice) {
+		w.mu.Lock()
+		w.advanced[s.ID] = true
+		w.mu.Unlock()
+	}
 	w.trace("%s deal %d %s > %s: received %d spent %s asked %s %s", p.name, s.ID%1000, strings.TrimPrefix(e.String(), "ClientEvent"), strings.TrimPrefix(s.Status.String(), "DealStatus"),
 		s.TotalReceived, s.FundsSpent, s.PaymentRequested, s.Message)
 }
@@ -129,6 +137,17 @@ func (w *world) addParty(p *party) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.thieves = append(w.thieves, p)
+}
+
+// most is what may be paid for a deal whose client verified so many bytes: what is due, and one interval for one that is paid in advance.
+func (w *world) most(c *rm.ClientDealState) abi.TokenAmount {
+	terms := clientstates.Terms(c)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.advanced[c.ID] {
+		return terms.Due(c.TotalReceived + terms.Interval)
+	}
+	return terms.Due(c.TotalReceived)
 }
 
 // of is the party of a fault.

@@ -19,33 +19,33 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// TestT01T02T23HostileClient: rows T01, T02 and T23: a client that does not pay gets one interval and a block, and after some of these no more
-// deals.
+// TestT01T02T23HostileClient: rows T01, T02 and T23: a client that does not pay gets one interval and a block, and then nothing more
+// without paying in advance.
 func TestT01T02T23HostileClient(t *testing.T) {
 	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, func(m *pair) {
 		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) { c.Node = forgetful{testmarket.Client{SimulatedBank: m.bank}} }
 		m.p.Idle = 1500 * time.Millisecond
 	})
-	for i := range 3 {
+	{
 		id := m.retrieve()
 		key := rm.ProviderDealIdentifier{Receiver: m.c.Host.ID(), DealID: id}
 		require.Eventually(t, func() bool { return clientstates.IsFinal(m.p.Provider.ListDeals()[key].Status) }, 20*time.Second, 10*time.Millisecond)
 		d := m.p.Provider.ListDeals()[key]
 		require.Equal(t, rm.DealStatusErrored, d.Status, d.Message)
-		require.LessOrEqual(t, d.TotalSent, uint64(4096+1024), "deal %d", i)
+		require.LessOrEqual(t, d.TotalSent, uint64(4096+1024), "more than one interval and a block")
 		_ = m.c.Client.CancelDeal(id)
 		require.Eventually(t, func() bool {
 			s, err := m.c.Client.GetDeal(id)
 			return err == nil && clientstates.IsFinal(s.Status)
 		}, 20*time.Second, 10*time.Millisecond)
-		root, _, err := m.p.Store.BuildDAG(30, 1024, uint64(100+i)) // what came is here already
+		root, _, err := m.p.Store.BuildDAG(30, 1024, 100) // what came is here already
 		require.NoError(t, err)
 		m.root = root
 	}
 	id := m.retrieve()
 	require.Eventually(t, func() bool {
 		s, err := m.c.Client.GetDeal(id)
-		return err == nil && s.Status == rm.DealStatusRejected && strings.Contains(s.Message, "ended without payment")
+		return err == nil && s.Status == rm.DealStatusRejected && strings.Contains(s.Message, "bytes of earlier deals are not paid")
 	}, 20*time.Second, 10*time.Millisecond)
 }
 

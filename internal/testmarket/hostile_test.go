@@ -192,7 +192,7 @@ func TestHostileProvider(t *testing.T) {
 		{"T61 never says that it is done", 0, func(l *liar) {
 			l.sent = free
 			l.complete = func() (*rm.DealResponse, error) { return nil, dt.ErrPause }
-		}, rm.DealStatusCompleted, "", func(uint64, uint64) int64 { return 0 }},
+		}, rm.DealStatusCompleted, "", func(got, _ uint64) int64 { return int64(got) * 2 }}, // a deal that is complete is paid
 		{"T62 claims to be done early", 0, func(l *liar) {
 			l.sent = func(n uint64) (*rm.DealResponse, error) {
 				if n < 4096 {

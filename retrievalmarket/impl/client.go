@@ -21,6 +21,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/multistore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -58,6 +59,8 @@ type ClientConfig struct {
 	MaxBytes func(rm.ClientDealState) uint64
 	// SupportsAhead tells whether a peer takes vouchers that it did not ask for.
 	SupportsAhead func(peer.ID) bool
+	// Advances bounds what providers that give no credit are paid in advance; zero pays nobody in advance.
+	Advances accounting.AdvanceLimits
 	// NewID numbers deals, each above all before; by the clock when nil.
 	NewID     func(context.Context) (uint64, error)
 	Deadlines map[fsm.StateKey]fsm.Deadline
@@ -80,10 +83,12 @@ type Client struct {
 
 	creating sync.Mutex // one new deal at a time: a second one for a payload is looked for first
 
-	mu     sync.Mutex
-	deals  map[rm.DealID]*clientDeal
-	byChan map[dt.ChannelID]*clientDeal
-	active map[payload][]*clientDeal // that have not ended
+	mu       sync.Mutex
+	deals    map[rm.DealID]*clientDeal
+	byChan   map[dt.ChannelID]*clientDeal
+	active   map[payloadKey][]*clientDeal // that have not ended
+	offers   offers
+	advances *accounting.Advances // after Start
 }
 
 var _ rm.RetrievalClient = (*Client)(nil)
@@ -103,23 +108,18 @@ type clientDeal struct {
 	hide      cid.Cid // answered as missing once, so that the provider is asked though everything is here
 	received  uint64
 	reported  time.Time
-	waiting   bool // the deal needs to hear of each block
-	ongoing   bool // nothing is being paid or waited for
-	paidFor   uint64
-	ahead     bool // vouchers are sent unasked (D7)
-	step      uint64
-	inFull    bool
-	completed bool
-	accepted  bool // the acceptance was told
-	resends   int
-	troubled  bool // requests and payments may have crossed each other
-	shaken    bool // messages may have been lost
-	answered  bool // the provider has said something about the deal
-	again     bool // it was proposed once more
-	stalled   *time.Timer
-	denied    bool   // the provider asks for what was paid, and nothing comes
-	doubtful  bool   // the counts of both sides may differ: what is asked for is not taken for a request that crossed a voucher
-	enough    uint64 // verified bytes from which on the deal hears of each block again
+	status    rm.DealStatus   // that was told last
+	next      uint64          // verified bytes from which on the decision to pay may be another one
+	signed    abi.TokenAmount // the last voucher that left
+	repeats   int             // of it since the last byte
+	quietFrom time.Time       // the last byte came, or the wait for it began
+	link      accounting.Link
+	size      uint64 // of the payload as it was offered, 0 if it was not
+	completed bool   // the provider said so
+	accepted  bool   // the acceptance was told
+	answered  bool   // the provider has said something about the deal
+	again     bool   // it was proposed once more
+	alarm     *time.Timer
 }
 
 // NewClientFromConfig makes a client; Start runs it.
@@ -132,7 +132,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 		cfg.Log = slog.Default()
 	}
 	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store, func(d *rm.ClientDealState) { d.LegacyProtocol = true }},
-		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}, active: map[payload][]*clientDeal{}}
+		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}, active: map[payloadKey][]*clientDeal{}}
 	c.subs.progress = func(e rm.ClientEvent) bool { return e == rm.ClientEventBlocksReceived }
 	cfg.Hub.client = c
 	return c, nil
@@ -144,6 +144,9 @@ func (c *Client) Start(ctx context.Context) error {
 	var open []rm.ClientDealState
 	last := uint64(0)
 	err := c.store.open(ctx)
+	if err == nil {
+		c.advances, err = accounting.OpenAdvances(ctx, c.cfg.Store, c.cfg.Advances, nil)
+	}
 	if err == nil {
 		err = c.store.each(ctx, func(d rm.ClientDealState) error {
 			last = max(last, uint64(d.ID))
@@ -184,7 +187,7 @@ func (c *Client) Stop(ctx context.Context) error {
 		errs = append(errs, d.machine.Stop(ctx))
 		d.keep.close()
 		d.mu.Lock()
-		d.unwatch()
+		d.stopAlarm()
 		d.mu.Unlock()
 	}
 	errs = append(errs, c.group.Close(ctx))
@@ -196,7 +199,7 @@ func (c *Client) Stop(ctx context.Context) error {
 }
 
 func (c *Client) track(d rm.ClientDealState) *clientDeal {
-	cd := &clientDeal{id: d.ID, received: d.TotalReceived, step: min(max(1, d.PaymentInterval), aheadStep), paidFor: d.BytesPaidFor, last: d.Status}
+	cd := &clientDeal{id: d.ID, received: d.TotalReceived, last: d.Status, signed: big.Zero()}
 	cd.keep.write = func(rec rm.ClientDealState) error { return c.put(rec, false) }
 	cd.machine = fsm.NewMachine(c.ctx, c.table, d, c, fsm.Hooks[rm.ClientDealState]{
 		Persist: func(e fsm.EventName, rec rm.ClientDealState) error { return c.persist(cd, e, rec) },
@@ -219,22 +222,7 @@ func (c *Client) track(d rm.ClientDealState) *clientDeal {
 }
 
 func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState) {
-	cd.mu.Lock()
-	if e != rm.ClientEventBlocksReceived { // which comes before the payment for what it tells
-		cd.ongoing, cd.enough = rec.Status == rm.DealStatusOngoing, 0
-	}
-	cd.paidFor = rec.BytesPaidFor
-	switch rec.Status {
-	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment:
-		cd.waiting = true
-		cd.watch()
-	case rm.DealStatusCheckComplete, rm.DealStatusClientWaitingForLastBlocks:
-		cd.waiting = true
-	default:
-		cd.waiting = false
-		cd.unwatch()
-	}
-	cd.mu.Unlock()
+	c.observe(cd, rec)
 	event, _ := e.(rm.ClientEvent)
 	if event != rm.ClientEventBlocksReceived {
 		c.cfg.Log.Info("client deal", "deal", rec.ID, "event", c.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
@@ -245,6 +233,8 @@ func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState)
 		c.subs.publish(rm.ClientEventDealRejected, rec)
 	case clientstates.TooLarge:
 		c.subs.publish(rm.ClientEventDataTransferError, rec)
+	case clientstates.Overasked:
+		c.subs.publish(rm.ClientEventComplete, rec)
 	default:
 		c.subs.publish(event, rec)
 	}
@@ -262,13 +252,13 @@ func (c *Client) release(rec rm.ClientDealState) {
 	}
 }
 
-// payload is what a deal is about: there is one at a time with a peer.
-type payload struct {
+// payloadKey is what a deal is about: there is one at a time with a peer.
+type payloadKey struct {
 	from peer.ID
 	root cid.Cid
 }
 
-func payloadOf(d rm.ClientDealState) payload { return payload{d.Sender, d.PayloadCID} }
+func payloadOf(d rm.ClientDealState) payloadKey { return payloadKey{d.Sender, d.PayloadCID} }
 
 func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
 	c.mu.Lock()
@@ -331,7 +321,11 @@ func (c *Client) Query(ctx context.Context, p rm.RetrievalPeer, payload cid.Cid,
 	if err := s.WriteQuery(rm.Query{PayloadCID: payload, QueryParams: params}); err != nil {
 		return rm.QueryResponseUndefined, err
 	}
-	return s.ReadQueryResponse()
+	r, err := s.ReadQueryResponse()
+	if err == nil {
+		c.offers.note(payloadKey{p.ID, payload}, r.Size)
+	}
+	return r, err
 }
 
 // Retrieve implements retrievalmarket.RetrievalClient.
@@ -374,5 +368,8 @@ func (c *Client) RetrieveWithID(ctx context.Context, id rm.DealID, payload cid.C
 	}
 	cd := c.track(d)
 	c.creating.Unlock()
+	cd.mu.Lock()
+	cd.size = c.offers.size(payloadOf(d))
+	cd.mu.Unlock()
 	return id, cd.machine.Send(rm.ClientEventOpen)
 }

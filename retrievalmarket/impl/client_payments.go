@@ -4,86 +4,192 @@ import (
 	"context"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 )
 
+// aheadStep is how many verified bytes one unasked voucher pays for at most; a shorter interval counts instead (D7).
+const aheadStep = 1 << 20
+
+var _ clientstates.BuyerFacts = (*Client)(nil)
+
 // SendDataTransferVoucher implements clientstates.ClientDealEnvironment. What the voucher pays for is in the file first.
 func (c *Client) SendDataTransferVoucher(ctx context.Context, chid dt.ChannelID, p *rm.DealPayment, first bool) error {
+	c.with(p.ID, func(cd *clientDeal) { cd.noteVoucher(p) })
 	return c.cfg.Hub.dt.SendVoucher(ctx, chid, legacy.PaymentOf(p, first))
 }
 
-// PaysInFull implements clientstates.Progress.
-func (c *Client) PaysInFull(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) { yes = cd.inFull })
+// noteVoucher counts how often the same voucher leaves; mu is held.
+func (cd *clientDeal) noteVoucher(p *rm.DealPayment) {
+	if amount := p.PaymentVoucher.Amount; amount.GreaterThan(cd.signed) {
+		cd.signed, cd.repeats = amount, 0
+	} else {
+		cd.repeats++
+	}
+	cd.quietFrom = time.Now()
+}
+
+// takesUnasked reports whether a provider takes vouchers that it did not ask for.
+func (c *Client) takesUnasked(provider peer.ID) bool {
+	return c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(provider)
+}
+
+// Facts implements clientstates.BuyerFacts.
+func (c *Client) Facts(deal rm.ClientDealState) accounting.BuyerFacts {
+	f := clientstates.RecordFacts(&deal)
+	if cd := c.deal(deal.ID); cd != nil {
+		c.addFacts(cd, &deal, &f)
+	}
+	return f
+}
+
+// addFacts adds what is known of a deal beside its record.
+func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accounting.BuyerFacts) {
+	f.Ahead, f.Step = c.takesUnasked(deal.Sender), min(max(1, deal.PaymentInterval), aheadStep)
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	f.Verified = max(f.Verified, cd.received)
+	f.Link, f.Repeats, f.Size = cd.link, cd.repeats, cd.size
+	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= cd.patience()
+	f.Window = c.advances.Granted(clientstates.DealKey(deal.ID))
+}
+
+// patience is how long no byte may come before something is done about it; mu is held.
+func (cd *clientDeal) patience() time.Duration {
+	return accounting.QuietAfter << min(cd.repeats, accounting.MaxRepeats)
+}
+
+// waitsForPayment reports whether a deal in a status has to decide on a request for payment.
+func waitsForPayment(s rm.DealStatus) bool {
+	return s == rm.DealStatusFundsNeeded || s == rm.DealStatusFundsNeededLastPayment
+}
+
+// Completed implements clientstates.BuyerFacts.
+func (c *Client) Completed(id rm.DealID) (yes bool) {
+	c.with(id, func(cd *clientDeal) { yes = cd.completed })
 	return yes
 }
 
-// Resends implements clientstates.Progress.
-func (c *Client) Resends(id rm.DealID) (yes bool) {
+// Rechecks implements clientstates.BuyerFacts.
+func (c *Client) Rechecks(id rm.DealID) (yes bool) {
 	c.with(id, func(cd *clientDeal) {
-		cd.resends++
-		cd.troubled = true
-		yes = cd.resends <= maxResends
+		cd.repeats++
+		yes = cd.repeats <= accounting.MaxRepeats
 	})
 	return yes
 }
 
-// watch looks after a while whether the bytes that a provider asks money for have come. If not, it may never have got the last
-// voucher, or denies it: then that one is sent again, which costs nothing (T65). mu is held.
-func (cd *clientDeal) watch() {
-	if cd.stalled != nil {
+// observe notes where a deal stands: from which byte on it decides anew, and when, if none comes.
+func (c *Client) observe(cd *clientDeal, rec rm.ClientDealState) {
+	f := clientstates.RecordFacts(&rec)
+	c.addFacts(cd, &rec, &f)
+	cd.mu.Lock()
+	defer cd.mu.Unlock()
+	waited := waitsForPayment(cd.status)
+	cd.status, cd.next = rec.Status, accounting.NextPayment(clientstates.Terms(&rec), f)
+	switch {
+	case !waitsForPayment(rec.Status):
+		cd.stopAlarm()
+	case !waited:
+		cd.quietFrom = time.Now()
+		cd.setAlarm()
+	default:
+		cd.setAlarm()
+	}
+}
+
+// setAlarm lets the deal decide anew when no byte has come for a while: the provider may never have got the last voucher, or denies it (T65). mu is held.
+func (cd *clientDeal) setAlarm() {
+	if cd.alarm != nil {
 		return
 	}
-	received := cd.received
-	cd.stalled = time.AfterFunc(stallWait<<min(cd.resends, maxResends), func() {
+	cd.alarm = time.AfterFunc(time.Until(cd.quietFrom.Add(cd.patience())), func() {
 		cd.mu.Lock()
-		cd.stalled = nil
-		cd.denied = cd.waiting && cd.received == received
-		again := cd.denied
-		cd.doubtful = cd.doubtful || again
-		if cd.waiting && !again {
-			cd.watch()
+		cd.alarm = nil
+		waits := waitsForPayment(cd.status)
+		quiet := waits && time.Since(cd.quietFrom) >= cd.patience()
+		if waits && !quiet {
+			cd.setAlarm()
 		}
 		cd.mu.Unlock()
-		if again {
+		if quiet {
 			_ = cd.machine.Reenter()
 		}
 	})
 }
 
-// unwatch ends what watch began; mu is held.
-func (cd *clientDeal) unwatch() {
-	cd.denied = false
-	if cd.stalled != nil {
-		cd.stalled.Stop()
-		cd.stalled = nil
+// stopAlarm ends what setAlarm began; mu is held.
+func (cd *clientDeal) stopAlarm() {
+	if cd.alarm != nil {
+		cd.alarm.Stop()
+		cd.alarm = nil
 	}
 }
 
-// Troubled implements clientstates.Progress.
-func (c *Client) Troubled(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) { yes = cd.troubled })
-	return yes
+// payUnasked pays for verified bytes before they are asked for, where the provider takes that, so that no round trip stops the stream.
+func (c *Client) payUnasked(cd *clientDeal, received uint64) {
+	cd.mu.Lock()
+	due := cd.status == rm.DealStatusOngoing && received >= cd.next
+	cd.mu.Unlock()
+	if !due {
+		return
+	}
+	d, _ := cd.machine.State()
+	d.TotalReceived = max(d.TotalReceived, received)
+	f := clientstates.RecordFacts(&d)
+	c.addFacts(cd, &d, &f)
+	act := accounting.Decide(clientstates.Terms(&d), f)
+	if d.Status != rm.DealStatusOngoing || f.Demand != accounting.DemandNothing || act.Kind != accounting.ActionPay {
+		return
+	}
+	cd.mu.Lock()
+	cd.status = rm.DealStatusFundsNeeded // until the deal says so itself: one voucher for one decision
+	cd.mu.Unlock()
+	_ = cd.machine.Send(rm.ClientEventBlocksReceived, received)
+	_ = cd.machine.Send(rm.ClientEventPaymentRequested, accounting.Missing(act.Amount, d.FundsSpent))
 }
 
-// late notes what a request for payment says beside the amount: the acceptance may have been lost, and a payment that is under way
-// may have crossed the request.
-func (c *Client) late(cd *clientDeal) {
-	st, _ := cd.machine.State()
-	switch st.Status {
-	case rm.DealStatusWaitForAcceptance, rm.DealStatusWaitForAcceptanceLegacy:
+// agreesToPrepay reports whether what a provider asks for before its first byte was agreed: the unseal price, and from a provider that gives no
+// credit what is paid in advance.
+func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) bool {
+	if owed.LessThanEqual(d.UnsealPrice) {
+		return true
+	}
+	// Before the first byte the number is all that is owed, however old the message is.
+	if owed.GreaterThan(clientstates.Terms(d).Due(d.PaymentInterval)) {
+		return false
+	}
+	ok, err := c.advances.Reserve(c.ctx, clientstates.DealKey(d.ID), d.PayloadCID.String(), d.Sender.String(), d.PaymentInterval)
+	if err != nil {
+		c.cfg.Log.Warn("pay in advance", "deal", d.ID, "error", err)
+	}
+	return ok
+}
+
+// Advance is how many bytes a running deal may be paid for in advance, 0 for one whose provider sends first.
+func (c *Client) Advance(id rm.DealID) uint64 { return c.advances.Granted(clientstates.DealKey(id)) }
+
+// endAdvance settles what a deal that ends was paid in advance.
+func (c *Client) endAdvance(rec rm.ClientDealState) {
+	lost := uint64(0)
+	if paid := clientstates.Terms(&rec).PaidBytes(rec.FundsSpent); rec.Status != rm.DealStatusCompleted {
+		lost = paid - min(paid, rec.TotalReceived)
+	}
+	if err := c.advances.End(context.WithoutCancel(c.ctx), clientstates.DealKey(rec.ID), lost); err != nil {
+		c.cfg.Log.Warn("end of an advance", "deal", rec.ID, "error", err)
+	}
+}
+
+// noteRequest notes what a request for payment says beside the amount: the acceptance may have been lost, and the provider may want money before its
+// bytes.
+func (c *Client) noteRequest(cd *clientDeal) {
+	if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance || st.Status == rm.DealStatusWaitForAcceptanceLegacy {
 		c.accept(cd)
-	case rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment:
-		cd.mu.Lock()
-		cd.troubled = true
-		cd.mu.Unlock()
 	}
-}
-
-// Denied implements clientstates.Progress.
-func (c *Client) Denied(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) { yes = cd.denied })
-	return yes
 }

@@ -11,6 +11,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -34,7 +35,7 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	}
 	cd := c.track(d)
 	cd.mu.Lock()
-	cd.inFull, cd.stored, cd.troubled, cd.shaken = true, true, true, true
+	cd.stored, cd.link, cd.signed = true, accounting.LinkRestarted, d.FundsSpent
 	cd.mu.Unlock()
 	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusNew || d.Status == rm.DealStatusRetryLegacy || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return notEnded(cd.machine.Reenter())
@@ -184,14 +185,10 @@ func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
 			return err
 		}
 	}
-	if c.cfg.SupportsAhead == nil || !c.cfg.SupportsAhead(chid.Responder) {
+	if !c.takesUnasked(chid.Responder) {
 		return nil
 	}
-	c.agree(cd, chid.Responder)
-	cd.mu.Lock()
-	cd.inFull = true
-	cd.mu.Unlock()
-	return c.settleUp(ctx, cd, chid)
+	return c.payBeforeRestart(ctx, cd, chid)
 }
 
 func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.ChannelID, s dt.ChannelState) error {
@@ -218,8 +215,8 @@ func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.Channel
 	return nil
 }
 
-// settleUp sends a voucher for everything that is due and waits until the provider has it in its book.
-func (c *Client) settleUp(ctx context.Context, cd *clientDeal, chid dt.ChannelID) error {
+// payBeforeRestart sends a voucher for everything that is due and waits until the provider has it in its book.
+func (c *Client) payBeforeRestart(ctx context.Context, cd *clientDeal, chid dt.ChannelID) error {
 	if err := cd.machine.Wait(boundedBy(ctx, 2*time.Second)); err != nil && ctx.Err() != nil {
 		return err
 	}
@@ -300,7 +297,7 @@ func (c *Client) proposeAgain(cd *clientDeal) bool {
 	st, _ := cd.machine.State()
 	waits := st.Status == rm.DealStatusWaitForAcceptance || st.Status == rm.DealStatusWaitForAcceptanceLegacy
 	cd.mu.Lock()
-	lost := cd.shaken && !cd.answered && !cd.again && waits && st.FundsSpent.Sign() == 0
+	lost := cd.link == accounting.LinkRestarted && !cd.answered && !cd.again && waits && st.FundsSpent.Sign() == 0
 	if lost {
 		cd.again, cd.stored = true, false
 	}

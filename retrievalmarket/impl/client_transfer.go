@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -26,8 +27,6 @@ const (
 	progressEvery  = 100 * time.Millisecond
 	ackWait        = 2 * time.Second
 	resumeAttempts = 30
-	maxResends     = 8
-	stallWait      = time.Second
 )
 
 // Node implements clientstates.ClientDealEnvironment.
@@ -64,7 +63,6 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 		return dt.ChannelID{}, err
 	}
 	c.bind(cd, chid)
-	c.agree(cd, to)
 	return chid, nil
 }
 
@@ -167,18 +165,6 @@ func (c *Client) with(id rm.DealID, f func(cd *clientDeal)) {
 	}
 }
 
-// Received implements clientstates.Progress.
-func (c *Client) Received(id rm.DealID) (n uint64) {
-	c.with(id, func(cd *clientDeal) { n = cd.received })
-	return n
-}
-
-// Completed implements clientstates.Progress.
-func (c *Client) Completed(id rm.DealID) (yes bool) {
-	c.with(id, func(cd *clientDeal) { yes = cd.completed })
-	return yes
-}
-
 // transferEvent maps what happens on a channel of ours to the deal (3.4).
 func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 	cd := c.dealOf(s)
@@ -191,9 +177,8 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		return
 	}
 	received := cd.verified(s.Received())
-	cd.doubtful = cd.doubtful || received < s.Received() // the provider counts what was here already
 	if received > cd.received {
-		cd.received, cd.resends = received, 0
+		cd.received, cd.repeats, cd.quietFrom = received, 0, time.Now()
 	}
 	cd.mu.Unlock()
 	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
@@ -203,7 +188,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			send(clientstates.TooLarge, n)
 			return
 		}
-		c.payAhead(cd, received)
+		c.payUnasked(cd, received)
 		if cd.report() {
 			send(rm.ClientEventBlocksReceived, received)
 		}
@@ -223,16 +208,15 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 			c.allHere(cd, received)
 		}
 	case dt.Restart:
-		ahead := c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(s.OtherPeer())
 		cd.mu.Lock()
-		cd.inFull, cd.troubled, cd.doubtful = ahead, true, true
+		cd.link = accounting.LinkRestarted
 		cd.mu.Unlock()
-		if !ahead {
+		if !c.takesUnasked(s.OtherPeer()) {
 			c.group.Go(func() { c.resend(cd, s.ChannelID()) })
 		}
 	case dt.Disconnected, dt.ReceiveDataError, dt.SendDataError:
 		cd.mu.Lock()
-		cd.shaken = true
+		cd.link = accounting.LinkRestarted
 		cd.mu.Unlock()
 	case dt.Error:
 		if c.proposeAgain(cd) {
@@ -252,7 +236,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 // refused is a refusal without a reason. A provider that is known to speak the present generation meant it.
 func (c *Client) refused(cd *clientDeal, by peer.ID) {
 	event := clientstates.NotUnderstood
-	if c.cfg.SupportsAhead != nil && c.cfg.SupportsAhead(by) {
+	if c.takesUnasked(by) {
 		event = rm.ClientEventDealRejected
 	}
 	_ = cd.machine.Send(event, "")
@@ -271,11 +255,16 @@ func (cd *clientDeal) report() bool {
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
 	now := time.Now()
-	if (!cd.waiting || cd.received < cd.enough) && now.Sub(cd.reported) < progressEvery {
+	if !cd.awaitsBlocks() && now.Sub(cd.reported) < progressEvery {
 		return false
 	}
 	cd.reported = now
 	return true
+}
+
+// awaitsBlocks reports whether the next block may change what the deal does; mu is held.
+func (cd *clientDeal) awaitsBlocks() bool {
+	return waitsForPayment(cd.status) && cd.received >= cd.next || cd.status == rm.DealStatusCheckComplete || cd.status == rm.DealStatusClientWaitingForLastBlocks
 }
 
 // verified bounds what a transfer counted by what is really new in the target: a block that is sent again in a later message
@@ -324,7 +313,6 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 	}
 	cd.mu.Lock()
 	cd.answered = true
-	cd.doubtful = cd.doubtful || r.Message != "" // a voucher was not taken
 	cd.mu.Unlock()
 	send := func(ev rm.ClientEvent, args ...any) { _ = cd.machine.Send(ev, args...) }
 	switch r.Status {
@@ -336,7 +324,7 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 		c.accept(cd)
 	case rm.DealStatusFundsNeededUnseal:
 		st, _ := cd.machine.State()
-		if r.PaymentOwed.GreaterThan(st.UnsealPrice) {
+		if !c.agreesToPrepay(&st, r.PaymentOwed) {
 			// No byte can be on its way that would make it right. A payment that was lost is asked for again.
 			send(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
 			return
@@ -346,11 +334,11 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 			send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 		}
 	case rm.DealStatusFundsNeeded, rm.DealStatusOngoing:
-		c.late(cd)
+		c.noteRequest(cd)
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusFundsNeededLastPayment:
-		c.late(cd)
+		c.noteRequest(cd)
 		send(rm.ClientEventBlocksReceived, received)
 		send(rm.ClientEventLastPaymentRequested, r.PaymentOwed)
 	case rm.DealStatusCompleted:

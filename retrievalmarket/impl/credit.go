@@ -118,6 +118,14 @@ func (p *Provider) accountPayment(ctx context.Context, pd *providerDeal, d *rm.P
 	return err
 }
 
+// settleLoan gives back the loan of a deal that is sent and paid in full: its payer may be about to begin the next one. It is not synced: what a crash
+// loses is out until the deal ends.
+func (p *Provider) settleLoan(ctx context.Context, pd *providerDeal) {
+	if err := p.payers.End(ctx, p.store.ds, providerstates.DealKey(pd.id), 0, reason.Nobody); err != nil {
+		p.cfg.Log.Warn("loan of a paid deal", "deal", pd.id, "error", err)
+	}
+}
+
 // blameFor notes on whose account a deal ends; the first cause counts.
 func (pd *providerDeal) blameFor(who reason.Blame) {
 	pd.mu.Lock()

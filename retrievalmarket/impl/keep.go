@@ -93,6 +93,7 @@ func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState
 	}
 	if c.table.Final(rec.Status) {
 		c.release(rec)
+		c.endAdvance(rec)
 	}
 	return cd.keep.now(rec, func(rec rm.ClientDealState) error { return c.put(rec, durable) })
 }

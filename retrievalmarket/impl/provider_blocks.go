@@ -59,7 +59,9 @@ func (p *Provider) sentWhole(pd *providerDeal, sent uint64) abi.TokenAmount {
 	pd.mu.Unlock()
 	_ = pd.machine.Send(rm.ProviderEventBlockSent, sent)
 	_ = pd.machine.Send(rm.ProviderEventBlocksCompleted)
-	if !owed.IsZero() {
+	if owed.IsZero() {
+		p.settleLoan(p.ctx, pd)
+	} else {
 		_ = pd.machine.Send(rm.ProviderEventPaymentRequested, sent)
 	}
 	return owed

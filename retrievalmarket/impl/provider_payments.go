@@ -83,6 +83,7 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	case !unsealed:
 		return nil, err
 	case sentAll:
+		p.settleLoan(ctx, pd)
 		return &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero(), Status: rm.DealStatusCompleted}, errors.Join(err, dt.ErrResume)
 	}
 	return nil, errors.Join(err, dt.ErrResume)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -26,20 +27,14 @@ type ClientDealEnvironment interface {
 	CloseDataTransfer(ctx context.Context, chid datatransfer.ChannelID) error
 }
 
-// Progress is optional on an environment: what the transfer really has at the moment, whether the client pays all that is
-// due at once, because the provider may have lost count, and whether the provider said that it is done.
-type Progress interface {
-	Received(deal rm.DealID) uint64
-	PaysInFull(deal rm.DealID) bool
+// BuyerFacts is optional on an environment: what the owner of a deal knows beside its record. Without it the record is all there is.
+type BuyerFacts interface {
+	// Facts are the facts of a deal for the decision to pay; those of its record come from the record that is passed in.
+	Facts(deal rm.ClientDealState) accounting.BuyerFacts
+	// Completed reports whether the provider said that it is done.
 	Completed(deal rm.DealID) bool
-	// Denied tells whether the provider asks for money, has all that it asked for before, and sends nothing.
-	Denied(deal rm.DealID) bool
-	// Troubled tells whether requests and payments may have crossed each other: what is asked for may be an older state.
-	Troubled(deal rm.DealID) bool
-	// Crossed tells whether a request for more than what was verified may be answered by a voucher that was sent unasked.
-	Crossed(deal rm.DealID) bool
-	// Resends tells whether the last voucher may be sent once more: a provider may deny to have it a few times.
-	Resends(deal rm.DealID) bool
+	// Rechecks counts how often a voucher is tried again that the node would not sign, and reports whether it may be.
+	Rechecks(deal rm.DealID) bool
 }
 
 // ClientStateEntryFuncs are the entry functions by state.
@@ -173,142 +168,118 @@ func Ongoing(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState
 
 // Ended goes on when the provider said earlier that it is done.
 func Ended(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	if p, ok := env.(Progress); ok && p.Completed(deal.ID) {
+	if p, ok := env.(BuyerFacts); ok && p.Completed(deal.ID) {
 		return ctx.Trigger(rm.ClientEventComplete)
 	}
 	return nil
 }
 
-func progress(env ClientDealEnvironment, deal rm.ClientDealState) (received uint64, inFull bool) {
-	if p, ok := env.(Progress); ok {
-		return max(deal.TotalReceived, p.Received(deal.ID)), p.PaysInFull(deal.ID)
-	}
-	return deal.TotalReceived, false
-}
-
-// amount is the cumulative voucher for a request: what the provider asks for, and never more than is due for verified
-// bytes (3.7). When everything is in, or the provider may have lost count, it is all that is due.
-func amount(deal *rm.ClientDealState, inFull bool) abi.TokenAmount {
-	due := Terms(deal).Due(deal.TotalReceived)
-	if inFull || deal.LastPaymentRequested && deal.AllBlocksReceived {
-		return due
-	}
-	return big.Min(big.Add(deal.FundsSpent, deal.PaymentRequested), due)
-}
-
-// ProcessPaymentRequested decides whether to pay now: not before something is due for what was received.
-func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	got, inFull := progress(env, deal)
-	if got > deal.TotalReceived {
-		return ctx.Trigger(rm.ClientEventBlocksReceived, got)
-	}
-	asked := big.Add(deal.FundsSpent, deal.PaymentRequested)
-	due := Terms(&deal).Due(deal.TotalReceived)
-	last := deal.Status == rm.DealStatusFundsNeededLastPayment
-	switch {
-	case asked.GreaterThan(due) && due.GreaterThan(deal.FundsSpent) && (denied(env, deal) || deal.AllBlocksReceived && troubled(env, deal)):
-		return ctx.Trigger(rm.ClientEventSendFunds) // all that is due
-	case asked.GreaterThan(due) && paidAll(&deal) && !denied(env, deal):
-		return nil // the last voucher is on its way, or more bytes are
-	case asked.GreaterThan(due) && paidAll(&deal) && resends(env, deal):
-		return ctx.Trigger(rm.ClientEventSendFunds) // the last voucher once more
-	case tooMuch(env, &deal, inFull) || asked.GreaterThan(due) && !inFull && unsealTooDear(&deal):
-		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
-	case asked.GreaterThan(due) && inFull && !last && !deal.AllBlocksReceived && crossed(env, deal):
-		return nil // a voucher is on its way, or a step of bytes is
-	case asked.GreaterThan(due) && !inFull, last && !deal.AllBlocksReceived && !denied(env, deal):
-		return nil // the bytes that are asked for are on their way; with all of them, all that is due is paid
-	case amount(&deal, inFull).GreaterThan(deal.FundsSpent), last && deal.AllBlocksReceived:
-		return ctx.Trigger(rm.ClientEventSendFunds)
-	case deal.PaymentRequested.IsZero(): // nothing is due: do not wait for what nobody asks
-		return ctx.Trigger(PaymentNotSent)
-	}
-	return nil // the bytes that are asked for are on their way
-}
-
-// tooMuch tells whether more is asked for than is due although all blocks are in, and no message that is still on its way can
-// explain it.
-func tooMuch(env ClientDealEnvironment, d *rm.ClientDealState, inFull bool) bool {
+// DemandOf is what the provider of a deal waits for, as far as the deal has heard.
+func DemandOf(d *rm.ClientDealState) accounting.DemandKind {
 	due := Terms(d).Due(d.TotalReceived)
-	if !big.Add(d.FundsSpent, d.PaymentRequested).GreaterThan(due) || inFull {
-		return false
+	switch {
+	case d.PaymentRequested.IsZero() && (!d.LastPaymentRequested || due.LessThanEqual(d.FundsSpent)):
+		return accounting.DemandNothing
+	case d.LastPaymentRequested:
+		return accounting.DemandLast
+	case d.TotalReceived == 0 && d.FundsSpent.LessThan(d.UnsealPrice):
+		return accounting.DemandUnseal
 	}
-	if paidAll(d) {
-		return denied(env, *d) // for the last time
+	return accounting.DemandInterval
+}
+
+// RecordFacts are the facts of a deal that its record holds.
+func RecordFacts(d *rm.ClientDealState) accounting.BuyerFacts {
+	return accounting.BuyerFacts{
+		Verified: d.TotalReceived, Whole: d.AllBlocksReceived, Vouchered: d.FundsSpent, Budget: d.TotalFunds,
+		Requested: big.Add(d.FundsSpent, d.PaymentRequested), Demand: DemandOf(d),
 	}
-	return d.AllBlocksReceived && !troubled(env, *d)
 }
 
-// paidAll tells whether everything that is due was paid for, in a deal that has paid.
-func paidAll(d *rm.ClientDealState) bool {
-	return d.FundsSpent.GreaterThan(big.Zero()) && d.FundsSpent.Equals(Terms(d).Due(d.TotalReceived))
+func factsOf(env ClientDealEnvironment, d *rm.ClientDealState) accounting.BuyerFacts {
+	if p, ok := env.(BuyerFacts); ok {
+		return p.Facts(*d)
+	}
+	return RecordFacts(d)
 }
 
-func troubled(env ClientDealEnvironment, deal rm.ClientDealState) bool {
-	p, ok := env.(Progress)
-	return ok && p.Troubled(deal.ID)
-}
-
-func denied(env ClientDealEnvironment, deal rm.ClientDealState) bool {
-	p, ok := env.(Progress)
-	return ok && p.Denied(deal.ID)
-}
-
-func crossed(env ClientDealEnvironment, deal rm.ClientDealState) bool {
-	p, ok := env.(Progress)
-	return ok && p.Crossed(deal.ID)
-}
-
-func resends(env ClientDealEnvironment, deal rm.ClientDealState) bool {
-	p, ok := env.(Progress)
-	return ok && !deal.FundsSpent.IsZero() && p.Resends(deal.ID)
-}
-
-// rechecks bounds how often a shortfall that the node does not see is tried again.
 func rechecks(env ClientDealEnvironment, deal rm.ClientDealState) bool {
-	p, ok := env.(Progress)
-	return ok && p.Resends(deal.ID)
+	p, ok := env.(BuyerFacts)
+	return ok && p.Rechecks(deal.ID)
+}
+
+const tooMuch = "too much money requested for bytes sent"
+
+// ProcessPaymentRequested acts on a request for payment: it pays, waits, or ends the deal.
+func ProcessPaymentRequested(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
+	f := factsOf(env, &deal)
+	if f.Verified > deal.TotalReceived {
+		return ctx.Trigger(rm.ClientEventBlocksReceived, f.Verified)
+	}
+	switch act := accounting.Decide(Terms(&deal), f); act.Kind {
+	case accounting.ActionPay, accounting.ActionRepeat, accounting.ActionTopUp:
+		return ctx.Trigger(rm.ClientEventSendFunds)
+	case accounting.ActionRefuse:
+		return ctx.Trigger(rm.ClientEventBadPaymentRequested, tooMuch)
+	case accounting.ActionOverpaid:
+		return ctx.Trigger(Overasked, deal.PaymentRequested)
+	case accounting.ActionWait:
+		if act.For == accounting.WaitForNothing { // nothing is due: do not wait for what nobody asks
+			return ctx.Trigger(PaymentNotSent)
+		}
+	}
+	return nil // blocks, an answer, or the owner's clock bring it here again
 }
 
 var errNoChannel = errors.New("the deal has no payment channel")
 
-// unsealTooDear tells whether more is asked before the first byte than was agreed: no bytes can be in flight then.
-func unsealTooDear(d *rm.ClientDealState) bool {
-	return d.TotalReceived == 0 && d.FundsSpent.IsZero() && d.UnsealPrice.Sign() > 0
-}
-
 // SendFunds signs and sends a voucher. The book stores it before it leaves; the same amount again is the same voucher.
 func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	_, inFull := progress(env, deal)
-	if tooMuch(env, &deal, inFull) && !paidAll(&deal) {
-		return ctx.Trigger(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
-	}
-	v := amount(&deal, inFull)
-	if v.LessThan(deal.FundsSpent) || deal.FundsSpent.IsZero() && v.IsZero() {
-		return ctx.Trigger(PaymentNotSent)
-	}
-	if v.GreaterThan(deal.TotalFunds) {
-		return ctx.Trigger(rm.ClientEventFundsExpended, big.Sub(v, deal.TotalFunds))
+	act := accounting.Decide(Terms(&deal), factsOf(env, &deal))
+	total := act.Amount
+	switch act.Kind {
+	case accounting.ActionPay:
+	case accounting.ActionTopUp:
+		return ctx.Trigger(rm.ClientEventFundsExpended, act.Amount)
+	default: // the decision that led here was to send the last voucher again
+		if total = deal.FundsSpent; total.IsZero() {
+			return ctx.Trigger(PaymentNotSent)
+		}
 	}
 	if deal.PaymentInfo == nil {
 		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, errNoChannel)
 	}
-	voucher, err := CreateVoucher(ctx.Context(), env.Node(), deal, v)
+	err := sendVoucher(ctx.Context(), env, &deal, total)
 	if short, ok := shortfall(err); ok {
 		return ctx.Trigger(rm.ClientEventVoucherShortfall, short)
 	}
-	if err != nil {
+	var gone *undeliverable
+	switch {
+	case errors.As(err, &gone):
+		return ctx.Trigger(rm.ClientEventWriteDealPaymentErrored, gone.error)
+	case err != nil:
 		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, err)
 	}
-	// The voucher exists: it counts as spent although it may have to be sent again (M-37).
-	if err := env.SendDataTransferVoucher(ctx.Context(), deal.ChannelID, &rm.DealPayment{
-		ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher,
-	}, deal.LegacyProtocol); err != nil && ctx.Context().Err() == nil {
-		if errors.Is(err, datatransfer.ErrChannelNotFound) {
-			return ctx.Trigger(rm.ClientEventWriteDealPaymentErrored, err)
-		}
+	return ctx.Trigger(rm.ClientEventPaymentSent, total)
+}
+
+// undeliverable is the error of a voucher that exists and whose channel does not.
+type undeliverable struct{ error }
+
+// sendVoucher makes the voucher of a total and sends it. A voucher that exists counts as spent although it may have to be sent again (M-37): only
+// that the channel is unknown is an error then.
+func sendVoucher(ctx context.Context, env ClientDealEnvironment, deal *rm.ClientDealState, total abi.TokenAmount) error {
+	voucher, err := CreateVoucher(ctx, env.Node(), *deal, total)
+	if err != nil {
+		return err
 	}
-	return ctx.Trigger(rm.ClientEventPaymentSent, v)
+	err = env.SendDataTransferVoucher(ctx, deal.ChannelID, &rm.DealPayment{
+		ID: deal.ID, PaymentChannel: deal.PaymentInfo.PayCh, PaymentVoucher: voucher,
+	}, deal.LegacyProtocol)
+	if ctx.Err() == nil && errors.Is(err, datatransfer.ErrChannelNotFound) {
+		return &undeliverable{err}
+	}
+	return nil
 }
 
 // CreateVoucher uses the node's voucher book if it has one.
@@ -348,8 +319,10 @@ func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSt
 	if err != nil {
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	}
-	_, inFull := progress(env, deal)
-	needed := big.Max(deal.PaymentRequested, big.Sub(amount(&deal, inFull), deal.FundsSpent))
+	needed := deal.PaymentRequested
+	if act := accounting.Decide(Terms(&deal), factsOf(env, &deal)); act.Kind == accounting.ActionPay {
+		needed = big.Max(needed, big.Sub(act.Amount, deal.FundsSpent))
+	}
 	short := big.Sub(needed, big.Sub(f.ConfirmedAmt, f.VoucherReedeemedAmt))
 	switch {
 	case short.GreaterThan(big.Zero()):
@@ -366,18 +339,37 @@ func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSt
 	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *f.PendingWaitSentinel, deal.PaymentInfo.PayCh)
 }
 
-// CheckComplete believes a completion only when all blocks are in; blocks in flight get time (M-16).
+// CheckComplete believes a completion only when all blocks are in; blocks in flight get time (M-16). What is due for them is paid first, asked for
+// or not: a deal that is complete is paid.
 func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	if got, _ := progress(env, deal); got > deal.TotalReceived {
-		return ctx.Trigger(rm.ClientEventBlocksReceived, got)
+	f := factsOf(env, &deal)
+	if f.Verified > deal.TotalReceived {
+		return ctx.Trigger(rm.ClientEventBlocksReceived, f.Verified)
 	}
+	t := Terms(&deal)
 	switch {
+	case deal.AllBlocksReceived && !accounting.Settled(t, deal.FundsSpent, deal.TotalReceived):
+		return payRest(ctx, env, deal, t.Due(deal.TotalReceived))
 	case deal.AllBlocksReceived:
 		return ctx.Trigger(rm.ClientEventCompleteVerified)
 	case deal.PricePerByte.IsZero():
 		return ctx.Trigger(rm.ClientEventWaitForLastBlocks)
 	}
 	return nil
+}
+
+// payRest pays what a provider that says that it is done has not asked for.
+func payRest(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState, due abi.TokenAmount) error {
+	short := big.Sub(due, deal.TotalFunds)
+	if short.Sign() > 0 || deal.PaymentInfo == nil {
+		return ctx.Trigger(rm.ClientEventFundsExpended, big.Max(short, big.Sub(due, deal.FundsSpent)))
+	}
+	err := sendVoucher(ctx.Context(), env, &deal, due)
+	var gone *undeliverable
+	if err != nil && !errors.As(err, &gone) { // one that cannot be delivered any more is in the book, and is kept
+		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, err)
+	}
+	return ctx.Trigger(rm.ClientEventPaymentSent, due)
 }
 
 // LastBlocks ends the wait if the last block came between the decision to wait and the wait.

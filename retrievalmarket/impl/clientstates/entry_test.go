@@ -116,7 +116,8 @@ func TestE6Reference(t *testing.T) {
 	}
 }
 
-// TestE7AskTooHigh: one unit above what is due is refused once all blocks are in; what is due is paid.
+// TestE7AskTooHigh: of one unit above what is due what is due is paid; a provider that goes on asking for more has ended the deal, and the file is
+// delivered.
 func TestE7AskTooHigh(t *testing.T) {
 	deal := func(t *testing.T) *run {
 		return start(t, rm.DealStatusOngoing, 1000, 500, 2, 0, func(d *rm.ClientDealState, _ *fakeEnv) {
@@ -124,19 +125,31 @@ func TestE7AskTooHigh(t *testing.T) {
 			d.Status = rm.DealStatusBlocksComplete
 		})
 	}
-	d := deal(t).asked(2001)
-	require.Equal(t, rm.DealStatusErrored, d.Status)
-	require.Equal(t, "too much money requested for bytes sent", d.Message)
 	r := deal(t)
+	r.env.quiet = true
+	r.asked(2001)
+	d := r.settle()
+	for range 20 { // the owner's clock
+		if clientstates.IsFinal(d.Status) {
+			break
+		}
+		d = r.asked(1)
+	}
+	require.Equal(t, rm.DealStatusCompleted, d.Status)
+	require.Equal(t, "the provider asked for 1 more than is due", d.Message)
+	require.EqualValues(t, 4000, d.FundsSpent.Int64())
+	require.Equal(t, int64(4000), r.env.vouchers[len(r.env.vouchers)-1])
+	r = deal(t)
 	r.asked(2000)
 	require.Equal(t, []int64{4000}, r.env.vouchers)
 }
 
+// TestE8PartialAsk: what is due is paid, not what is asked for.
 func TestE8PartialAsk(t *testing.T) {
 	r := start(t, rm.DealStatusOngoing, 1000, 500, 2, 0, func(d *rm.ClientDealState, _ *fakeEnv) {
 		d.TotalReceived, d.BytesPaidFor, d.FundsSpent = 2200, 1000, big.NewInt(2000)
 	})
-	r.row(r.asked(1500), 3500, 1750, 1000, 3500)
+	r.row(r.asked(1500), 4400, 2200, 1500, 4400)
 }
 
 // TestE9MixedGenerations: a provider with absolute boundaries asks where a relative client would wait for ever.
@@ -343,15 +356,14 @@ func clientState(s rm.DealStatus) bool {
 // TestCrossedRequest: a request that crossed a voucher is not answered with one for the few bytes since; what is due in full, what a
 // provider asks for at the end, and what it asks for while nothing comes is paid.
 func TestCrossedRequest(t *testing.T) {
-	ongoing := func(crossed bool) *run {
-		r := start(t, rm.DealStatusOngoing, 1000, 0, 2, 0, func(_ *rm.ClientDealState, e *fakeEnv) { e.full = true })
+	ongoing := func() *run {
+		r := start(t, rm.DealStatusOngoing, 1000, 0, 2, 0)
 		r.blocks(1000)
 		r.row(r.asked(2000), 2000, 1000, 1000, 2000)
-		r.env.crossed = crossed
 		r.blocks(1200)
 		return r
 	}
-	r := ongoing(true)
+	r := ongoing()
 	d := r.asked(2000)
 	require.Equal(t, rm.DealStatusFundsNeeded, d.Status)
 	require.Equal(t, []int64{2000}, r.env.vouchers)
@@ -359,22 +371,31 @@ func TestCrossedRequest(t *testing.T) {
 	d, _ = r.State()
 	r.row(d, 4000, 2000, 1000, 2000, 4000)
 
-	r = ongoing(true)
+	r = ongoing()
 	r.row(r.asked(400), 2400, 1200, 1000, 2000, 2400)
 
-	r = ongoing(true)
+	r = ongoing()
 	r.asked(2000)
-	r.env.denied = true
+	r.env.quiet = true
 	require.NoError(t, r.Reenter())
 	r.settle()
 	require.Equal(t, []int64{2000, 2400}, r.env.vouchers[:2])
 
-	r = ongoing(true)
+	r = ongoing()
 	r.send(rm.ClientEventAllBlocksReceived)
 	r.askedLast(400)
 	require.Equal(t, []int64{2000, 2400}, r.env.vouchers)
+}
 
-	r = ongoing(false)
+// TestCompletedIsPaid: a provider that says that it is done before it asked for the rest is paid it, and one that pays ahead of its count too.
+func TestCompletedIsPaid(t *testing.T) {
+	r := start(t, rm.DealStatusOngoing, 1000, 0, 2, 0)
+	r.blocks(1000)
 	r.asked(2000)
-	require.Equal(t, []int64{2000, 2400}, r.env.vouchers)
+	r.blocks(1700)
+	r.send(rm.ClientEventAllBlocksReceived)
+	d := r.send(rm.ClientEventComplete)
+	require.Equal(t, rm.DealStatusCompleted, d.Status)
+	require.Equal(t, []int64{2000, 3400}, r.env.vouchers)
+	require.EqualValues(t, 3400, d.FundsSpent.Int64())
 }

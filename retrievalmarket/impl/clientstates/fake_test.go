@@ -2,6 +2,7 @@ package clientstates_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/shared"
@@ -31,10 +33,8 @@ type fakeEnv struct {
 	attempts int
 	funds    []rm.ChannelAvailableFunds
 	short    []int64 // shortfall of the next vouchers
-	resends  int
-	crossed  bool
-	full     bool
-	denied   bool
+	rechecks int
+	quiet    bool
 	openErr  error
 	openWait bool // OpenDataTransfer waits for its context
 	closed   int
@@ -102,16 +102,23 @@ func (e *fakeEnv) WaitForPaymentChannelReady(_ context.Context, msg cid.Cid) (ad
 	return payCh, nil
 }
 
-func (e *fakeEnv) Received(rm.DealID) uint64 { return 0 }
-func (e *fakeEnv) Denied(rm.DealID) bool     { return e.denied }
-func (e *fakeEnv) Troubled(rm.DealID) bool   { return false }
-func (e *fakeEnv) PaysInFull(rm.DealID) bool { return e.full }
-func (e *fakeEnv) Crossed(rm.DealID) bool    { return e.crossed }
-func (e *fakeEnv) Completed(rm.DealID) bool  { return false }
-func (e *fakeEnv) Resends(rm.DealID) bool {
-	e.resends++
-	return e.resends <= 8
+// Facts implements clientstates.BuyerFacts.
+func (e *fakeEnv) Facts(d rm.ClientDealState) accounting.BuyerFacts {
+	f := clientstates.RecordFacts(&d)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f.Quiet, f.Repeats = e.quiet, len(e.vouchers)-len(slices.Compact(slices.Clone(e.vouchers)))
+	return f
 }
+
+// Rechecks implements clientstates.BuyerFacts.
+func (e *fakeEnv) Rechecks(rm.DealID) bool {
+	e.rechecks++
+	return e.rechecks <= accounting.MaxRepeats
+}
+
+// Completed implements clientstates.BuyerFacts.
+func (e *fakeEnv) Completed(rm.DealID) bool { return false }
 
 var payCh, _ = address.NewActorAddress([]byte("channel"))
 

@@ -37,6 +37,10 @@ const TooLarge rm.ClientEvent = 1001
 // ProposedAgain takes a proposal back that may never have arrived: it is made once more. Listeners see nothing of it.
 const ProposedAgain rm.ClientEvent = 1002
 
+// Overasked says that a provider goes on asking although everything is here and paid: the deal is over, and its message names what was asked for.
+// Listeners see ClientEventComplete.
+const Overasked rm.ClientEvent = 1003
+
 // ClientFinalityStates are the states in which nothing happens any more.
 var ClientFinalityStates = []fsm.StateKey{
 	rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled, rm.DealStatusRejected, rm.DealStatusDealNotFound,
@@ -135,14 +139,6 @@ func paying(d *rm.ClientDealState) bool {
 	return d.Status == rm.DealStatusSendFunds || d.Status == rm.DealStatusSendFundsLastPayment
 }
 
-// resending takes away a request that the last voucher has paid: what is asked for from now on is news.
-func resending(d *rm.ClientDealState) error {
-	if d.FundsSpent.GreaterThan(big.Zero()) && d.FundsSpent.Equals(Terms(d).Due(d.TotalReceived)) {
-		d.PaymentRequested = big.Zero()
-	}
-	return nil
-}
-
 func lastRequest(d *rm.ClientDealState, owed abi.TokenAmount) error {
 	d.LastPaymentRequested = true
 	return request(d, owed)
@@ -168,7 +164,7 @@ func paid(d *rm.ClientDealState, amount abi.TokenAmount) error {
 	}
 	t := Terms(d)
 	before := d.BytesPaidFor
-	if amount.Equals(d.FundsSpent) && !paying(d) { // sent once more: the request is answered
+	if amount.Equals(d.FundsSpent) { // sent once more: the request is answered, and so will be one that came meanwhile
 		d.PaymentRequested = big.Zero()
 	}
 	d.PaymentRequested = big.Max(big.Zero(), big.Sub(d.PaymentRequested, big.Sub(amount, d.FundsSpent)))
@@ -304,14 +300,14 @@ var ClientEvents = fsm.Events{
 			return nil
 		}),
 	fsm.Event(rm.ClientEventSendFunds).From(rm.DealStatusFundsNeeded).To(rm.DealStatusSendFunds).
-		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment).Action(resending),
+		From(rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusSendFundsLastPayment),
 	fsm.Event(rm.ClientEventBadPaymentRequested).From(rm.DealStatusCancelling).ToJustRecord().FromAny().To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState, msg string) error {
 			because(d, reason.Overasked)
 			keepMessage(d, msg)
 			return nil
 		}),
-	fsm.Event(rm.ClientEventCreateVoucherFailed).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusFailing).
+	fsm.Event(rm.ClientEventCreateVoucherFailed).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusCheckComplete).To(rm.DealStatusFailing).
 		Action(message("creating payment voucher: %s", reason.LedgerRefused)),
 	fsm.Event(rm.ClientEventVoucherShortfall).FromMany(rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).To(rm.DealStatusCheckFunds).
 		Action(func(d *rm.ClientDealState, short abi.TokenAmount) error {
@@ -330,8 +326,8 @@ var ClientEvents = fsm.Events{
 			d.PaymentRequested = big.Zero()
 			return nil
 		}),
-	fsm.Event(rm.ClientEventFundsExpended).FromMany(rm.DealStatusCheckFunds, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment).
-		To(rm.DealStatusInsufficientFunds).
+	fsm.Event(rm.ClientEventFundsExpended).FromMany(rm.DealStatusCheckFunds, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment,
+		rm.DealStatusCheckComplete).To(rm.DealStatusInsufficientFunds).
 		Action(func(d *rm.ClientDealState, short abi.TokenAmount) error {
 			d.Reason = reason.WalletShort.String()
 			if paying(d) {
@@ -351,6 +347,12 @@ var ClientEvents = fsm.Events{
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling, rm.DealStatusClientWaitingForLastBlocks).ToJustRecord().
 		FromMany(rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusPaymentChannelAllocatingLane).ToJustRecord().
 		FromAny().To(rm.DealStatusCheckComplete),
+	fsm.Event(Overasked).FromMany(rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment).To(rm.DealStatusCheckComplete).FromAny().ToJustRecord().
+		Action(func(d *rm.ClientDealState, more abi.TokenAmount) error {
+			because(d, reason.Overasked)
+			keepMessage(d, fmt.Sprintf("the provider asked for %s more than is due", more))
+			return nil
+		}),
 	fsm.Event(rm.ClientEventCompleteVerified).From(rm.DealStatusCheckComplete).To(rm.DealStatusCompleted),
 	fsm.Event(rm.ClientEventEarlyTermination).From(rm.DealStatusCheckComplete).To(rm.DealStatusFailing).
 		Action(func(d *rm.ClientDealState) error {
@@ -376,6 +378,7 @@ var ClientEvents = fsm.Events{
 // provider said that it is done (3.6).
 const (
 	flightWait   = 5 * time.Minute
+	confirmWait  = 15 * time.Second // for a provider that has its last voucher to say so
 	completeWait = 30 * time.Second
 )
 
@@ -413,7 +416,8 @@ func Deadlines(accept, chain, idle, last time.Duration) map[fsm.StateKey]fsm.Dea
 	set(accept, rm.DealStatusNew, rm.DealStatusWaitForAcceptance, rm.DealStatusRetryLegacy, rm.DealStatusWaitForAcceptanceLegacy, rm.DealStatusAccepted)
 	set(chain, rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingFunds, rm.DealStatusPaymentChannelAddingInitialFunds,
 		rm.DealStatusPaymentChannelAllocatingLane, rm.DealStatusCheckFunds)
-	set(idle, rm.DealStatusOngoing, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusBlocksComplete, rm.DealStatusFinalizing)
+	set(idle, rm.DealStatusOngoing, rm.DealStatusSendFunds, rm.DealStatusSendFundsLastPayment, rm.DealStatusBlocksComplete)
+	set(min(idle, confirmWait), rm.DealStatusFinalizing)
 	set(min(idle, flightWait), rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment)
 	set(last, rm.DealStatusClientWaitingForLastBlocks)
 	out[rm.DealStatusCheckComplete] = fsm.Deadline{After: min(last, completeWait), Event: rm.ClientEventEarlyTermination}
@@ -441,6 +445,8 @@ func Spec(deadlines map[fsm.StateKey]fsm.Deadline) fsm.Spec[rm.ClientDealState] 
 				return "ClientEventTooLarge"
 			case ProposedAgain:
 				return "ClientEventProposedAgain"
+			case Overasked:
+				return "ClientEventOverasked"
 			}
 			return e.(rm.ClientEvent).String()
 		},

@@ -1,0 +1,64 @@
+package testmarket_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/filecoin-project/go-state-types/big"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/internal/accounting"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+)
+
+// withoutCredit is a provider that lends nobody anything, and a client that pays so many bytes in advance.
+func withoutCredit(advance uint64) func(*pair) {
+	return func(m *pair) {
+		m.p.Config = func(c *retrievalimpl.ProviderConfig) {
+			c.Credit = &accounting.CreditLimits{Memory: time.Hour}
+			c.SupportsPrepaid = func(peer.ID) bool { return true }
+		}
+		m.c.ClientConfig = func(c *retrievalimpl.ClientConfig) {
+			payAhead(c)
+			c.Advances = accounting.AdvanceLimits{Bytes: advance, Memory: time.Hour}
+		}
+	}
+}
+
+// TestPrepaid: a client that gets no credit pays one interval in advance, whatever is sent is paid before, and the provider has no more than one
+// interval that it did not send for.
+func TestPrepaid(t *testing.T) {
+	for name, asks := range map[string]bool{"offer known": true, "offer not known": false} {
+		t.Run(name, func(t *testing.T) {
+			m := newPair(t, terms(2, 7, 4096, 0), 30, 1024, withoutCredit(4096))
+			if asks {
+				offer, err := m.c.Client.Query(m.ctx, m.p.As(), m.root, rm.QueryParams{})
+				require.NoError(t, err)
+				require.Equal(t, "7", offer.UnsealPrice.String(), "who pays in advance owes no deposit")
+			}
+			m.funds = big.Add(m.funds, big.NewInt(2*4096))
+			id := m.retrieve()
+			require.Equal(t, rm.DealStatusCompleted, m.tc.ended(t), m.tc.text)
+			require.Equal(t, rm.DealStatusCompleted, m.tp.ended(t))
+			d, err := m.c.Client.GetDeal(id)
+			require.NoError(t, err)
+			excess := big.Sub(d.FundsSpent, clientstates.Terms(&d).Due(d.TotalReceived))
+			require.True(t, excess.Sign() >= 0 && excess.LessThanEqual(big.NewInt(2*4096)), "%s", excess)
+			p := m.p.Provider.ListDeals()[rm.ProviderDealIdentifier{Receiver: m.c.Host.ID(), DealID: id}]
+			require.Equal(t, d.FundsSpent.String(), p.FundsReceived.String())
+			require.Equal(t, d.TotalReceived, p.TotalSent)
+		})
+	}
+}
+
+// TestPrepaidAboveLimit: a client does not pay in advance more than it allows itself, and has spent nothing.
+func TestPrepaidAboveLimit(t *testing.T) {
+	m := newPair(t, terms(2, 0, 4096, 0), 30, 1024, withoutCredit(4095))
+	m.retrieve()
+	require.Equal(t, rm.DealStatusErrored, m.tc.ended(t))
+	made, _ := m.bank.Totals()
+	require.Zero(t, made.Int64())
+}
