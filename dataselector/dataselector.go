@@ -4,9 +4,7 @@
 package dataselector
 
 import (
-	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/ipfs/go-unixfsnode"
@@ -35,9 +33,6 @@ type Selection struct {
 	target ipld.Node // matches where the parts begin; nil for the root
 	exact  bool      // the blocks that fetch loads are what is wanted, not all below a part
 }
-
-// Range is a part of the bytes of a file: from the first to the last, both included. Last is negative for the rest of the file.
-type Range struct{ First, Last int64 }
 
 // Parse reads a data selector: a path such as Links/0/Hash, which may begin with a slash, or a selector in DAG-JSON if it begins with
 // a brace. Below what a path leads to everything is wanted; a selector wants the blocks that it loads, and its matches are the roots of an
@@ -91,11 +86,7 @@ func UnixFS(path string, r *Range) (Selection, error) {
 		if err := r.check(); err != nil {
 			return s, err
 		}
-		to := int64(1<<63 - 1)
-		if r.Last >= 0 {
-			to = r.Last + 1
-		}
-		target = ssb.ExploreInterpretAs("unixfs", ssb.MatcherSubset(r.First, to))
+		target = ssb.ExploreInterpretAs("unixfs", ssb.MatcherSubset(r.slice()))
 	}
 	s.fetch, s.exact = unixfsnode.UnixFSPathSelectorBuilder(path, target, false), r != nil
 	return s, nil
@@ -115,40 +106,6 @@ func Folder(path string, shards bool) (Selection, error) {
 	}
 	s.fetch = unixfsnode.UnixFSPathSelectorBuilder(path, target, false)
 	return s, nil
-}
-
-func (r Range) check() error {
-	if r.First < 0 || r.Last >= 0 && r.Last < r.First {
-		return fmt.Errorf("bytes %d to %d are no range: the first comes before the last, and both count from 0", r.First, r.Last)
-	}
-	return nil
-}
-
-// String is the form that ParseRange reads.
-func (r Range) String() string {
-	if r.Last < 0 {
-		return fmt.Sprintf("%d:*", r.First)
-	}
-	return fmt.Sprintf("%d:%d", r.First, r.Last)
-}
-
-// ParseRange reads FIRST:LAST, bytes from 0 and both included; LAST may be * or left out for the rest of the file.
-func ParseRange(text string) (*Range, error) {
-	first, last, ok := strings.Cut(text, ":")
-	a, err := strconv.ParseInt(first, 10, 63)
-	b := int64(-1)
-	if err == nil && last != "*" && last != "" {
-		b, err = strconv.ParseInt(last, 10, 63)
-		ok = ok && b >= 0
-	}
-	r := Range{a, b}
-	if err == nil {
-		err = r.check()
-	}
-	if err != nil || !ok {
-		return nil, errors.Join(fmt.Errorf("%q is no range of bytes: say FIRST:LAST, or FIRST:* for the rest", text), err)
-	}
-	return &r, nil
 }
 
 func split(path string) ([]string, error) {

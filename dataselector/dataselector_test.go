@@ -21,6 +21,7 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dataselector"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // tree is docs/a.bin of ten blocks and docs/b.txt, below a root.
@@ -117,6 +118,11 @@ func TestFiles(t *testing.T) {
 		{"a range over a boundary", unixfs(t, "docs/a.bin", "1023:2048"), 6, tr.bytes[1023:2049]},
 		{"the rest", unixfs(t, "docs/a.bin", "9000:*"), 5, tr.bytes[9000:]},
 		{"a range beyond the end", unixfs(t, "docs/a.bin", "9000:99999"), 5, tr.bytes[9000:]},
+		{"the last bytes", unixfs(t, "docs/a.bin", "-100:*"), 4, tr.bytes[len(tr.bytes)-100:]},
+		{"to before the end", unixfs(t, "docs/a.bin", "-100:-51"), 4, tr.bytes[len(tr.bytes)-100 : len(tr.bytes)-50]},
+		{"open", unixfs(t, "docs/a.bin", "9000:"), 5, tr.bytes[9000:]},
+		{"from the beginning", unixfs(t, "docs/a.bin", ":99"), 4, tr.bytes[:100]},
+		{"more than there is at the end", unixfs(t, "docs/b.txt", "-1000:"), 3, []byte("hello, part")},
 		{"a path of fields", parse(t, "Links/0/Hash/Links/1/Hash"), 3, []byte("hello, part")},
 		{"with a slash before it", parse(t, "/Links/0/Hash/Links/0/Hash"), 13, tr.bytes},
 		{"JSON", parse(t, `{"f":{"f>":{"Links":{"f":{"f>":{"0":{"f":{"f>":{"Hash":{"f":{"f>":{"Links":{"f":{"f>":{"1":{"f":{"f>":{"Hash":{".":{}}}}}}}}}}}}}}}}}}}}`), 3, []byte("hello, part")},
@@ -190,19 +196,48 @@ func TestRefused(t *testing.T) {
 		_, err := dataselector.Parse(text)
 		require.ErrorContains(t, err, want)
 	}
-	for _, text := range []string{"", "5", "a:b", "3:2", "-1:4", "1:-4", "1:2:3", ":"} {
+	for _, text := range []string{"", "5", "a:b", "3:2", "-1:-4", "1:2:3", ":", "*", "*:5", "1.5:2", "+1:2", "0x1:2", "-9223372036854775809:*", "0:9223372036854775808", "99999999999999999999:"} {
 		_, err := dataselector.ParseRange(text)
 		require.ErrorContains(t, err, "no range of bytes", text)
+		require.ErrorIs(t, err, reason.Usage, text)
+		require.NotContains(t, err.Error(), "strconv")
 	}
 	for _, s := range []dataselector.Selection{unixfs(t, "docs/none", ""), unixfs(t, "docs/b.txt/deeper", ""), parse(t, "Links/7/Hash"), parse(t, "Nothing")} {
 		_, err := s.Parts(t.Context(), &tr.ls, tr.root)
 		require.ErrorIs(t, err, dataselector.ErrNoMatch)
+		require.ErrorIs(t, err, reason.PathUnknown)
+		require.NotContains(t, err.Error(), "typeinfo")
 		require.ErrorContains(t, err, s.String())
 	}
 	s := parse(t, "Links/0/Name")
 	require.ErrorContains(t, s.WriteFile(t.Context(), &tr.ls, tr.root, io.Discard), "unsupported selection path 'Links/0/Name' does not correspond to a block boundary")
 	s = unixfs(t, "docs", "")
 	require.ErrorContains(t, s.WriteFile(t.Context(), &tr.ls, tr.root, io.Discard), "is a folder")
+}
+
+// TestRangeOutside: a range that has none of the bytes of the file is refused, with what the file has.
+func TestRangeOutside(t *testing.T) {
+	tr := newTree(t)
+	for _, text := range []string{"10240:", "10240:20000", "9223372036854775807:", "5:-10240", "-5:3", "0:-10241"} {
+		s := unixfs(t, "docs/a.bin", text)
+		ls, blocks := tr.fetched(t, s)
+		require.LessOrEqual(t, blocks, 3, "the way to the file alone")
+		err := s.WriteFile(t.Context(), &ls, tr.root, io.Discard)
+		require.ErrorIs(t, err, reason.RangeOutside, text)
+		require.ErrorContains(t, err, "which has 10240")
+	}
+	for _, tc := range []struct {
+		r        dataselector.Range
+		size     int64
+		first, n int64
+	}{{dataselector.Range{0, -1}, 0, 0, 0}, {dataselector.Range{-5, -1}, 0, 0, 0}, {dataselector.Range{0, 1<<63 - 1}, 10, 0, 10}, {dataselector.Range{-1 << 63, -1}, 10, 0, 10},
+		{dataselector.Range{9, 9}, 10, 9, 1}, {dataselector.Range{-3, 8}, 10, 7, 2}, {dataselector.Range{1<<63 - 2, -1}, 1<<63 - 1, 1<<63 - 2, 1}} {
+		first, n, err := tc.r.Within(tc.size)
+		require.NoError(t, err, tc.r)
+		require.Equal(t, []int64{tc.first, tc.n}, []int64{first, n}, tc.r)
+	}
+	_, _, err := dataselector.Range{0, 0}.Within(0)
+	require.ErrorIs(t, err, reason.RangeOutside)
 }
 
 // FuzzParse: no text panics, and what is read can be asked for.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 	dagpb "github.com/ipld/go-codec-dagpb"
@@ -14,8 +15,10 @@ import (
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/linking"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/schema"
 
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -30,6 +33,11 @@ type Part struct {
 
 // ErrNoMatch says that a DAG has nothing at a path.
 var ErrNoMatch = errors.New("path selection does not match a node")
+
+// noMatch is the refusal of a path that leads to nothing.
+func (s Selection) noMatch(root cid.Cid) error {
+	return reason.PathUnknown.Errorf("%w within %s: there is nothing at %s", ErrNoMatch, root, s)
+}
 
 // Parts finds where the parts of a selection begin. ls reads the DAG, or as much of it as was fetched.
 func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) ([]Part, error) {
@@ -68,7 +76,7 @@ func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid)
 		return []Part{{Root: root}}, nil // it only explores
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%w within %s: %s", ErrNoMatch, root, s)
+		return nil, s.noMatch(root)
 	}
 	return out, nil
 }
@@ -93,20 +101,35 @@ func (s Selection) entity(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid
 	if err != nil {
 		return out, err
 	}
-	reading := recording(ls, func(c cid.Cid) { out.Way = append(out.Way, c) })
-	for _, name := range names {
+	reading := recording(ls, func(c cid.Cid) {
+		if n := len(out.Way); n == 0 || !out.Way[n-1].Equals(c) {
+			out.Way = append(out.Way, c)
+		}
+	})
+	for i, name := range names {
 		next, err := child(ctx, &reading, out.Root, name)
+		if errors.Is(err, errNoEntry) {
+			return out, reason.PathUnknown.Errorf("%w within %s: there is nothing at %s: %w", ErrNoMatch, root, s.path, err)
+		}
 		if err != nil {
-			return out, fmt.Errorf("%w within %s: %s: %w", ErrNoMatch, root, s.path, err)
+			return out, fmt.Errorf("%s within %s: %w", strings.Join(names[:i+1], "/"), root, err)
 		}
 		out.Root = next
 	}
 	return out, nil
 }
 
+// errNoEntry says that a node has no entry with a name.
+var errNoEntry = errors.New("no such entry")
+
+// child finds an entry of a folder.
 func child(ctx context.Context, ls *ipld.LinkSystem, at cid.Cid, name string) (cid.Cid, error) {
-	if at.Prefix().Codec != cid.DagProtobuf {
-		return cid.Undef, fmt.Errorf("%s is no folder", at)
+	kind, _, err := carstore.Stat(ctx, ls, at)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if !kind.IsFolder() {
+		return cid.Undef, fmt.Errorf("%w as %q: %s is a %s", errNoEntry, name, at, kind)
 	}
 	node, err := ls.Load(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: at}, dagpb.Type.PBNode)
 	if err != nil {
@@ -117,12 +140,16 @@ func child(ctx context.Context, ls *ipld.LinkSystem, at cid.Cid, name string) (c
 		return cid.Undef, err
 	}
 	v, err := folder.LookupByString(name)
+	var none schema.ErrNoSuchField
+	if errors.As(err, &none) {
+		return cid.Undef, fmt.Errorf("%w as %q in %s", errNoEntry, name, at)
+	}
 	if err != nil {
 		return cid.Undef, err
 	}
 	l, err := v.AsLink()
 	if err != nil {
-		return cid.Undef, fmt.Errorf("%s is no folder", at)
+		return cid.Undef, err
 	}
 	return l.(cidlink.Link).Cid, nil
 }
@@ -134,10 +161,10 @@ func (s Selection) one(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (
 		return cid.Undef, err
 	}
 	if len(parts) == 1 && parts[0].inside != "" {
-		return cid.Undef, fmt.Errorf("unsupported selection path '%s' does not correspond to a block boundary (a.k.a. CID link)", parts[0].inside)
+		return cid.Undef, reason.NotAFile.Errorf("unsupported selection path '%s' does not correspond to a block boundary (a.k.a. CID link)", parts[0].inside).WithHint("Name a link, or take the archive with --car.")
 	}
 	if len(parts) != 1 {
-		return cid.Undef, fmt.Errorf("the selection has %d parts, a file is made of one: take the archive with --car", len(parts))
+		return cid.Undef, reason.NotAFile.Errorf("the selection has %d parts, a file is made of one", len(parts)).WithHint("Take the archive with --car.")
 	}
 	return parts[0].Root, nil
 }
@@ -172,14 +199,18 @@ func (s Selection) writeBytes(ctx context.Context, ls *ipld.LinkSystem, file cid
 	if err != nil {
 		return err
 	}
-	if _, err := r.Seek(s.bytes.First, io.SeekStart); err != nil {
+	size, err := r.Seek(0, io.SeekEnd)
+	if err != nil {
 		return err
 	}
-	from := io.Reader(r)
-	if s.bytes.Last >= 0 {
-		from = io.LimitReader(r, s.bytes.Last-s.bytes.First+1)
+	first, n, err := s.bytes.Within(size)
+	if err != nil {
+		return err
 	}
-	_, err = io.CopyBuffer(shared.Writer(ctx, w), from, make([]byte, 1<<20))
+	if _, err := r.Seek(first, io.SeekStart); err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(shared.Writer(ctx, w), io.LimitReader(r, n), make([]byte, 1<<20))
 	return err
 }
 

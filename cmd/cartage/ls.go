@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path"
-	"strings"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/node"
 )
 
 func (c *cli) lsCmd() *cobra.Command {
@@ -27,8 +27,8 @@ func (c *cli) lsCmd() *cobra.Command {
 					return err
 				}
 				if len(list) == 1 && list[0].Kind != "" { // itself
-					if _, name, ok := strings.Cut(strings.TrimRight(strings.TrimPrefix(args[0], "/ipfs/"), "/"), "/"); ok {
-						list[0].Name = path.Base(name)
+					if r, err := node.ParseRef(args[0]); err == nil && r.Path != "" {
+						list[0].Name = path.Base(r.Path)
 					}
 				}
 				return table(c, list, []string{"CID", "NAME", "SIZE"}, func(e carstore.Entry) []string {
@@ -37,7 +37,7 @@ func (c *cli) lsCmd() *cobra.Command {
 			})
 		}}
 	cmd.Flags().IntVar(&depth, "depth", 1, "how many levels of folders, of what was imported")
-	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
+	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/, or the id of a peer that was met before")
 	f.declareDeal(cmd)
 	return cmd
 }
@@ -66,7 +66,7 @@ func (c *cli) listing(ctx, nctx context.Context, n *api.Node, arg string, f *ret
 	ls := v.LinkSystem()
 	parts, err := f.part.Parts(nctx, &ls, root)
 	if err != nil {
-		return nil, api.Errorf(api.CodeNotFound, "", "%w", err)
+		return nil, err
 	}
 	return listTree(nctx, &ls, parts[0].Root, "", depth)
 }
@@ -82,8 +82,11 @@ func (c *cli) listRemote(ctx, nctx context.Context, n *api.Node, req api.Retriev
 			return nil, err
 		}
 		list, spread, err := listCAR(nctx, r.CarPath, f, req.List == api.ListShards)
-		if err != nil || !spread {
-			return list, err
+		if err != nil {
+			return nil, spentFor(err, r)
+		}
+		if !spread {
+			return list, nil
 		}
 	}
 }
@@ -98,7 +101,7 @@ func listCAR(ctx context.Context, car string, f *retrieveFlags, whole bool) (lis
 	ls := s.LinkSystem()
 	parts, err := f.part.Parts(ctx, &ls, s.Root())
 	if err != nil {
-		return nil, false, api.Errorf(api.CodeNotFound, "", "%w", err)
+		return nil, false, err
 	}
 	if !whole {
 		if kind, _, err := carstore.Stat(ctx, &ls, parts[0].Root); err != nil || kind == carstore.KindShards {

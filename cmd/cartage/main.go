@@ -129,6 +129,9 @@ func (c *cli) complain(err error, code int) {
 		line += " (" + e.Reason + ")"
 	}
 	note("cartage: %v\n", errors.New(line))
+	if e.Spent != "" && e.Spent != "0" {
+		note("         %s attoFIL were spent before that, for %s that are kept here.\n", e.Spent, size(e.Bytes))
+	}
 	if e.Detail != "" {
 		note("         The other side said: %v\n", ui.Quoted(e.Detail))
 	}

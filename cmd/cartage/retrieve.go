@@ -79,9 +79,9 @@ func (c *cli) catCmd() *cobra.Command {
 
 // declare declares what all who retrieve can choose.
 func (f *retrieveFlags) declare(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/")
+	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/, or the id of a peer that was met before")
 	cmd.Flags().StringVar(&f.selector, "data-selector", "", "a part: path of data model fields (Links/0/Hash), or a selector in DAG-JSON")
-	cmd.Flags().StringVar(&f.bytes, "range", "", "bytes of a file: FIRST:LAST, both included, * for the end")
+	cmd.Flags().StringVar(&f.bytes, "range", "", "bytes of a file: FIRST:LAST, both included, * for the end, negative from the end (-1024:*)")
 	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "datamodel-path-selector" { // of Lotus
 			name = "data-selector"
@@ -102,13 +102,14 @@ func (f *retrieveFlags) declareDeal(cmd *cobra.Command) {
 
 // wanted reads CID[/PATH] and the flags that name a part.
 func (f *retrieveFlags) wanted(arg string) (req api.RetrieveRequest, err error) {
-	root, path, _ := strings.Cut(strings.TrimPrefix(arg, "/ipfs/"), "/")
-	req = api.RetrieveRequest{Provider: f.provider, Transport: f.transport, CID: root, DataSelector: f.selector, Path: path, Range: f.bytes}
+	req, err = node.Normalize(api.RetrieveRequest{Provider: f.provider, Transport: f.transport, CID: arg, DataSelector: f.selector, Range: f.bytes})
+	if err != nil {
+		return req, err
+	}
 	w, err := node.ParseWant(req)
 	if err != nil {
 		return req, err
 	}
-	req.CID = w.Root.String()
 	if f.proof && !f.car {
 		return req, api.Errorf(api.CodeUsage, "Add --car.", "a proof is part of an archive, not of a file")
 	}
@@ -202,11 +203,18 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) (err e
 		}
 		if req.Read {
 			if err := f.write(ctx, c, r.CarPath); err != nil {
-				return err
+				return spentFor(err, r)
 			}
 		}
 		return c.report(r, f)
 	})
+}
+
+// spentFor is an error with what was spent before it.
+func spentFor(err error, r *api.Retrieval) error {
+	e := *api.ErrorOf(err)
+	e.Spent, e.Bytes = r.Spent, r.Received
+	return &e
 }
 
 // askBudget asks the person at the terminal.

@@ -130,7 +130,7 @@ func command(ts *testscript.TestScript, args ...string) *exec.Cmd {
 	return c
 }
 
-// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN and NAME_ADDR from its ready line.
+// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN, NAME_ADDR and NAME_PEER from its ready line.
 func start(ts *testscript.TestScript, _ bool, args []string) {
 	c := command(ts, append([]string{"--json"}, args[1:]...)...)
 	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
@@ -150,8 +150,10 @@ func start(ts *testscript.TestScript, _ bool, args []string) {
 		URL       string   `json:"url"`
 		TokenFile string   `json:"token_file"`
 		Addresses []string `json:"addresses"`
+		PeerID    string   `json:"peer_id"`
 	}
 	ts.Check(json.Unmarshal(line, &ready))
+	ts.Setenv(args[0]+"_PEER", ready.PeerID)
 	ts.Setenv(args[0]+"_URL", ready.URL)
 	ts.Setenv(args[0]+"_TOKEN", ready.TokenFile)
 	if len(ready.Addresses) > 0 {

@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
-	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/accounting"
@@ -56,21 +55,22 @@ func (r *run) set(f func(v *api.Retrieval)) {
 
 // connect dials a provider.
 func (n *Node) connect(ctx context.Context, addr string) (peer.ID, error) {
-	m, err := multiaddr.NewMultiaddr(addr)
-	var info *peer.AddrInfo
-	if err == nil {
-		info, err = peer.AddrInfoFromP2pAddr(m)
-	}
+	info, err := parseProvider(addr)
 	if err != nil {
-		return "", api.Errorf(api.CodeUsage, "It looks like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...", "%q is not a provider address: %w", addr, err)
+		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	if err := n.remember(ctx, *info); err != nil {
-		return "", err
+	switch known := n.Host.Peerstore().Addrs(info.ID); {
+	case len(info.Addrs) > 0:
+		if err := n.remember(ctx, info); err != nil {
+			return "", err
+		}
+	case len(known) == 0:
+		return "", reason.NoProvider.Errorf("no address of the peer %s is known here", info.ID).WithHint("Name it once with its address: /ip4/.../tcp/.../p2p/" + info.ID.String())
 	}
 	// Someone asks now: a failed attempt of a moment ago, when the provider was perhaps starting, does not count.
-	if err := n.Host.Connect(network.WithForceDirectDial(ctx, "retrieve"), *info); err != nil {
+	if err := n.Host.Connect(network.WithForceDirectDial(ctx, "retrieve"), info); err != nil {
 		return "", api.Errorf(api.CodeUnreachable, "Is the provider running, and is the address right?", "provider %s is not reachable: %w", addr, err)
 	}
 	return info.ID, nil
@@ -188,11 +188,7 @@ func replaceable(d rm.ClientDealState, provider string) bool {
 	if d.Status == rm.DealStatusInsufficientFunds {
 		return true
 	}
-	m, err := multiaddr.NewMultiaddr(provider)
-	if err != nil {
-		return false
-	}
-	info, err := peer.AddrInfoFromP2pAddr(m)
+	info, err := parseProvider(provider)
 	return err == nil && info.ID != d.Sender
 }
 

@@ -3,12 +3,12 @@ package node
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/dataselector"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
 
@@ -18,9 +18,31 @@ type Want struct {
 	Part dataselector.Selection
 }
 
+// Normalize puts the parts of a reference such as ipfs://CID/PATH into the fields that are for them.
+func Normalize(req api.RetrieveRequest) (api.RetrieveRequest, error) {
+	r, err := ParseRef(req.CID)
+	if err != nil {
+		return req, err
+	}
+	req.CID = r.Root.String()
+	switch {
+	case r.Path == "":
+	case req.Path != "" || req.DataSelector != "":
+		return req, reason.Usage.Errorf("two parts of a DAG exclude each other: %s and %s", r.Path, req.Path+req.DataSelector).WithHint("Name one.")
+	case r.Fields:
+		req.DataSelector = r.Path
+	default:
+		req.Path = r.Path
+	}
+	return req, nil
+}
+
 // ParseWant reads what a request wants, or says what is wrong with it.
 func ParseWant(req api.RetrieveRequest) (w Want, err error) {
-	if w.Root, err = ParseCID(req.CID); err != nil {
+	if req, err = Normalize(req); err != nil {
+		return w, err
+	}
+	if w.Root, err = cid.Decode(req.CID); err != nil {
 		return w, err
 	}
 	var r *dataselector.Range
@@ -41,6 +63,10 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 		w.Part, err = dataselector.Parse(req.DataSelector)
 	default:
 		w.Part, err = dataselector.UnixFS(req.Path, r)
+	}
+	var told *reason.Error
+	if errors.As(err, &told) {
+		return w, err
 	}
 	if err != nil {
 		return w, api.Errorf(api.CodeUsage, "A part is a path (docs/a.txt), a data selector (Links/0/Hash) or a range of bytes (0:1023).", "%w", err)
@@ -65,13 +91,4 @@ func (w Want) params(q rm.QueryResponse) (rm.Params, error) {
 	params := rm.NewParamsV0(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease)
 	params.UnsealPrice = q.UnsealPrice
 	return params, nil
-}
-
-// ParseCID reads a CID or says what is wrong with it.
-func ParseCID(s string) (cid.Cid, error) {
-	c, err := cid.Decode(strings.TrimPrefix(s, "/ipfs/"))
-	if err != nil {
-		return cid.Undef, api.Errorf(api.CodeUsage, "A CID looks like bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi.", "%q is not a CID: %w", s, err)
-	}
-	return c, nil
 }
