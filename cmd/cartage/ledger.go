@@ -159,7 +159,7 @@ func reachable(a *net.TCPAddr) string {
 
 func (c *cli) ledgerCmd() *cobra.Command {
 	cmd := c.group(&cobra.Command{Use: "ledger", Short: "The embedded ledger: a process and a home of its own"})
-	cmd.AddCommand(c.ledgerInit(), c.ledgerServe(), c.ledgerInfo(), c.ledgerMint(), c.ledgerVerify())
+	cmd.AddCommand(c.ledgerInit(), c.ledgerServe(), c.ledgerInfo(), c.ledgerMint(), c.ledgerVerify(), c.ledgerRepair())
 	return cmd
 }
 

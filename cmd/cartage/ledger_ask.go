@@ -162,7 +162,7 @@ func (c *cli) ledgerVerify() *cobra.Command {
 			}
 			defer l.Close()
 			if err := l.Verify(); err != nil {
-				return api.Errorf(api.CodeVerification, "The ledger was edited or its disk is bad: restore a backup.", "%w", err)
+				return api.Errorf(api.CodeVerification, "The store was edited or its disk is bad: cartage ledger repair --from-log makes it again from the journal. Or restore a backup.", "%w", err)
 			}
 			a, err := l.Audit()
 			if err != nil {

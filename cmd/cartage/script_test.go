@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": start, "stop": stop, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "field": field, "retry": retry,
+			"start": start, "stop": stop, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "flip": flipBit, "field": field, "retry": retry,
 			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
 			"lotus-node": func(ts *testscript.TestScript, neg bool, args []string) { lotusNode(t, ts, args) },
 		},
@@ -273,4 +273,26 @@ func retry(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%v: %v\n%s", args, err, out)
+}
+
+// flip PATTERN PERCENT: changes one bit of the largest file that fits, at a place of its used part.
+func flipBit(ts *testscript.TestScript, _ bool, args []string) {
+	files, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	percent, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	name, best := "", []byte(nil)
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		ts.Check(err)
+		if len(data) > len(best) {
+			name, best = f, data
+		}
+	}
+	used := len(bytes.TrimRight(best, "\x00"))
+	if used == 0 {
+		ts.Fatalf("no file of %s has anything", args[0])
+	}
+	best[min(used-1, used*percent/100)] ^= 1
+	ts.Check(os.WriteFile(name, best, 0o600))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
@@ -116,7 +117,8 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	return &Opened{n, state, done}, nil
 }
 
-// MarkRestored notes in a home that no process has open that it was put back from a backup.
+// MarkRestored notes in a home that no process has open that it was put back from a backup, or that it goes on without what is missing from
+// its store.
 func MarkRestored(ctx context.Context, h config.Home) error {
 	if _, err := h.Load(); err != nil {
 		return api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
@@ -124,6 +126,11 @@ func MarkRestored(ctx context.Context, h config.Home) error {
 	state, err := store.Open(h.Path("state"))
 	if errors.Is(err, store.ErrLocked) {
 		return api.Errorf(api.CodeOther, "Stop it first.", "a cartage process has %s open, and may have paid already: %w", h.Dir, err)
+	}
+	if errors.Is(err, reason.StateRolledBack) {
+		if err = store.Accept(h.Path("state")); err == nil {
+			state, err = store.Open(h.Path("state"))
+		}
 	}
 	if err != nil {
 		return err

@@ -48,16 +48,36 @@ func openDir(dir string, how openOptions) (*engine, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	lock, err := pebble.LockDirectory(dir, vfs.Default)
+	lock, err := lockDir(dir)
 	if err != nil {
-		if errors.Is(err, syscall.EAGAIN) || strings.Contains(err.Error(), "lock held") {
-			err = ErrLocked
-		}
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+		return nil, err
 	}
 	defer lock.Close()
 	how.fs, how.lock, how.proved = vfs.Default, lock, true
 	return openEngine(dir, how)
+}
+
+func lockDir(dir string) (*pebble.Lock, error) {
+	lock, err := pebble.LockDirectory(dir, vfs.Default)
+	if errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held") {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return lock, nil
+}
+
+// LockDir keeps every process out of the folder of a store, which may be damaged, until unlock is called. A folder that is not there is made.
+func LockDir(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = lock.Close() }, nil
 }
 
 // Commit writes a batch atomically and returns when it is on stable storage. Commits of several goroutines

@@ -140,9 +140,12 @@ func (l *Ledger) writable() error {
 	return nil
 }
 
-// commit makes the changes of a view durable. After a failure nothing is written any more: what came later could not rely on it.
+// commit makes the changes of a view durable, in the store and then in the journal. After a failure nothing is written any more: what came later could not rely on it.
 func (l *Ledger) commit(v *view) error {
 	err := v.commit(true)
+	if err == nil {
+		err = l.journal.append(v)
+	}
 	if err == nil {
 		return nil
 	}

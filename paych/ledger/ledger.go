@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	pay "github.com/cartage-dev/cartage/paych"
@@ -70,6 +72,7 @@ type Options struct {
 // Ledger is the opened store of a ledger. It is safe for concurrent use.
 type Ledger struct {
 	kv       *store.KV
+	journal  *journal // nil in a replay
 	net      network
 	operator *pay.Key
 	clock    clock
@@ -136,7 +139,7 @@ func ConfirmClock() Option { return func(l *Ledger) { l.clock.confirmed = true }
 func Open(ctx context.Context, home string, options ...Option) (*Ledger, error) {
 	kv, err := store.OpenKV(filepath.Join(home, "ledger"))
 	if err != nil {
-		return nil, err
+		return nil, repairable(home, err)
 	}
 	l := &Ledger{kv: kv, clock: clock{now: time.Now}, queue: make(chan *submission, maxQueue), done: make(chan struct{}), faucet: map[address.Address]time.Time{}}
 	for _, o := range options {
@@ -162,6 +165,9 @@ func Open(ctx context.Context, home string, options ...Option) (*Ledger, error) 
 	if err == nil {
 		err = l.startClock()
 	}
+	if err == nil {
+		err = l.openJournal(home)
+	}
 	if err != nil {
 		return nil, errors.Join(err, kv.Close())
 	}
@@ -170,11 +176,22 @@ func Open(ctx context.Context, home string, options ...Option) (*Ledger, error) 
 	return l, nil
 }
 
+// repairable says what helps a store that is damaged, if the journal is there.
+func repairable(home string, err error) error {
+	if !errors.Is(err, reason.StateRolledBack) && !errors.Is(err, reason.StoreFailed) {
+		return err
+	}
+	if _, serr := os.Stat(filepath.Join(home, journalName)); serr != nil {
+		return err
+	}
+	return reason.From(err).Errorf("%w", err).WithHint(repairHint)
+}
+
 // Close ends the writer and closes the store.
 func (l *Ledger) Close() error {
 	l.stop()
 	<-l.done
-	return l.kv.Close()
+	return errors.Join(l.journal.f.Close(), l.kv.Close())
 }
 
 // Submit applies a signed transaction and returns after it is durable. The same bytes again answer the same.
