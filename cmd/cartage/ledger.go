@@ -88,6 +88,11 @@ func listenUnix(path string) (net.Listener, error) {
 }
 
 func openLedger(ctx context.Context, h config.Home, options ...ledger.Option) (*ledger.Ledger, error) {
+	if _, err := os.Stat(h.Dir); err == nil {
+		if err := h.CheckPrivate(); err != nil {
+			return nil, err
+		}
+	}
 	l, err := ledger.Open(ctx, h.Dir, options...)
 	switch {
 	case errors.Is(err, store.ErrLocked):

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/filecoin-project/go-address"
+	golog "github.com/ipfs/go-log/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
@@ -27,6 +28,7 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	address.CurrentNetwork = address.Mainnet
+	_ = golog.SetLogLevel("rpc", "fatal") // the library logs whole calls: signed transactions, keys. What fails is told to the caller
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not listen to the first

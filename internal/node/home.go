@@ -127,6 +127,9 @@ func ReadToken(name string) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("token file %s does not exist", name)
 	}
+	if err == nil {
+		err = config.CheckNotWritable(name)
+	}
 	return strings.TrimSpace(string(data)), err
 }
 

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 
@@ -75,7 +74,7 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
 	}
-	if err := private(h.Dir); err != nil {
+	if err := h.CheckPrivate(); err != nil {
 		return nil, err
 	}
 	filecoin, err := o.chain(&cfg)
@@ -187,18 +186,6 @@ func dialLedger(ctx context.Context, p *Parts) (func(), error) {
 	}
 	p.Chain = c
 	return done, nil
-}
-
-// private refuses a home that others can read: it holds keys.
-func private(dir string) error {
-	st, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return api.Errorf(api.CodeUnauthorised, fmt.Sprintf("Close it with chmod 700 %s.", dir), "home %s can be read by others (mode %o): it holds keys", dir, st.Mode().Perm())
-	}
-	return nil
 }
 
 // Close ends the node and closes its stores.

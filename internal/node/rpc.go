@@ -50,6 +50,9 @@ func Dial(ctx context.Context, h config.Home) (*api.Node, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := h.CheckPrivate(); err != nil {
+		return nil, nil, err
+	}
 	token, err := ReadToken(h.Path("token"))
 	if err != nil {
 		return nil, nil, err

@@ -143,7 +143,7 @@ func (l *Ledger) writable() error {
 // commit makes the changes of a view durable, in the store and then in the journal. After a failure nothing is written any more: what came later could not rely on it.
 func (l *Ledger) commit(v *view) error {
 	err := v.commit(true)
-	if err == nil {
+	if err == nil && l.journal != nil {
 		err = l.journal.append(v)
 	}
 	if err == nil {

@@ -237,7 +237,10 @@ func (l *Ledger) submit(ctx context.Context, t *Tx, data []byte) (cid.Cid, error
 	}
 	select {
 	case err := <-s.done:
-		return c, err
+		if err != nil {
+			return cid.Undef, err // a value beside an error makes the RPC library log the whole call
+		}
+		return c, nil
 	case <-l.done:
 		return cid.Undef, errors.New("ledger is closed")
 	case <-ctx.Done():
