@@ -51,7 +51,7 @@ func (w *world) awaitProvider() {
 		if open == 0 || time.Since(began) > restLimit {
 			return
 		}
-		time.Sleep(pollEvery(time.Since(began)))
+		time.Sleep(10 * pollEvery(time.Since(began)))
 	}
 }
 

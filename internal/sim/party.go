@@ -237,7 +237,7 @@ func nothing() ipld.LinkSystem {
 
 func (p *party) openTransfer(ctx context.Context, r *process) error {
 	checked := gstransport.NewCheckedNetwork(gsnet.NewFromLibp2pHost(r.host))
-	gs := gsimpl.New(ctx, checked, nothing(), gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
+	gs := gsimpl.New(ctx, checked, nothing(), gsimpl.MaxInProgressIncomingRequests(16), gsimpl.MaxInProgressOutgoingRequests(16),
 		gsimpl.MaxMemoryResponder(64<<20), gsimpl.MaxMemoryPerPeerResponder(4<<20), gsimpl.RejectAllRequestsByDefault())
 	opts := []gstransport.Option{gstransport.Checked(checked), gstransport.AsyncValidation(nothing())}
 	var transport dt.Transport

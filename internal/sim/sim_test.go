@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -30,26 +32,56 @@ var (
 // TestSeeds runs a plan for each seed. One that fails prints its plan, its findings and its trace; run it again with -sim.seeds=1 -sim.from=SEED.
 func TestSeeds(t *testing.T) {
 	began := cpu(t)
-	var bad, known []uint64
-	var deals, completed int
-	for seed := *from; seed < *from+*seeds; seed++ {
-		r := run(t, seed)
-		deals, completed = deals+r.Deals, completed+r.Completed
-		switch {
-		case len(unknown(r.Findings)) > 0:
-			bad = append(bad, seed)
-		case len(r.Findings) > 0:
-			known = append(known, seed)
-		}
-		if *first && len(bad) > 0 {
-			fmt.Printf("first failing seed: %d\n", seed)
-			break
-		}
+	all := tally{next: *from}
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for seed, ok := all.take(); ok; seed, ok = all.take() {
+				all.add(seed, run(t, seed))
+			}
+		})
 	}
+	workers.Wait()
+	bad, known, deals, completed := all.bad, all.known, all.deals, all.completed
+	if *first && len(bad) > 0 {
+		fmt.Printf("first failing seed: %d\n", slices.Min(bad))
+	}
+	slices.Sort(bad)
+	slices.Sort(known)
 	t.Logf("%d seeds from %d: %d deals, %d orders completed, %d seeds failed %v, %d with findings that are known to be open %v, %.1f ms of CPU a seed",
 		*seeds, *from, deals, completed, len(bad), bad, len(known), known, 1000*(cpu(t)-began)/float64(*seeds))
 	if *seeds >= 20 && !*first {
 		require.Positive(t, completed)
+	}
+}
+
+// tally hands out seeds and counts what came of them.
+type tally struct {
+	mu               sync.Mutex
+	next             uint64
+	bad, known       []uint64
+	deals, completed int
+}
+
+func (a *tally) take() (seed uint64, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next >= *from+*seeds || *first && len(a.bad) > 0 {
+		return 0, false
+	}
+	a.next++
+	return a.next - 1, true
+}
+
+func (a *tally) add(seed uint64, r sim.Result) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.deals, a.completed = a.deals+r.Deals, a.completed+r.Completed
+	switch {
+	case len(unknown(r.Findings)) > 0:
+		a.bad = append(a.bad, seed)
+	case len(r.Findings) > 0:
+		a.known = append(a.known, seed)
 	}
 }
 
