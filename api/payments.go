@@ -19,6 +19,9 @@ type PayChannel struct {
 	SettlingAt int64  `json:"settling_at"`
 	Collected  bool   `json:"collected"`
 	Lanes      []Lane `json:"lanes"`
+	// Unknown is the reason why the chain says nothing of the channel. Deposit and Redeemed are empty then, and SettlingAt and Collected say
+	// nothing.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // Lane is a lane of a payment channel.
@@ -69,6 +72,8 @@ type Earnings struct {
 	Days       []EarnedDay  `json:"days"`
 	Deals      []EarnedDeal `json:"deals"`
 	Claims     []Claim      `json:"claims"`
+	// Unknown is the reason why the chain said nothing of a channel: what it has redeemed is what was last known.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // EarnedDay is what a day (UTC) has brought.
@@ -95,4 +100,6 @@ type Claim struct {
 	From       string `json:"from"`
 	Redeemable string `json:"redeemable"`
 	Until      int64  `json:"until"` // epoch; 0: as long as nobody settles
+	// Unknown is the reason why the chain says nothing of the channel: Until says nothing then.
+	Unknown string `json:"unknown,omitempty"`
 }

@@ -133,6 +133,8 @@ type Claim struct {
 	From       address.Address
 	Redeemable abi.TokenAmount
 	Until      abi.ChainEpoch // first epoch at which nothing is taken any more; 0: as long as nobody settles
+	// Trouble is why the chain says nothing of the channel: Redeemable is what was last known then, Until is unknown.
+	Trouble error
 }
 
 // Earnings is what the node was paid.
@@ -140,6 +142,8 @@ type Earnings struct {
 	Deals  []Earned
 	Days   []EarnedDay
 	Claims []Claim
+	// Trouble is why the chain said nothing of a channel, the first of several; what it would have said is what was last known.
+	Trouble error
 }
 
 // Earnings adds up what the node was paid: for each deal, for each day, and what can still be redeemed and until when. Of channels that
@@ -188,7 +192,7 @@ func (m *Manager) payees() []*payee {
 
 // earned adds the deals of one channel.
 func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
-	info, err := m.state(ctx, p)
+	info, err := m.lastKnown(ctx, p)
 	if err == nil {
 		if err := m.sawRedeemed(ctx, info); err != nil {
 			return err
@@ -197,7 +201,10 @@ func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	over := info != nil && info.Collected
-	claim := Claim{Channel: p.addr, Redeemable: big.Zero()}
+	claim := Claim{Channel: p.addr, Redeemable: big.Zero(), Trouble: err}
+	if out.Trouble == nil {
+		out.Trouble = err
+	}
 	for n, l := range p.lanes {
 		if l.Voucher == nil {
 			continue

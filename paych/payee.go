@@ -117,6 +117,15 @@ func (m *Manager) payee(ch address.Address) *payee {
 
 // state returns the channel on the chain, cached; while the chain is away the last known state serves (D20).
 func (m *Manager) state(ctx context.Context, p *payee) (*ChannelInfo, error) {
+	info, err := m.lastKnown(ctx, p)
+	if err != nil && info != nil && !errors.Is(err, ErrUnknownChannel) {
+		return info, nil
+	}
+	return info, err
+}
+
+// lastKnown is what the chain says of a channel, or, with the error that kept it from saying it now, what it said last, which may be nothing.
+func (m *Manager) lastKnown(ctx context.Context, p *payee) (*ChannelInfo, error) {
 	p.mu.Lock()
 	info, fresh := p.info, time.Since(p.read) < stateTTL
 	p.mu.Unlock()
@@ -124,10 +133,10 @@ func (m *Manager) state(ctx context.Context, p *payee) (*ChannelInfo, error) {
 		return info, nil
 	}
 	next, err := m.reread(ctx, p)
-	if err != nil && info != nil && !errors.Is(err, ErrUnknownChannel) {
-		return info, nil
+	if err != nil {
+		return info, err
 	}
-	return next, err
+	return next, nil
 }
 
 // reread asks the chain for a channel.
@@ -320,7 +329,8 @@ type Summary struct {
 	SettlingAt abi.ChainEpoch
 	Collected  bool
 	Lanes      []Entry
-	Trouble    error // why the chain says nothing of it
+	// Trouble is why the chain says nothing of the channel: then deposit, redeemed, settling and collected are unknown, whatever they hold.
+	Trouble error
 }
 
 // Booked returns the channels of the books with their lanes; what the chain knows of them is left out.
@@ -331,7 +341,7 @@ func (m *Manager) Booked() (out []Summary) {
 	for a, p := range payers {
 		s := Summary{Channel: a, Outbound: true}
 		p.mu.Lock()
-		s.Vouchered = p.rec.Promised
+		s.Vouchered, s.From, s.To = p.rec.Promised, p.rec.From, p.rec.To
 		for _, l := range p.lanes {
 			s.Lanes = append(s.Lanes, l.entry())
 		}
@@ -363,7 +373,7 @@ func (m *Manager) List(ctx context.Context) ([]Summary, error) {
 		info, err := m.chain.Channel(ctx, s.Channel)
 		if err != nil {
 			// One channel that cannot be read does not hide the others.
-			s.From, s.To, s.Deposit, s.Redeemed, s.Trouble = address.Undef, address.Undef, big.Zero(), big.Zero(), err
+			s.Deposit, s.Redeemed, s.Trouble = big.Zero(), big.Zero(), err
 			continue
 		}
 		s.From, s.To, s.Deposit, s.Redeemed = info.From, info.To, info.Balance, info.ToSend

@@ -2,22 +2,51 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 func channelState(p api.PayChannel) string {
 	switch {
+	case p.Unknown != "":
+		return "unknown: " + p.Unknown
 	case p.Collected:
 		return "collected"
 	case p.SettlingAt != 0:
 		return fmt.Sprintf("settles at epoch %d", p.SettlingAt)
 	}
 	return "open"
+}
+
+// orUnknown shows an amount that the chain did not tell.
+func orUnknown(amount string) string {
+	if amount == "" {
+		return "unknown"
+	}
+	return amount
+}
+
+// unknown is the error of an answer in which the chain says nothing of some channels: the exit code is that of its reason.
+func unknown(list ...api.PayChannel) error {
+	n, why := 0, reason.None
+	for _, p := range list {
+		if p.Unknown == "" {
+			continue
+		}
+		if n++; why == reason.None {
+			why, _ = reason.Parse(p.Unknown)
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return why.Errorf("what the chain knows of %d of %d payment channels is unknown: %w", n, len(list), why)
 }
 
 func (c *cli) paychCmd() *cobra.Command {
@@ -28,9 +57,10 @@ func (c *cli) paychCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return table(c, l, []string{"CHANNEL", "DIRECTION", "DEPOSIT", "VOUCHERED", "REDEEMED", "STATE"}, func(p api.PayChannel) []string {
-				return []string{p.Channel, p.Direction, p.Deposit, p.Vouchered, p.Redeemed, channelState(p)}
+			err = table(c, l, []string{"CHANNEL", "DIRECTION", "DEPOSIT", "VOUCHERED", "REDEEMED", "STATE"}, func(p api.PayChannel) []string {
+				return []string{p.Channel, p.Direction, orUnknown(p.Deposit), p.Vouchered, orUnknown(p.Redeemed), channelState(p)}
 			}, "no payment channels yet")
+			return errors.Join(err, unknown(l...))
 		})},
 		&cobra.Command{Use: "show CHANNEL", Short: "One payment channel with its lanes", Args: c.args(cobra.ExactArgs(1)), RunE: c.node(c.paychShow)},
 		&cobra.Command{Use: "vouchers CHANNEL", Short: "The best voucher of each lane, as Lotus reads it", Args: c.args(cobra.ExactArgs(1)),
@@ -76,12 +106,12 @@ func (c *cli) paychShow(ctx context.Context, n *api.Node, args []string) error {
 		if p.Channel != args[0] {
 			continue
 		}
-		rows := [][2]string{{"channel", p.Channel}, {"direction", p.Direction}, {"from", p.From}, {"to", p.To}, {"deposit", p.Deposit}, {"vouchered", p.Vouchered},
-			{"redeemed", p.Redeemed}, {"state", channelState(p)}}
+		rows := [][2]string{{"channel", p.Channel}, {"direction", p.Direction}, {"from", p.From}, {"to", p.To}, {"deposit", orUnknown(p.Deposit)}, {"vouchered", p.Vouchered},
+			{"redeemed", orUnknown(p.Redeemed)}, {"state", channelState(p)}}
 		for _, ln := range p.Lanes {
 			rows = append(rows, [2]string{fmt.Sprintf("lane %d", ln.Lane), fmt.Sprintf("%s for deal %s (%d vouchers)", ln.Amount, ln.Deal, ln.Nonce)})
 		}
-		return c.show(p, rows)
+		return errors.Join(c.show(p, rows), unknown(p))
 	}
 	return api.Errorf(api.CodeNotFound, "Channels are listed by cartage paych list.", "there is no payment channel %s here", args[0])
 }
@@ -138,10 +168,13 @@ func planRows(name string, p *api.PayChPlan) [][2]string {
 
 func (c *cli) earningsCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "earnings", Short: "What this node was paid: by day, what can still be redeemed, and until when", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) (err error) {
 			e, err := n.Earnings(ctx)
 			if err != nil {
 				return err
+			}
+			if e.Unknown != "" {
+				defer func() { err = errors.Join(err, stale(e)) }()
 			}
 			if c.json {
 				return c.show(e, nil)
@@ -155,7 +188,7 @@ func (c *cli) earningsCmd() *cobra.Command {
 			}
 			say("\n")
 			return table(c, e.Claims, []string{"CHANNEL", "STILL REDEEMABLE", "UNTIL", "FROM"}, func(k api.Claim) []string {
-				return []string{k.Channel, k.Redeemable, until(k.Until, e.Epoch), k.From}
+				return []string{k.Channel, k.Redeemable, until(k, e.Epoch), k.From}
 			}, "")
 		})}
 	cmd.AddCommand(&cobra.Command{Use: "deals", Short: "The same for each deal", Args: c.args(cobra.NoArgs),
@@ -164,16 +197,29 @@ func (c *cli) earningsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return table(c, e.Deals, []string{"DEAL", "OWED", "VOUCHERED", "REDEEMED", "REDEEMABLE", "CHANNEL", "LANE"}, func(d api.EarnedDeal) []string {
+			err = table(c, e.Deals, []string{"DEAL", "OWED", "VOUCHERED", "REDEEMED", "REDEEMABLE", "CHANNEL", "LANE"}, func(d api.EarnedDeal) []string {
 				return []string{d.Deal, d.Owed, d.Vouchered, d.Redeemed, d.Redeemable, d.Channel, fmt.Sprint(d.Lane)}
 			}, "nothing was sold yet")
+			return errors.Join(err, stale(e))
 		})})
 	return cmd
 }
 
+// stale is the error of earnings of which the chain did not tell all.
+func stale(e *api.Earnings) error {
+	if e.Unknown == "" {
+		return nil
+	}
+	why, _ := reason.Parse(e.Unknown)
+	return why.Errorf("what was redeemed and until when is as it was last known: %w", why)
+}
+
 // until says how long a channel takes vouchers.
-func until(epoch, now int64) string {
+func until(k api.Claim, now int64) string {
+	epoch := k.Until
 	switch {
+	case k.Unknown != "", epoch != 0 && now == 0:
+		return "unknown"
 	case epoch == 0:
 		return "somebody settles it"
 	case now >= epoch:

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sort"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 )
@@ -55,6 +57,9 @@ func (s Service) PayChannels(ctx context.Context) ([]api.PayChannel, error) {
 		if c.Outbound {
 			v.Direction = "outbound"
 		}
+		if c.Trouble != nil {
+			v.Unknown, v.Deposit, v.Redeemed = s.unknown("payment channel", c.Channel, c.Trouble), "", ""
+		}
 		for _, l := range c.Lanes {
 			v.Lanes = append(v.Lanes, api.Lane{Lane: l.Lane, Deal: l.Deal, Nonce: l.Nonce, Amount: l.Amount.String(), Bytes: l.Bytes})
 		}
@@ -62,6 +67,12 @@ func (s Service) PayChannels(ctx context.Context) ([]api.PayChannel, error) {
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// unknown is the reason why the chain says nothing of a channel; the cause is for the log.
+func (s Service) unknown(what string, ch address.Address, err error) string {
+	s.n.log.Warn("the chain says nothing of a "+what, "channel", ch, "error", err)
+	return reason.From(err).String()
 }
 
 func (s Service) payChannel(ch string) (address.Address, error) {
@@ -153,15 +164,23 @@ func (s Service) Earnings(ctx context.Context) (*api.Earnings, error) {
 		if e, err = s.n.Payments.Earnings(ctx); err != nil {
 			return nil, coded(err)
 		}
-		if _, epoch, err := s.n.Payments.Head(ctx); err == nil {
+		_, epoch, err := s.n.Payments.Head(ctx)
+		if err == nil {
 			out.Epoch = int64(epoch)
+		}
+		if err = errors.Join(e.Trouble, err); err != nil {
+			out.Unknown = reason.From(err).String()
 		}
 	}
 	for _, d := range e.Days {
 		out.Days = append(out.Days, api.EarnedDay{Date: d.Date, Vouchered: d.Vouchered.String(), Redeemed: d.Redeemed.String()})
 	}
 	for _, c := range e.Claims {
-		out.Claims = append(out.Claims, api.Claim{Channel: c.Channel.String(), From: c.From.String(), Redeemable: c.Redeemable.String(), Until: int64(c.Until)})
+		v := api.Claim{Channel: c.Channel.String(), From: c.From.String(), Redeemable: c.Redeemable.String(), Until: int64(c.Until)}
+		if c.Trouble != nil {
+			v.Unknown = s.unknown("claim", c.Channel, c.Trouble)
+		}
+		out.Claims = append(out.Claims, v)
 	}
 	s.earnedByDeals(out, e.Deals)
 	return out, nil
