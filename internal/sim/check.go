@@ -29,6 +29,7 @@ func (w *world) check(ctx context.Context) {
 			w.checkDeal(ctx, o, t)
 		}
 	}
+	w.checkTaken()
 	time.Sleep(10*w.chain.epoch + time.Minute) // a message in flight of a deal that ended early lands, also one that the chain was away for
 	for _, c := range w.clients {
 		w.checkReserved(ctx, c)

@@ -12,9 +12,11 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	spaych "github.com/filecoin-project/go-state-types/builtin/v8/paych"
 
+	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 )
 
 // Hostility is how a client cheats.
@@ -213,6 +215,66 @@ func (n node) CreateDealVoucher(ctx context.Context, deal string, ch address.Add
 		}
 	}
 	return n.Client.CreateDealVoucher(ctx, deal, ch, lane, amount, bytes)
+}
+
+// allowance is what strangers may have out unpaid of a provider that is attacked: a few intervals, so that the bound can be reached.
+const allowance = 64 << 10
+
+// credit is what the provider risks on whom.
+func (w *world) credit() *accounting.CreditLimits {
+	l := accounting.DefaultCredit()
+	if len(w.plan.Attacks) > 0 {
+		l.Allowance, l.Refill = allowance, 0
+	}
+	return &l
+}
+
+// checkTaken checks that what was taken and not paid, by everybody together, stays within the allowance of strangers, a part of what each
+// payer has paid, and one block for each deal.
+func (w *world) checkTaken() {
+	if len(w.plan.Attacks) == 0 {
+		return
+	}
+	price, limits := uint64(max(1, w.plan.Ask.Price)), w.credit()
+	paid := map[address.Address]uint64{}
+	for _, s := range w.provider.payments.Booked() {
+		for _, info := range w.chain.all() {
+			if info.Address == s.Channel {
+				paid[info.From] += (s.Vouchered.Uint64() - min(s.Vouchered.Uint64(), uint64(len(s.Lanes))*uint64(w.plan.Ask.Unseal))) / price
+			}
+		}
+	}
+	taken, bound := uint64(0), limits.Allowance
+	for _, a := range w.attacks {
+		for _, t := range a.thieves {
+			got := t.store.taken()
+			w.trace("%s: took %d bytes, paid for %d", t.name, got, paid[t.address])
+			taken += got - min(got, paid[t.address])
+			bound += paid[t.address]/limits.RecordShare + uint64(a.plan.Times)*a.plan.Shape.block()
+		}
+	}
+	for _, o := range w.deals {
+		for _, t := range o.tries {
+			covered := uint64(0)
+			if t.state.PricePerByte.Int != nil {
+				covered = clientstates.Terms(&t.state).PaidBytes(t.state.FundsSpent)
+			}
+			taken += t.state.TotalReceived - min(t.state.TotalReceived, covered)
+			bound += o.plan.Shape.block()
+		}
+		bound += paid[o.client.address] / limits.RecordShare
+	}
+	w.mu.Lock()
+	w.taken, w.bound = taken, bound
+	w.mu.Unlock()
+	if taken > bound {
+		w.finding("%d bytes were taken unpaid, at most %d may be", taken, bound)
+	}
+}
+
+// block is the size of the largest block of a payload.
+func (s Shape) block() uint64 {
+	return uint64(max(s.Size, 64*(s.Leaves+s.Repeats+1)))
 }
 
 // clientNode is what a client pays with.

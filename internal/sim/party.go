@@ -281,6 +281,7 @@ func (p *party) openMarket(r *process) (err error) {
 		}
 		r.seller, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 			Hub: r.hub, Network: net, Node: marketnode.Provider{Manager: r.payments}, Address: p.address, Pieces: p.w.pieces, Asks: r.asks,
+			Credit:          p.w.credit(),
 			SupportsPrepaid: func(to peer.ID) bool { return p.lists(r, to, retrievalimpl.PrepaidProtocol) },
 			Store:           space(r.state, "/retrievals/provider"), Deadlines: providerstates.Deadlines(acceptDeadline, idleDeadline, idleDeadline, idleDeadline), Log: quiet,
 		})

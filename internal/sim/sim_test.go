@@ -50,6 +50,7 @@ func TestSeeds(t *testing.T) {
 	slices.Sort(known)
 	t.Logf("%d seeds from %d: %d deals, %d orders completed, %d seeds failed %v, %d with findings that are known to be open %v, %.1f ms of CPU a seed",
 		*seeds, *from, deals, completed, len(bad), bad, len(known), known, 1000*(cpu(t)-began)/float64(*seeds))
+	t.Logf("%d seeds with attacks, of the bytes that may be taken unpaid at most %.0f %% were", all.attacked, 100*all.taken)
 	if *seeds >= 20 && !*first {
 		require.Positive(t, completed)
 	}
@@ -61,6 +62,8 @@ type tally struct {
 	next             uint64
 	bad, known       []uint64
 	deals, completed int
+	attacked         int
+	taken            float64 // of what may be, at most
 }
 
 func (a *tally) take() (seed uint64, ok bool) {
@@ -77,6 +80,9 @@ func (a *tally) add(seed uint64, r sim.Result) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.deals, a.completed = a.deals+r.Deals, a.completed+r.Completed
+	if r.Bound > 0 {
+		a.attacked, a.taken = a.attacked+1, max(a.taken, float64(r.Taken)/float64(r.Bound))
+	}
 	switch {
 	case len(unknown(r.Findings)) > 0:
 		a.bad = append(a.bad, seed)

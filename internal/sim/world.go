@@ -34,6 +34,8 @@ type world struct {
 
 	mu       sync.Mutex
 	thieves  []*party
+	taken    uint64 // bytes that were not paid, by everybody, and how many may be
+	bound    uint64
 	steps    []string
 	findings []string
 	advanced map[rm.DealID]bool // deals that are paid in advance
@@ -45,6 +47,8 @@ type Result struct {
 	Trace     []string
 	Deals     int
 	Completed int
+	// Taken is how many bytes were taken and not paid, where somebody attacked, and Bound how many may be.
+	Taken, Bound uint64
 }
 
 // Run runs a plan inside a bubble.
@@ -74,7 +78,7 @@ func Run(ctx context.Context, plan Plan) Result {
 func (w *world) result() Result {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := Result{Findings: w.findings, Trace: w.steps}
+	r := Result{Findings: w.findings, Trace: w.steps, Taken: w.taken, Bound: w.bound}
 	for _, o := range w.deals {
 		r.Deals += len(o.tries)
 		if o.completed {
