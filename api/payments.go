@@ -68,6 +68,7 @@ type Earnings struct {
 	Vouchered  string       `json:"vouchered"`
 	Redeemed   string       `json:"redeemed"`
 	Redeemable string       `json:"redeemable"`
+	Lost       string       `json:"lost"`  // vouchered, and not redeemed before the settle window ended
 	Epoch      int64        `json:"epoch"` // now; 0 when the chain is away
 	Days       []EarnedDay  `json:"days"`
 	Deals      []EarnedDeal `json:"deals"`
@@ -81,6 +82,7 @@ type EarnedDay struct {
 	Date      string `json:"date"`
 	Vouchered string `json:"vouchered"`
 	Redeemed  string `json:"redeemed"`
+	Lost      string `json:"lost"`
 }
 
 // EarnedDeal is what a deal has brought.
@@ -92,6 +94,7 @@ type EarnedDeal struct {
 	Vouchered  string `json:"vouchered"`
 	Redeemed   string `json:"redeemed"`
 	Redeemable string `json:"redeemable"`
+	Lost       string `json:"lost"`
 }
 
 // Claim is a payment channel that still owes something.

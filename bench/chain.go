@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -50,6 +51,11 @@ func (*simulatedChain) Head(context.Context) ([]byte, abi.ChainEpoch, error) { r
 
 // Finality implements paych.Head.
 func (*simulatedChain) Finality() abi.ChainEpoch { return 0 }
+
+// Timing implements paych.Head.
+func (*simulatedChain) Timing(context.Context) (paych.Timing, error) {
+	return paych.Timing{Epoch: 30 * time.Second, SettleDelay: 1440}, nil
+}
 
 // ResolveKey implements paych.Reader.
 func (*simulatedChain) ResolveKey(_ context.Context, a address.Address) (address.Address, error) {

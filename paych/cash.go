@@ -298,11 +298,14 @@ func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainE
 		return err
 	}
 	switch {
-	case info.Collected:
-		m.mu.Lock()
-		m.over[ch] = true
-		m.mu.Unlock()
-		return nil
+	case info.Collected: // perhaps by the other side, and before this node looked
+		err := m.sawLost(ctx, ch, info)
+		if err == nil || errors.Is(err, ErrLost) {
+			m.mu.Lock()
+			m.over[ch] = true
+			m.mu.Unlock()
+		}
+		return err
 	case info.SettlingAt == 0:
 		return nil
 	}
@@ -312,26 +315,11 @@ func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainE
 			return err
 		}
 	}
-	if epoch >= info.SettlingAt {
-		var lost error
-		if left := m.left(info); left.Sign() > 0 {
-			lost = fmt.Errorf("%w: %s attoFIL, since epoch %d; a node that is paid must be on line at least once in each settle delay", ErrLost, left, info.SettlingAt)
-		}
-		return errors.Join(lost, m.Collect(ctx, ch))
+	if info.over(epoch) {
+		return errors.Join(m.sawLost(ctx, ch, info), m.Collect(ctx, ch))
 	}
 	if m.wallet.Has(info.To) {
 		return m.Redeem(ctx, ch)
 	}
 	return nil
-}
-
-// left is what the chain would still take of a channel that pays us.
-func (m *Manager) left(info *ChannelInfo) abi.TokenAmount {
-	sum := big.Zero()
-	if m.wallet.Has(info.To) {
-		for _, g := range m.known(info.Address).gains(info) {
-			sum = big.Add(sum, g.amount)
-		}
-	}
-	return sum
 }

@@ -25,6 +25,8 @@ type Head interface {
 	Head(ctx context.Context) (token []byte, epoch abi.ChainEpoch, err error)
 	// Finality is how many epochs deep a message must be to count.
 	Finality() abi.ChainEpoch
+	// Timing is the pace of the chain: it never changes.
+	Timing(ctx context.Context) (Timing, error)
 }
 
 // Reader reads the state.

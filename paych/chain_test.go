@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -39,10 +40,12 @@ type fakeChain struct {
 	lose     func(cpaych.Op) error // the answer gets lost, the message does not
 	code     func(cpaych.Op) exitcode.ExitCode
 	away     error
+	timing   cpaych.Timing
+	reads    *int // counts the calls of Channel
 }
 
 func newFakeChain() *fakeChain {
-	return &fakeChain{epoch: 100, balances: map[address.Address]abi.TokenAmount{}, channels: map[address.Address]*cpaych.ChannelInfo{},
+	return &fakeChain{epoch: 100, timing: cpaych.Timing{Epoch: 30 * time.Second, SettleDelay: 1440}, balances: map[address.Address]abi.TokenAmount{}, channels: map[address.Address]*cpaych.ChannelInfo{},
 		intents: map[uuid.UUID]cid.Cid{}, receipts: map[cid.Cid]*cpaych.Receipt{}}
 }
 
@@ -54,6 +57,12 @@ func (c *fakeChain) Head(context.Context) ([]byte, abi.ChainEpoch, error) {
 
 func (c *fakeChain) Finality() abi.ChainEpoch { return c.depth }
 
+func (c *fakeChain) Timing(context.Context) (cpaych.Timing, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.timing, c.away
+}
+
 func (c *fakeChain) ResolveKey(_ context.Context, a address.Address) (address.Address, error) {
 	return a, nil
 }
@@ -61,6 +70,9 @@ func (c *fakeChain) ResolveKey(_ context.Context, a address.Address) (address.Ad
 func (c *fakeChain) Channel(_ context.Context, ch address.Address) (*cpaych.ChannelInfo, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.reads != nil {
+		*c.reads++
+	}
 	if c.away != nil {
 		return nil, c.away
 	}

@@ -117,7 +117,8 @@ type Earned struct {
 	Lane       uint64
 	Vouchered  abi.TokenAmount // of the deal
 	Redeemed   abi.TokenAmount // of it, what the chain has taken
-	Redeemable abi.TokenAmount // of it, what it would still take: nothing of a collected channel
+	Redeemable abi.TokenAmount // of it, what it would still take: nothing of a channel whose settle window has passed
+	Lost       abi.TokenAmount // of it, what it will never take
 }
 
 // EarnedDay is what a day (UTC) has brought.
@@ -125,6 +126,7 @@ type EarnedDay struct {
 	Date      string
 	Vouchered abi.TokenAmount
 	Redeemed  abi.TokenAmount
+	Lost      abi.TokenAmount // booked when it was seen
 }
 
 // Claim is what a channel still owes.
@@ -151,16 +153,21 @@ type Earnings struct {
 func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 	out := &Earnings{}
 	days := map[string]*EarnedDay{}
+	day := func(date string) *EarnedDay {
+		if days[date] == nil {
+			days[date] = &EarnedDay{date, big.Zero(), big.Zero(), big.Zero()}
+		}
+		return days[date]
+	}
 	err := eachKey(ctx, m.ds, dayPrefix, func(key string, d *dayRecord) error {
 		date, _, _ := strings.Cut(strings.TrimPrefix(key, dayPrefix+"/"), "/")
-		e := days[date]
-		if e == nil {
-			e = &EarnedDay{date, big.Zero(), big.Zero()}
-			days[date] = e
-		}
+		e := day(date)
 		e.Vouchered, e.Redeemed = big.Add(e.Vouchered, d.Vouchered), big.Add(e.Redeemed, d.Redeemed)
 		return nil
 	})
+	if err == nil {
+		err = m.addLost(ctx, day)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -168,8 +175,12 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 		out.Days = append(out.Days, *d)
 	}
 	slices.SortFunc(out.Days, func(a, b EarnedDay) int { return cmp.Compare(a.Date, b.Date) })
+	_, epoch, err := m.chain.Head(ctx)
+	if err != nil { // the chain is away: only what was seen collected is over
+		epoch = 0
+	}
 	for _, p := range m.payees() {
-		if err := m.earned(ctx, p, out); err != nil {
+		if err := m.earned(ctx, p, epoch, out); err != nil {
 			return nil, err
 		}
 	}
@@ -191,7 +202,7 @@ func (m *Manager) payees() []*payee {
 }
 
 // earned adds the deals of one channel.
-func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
+func (m *Manager) earned(ctx context.Context, p *payee, epoch abi.ChainEpoch, out *Earnings) error {
 	info, err := m.lastKnown(ctx, p)
 	if err == nil {
 		if err := m.sawRedeemed(ctx, info); err != nil {
@@ -200,7 +211,7 @@ func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	over := info != nil && info.Collected
+	over := info != nil && info.over(epoch)
 	claim := Claim{Channel: p.addr, Redeemable: big.Zero(), Trouble: err}
 	if out.Trouble == nil {
 		out.Trouble = err
@@ -215,11 +226,11 @@ func (m *Manager) earned(ctx context.Context, p *payee, out *Earnings) error {
 			paid = big.Zero()
 		}
 		redeemed := big.Max(big.Zero(), big.Sub(big.Min(paid, l.Amount), l.Base))
-		left := big.Sub(e.Credit, redeemed)
+		left, lost := big.Sub(e.Credit, redeemed), big.Zero()
 		if over {
-			left = big.Zero()
+			left, lost = big.Zero(), left
 		}
-		out.Deals = append(out.Deals, Earned{l.Deal, p.addr, n, e.Credit, redeemed, left})
+		out.Deals = append(out.Deals, Earned{l.Deal, p.addr, n, e.Credit, redeemed, left, lost})
 		claim.Redeemable = big.Add(claim.Redeemable, left)
 	}
 	if claim.Redeemable.Sign() > 0 {

@@ -51,7 +51,7 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 			return nil, fmt.Errorf("%w: all lanes of %s are used", ErrLaneLimit, ch)
 		}
 		lane.Lane = p.rec.NextLane
-		if lane.Reserved, granted = p.drop(p.grantFor(deal)); !granted {
+		if lane.Reserved, granted = p.drop(deal); !granted {
 			lane.Reserved = big.Min(amount, p.free())
 		}
 		p.rec.NextLane++
@@ -82,21 +82,44 @@ func (m *Manager) enlarge(ctx context.Context, p *payer, l *laneRecord) error {
 	})
 }
 
-// Unnamed is the start of the keys of requests that belong to no deal by name: their grants go to whoever allocates a lane
-// without one.
+// Unnamed is the start of the keys of requests that belong to no deal by name. What they were granted is for all lanes that were allocated
+// without a deal: each of them may spend it, and no deal by name.
 const Unnamed = "?"
 
-// grantFor is the key of the grant that a deal may use; mu is held.
-func (p *payer) grantFor(deal string) string {
-	if deal != "" {
-		return deal
-	}
-	for k := range p.reserved {
+// unnamed is what was granted to requests without a deal; mu is held.
+func (p *payer) unnamed() abi.TokenAmount {
+	sum := big.Zero()
+	for k, amount := range p.reserved {
 		if strings.HasPrefix(k, Unnamed) {
-			return k
+			sum = big.Add(sum, amount)
 		}
 	}
-	return deal
+	return sum
+}
+
+// usableBy is what a lane may have beyond its own reservation; mu is held.
+func (p *payer) usableBy(deal string) abi.TokenAmount {
+	if deal != "" {
+		return p.free()
+	}
+	return big.Add(p.free(), p.unnamed())
+}
+
+// spendUnnamed takes up to amount out of the grants of requests without a deal, and returns how much it was; mu is held.
+func (p *payer) spendUnnamed(amount abi.TokenAmount) abi.TokenAmount {
+	spent := big.Zero()
+	for k, has := range p.reserved {
+		if !strings.HasPrefix(k, Unnamed) || amount.Sign() <= 0 {
+			continue
+		}
+		used := big.Min(has, amount)
+		amount, spent = big.Sub(amount, used), big.Add(spent, used)
+		p.drop(k)
+		if rest := big.Sub(has, used); rest.Sign() > 0 {
+			p.hold(k, rest)
+		}
+	}
+	return spent
 }
 
 // CreateVoucher signs the total amount of a lane for a deal. The voucher, the deal it belongs to and the bytes it covers
@@ -108,6 +131,8 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 	}
 	var v *paych.SignedVoucher
 	replayed := false
+	var signed *laneRecord
+	spent := big.Zero() // of the grants of requests without a deal
 	err = m.change(ctx, p, func() (*laneRecord, error) {
 		l := p.lanes[lane]
 		if l != nil && l.Deal == deal && l.Voucher != nil && l.Amount.Equals(amount) {
@@ -115,12 +140,21 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 			return nil, nil
 		}
 		next, err := m.sign(p, l, deal, lane, amount, covers)
-		if err == nil {
-			v = next.Voucher
+		if err != nil {
+			return nil, err
 		}
-		return next, err
+		v, signed = next.Voucher, next
+		if l.Deal == "" {
+			spent = p.spendUnnamed(big.Sub(next.Reserved, l.Reserved))
+		}
+		return next, nil
 	})
 	if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if spent.Sign() > 0 && p.lanes[lane] != signed { // the record was not written; else only its flush failed
+			p.hold(Unnamed, spent)
+		}
 		return nil, false, err
 	}
 	return v, replayed, nil
@@ -140,8 +174,8 @@ func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount ab
 	}
 	// More than the deal was given: only what no other deal has reserved may be added, and is reserved by it.
 	over := big.Max(big.Zero(), big.Sub(amount, l.Reserved))
-	if over.GreaterThan(p.free()) {
-		return nil, &ShortfallError{big.Sub(over, p.free())}
+	if usable := p.usableBy(l.Deal); over.GreaterThan(usable) {
+		return nil, &ShortfallError{big.Sub(over, usable)}
 	}
 	promised := big.Add(p.rec.Promised, big.Sub(amount, l.Amount))
 	if promised.GreaterThan(p.rec.Amount) {
@@ -165,7 +199,9 @@ func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount ab
 // Funds describes the money of an outbound channel.
 type Funds struct {
 	Confirmed, Pending, Queued, Promised abi.TokenAmount
-	Wait                                 *cid.Cid
+
+	Free abi.TokenAmount // of Confirmed, what a voucher of a lane without a deal can add
+	Wait *cid.Cid
 }
 
 // Available reports the money of an outbound channel.
@@ -180,7 +216,7 @@ func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, err
 	for _, r := range p.queue {
 		queued = big.Add(queued, r.amount)
 	}
-	return Funds{p.rec.Amount, p.rec.Pending, queued, p.rec.Promised, p.rec.Msg}, nil
+	return Funds{p.rec.Amount, p.rec.Pending, queued, p.rec.Promised, p.usableBy(""), p.rec.Msg}, nil
 }
 
 // ReleaseDeal gives back what a deal that ends reserved and did not spend. It may be called again. It is on stable storage with the next

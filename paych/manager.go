@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -29,6 +31,9 @@ type Manager struct {
 	cashing   map[address.Address]chan struct{} // who moves the money of a channel; guarded by mu
 	strangers *rate.Limiter                     // of channels that have not paid yet
 
+	timing    atomic.Pointer[Timing]
+	minWindow time.Duration // of a chain on which vouchers are taken; 0: the default
+
 	unfinished []*payer // with a message that was in flight when the process ended
 
 	mu      sync.Mutex
@@ -41,10 +46,13 @@ type Manager struct {
 
 // Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages
 // that were in flight are waited for again.
-func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer) (*Manager, error) {
+func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer, options ...Option) (*Manager, error) {
 	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{},
 		cashing:   map[address.Address]chan struct{}{},
 		strangers: rate.NewLimiter(strangerRate, 4*strangerRate)}
+	for _, o := range options {
+		o(m)
+	}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.load(ctx); err != nil {
 		m.cancel()

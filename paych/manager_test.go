@@ -42,12 +42,12 @@ func newSideOn(t *testing.T, chain cpaych.Chain, keys keyring, addr address.Addr
 	return s
 }
 
-func (s *side) open(sw *faults.Switch) {
+func (s *side) open(sw *faults.Switch, options ...cpaych.Option) {
 	s.t.Helper()
 	if sw == nil {
 		sw = &faults.Switch{}
 	}
-	m, err := cpaych.Open(s.t.Context(), faults.Store{Batching: s.ds, Switch: sw}, s.chain, s.keys)
+	m, err := cpaych.Open(s.t.Context(), faults.Store{Batching: s.ds, Switch: sw}, s.chain, s.keys, options...)
 	require.NoError(s.t, err)
 	s.Manager = m
 }

@@ -172,7 +172,8 @@ func (p *payee) learn(info *ChannelInfo) {
 }
 
 // AcceptVoucher checks a voucher strictly, binds its lane to the deal, stores it in one synced commit, and returns by how
-// much the lane grew. The same voucher again adds nothing. Zero and no error: replayed or older. Vouchers that come too fast wait.
+// much the lane grew. The same voucher again adds nothing. Zero and no error: replayed or older. Vouchers that come too fast wait. One of a
+// channel that is settling is stored too, and redeemed at once: it counts when the chain has taken it, else the error is ErrChannelSettling.
 func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Address, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
 	zero := big.Zero()
 	if err := CheckStateless(v, ch); err != nil {
@@ -204,7 +205,13 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 		return grown, err
 	}
 	// Also for a replay: the first call may still be flushing it.
-	return grown, m.ds.Sync(ctx, datastore.NewKey("/"))
+	if err := m.ds.Sync(ctx, datastore.NewKey("/")); err != nil || info.SettlingAt == 0 {
+		return grown, err
+	}
+	if err := m.redeemSettling(ctx, info, v.Lane, v.Amount); err != nil {
+		return zero, err
+	}
+	return grown, nil
 }
 
 // checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
@@ -215,8 +222,16 @@ func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo,
 	if !m.wallet.Has(info.To) {
 		return fmt.Errorf("%w: %s pays %s", ErrWrongPayee, info.Address, info.To)
 	}
+	if err := m.CheckWindow(ctx); err != nil {
+		return err
+	}
 	if info.SettlingAt != 0 {
-		return fmt.Errorf("%w: at epoch %d", ErrChannelSettling, info.SettlingAt)
+		switch _, epoch, err := m.chain.Head(ctx); {
+		case err != nil:
+			return err
+		case info.over(epoch):
+			return fmt.Errorf("%w: %s, since epoch %d", ErrChannelSettled, info.Address, info.SettlingAt)
+		}
 	}
 	return m.checkDepth(ctx, p, info)
 }

@@ -48,10 +48,12 @@ type payer struct {
 	reserved map[string]abi.TokenAmount // granted to a deal, not on a lane yet
 	held     abi.TokenAmount            // their sum
 	queue    []*request
-	working  bool      // a goroutine serves the queue
-	flight   *flight   // the message in flight, if this process sent it
-	seen     time.Time // when the chain was last asked about the channel
-	trouble  error     // why the result of the message in flight is not known yet
+	working  bool          // a goroutine serves the queue
+	flight   *flight       // the message in flight, if this process sent it
+	looking  chan struct{} // held while the chain is asked about the channel
+	seen     time.Time     // when the chain was last asked about it
+	missed   time.Time     // when it last gave no answer
+	trouble  error         // why the result of the message in flight is not known yet
 }
 
 // address is that of the channel, once it is there.
@@ -71,7 +73,7 @@ func (p *payer) free() abi.TokenAmount {
 }
 
 func newPayer(rec outChannel) *payer {
-	return &payer{rec: rec, lanes: map[uint64]*laneRecord{}, reserved: map[string]abi.TokenAmount{}, held: big.Zero()}
+	return &payer{rec: rec, looking: make(chan struct{}, 1), lanes: map[uint64]*laneRecord{}, reserved: map[string]abi.TokenAmount{}, held: big.Zero()}
 }
 
 // hold grants amount to a deal; mu is held.

@@ -91,29 +91,46 @@ func (r *request) leave(p *payer) {
 // deal gets a new one; while the chain is away, what was last known counts.
 func (m *Manager) usable(ctx context.Context, from, to address.Address) (*payer, error) {
 	p, err := m.pair(from, to)
-	if err != nil {
-		return nil, err
+	if err != nil || p.address().Empty() {
+		return p, err
 	}
-	p.mu.Lock()
-	ch, fresh := p.rec.Address, time.Since(p.seen) < stateTTL
-	p.mu.Unlock()
-	if ch.Empty() || fresh {
-		return p, nil
-	}
-	info, err := m.chain.Channel(ctx, ch)
-	if err != nil {
-		return p, nil
-	}
-	p.mu.Lock()
-	p.seen = time.Now()
-	p.mu.Unlock()
-	if info.SettlingAt == 0 && !info.Collected {
-		return p, nil
+	closing, err := m.isClosing(ctx, p)
+	if err != nil || !closing {
+		return p, err
 	}
 	if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
 		return nil, err
 	}
 	return m.pair(from, to)
+}
+
+// isClosing asks the chain whether a channel is being closed. Calls that come while it is asked share the next answer. A chain that did
+// not answer is not asked again for a while.
+func (m *Manager) isClosing(ctx context.Context, p *payer) (bool, error) {
+	asked := time.Now()
+	select {
+	case p.looking <- struct{}{}:
+		defer func() { <-p.looking }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	p.mu.Lock()
+	known := p.rec.Settling || p.seen.After(asked) || time.Since(p.missed) < stateTTL
+	closing := p.rec.Settling
+	p.mu.Unlock()
+	if known {
+		return closing, nil
+	}
+	began := time.Now()
+	info, err := m.chain.Channel(ctx, p.address())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.missed = time.Now()
+		return false, ctx.Err()
+	}
+	p.seen = began
+	return info.SettlingAt != 0 || info.Collected, nil
 }
 
 // enqueue adds a request and sees to it that somebody works on the queue. A nil request only wakes the worker.

@@ -34,9 +34,10 @@ func chainScenarios() []scenario {
 			settle(w, w.payer, ch)
 			require.Eventually(w.t, func() bool {
 				_, err := w.payee.take("d", w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Nonce, v.Amount = 9, big.NewInt(150) }))
-				return errors.Is(err, cpaych.ErrChannelSettling)
-			}, 10*time.Second, 200*time.Millisecond, "within the time that a state is trusted")
-			w.ends(ch, 150) // the last one came before the payee could know
+				require.NoError(w.t, err)
+				return w.info(ch).ToSend.Int64() == 150
+			}, 10*time.Second, 200*time.Millisecond, "redeemed at once, within the time that a state is trusted")
+			w.ends(ch, 150)
 		}},
 		{28, "LR", "voucher after the settle, before the payee sees it", func(w *world) {
 			ch, lane := w.deal()

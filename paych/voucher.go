@@ -66,7 +66,7 @@ func IsVoucherFault(err error) bool {
 	for _, f := range []error{
 		ErrDecode, ErrNoSignature, ErrBadSignature, ErrChannelSettled, ErrChannelSettling, ErrWrongChannel, ErrAmount, ErrLaneLimit, ErrStaleNonce,
 		ErrMergesUnsupported, ErrInsufficientChannel, ErrLocked, ErrUnknownChannel, ErrUnconfirmed, ErrWrongPayee, ErrAmountNotIncreasing, ErrTooSmall,
-		ErrLaneBound,
+		ErrLaneBound, ErrSettleWindow,
 	} {
 		if errors.Is(err, f) {
 			return true

@@ -166,12 +166,15 @@ func (d *demo) spawn(name string, args ...string) (*proc, error) {
 	return p, nil
 }
 
+// demoSettleDelay, in epochs of 200 ms, is the shortest that a development ledger may have.
+const demoSettleDelay = 50
+
 func (d *demo) start(ctx context.Context) error {
 	lh := d.home("ledger")
 	if err := os.MkdirAll(lh.Dir, 0o700); err != nil {
 		return err
 	}
-	if err := ledger.Init(lh.Dir, ledger.Options{Dev: true, Epoch: 200 * time.Millisecond, SettleDelay: 5}); err != nil {
+	if err := ledger.Init(lh.Dir, ledger.Options{Dev: true, Epoch: 200 * time.Millisecond, SettleDelay: demoSettleDelay}); err != nil {
 		return err
 	}
 	l, err := d.spawn("ledger", "ledger", "serve")

@@ -172,11 +172,14 @@ func (c *cli) ledgerInit() *cobra.Command {
 	o := ledger.Options{}
 	cmd := &cobra.Command{
 		Use: "init", Short: "Make a ledger in the home", Args: c.args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
+		Long: "Make a ledger in the home. Somebody who is paid must look at the ledger at least once in each settle delay: with the defaults that is\n" +
+			"12 h (1,440 epochs of 30 s), and of a development ledger a minute (300 epochs of 200 ms). Below 10 s nodes take no payments.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := c.home()
 			if err != nil {
 				return err
 			}
+			devDefaults(cmd, &o)
 			if err := os.MkdirAll(h.Dir, 0o700); err != nil {
 				return err
 			}
@@ -191,6 +194,14 @@ func (c *cli) ledgerInit() *cobra.Command {
 	cmd.Flags().DurationVar(&o.Epoch, "epoch", 30*time.Second, "length of an epoch")
 	cmd.Flags().Uint64Var(&o.SettleDelay, "settle-delay", 1440, "epochs between settle and collect")
 	return cmd
+}
+
+// devDefaults gives a development ledger short epochs, where none were asked for.
+func devDefaults(cmd *cobra.Command, o *ledger.Options) {
+	if !o.Dev || cmd.Flags().Changed("epoch") || cmd.Flags().Changed("settle-delay") {
+		return
+	}
+	o.Epoch, o.SettleDelay = 200*time.Millisecond, 300
 }
 
 func (c *cli) ledgerServe() *cobra.Command {

@@ -179,11 +179,13 @@ func (c *cli) earningsCmd() *cobra.Command {
 			if c.json {
 				return c.show(e, nil)
 			}
-			if err := c.show(nil, [][2]string{{"owed", e.Owed}, {"vouchered", e.Vouchered}, {"redeemed", e.Redeemed}, {"redeemable", e.Redeemable}}); err != nil {
+			if err := c.show(nil, [][2]string{{"owed", e.Owed}, {"vouchered", e.Vouchered}, {"redeemed", e.Redeemed}, {"redeemable", e.Redeemable}, {"lost", e.Lost}}); err != nil {
 				return err
 			}
 			say("\n")
-			if err := table(c, e.Days, []string{"DAY (UTC)", "VOUCHERED", "REDEEMED"}, func(d api.EarnedDay) []string { return []string{d.Date, d.Vouchered, d.Redeemed} }, "nothing was paid yet"); err != nil || len(e.Claims) == 0 {
+			if err := table(c, e.Days, []string{"DAY (UTC)", "VOUCHERED", "REDEEMED", "LOST"}, func(d api.EarnedDay) []string {
+				return []string{d.Date, d.Vouchered, d.Redeemed, d.Lost}
+			}, "nothing was paid yet"); err != nil || len(e.Claims) == 0 {
 				return err
 			}
 			say("\n")
@@ -197,8 +199,8 @@ func (c *cli) earningsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = table(c, e.Deals, []string{"DEAL", "OWED", "VOUCHERED", "REDEEMED", "REDEEMABLE", "CHANNEL", "LANE"}, func(d api.EarnedDeal) []string {
-				return []string{d.Deal, d.Owed, d.Vouchered, d.Redeemed, d.Redeemable, d.Channel, fmt.Sprint(d.Lane)}
+			err = table(c, e.Deals, []string{"DEAL", "OWED", "VOUCHERED", "REDEEMED", "REDEEMABLE", "LOST", "CHANNEL", "LANE"}, func(d api.EarnedDeal) []string {
+				return []string{d.Deal, d.Owed, d.Vouchered, d.Redeemed, d.Redeemable, d.Lost, d.Channel, fmt.Sprint(d.Lane)}
 			}, "nothing was sold yet")
 			return errors.Join(err, stale(e))
 		})})

@@ -38,8 +38,10 @@ type Ledger struct {
 	URL       string `toml:"url" comment:"for example http://127.0.0.1:4000, https://host:4000 or unix:///path; empty: no ledger"`
 	TokenFile string `toml:"token_file" comment:"file with the bearer token of the ledger"`
 	CertFile  string `toml:"cert_file" comment:"file with the certificate of the ledger, if its URL begins with https://"`
-	// Watch is how often payment channels are looked after.
-	Watch Duration `toml:"watch" comment:"how often channels are looked at: settling ones are redeemed, settled ones collected; at most 60 epochs"`
+	// Watch is how often payment channels are looked after; 0: as the settle window of the chain wants it.
+	Watch Auto `toml:"watch" comment:"how often channels are looked at: settling ones are redeemed, settled ones collected; auto: a twentieth of the settle window, 1s to 30s; never more than a quarter of it"`
+	// MinSettleWindow is the shortest settle window of a chain on which vouchers are taken.
+	MinSettleWindow Auto `toml:"min_settle_window" comment:"vouchers are taken only on a chain that gives at least so much time between settle and collect; auto: 1h, 10s on a development ledger"`
 }
 
 // Lotus says how to reach the node of a Filecoin chain.
@@ -104,11 +106,30 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
+// Auto is a Duration of which 0, as text "auto", means that the node decides.
+type Auto time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Auto) MarshalText() ([]byte, error) {
+	if d == 0 {
+		return []byte("auto"), nil
+	}
+	return Duration(d).MarshalText()
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Auto) UnmarshalText(b []byte) error {
+	if string(b) == "auto" {
+		*d = 0
+		return nil
+	}
+	return (*Duration)(d).UnmarshalText(b)
+}
+
 // Default is the configuration of a new home.
 func Default() Config {
 	return Config{
 		Network: Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
-		Ledger:  Ledger{Watch: Duration(10 * time.Second)},
 		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
 		Storage:   Storage{StagingQuota: 256 << 30, StagingIdle: Duration(30 * time.Minute)},

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math/big"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +55,10 @@ func dealsDesc() *prometheus.Desc {
 	return prometheus.NewDesc("cartage_deals_active", "Retrieval deals in progress.", []string{"role"}, nil)
 }
 
+func lostDesc() *prometheus.Desc {
+	return prometheus.NewDesc("cartage_lost_units_total", "attoFIL that were vouchered to this node and not redeemed in time.", nil, nil)
+}
+
 // collector asks the parts of a node.
 type collector struct{ n *Node }
 
@@ -64,6 +69,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	}
 	out <- failureDesc()
 	out <- dealsDesc()
+	out <- lostDesc()
 }
 
 // Collect implements prometheus.Collector.
@@ -79,7 +85,18 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(failureDesc(), prometheus.CounterValue, float64(n), kind)
 	}
 	out <- prometheus.MustNewConstMetric(dealsDesc(), prometheus.GaugeValue, float64(len(c.n.Client.ActiveDeals())), "client")
+	c.collectLost(out)
 	if c.n.Provider != nil {
 		out <- prometheus.MustNewConstMetric(dealsDesc(), prometheus.GaugeValue, float64(c.n.Provider.Active()), "provider")
+	}
+}
+
+func (c collector) collectLost(out chan<- prometheus.Metric) {
+	if c.n.Payments == nil {
+		return
+	}
+	if lost, err := c.n.Payments.Lost(c.n.ctx); err == nil {
+		units, _ := new(big.Float).SetInt(lost.Int).Float64()
+		out <- prometheus.MustNewConstMetric(lostDesc(), prometheus.CounterValue, units)
 	}
 }

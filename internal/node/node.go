@@ -189,33 +189,14 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	if n.parts.Chain != nil {
-		if n.Payments, err = paych.Open(ctx, n.space(payments), n.parts.Chain, n.parts.Wallet); err != nil {
+		if n.Payments, err = paych.Open(ctx, n.space(payments), n.parts.Chain, n.parts.Wallet,
+			paych.MinSettleWindow(time.Duration(n.parts.Config.Ledger.MinSettleWindow))); err != nil {
 			return err
 		}
 		n.wg.Go(n.tendPayments)
 	}
 	n.targets, err = openTargets(ctx, n.parts.FS, n.parts.Home.Path("retrievals"), n.space("/retrievals/targets"))
 	return err
-}
-
-// tendPayments looks after the payment channels for as long as the node runs.
-func (n *Node) tendPayments() {
-	every := time.Duration(n.parts.Config.Ledger.Watch)
-	if every <= 0 {
-		every = time.Duration(config.Default().Ledger.Watch)
-	}
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-t.C:
-		}
-		if err := n.Payments.Tend(n.ctx); err != nil && n.ctx.Err() == nil {
-			n.log.Warn("look after payment channels", "error", err)
-		}
-	}
 }
 
 func (n *Node) openTransfer(ctx context.Context) error {
@@ -308,7 +289,7 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
-		FreeOnly: n.Payments == nil, Pieces: n.pieces(), Origins: n.originsOf, SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"),
+		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Origins: n.originsOf, SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"),
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

@@ -173,7 +173,7 @@ func (s Service) Earnings(ctx context.Context) (*api.Earnings, error) {
 		}
 	}
 	for _, d := range e.Days {
-		out.Days = append(out.Days, api.EarnedDay{Date: d.Date, Vouchered: d.Vouchered.String(), Redeemed: d.Redeemed.String()})
+		out.Days = append(out.Days, api.EarnedDay{Date: d.Date, Vouchered: d.Vouchered.String(), Redeemed: d.Redeemed.String(), Lost: d.Lost.String()})
 	}
 	for _, c := range e.Claims {
 		v := api.Claim{Channel: c.Channel.String(), From: c.From.String(), Redeemable: c.Redeemable.String(), Until: int64(c.Until)}
@@ -194,7 +194,7 @@ func (s Service) earnedByDeals(out *api.Earnings, book []paych.Earned) {
 			owed[providerstates.DealKey(id)] = providerstates.Terms(&d).Due(d.TotalSent)
 		}
 	}
-	total, vouchered, redeemed, redeemable := big.Zero(), big.Zero(), big.Zero(), big.Zero()
+	total, vouchered, redeemed, redeemable, lost := big.Zero(), big.Zero(), big.Zero(), big.Zero(), big.Zero()
 	for _, d := range book {
 		due, ok := owed[d.Deal]
 		if !ok { // the market does not know it any more: it owed what it paid
@@ -202,16 +202,16 @@ func (s Service) earnedByDeals(out *api.Earnings, book []paych.Earned) {
 		}
 		delete(owed, d.Deal)
 		out.Deals = append(out.Deals, api.EarnedDeal{Deal: d.Deal, Channel: d.Channel.String(), Lane: d.Lane, Owed: due.String(), Vouchered: d.Vouchered.String(),
-			Redeemed: d.Redeemed.String(), Redeemable: d.Redeemable.String()})
+			Redeemed: d.Redeemed.String(), Redeemable: d.Redeemable.String(), Lost: d.Lost.String()})
 		total, vouchered = big.Add(total, due), big.Add(vouchered, d.Vouchered)
-		redeemed, redeemable = big.Add(redeemed, d.Redeemed), big.Add(redeemable, d.Redeemable)
+		redeemed, redeemable, lost = big.Add(redeemed, d.Redeemed), big.Add(redeemable, d.Redeemable), big.Add(lost, d.Lost)
 	}
 	for id, due := range owed { // deals that paid nothing
 		if due.Sign() > 0 {
-			out.Deals = append(out.Deals, api.EarnedDeal{Deal: id, Owed: due.String(), Vouchered: "0", Redeemed: "0", Redeemable: "0"})
+			out.Deals = append(out.Deals, api.EarnedDeal{Deal: id, Owed: due.String(), Vouchered: "0", Redeemed: "0", Redeemable: "0", Lost: "0"})
 			total = big.Add(total, due)
 		}
 	}
 	slices.SortFunc(out.Deals, func(a, b api.EarnedDeal) int { return cmp.Compare(a.Deal, b.Deal) })
-	out.Owed, out.Vouchered, out.Redeemed, out.Redeemable = total.String(), vouchered.String(), redeemed.String(), redeemable.String()
+	out.Owed, out.Vouchered, out.Redeemed, out.Redeemable, out.Lost = total.String(), vouchered.String(), redeemed.String(), redeemable.String(), lost.String()
 }

@@ -111,6 +111,7 @@ const (
 	PeerClaims
 	DealLost
 	StateRolledBack
+	SettleWindow
 
 	count // keep last
 )

@@ -98,4 +98,6 @@ var table = [count]row{
 	DealLost:        {"deal-lost", ExitRejected, Theirs, true, "the other side does not know the deal any more", "cartage deals resume ID makes another"},
 	StateRolledBack: {"state-rolled-back", ExitOther, Ours, false, "what was acknowledged is not in a store of this home any more", "restore a backup, then cartage paych restored; a ledger: cartage ledger repair --from-log"},
 	PeerClaims:      {"peer-claims", ExitRejected, Theirs, false, "what the other side says contradicts itself", "ask another provider"},
+
+	SettleWindow: {"settle-window", ExitRejected, Ours, false, "the settle window of the chain is too short for a payee to be safe", "use a ledger with a longer one: cartage ledger init --settle-delay; the provider sets ledger.min_settle_window"},
 }

@@ -211,6 +211,11 @@ func (v view) Head(context.Context) ([]byte, abi.ChainEpoch, error) {
 // Finality implements paych.Head.
 func (v view) Finality() abi.ChainEpoch { return v.finality }
 
+// Timing implements paych.Head.
+func (v view) Timing(context.Context) (paych.Timing, error) {
+	return paych.Timing{Epoch: v.epoch, SettleDelay: v.settleDelay, Dev: true}, nil
+}
+
 // ResolveKey implements paych.Reader.
 func (v view) ResolveKey(_ context.Context, a address.Address) (address.Address, error) {
 	return a, nil

@@ -183,7 +183,7 @@ func (p *party) start(ctx context.Context) (err error) {
 		}
 		return nil
 	}}
-	if r.payments, err = paych.Open(ctx, space(r.state, "/paych"), chain, p.keys); err != nil {
+	if r.payments, err = paych.Open(ctx, space(r.state, "/paych"), chain, p.keys, paych.MinSettleWindow(time.Millisecond)); err != nil {
 		return err
 	}
 	if err := p.openTransfer(exchange, r); err != nil {

@@ -23,7 +23,7 @@ func TestLotus(t *testing.T) {
 	net := testnet.NewLotus(t.TempDir())
 	net.Lotus.Advance(20)
 	w := newWorldOn(t, ctx, net, 2_000_000, ask)
-	w.client.Config.Ledger.Watch = config.Duration(time.Hour) // it pushes no message of its own at the end
+	w.client.Config.Ledger.Watch = config.Auto(time.Hour) // it pushes no message of its own at the end
 	require.NoError(t, w.client.Start(ctx, nil))
 	payer, payee := w.client.Wallet.List()[0], w.provider.Wallet.List()[0]
 	before := big.Add(net.Lotus.Balance(payer), net.Lotus.Balance(payee))

@@ -51,7 +51,7 @@ func New(ctx context.Context, dir string) (*Net, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
 	}
-	if err := ledger.Init(home, ledger.Options{Dev: true, Epoch: 20 * time.Millisecond, SettleDelay: 2}); err != nil {
+	if err := ledger.Init(home, ledger.Options{Dev: true, Epoch: 20 * time.Millisecond, SettleDelay: 100}); err != nil {
 		return nil, err
 	}
 	l, err := ledger.Open(ctx, home)
@@ -142,6 +142,7 @@ func (n *Net) Peer(ctx context.Context, name string, provide bool) (*Peer, error
 	}
 	cfg := config.Default()
 	cfg.Transfer.RestartDebounce = config.Duration(5 * time.Millisecond)
+	cfg.Ledger.MinSettleWindow = config.Auto(time.Millisecond) // that of the ledger here is 2 s
 	return &Peer{net: n, name: name, provide: provide, home: h, key: key, Wallet: w, state: dssync.MutexWrap(datastore.NewMapDatastore()), Config: cfg}, nil
 }
 

@@ -141,6 +141,15 @@ func (c *Client) Head(ctx context.Context) ([]byte, abi.ChainEpoch, error) {
 // Finality implements paych.Head: what the ledger answered is final.
 func (c *Client) Finality() abi.ChainEpoch { return 0 }
 
+// Timing implements paych.Head.
+func (c *Client) Timing(ctx context.Context) (pay.Timing, error) {
+	info, err := c.network(ctx)
+	if err != nil {
+		return pay.Timing{}, err
+	}
+	return pay.Timing{Epoch: time.Duration(info.EpochNanos), SettleDelay: abi.ChainEpoch(info.SettleDelay), Dev: info.Dev}, nil
+}
+
 // ResolveKey implements paych.Reader: accounts of the ledger are key addresses.
 func (c *Client) ResolveKey(_ context.Context, a address.Address) (address.Address, error) {
 	if p := a.Protocol(); p != address.SECP256K1 && p != address.BLS {

@@ -17,6 +17,8 @@ import (
 	"github.com/filecoin-project/go-jsonrpc"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 
 	"github.com/cartage-dev/cartage/internal/reason"
 	pay "github.com/cartage-dev/cartage/paych"
@@ -203,6 +205,11 @@ func (c *Chain) fresh(ctx context.Context) error {
 
 // Finality implements paych.Head.
 func (c *Chain) Finality() abi.ChainEpoch { return confidence }
+
+// Timing implements paych.Head: Filecoin's epochs and the settle delay of its payment channels.
+func (c *Chain) Timing(context.Context) (pay.Timing, error) {
+	return pay.Timing{Epoch: builtin.EpochDurationSeconds * time.Second, SettleDelay: paych.SettleDelay}, nil
+}
 
 // ResolveKey implements paych.Reader.
 func (c *Chain) ResolveKey(ctx context.Context, a address.Address) (address.Address, error) {

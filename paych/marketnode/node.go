@@ -91,7 +91,12 @@ func (c Client) CheckAvailableFunds(ctx context.Context, ch address.Address) (rm
 		return rm.ChannelAvailableFunds{}, ErrNoLedger
 	}
 	f, err := c.Manager.Available(ctx, ch)
-	return rm.ChannelAvailableFunds{ConfirmedAmt: f.Confirmed, PendingAmt: f.Pending, PendingWaitSentinel: f.Wait, QueuedAmt: f.Queued, VoucherReedeemedAmt: f.Promised}, err
+	if err != nil {
+		return rm.ChannelAvailableFunds{}, err
+	}
+	// Callers subtract the two to learn what a voucher may add: what deals have reserved and not spent is not theirs.
+	return rm.ChannelAvailableFunds{ConfirmedAmt: f.Confirmed, PendingAmt: f.Pending, PendingWaitSentinel: f.Wait, QueuedAmt: f.Queued,
+		VoucherReedeemedAmt: big.Sub(f.Confirmed, f.Free)}, nil
 }
 
 // AllocateLane implements retrievalmarket.RetrievalClientNode.

@@ -67,6 +67,8 @@ type ProviderConfig struct {
 	SupportsPrepaid func(peer.ID) bool
 	// FreeOnly is for a node that cannot take money: it quotes no price and takes no deal that has one.
 	FreeOnly bool
+	// RefusesMoney is asked before an offer and a deal with a price: an error is why the node takes no money now. nil: it does.
+	RefusesMoney func(ctx context.Context) error
 	// LegacyOnly is for a provider that takes proposals of the first generation only.
 	LegacyOnly bool
 	Deadlines  map[fsm.StateKey]fsm.Deadline

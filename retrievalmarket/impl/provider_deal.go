@@ -140,8 +140,10 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 			return demand, err
 		}
 	}
-	if p.cfg.FreeOnly && priced(prop.PricePerByte, prop.UnsealPrice) {
-		return demand, refuse(rm.DealStatusRejected, errFreeOnly)
+	if priced(prop.PricePerByte, prop.UnsealPrice) {
+		if why := p.whyFreeOnly(ctx); why != "" {
+			return demand, refuse(rm.DealStatusRejected, "%s", why)
+		}
 	}
 	state := rm.ProviderDealState{
 		DealProposal: prop, Status: rm.DealStatusNew, Receiver: receiver, FundsReceived: big.Zero(), CurrentInterval: prop.PaymentInterval,

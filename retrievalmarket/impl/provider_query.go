@@ -28,6 +28,20 @@ func (p *Provider) HandleQueryStream(s network.RetrievalQueryStream) {
 
 const errFreeOnly = "this provider asks for money and has no ledger to take it: its operator has to set one"
 
+// whyFreeOnly says why no money is taken now; nothing: it is.
+func (p *Provider) whyFreeOnly(ctx context.Context) string {
+	if p.cfg.FreeOnly {
+		return errFreeOnly
+	}
+	if p.cfg.RefusesMoney == nil {
+		return ""
+	}
+	if err := p.cfg.RefusesMoney(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 func priced(amounts ...abi.TokenAmount) bool {
 	for _, a := range amounts {
 		if a.Sign() > 0 {
@@ -55,9 +69,11 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 		r.Status, r.Message = rm.QueryResponseError, "failed to get the chain head: "+err.Error()
 		return r
 	}
-	if priced(ask.PricePerByte, ask.UnsealPrice) && p.cfg.FreeOnly {
-		r.Status, r.Message = rm.QueryResponseError, errFreeOnly
-		return r
+	if priced(ask.PricePerByte, ask.UnsealPrice) {
+		if why := p.whyFreeOnly(ctx); why != "" {
+			r.Status, r.Message = rm.QueryResponseError, why
+			return r
+		}
 	}
 	worker, err := p.cfg.Node.GetMinerWorkerAddress(ctx, to, tok)
 	if err == nil && worker.Empty() {
