@@ -25,6 +25,7 @@ var (
 	from   = flag.Uint64("sim.from", 1, "the first of them")
 	traces = flag.String("sim.traces", "", "folder for the traces of seeds that fail")
 	strict = flag.Bool("sim.strict", false, "let findings of kinds that are known to be open fail too")
+	skip   = flag.String("sim.skip", "", "seeds that are left out, with commas")
 	first  = flag.Bool("sim.first", false, "end after the first seed that fails")
 	stuck  = flag.Duration("sim.stuck", time.Minute, "real time after which a seed is taken to stand still")
 )
@@ -43,6 +44,9 @@ func TestSeeds(t *testing.T) {
 	}
 	workers.Wait()
 	bad, known, deals, completed := all.bad, all.known, all.deals, all.completed
+	if len(bad) > 0 {
+		fmt.Printf("failing seeds: %s\n", strings.Trim(fmt.Sprint(bad), "[]"))
+	}
 	if *first && len(bad) > 0 {
 		fmt.Printf("first failing seed: %d\n", slices.Min(bad))
 	}
@@ -69,6 +73,9 @@ type tally struct {
 func (a *tally) take() (seed uint64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for slices.Contains(strings.Split(*skip, ","), fmt.Sprint(a.next)) {
+		a.next++
+	}
 	if a.next >= *from+*seeds || *first && len(a.bad) > 0 {
 		return 0, false
 	}

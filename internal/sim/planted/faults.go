@@ -9,8 +9,8 @@ var faults = []fault{
 	},
 	{
 		name: "an accepted voucher is not synced", file: "paych/payee.go",
-		old: "return grown, m.ds.Sync(ctx, datastore.NewKey(\"/\"))",
-		new: "_ = datastore.NewKey\n\treturn grown, nil",
+		old: "if err := m.ds.Sync(ctx, datastore.NewKey(\"/\")); err != nil || info.SettlingAt == 0 {",
+		new: "if err := ctx.Err(); datastore.NewKey(\"/\").String() == \"\" || err != nil || info.SettlingAt == 0 {",
 	},
 	{
 		name: "the funds of an ended deal stay reserved", file: "paych/lanes.go",
@@ -53,5 +53,79 @@ var faults = []fault{
 		name: "a power loss of the first page is not mended", file: "carstore/carstore.go",
 		old: "; tornOff(head, want) {",
 		new: "; tornOff(nil, nil) {",
+	},
+	{
+		name: "two vouchers have one nonce", file: "paych/lanes.go",
+		old: "Nonce: l.Nonce + 1, Amount",
+		new: "Nonce: max(1, l.Nonce), Amount",
+	},
+	{
+		name: "a voucher beyond the deposit is taken", file: "paych/payee.go",
+		old:  "if promised.GreaterThan(info.Balance) {",
+		new:  "if false {",
+		test: "./paych TestScenarios",
+	},
+	{
+		name: "the signature of a voucher is not checked", file: "paych/payee.go",
+		old:  "if err := VerifyVoucher(v, info.From); err != nil {",
+		new:  "if err := ctx.Err(); err != nil {",
+		test: "./paych TestScenarios",
+	},
+	{
+		name: "bytes that are not verified are paid", file: "internal/accounting/buyer.go",
+		old: "due, most, have := t.Due(f.Verified)",
+		new: "due, most, have := t.Due(add(f.Verified, 1))",
+	},
+	{
+		name: "two intervals are lent instead of one", file: "internal/accounting/seller.go",
+		old: "min(f.Loan, t.CurrentInterval(covered))",
+		new: "add(t.CurrentInterval(covered), t.CurrentInterval(covered))",
+	},
+	{
+		name: "the last bytes are not asked for", file: "internal/accounting/seller.go",
+		old: "v.Demand = DemandLast",
+		new: "v.Total = paid",
+	},
+	{
+		name: "the unseal price is not waited for", file: "internal/accounting/seller.go",
+		old: "case paid.LessThan(orZero(t.Unseal)):",
+		new: "case false:",
+	},
+	{
+		name: "what strangers are lent is not taken from the allowance", file: "internal/accounting/payers.go",
+		old: "p.level.Level -= l.Strangers",
+		new: "_ = p.level",
+	},
+	{
+		name: "credit is counted for each deal alone", file: "internal/accounting/payers.go",
+		old:  "if l.Payer == payer {",
+		new:  "if false {",
+		test: "./internal/accounting TestManyDealsOfOnePayer",
+	},
+	{
+		name: "the provider's fault is the client's debt", file: "retrievalmarket/impl/credit.go",
+		old:  "blame := pd.blame",
+		new:  "blame := reason.Theirs",
+		test: "./retrievalmarket/impl TestProviderFaultIsNoDebt",
+	},
+	{
+		name: "a restart has no position", file: "retrievalmarket/impl/client_restart.go",
+		old: "Reposition(ctx, chid, received, pos.Blocks)",
+		new: "Reposition(ctx, chid, received, 0)",
+	},
+	{
+		name: "a client's start does not look into its book", file: "retrievalmarket/impl/client_restart.go",
+		old: "if best != nil && best.Amount.GreaterThan(d.FundsSpent) {",
+		new: "if false {",
+	},
+	{
+		name: "a provider's start does not look into its book", file: "retrievalmarket/impl/provider.go",
+		old: "if best != nil {",
+		new: "if best != nil && false {",
+	},
+	{
+		name: "a voucher that comes after the end is dropped", file: "retrievalmarket/impl/provider_payments.go",
+		old: "return p.bookLate(ctx, chid, pay)",
+		new: "return nil, errDealOver",
 	},
 }

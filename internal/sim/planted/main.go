@@ -16,15 +16,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
-)
-
-const (
-	replays = 10
-	// replayed is how many of them have to fail again.
-	replayed = 9
 )
 
 func main() {
@@ -49,6 +42,10 @@ func run(ctx context.Context, only string, seeds int) error {
 	if err != nil {
 		return err
 	}
+	sim := &simulator{in: filepath.Join(root, simPackage), seeds: seeds, sound: filepath.Join(dir, "sound")}
+	if err := build(ctx, root, "", sim.sound, simPackage); err != nil {
+		return err
+	}
 	caught, all := 0, 0
 	fmt.Printf("%-44s %-7s %s\n", "fault", "caught", "by")
 	for _, f := range faults {
@@ -57,7 +54,7 @@ func run(ctx context.Context, only string, seeds int) error {
 		}
 		all++
 		began := time.Now()
-		by, err := f.caught(ctx, root, dir, seeds)
+		by, err := f.caught(ctx, root, dir, sim)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
@@ -117,29 +114,40 @@ func (f fault) overlay(root, dir string) (string, error) {
 	return list, os.WriteFile(list, raw, 0o600)
 }
 
+// build makes the tests of a package, with the fault that an overlay plants, if there is one.
+func build(ctx context.Context, root, overlay, bin, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", bin, pkg)
+	if overlay == "" {
+		cmd = exec.CommandContext(ctx, "go", "test", "-c", "-o", bin, pkg)
+	}
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
 // caught tells what noticed the fault; nothing if nobody did.
-func (f fault) caught(ctx context.Context, root, dir string, seeds int) (string, error) {
+func (f fault) caught(ctx context.Context, root, dir string, sim *simulator) (string, error) {
 	overlay, err := f.overlay(root, dir)
 	if err != nil {
 		return "", err
 	}
-	pkg, test := "./internal/sim", ""
-	if f.test != "" {
-		pkg, test, _ = strings.Cut(f.test, " ")
-	}
 	bin := filepath.Join(dir, "test")
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", bin, pkg)
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("the fault does not compile: %w\n%s", err, out)
+	if f.test == "" {
+		if err := build(ctx, root, overlay, bin, simPackage); err != nil {
+			return "", err
+		}
+		return sim.notices(ctx, bin)
 	}
-	if test != "" {
-		return f.byTest(ctx, bin, filepath.Join(root, pkg), test)
+	pkg, test, _ := strings.Cut(f.test, " ")
+	if err := build(ctx, root, overlay, bin, pkg); err != nil {
+		return "", err
 	}
-	return f.bySimulator(ctx, bin, filepath.Join(root, pkg), seeds)
+	return byTest(ctx, bin, filepath.Join(root, pkg), test)
 }
 
-func (f fault) byTest(ctx context.Context, bin, in, test string) (string, error) {
+func byTest(ctx context.Context, bin, in, test string) (string, error) {
 	cmd := exec.CommandContext(ctx, bin, "-test.run", "^"+test+"$", "-test.timeout", "5m", "-test.v")
 	cmd.Dir = in
 	out, err := cmd.CombinedOutput()
@@ -150,44 +158,4 @@ func (f fault) byTest(ctx context.Context, bin, in, test string) (string, error)
 		return "", nil
 	}
 	return test, ctx.Err()
-}
-
-var firstSeed = regexp.MustCompile(`first failing seed: (\d+)`)
-
-func (f fault) bySimulator(ctx context.Context, bin, in string, seeds int) (string, error) {
-	simulate := func(procs, n, from string) (string, error) {
-		cmd := exec.CommandContext(ctx, bin, "-test.run", "^TestSeeds$", "-test.timeout", "20m", "-sim.first", "-sim.stuck", "60s", "-sim.seeds", n, "-sim.from", from)
-		cmd.Dir = in
-		cmd.Env = append(os.Environ(), procs)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	from := 1
-	for from <= seeds {
-		out, err := simulate("CARTAGE=1", fmt.Sprint(seeds-from+1), fmt.Sprint(from))
-		if err == nil {
-			return "", nil
-		}
-		m := firstSeed.FindStringSubmatch(out)
-		if m == nil {
-			return "the simulator, which does not get to an end", ctx.Err()
-		}
-		again := 0
-		for range replays {
-			if _, err := simulate("GOMAXPROCS=1", "1", m[1]); err != nil {
-				again++
-			}
-		}
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		if again >= replayed {
-			return fmt.Sprintf("seed %s, %d of %d replays", m[1], again, replays), nil
-		}
-		if _, err := fmt.Sscan(m[1], &from); err != nil { // that seed depends on the order of goroutines: a later one may not
-			return "", err
-		}
-		from++
-	}
-	return "", nil
 }
