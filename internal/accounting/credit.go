@@ -43,6 +43,8 @@ type Applicant struct {
 	Terms   Terms
 	// Size is an upper bound of the payload in bytes: nobody is lent more.
 	Size uint64
+	// Prepays says that the peer pays in advance when it gets no credit: its deal has a loan of nothing then.
+	Prepays bool
 	// Deposit is what is paid before the first byte beyond the unseal price of the provider, in attoFIL.
 	Deposit abi.TokenAmount
 }

@@ -120,9 +120,13 @@ func (p *Payers) Lend(ctx context.Context, w datastore.Write, a Applicant) (Loan
 		return *l, nil
 	}
 	l, err := p.grant(a, payer, secured)
-	if err != nil {
+	if err != nil && !a.Prepays {
 		return Loan{}, err
 	}
+	if err != nil {
+		l = &Loan{Deal: a.Deal, Peer: a.Peer, Payer: payer, Price: orZero(a.Terms.Price), Since: p.now()}
+	}
+	err = nil
 	if l.Strangers > 0 {
 		p.level.Level -= l.Strangers
 		err = putJSON(ctx, w, levelKey, p.level)
@@ -332,6 +336,18 @@ func (p *Payers) Extend(ctx context.Context, deal string, need uint64) (uint64, 
 		err = p.ds.Sync(ctx, datastore.NewKey("/"))
 	}
 	return bytes, err
+}
+
+// Adopt gives a deal of before there were accounts the interval that it was promised. A deal that has a loan keeps it.
+func (p *Payers) Adopt(ctx context.Context, deal, peer string, t Terms) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loans[deal] != nil {
+		return nil
+	}
+	l := &Loan{Deal: deal, Peer: peer, Price: orZero(t.Price), Interval: t.Interval, Record: t.CurrentInterval(0), Since: p.now()}
+	p.loans[deal] = l
+	return putJSON(ctx, p.ds, loanKey(deal), l)
 }
 
 // LoanOf is the loan of a deal; the zero Loan lends nothing.

@@ -44,8 +44,13 @@ type dealTarget struct {
 	base uint64
 }
 
+var _ retrievalimpl.FinishedTarget = dealTarget{}
+
 // Base implements retrievalimpl.Target.
 func (d dealTarget) Base() uint64 { return d.base }
+
+// Finish implements retrievalimpl.FinishedTarget.
+func (d dealTarget) Finish() error { return d.Finalize() }
 
 func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batching) (*targets, error) {
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
@@ -190,9 +195,6 @@ func (t *targets) Done(deal rm.ClientDealState) {
 	t.mu.Unlock()
 	if c == nil {
 		return
-	}
-	if deal.Status == rm.DealStatusCompleted {
-		_ = c.Finalize()
 	}
 	_ = t.release(c)
 }

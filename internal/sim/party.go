@@ -36,6 +36,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -209,7 +210,7 @@ func (p *party) start(ctx context.Context) (err error) {
 	return nil
 }
 
-var errNoChain = errors.New("the chain is away")
+var errNoChain error = reason.LedgerAway.Errorf("the chain is away")
 
 // tend looks after the payment channels, as a node does.
 func (p *party) tend(ctx context.Context, r *process) {

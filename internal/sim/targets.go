@@ -50,6 +50,9 @@ type target struct {
 // Base implements retrievalimpl.Target.
 func (t target) Base() uint64 { return t.base }
 
+// Finish implements retrievalimpl.FinishedTarget.
+func (t target) Finish() error { return t.Finalize() }
+
 func pathOf(root cid.Cid, sel ipld.Node) (string, error) {
 	raw, err := ipld.Encode(sel, dagcbor.Encode)
 	if err != nil {
@@ -142,9 +145,6 @@ func (t *targets) Done(d rm.ClientDealState) {
 	t.mu.Unlock()
 	if !ok || s == nil {
 		return
-	}
-	if d.Status == rm.DealStatusCompleted {
-		_ = s.Finalize()
 	}
 	_ = t.release(path)
 }

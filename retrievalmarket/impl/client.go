@@ -40,6 +40,12 @@ type Target interface {
 	Bytes() uint64
 }
 
+// FinishedTarget is a target that is made complete on stable storage before the end of its deal is stored. Finish may be called again.
+type FinishedTarget interface {
+	Target
+	Finish() error
+}
+
 // Targets opens the targets of deals. Open is called again after a restart of the process.
 type Targets interface {
 	// Open may answer no target and no error: the deal receives into the store of the transport then.
@@ -118,7 +124,7 @@ type clientDeal struct {
 	completed bool   // the provider said so
 	accepted  bool   // the acceptance was told
 	answered  bool   // the provider has said something about the deal
-	again     bool   // it was proposed once more
+	again     int    // times that it was proposed once more
 	alarm     *time.Timer
 }
 

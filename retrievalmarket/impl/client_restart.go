@@ -33,6 +33,9 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 			d.BytesPaidFor = clientstates.Terms(&d).PaidBytes(best.Amount)
 		}
 	}
+	if err := c.recount(ctx, &d); err != nil {
+		return err
+	}
 	cd := c.track(d)
 	cd.mu.Lock()
 	cd.stored, cd.link, cd.signed = true, accounting.LinkRestarted, d.FundsSpent
@@ -42,6 +45,31 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	}
 	c.resume(cd, d.ChannelID)
 	return notEnded(cd.machine.Reenter())
+}
+
+// recount corrects a record that says that everything is here: a power loss may have taken what the file had not synced.
+func (c *Client) recount(ctx context.Context, d *rm.ClientDealState) error {
+	if !d.AllBlocksReceived || c.cfg.Targets == nil {
+		return nil
+	}
+	t, err := c.cfg.Targets.Open(ctx, *d)
+	if err != nil || t == nil {
+		return err
+	}
+	defer c.cfg.Targets.Done(*d)
+	sel, err := d.SelectorNode()
+	if err != nil {
+		return err
+	}
+	pos, err := t.Locate(sel)
+	if err != nil || pos.Complete {
+		return err
+	}
+	d.AllBlocksReceived, d.TotalReceived = false, pos.Bytes-min(pos.Bytes, t.Base())
+	if d.Status == rm.DealStatusCheckComplete || d.Status == rm.DealStatusFinalizing || d.Status == rm.DealStatusBlocksComplete {
+		d.Status = rm.DealStatusOngoing
+	}
+	return nil
 }
 
 // notEnded is the error of taking up a deal. That its transfer ended it already is none.
@@ -235,6 +263,14 @@ func (c *Client) payBeforeRestart(ctx context.Context, cd *clientDeal, chid dt.C
 		return nil
 	}
 	voucher, err := clientstates.CreateVoucher(ctx, c.cfg.Node, deal, v)
+	var short rm.ShortfallError
+	if errors.As(err, &short) {
+		if deal.FundsSpent.Sign() <= 0 {
+			return nil // the deal says so itself when it is asked for money
+		}
+		v = deal.FundsSpent // what was signed before may not have come
+		voucher, err = clientstates.CreateVoucher(ctx, c.cfg.Node, deal, v)
+	}
 	if err != nil {
 		return fmt.Errorf("voucher before restart: %w", err)
 	}
@@ -291,15 +327,18 @@ func boundedBy(ctx context.Context, d time.Duration) context.Context {
 	return ctx
 }
 
+// maxProposals is how often a proposal is made again that may never have arrived.
+const maxProposals = 3
+
 // proposeAgain makes a proposal once more that may never have arrived: the connection was lost after it, and the provider does
 // not know the channel that was to go on. Nothing was received and nothing was paid.
 func (c *Client) proposeAgain(cd *clientDeal) bool {
 	st, _ := cd.machine.State()
 	waits := st.Status == rm.DealStatusWaitForAcceptance || st.Status == rm.DealStatusWaitForAcceptanceLegacy
 	cd.mu.Lock()
-	lost := cd.link == accounting.LinkRestarted && !cd.answered && !cd.again && waits && st.FundsSpent.Sign() == 0
+	lost := cd.link == accounting.LinkRestarted && !cd.answered && cd.again < maxProposals && waits && st.FundsSpent.Sign() == 0
 	if lost {
-		cd.again, cd.stored = true, false
+		cd.again, cd.stored = cd.again+1, false
 	}
 	cd.mu.Unlock()
 	if !lost {

@@ -44,6 +44,7 @@ func (p *Provider) openPayers(ctx context.Context) (err error) {
 // applicant is a deal as one that asks for credit; ask is what the provider wants of it.
 func (p *Provider) applicant(d *rm.ProviderDealState, ask *rm.Ask, size uint64) accounting.Applicant {
 	a := accounting.Applicant{Deal: providerstates.DealKey(d.Identifier()), Peer: d.Receiver.String(), Terms: providerstates.Terms(d), Size: size,
+		Prepays: p.paysInAdvance(d.Receiver),
 		Deposit: big.Max(big.Zero(), big.Sub(d.UnsealPrice, ask.UnsealPrice))}
 	if p.cfg.Origins != nil {
 		a.Origins = p.cfg.Origins(d.Receiver)
@@ -63,12 +64,14 @@ func (p *Provider) lend(ctx context.Context, b datastore.Batch, d *rm.ProviderDe
 	_, err := p.payers.Lend(ctx, b, p.applicant(d, ask, size))
 	var none *accounting.NoCreditError
 	if errors.As(err, &none) {
-		if p.paysInAdvance(d.Receiver) {
-			return nil
-		}
 		return refuse(rm.DealStatusRejected, "%s: ask for an offer and propose its unseal price", none)
 	}
 	return err
+}
+
+// lent reports whether a deal has something on credit: only then is what was paid for a sign that it was sent.
+func (p *Provider) lent(id rm.ProviderDealIdentifier) bool {
+	return p.payers.LoanOf(providerstates.DealKey(id)).Bytes() > 0
 }
 
 // withDeposit raises the unseal price of an offer by one interval for a client that would get no credit and does not pay in advance: it

@@ -2,6 +2,7 @@ package retrievalimpl
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -91,11 +92,27 @@ func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState
 	if !durable && (e == rm.ClientEventBlocksReceived && rec.Status == before || booked && paying(before) && paying(rec.Status)) {
 		return cd.keep.later(rec)
 	}
+	if rec.Status == rm.DealStatusCompleted {
+		if err := cd.finishTarget(); err != nil {
+			return fmt.Errorf("complete the file of deal %s: %w", rec.ID, err)
+		}
+	}
 	if c.table.Final(rec.Status) {
 		c.release(rec)
 		c.endAdvance(rec)
 	}
 	return cd.keep.now(rec, func(rec rm.ClientDealState) error { return c.put(rec, durable) })
+}
+
+// finishTarget makes the file of a complete deal one that a crash does not take.
+func (cd *clientDeal) finishTarget() error {
+	cd.mu.Lock()
+	target, ok := cd.target.(FinishedTarget)
+	cd.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return target.Finish()
 }
 
 func (c *Client) put(rec rm.ClientDealState, durable bool) error {

@@ -113,7 +113,7 @@ type providerDeal struct {
 	keep    keeper[rm.ProviderDealState]
 	last    rm.DealStatus // that was stored, or waits to be; the machine's own
 
-	paying   sync.Mutex // payments of a deal are taken one after the other
+	paying   chan struct{} // payments of a deal are taken one after the other; no lock, because a book that is away is waited for
 	mu       sync.Mutex
 	paid     abi.TokenAmount
 	unsealed bool
@@ -200,7 +200,14 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	}
 	t := providerstates.Terms(&d)
 	paidBytes := t.PaidBytes(d.FundsReceived)
-	d.TotalSent = max(d.TotalSent, paidBytes)
+	if priced(d.PricePerByte) {
+		if err := p.payers.Adopt(ctx, providerstates.DealKey(d.Identifier()), d.Receiver.String(), t); err != nil {
+			return err
+		}
+	}
+	if p.lent(d.Identifier()) {
+		d.TotalSent = max(d.TotalSent, paidBytes)
+	}
 	d.CurrentInterval = t.CurrentInterval(paidBytes)
 	pd := p.track(d)
 	pd.stored = true
@@ -213,7 +220,7 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		if over := p.channelOver(ctx, pd, d.ChannelID); over {
 			return notEnded(pd.machine.Reenter())
 		}
-		if err := p.raiseQueued(ctx, d.ChannelID, paidBytes); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
+		if err := p.raiseQueued(ctx, d.ChannelID, min(paidBytes, d.TotalSent)); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
 			return err
 		}
 	}
@@ -259,7 +266,7 @@ func (p *Provider) channelOver(ctx context.Context, pd *providerDeal, chid dt.Ch
 }
 
 func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
-	pd := &providerDeal{id: d.Identifier(), paid: d.FundsReceived, pieces: p.cfg.Pieces, last: d.Status}
+	pd := &providerDeal{id: d.Identifier(), paying: make(chan struct{}, 1), paid: d.FundsReceived, pieces: p.cfg.Pieces, last: d.Status}
 	pd.keep.write = func(rec rm.ProviderDealState) error { return p.put(pd, rec) }
 	pd.machine = fsm.NewMachine(p.ctx, p.table, d, p, fsm.Hooks[rm.ProviderDealState]{
 		Persist: func(_ fsm.EventName, rec rm.ProviderDealState) error { return p.persist(pd, rec) },

@@ -181,7 +181,10 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 	pd.mu.Lock()
 	demand = p.verdict(pd, &state, 0)
 	pd.mu.Unlock()
-	if demand.Demand == accounting.DemandNothing {
+	if now, _ := pd.machine.State(); demand.Demand == accounting.DemandNothing {
+		if now.Status != rm.DealStatusNew { // one that was proposed before
+			return demand, nil
+		}
 		return demand, pd.machine.Send(rm.ProviderEventOpen)
 	}
 	return demand, pd.machine.Send(rm.ProviderEventPaymentRequested, uint64(0))
@@ -216,6 +219,9 @@ func (p *Provider) enter(ctx context.Context, chid dt.ChannelID, state rm.Provid
 		return nil, err
 	}
 	if pd := p.orphan(chid, state); pd != nil {
+		return pd, nil
+	}
+	if pd := p.proposedAgain(chid, &state); pd != nil {
 		return pd, nil
 	}
 	if _, err := p.store.get(ctx, state.Identifier().String()); err == nil {
@@ -266,6 +272,35 @@ func (p *Provider) orphan(chid dt.ChannelID, state rm.ProviderDealState) *provid
 	}
 	pd.bound = true
 	p.bind(pd, chid)
+	return pd
+}
+
+// proposedAgain moves a running deal to the channel of a proposal that is made once more: the client has lost the channel in a crash before anything
+// was sent on it. One on which something was sent is not moved, so that a loan is not used twice.
+func (p *Provider) proposedAgain(chid dt.ChannelID, state *rm.ProviderDealState) *providerDeal {
+	p.mu.Lock()
+	pd := p.deals[state.Identifier()]
+	p.mu.Unlock()
+	if pd == nil {
+		return nil
+	}
+	old, _ := pd.machine.State()
+	p.mu.Lock()
+	before := pd.chid
+	p.mu.Unlock()
+	if before == chid || old.TotalSent > 0 || p.sent(p.ctx, before) > 0 || !sameProposal(&old.DealProposal, &state.DealProposal) {
+		return nil
+	}
+	p.mu.Lock()
+	delete(p.byChan, before)
+	p.bind(pd, chid)
+	p.mu.Unlock()
+	pd.mu.Lock()
+	pd.resumed = false
+	pd.mu.Unlock()
+	if before != (dt.ChannelID{}) {
+		p.closeLater(before)
+	}
 	return pd
 }
 

@@ -32,8 +32,12 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	if pd == nil {
 		return p.bookLate(ctx, chid, pay)
 	}
-	pd.paying.Lock()
-	defer pd.paying.Unlock()
+	select {
+	case pd.paying <- struct{}{}:
+		defer func() { <-pd.paying }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	pd.hear()
 	if pay.ID != pd.id.DealID {
 		return p.badVoucher(ctx, pd, chid, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
@@ -151,7 +155,7 @@ func (p *Provider) saveOnce(ctx context.Context, pd *providerDeal, pay *rm.DealP
 // sent plus one exposure. What is paid above that stays credit.
 func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelID, paidBytes uint64, t accounting.Terms) uint64 {
 	sent := p.sent(ctx, chid)
-	if !pd.stored || paidBytes <= sent {
+	if !pd.stored || paidBytes <= sent || !p.lent(pd.id) {
 		return sent
 	}
 	exposure := t.CurrentInterval(sent)
@@ -176,11 +180,23 @@ func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {
 	return s.Queued()
 }
 
+// lastingFault reports whether no later voucher of the same channel can be better. A client of another kind would wait for ever for an answer to the
+// next one.
+func lastingFault(err error) bool {
+	for _, f := range []error{paych.ErrWrongPayee, paych.ErrChannelSettled, paych.ErrLaneBound} {
+		if errors.Is(err, f) {
+			return true
+		}
+	}
+	return false
+}
+
 // badVoucher answers what is wrong; the third one ends the deal. Nothing is credited and nothing is lost.
 func (p *Provider) badVoucher(ctx context.Context, pd *providerDeal, chid dt.ChannelID, cause error) (*rm.DealResponse, error) {
+	p.cfg.Log.Warn("voucher not taken", "deal", pd.id, "channel", chid, "error", cause)
 	pd.mu.Lock()
 	pd.bad++
-	over := pd.bad >= maxBadVouchers
+	over := pd.bad >= maxBadVouchers || lastingFault(cause)
 	if over {
 		pd.refused = cause // the deal fails with the transfer, which carries the answer
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -15,6 +16,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -77,8 +79,15 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 	if deal.TotalFunds.IsZero() || Terms(&deal).Free() {
 		return ctx.Trigger(rm.ClientEventPaymentChannelSkip)
 	}
-	ch, msg, err := makeAvailable(ctx.Context(), env.Node(), deal)
+	var ch address.Address
+	var msg cid.Cid
+	err := whileLedgerAway(ctx.Context(), func() (err error) {
+		ch, msg, err = makeAvailable(ctx.Context(), env.Node(), deal)
+		return err
+	})
 	switch {
+	case err != nil && ctx.Context().Err() != nil: // this side stops, and the next start goes on here; or the deal is cancelled
+		return nil
 	case err != nil:
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	case ch == address.Undef:
@@ -87,6 +96,21 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 		return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
 	}
 	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, msg, ch)
+}
+
+// ledgerPatience is how long a ledger may be away before a deal that needs it fails.
+const ledgerPatience = 45 * time.Second
+
+// whileLedgerAway tries f again, with growing pauses, while the ledger cannot be reached.
+func whileLedgerAway(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := f()
+		if err == nil || reason.From(err) != reason.LedgerAway || !shared.Sleep(ctx, wait) {
+			return err
+		}
+	}
 }
 
 func makeAvailable(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState) (address.Address, cid.Cid, error) {
@@ -110,7 +134,10 @@ func allocateLane(ctx context.Context, node rm.RetrievalClientNode, deal rm.Clie
 // WaitPaymentChannelReady waits for the message on the ledger.
 func WaitPaymentChannelReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
 	ch, err := waitReady(ctx, env, deal)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Context().Err() != nil: // the next start waits again
+		return nil
+	case err != nil:
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	}
 	return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
@@ -351,11 +378,20 @@ func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDea
 	case deal.AllBlocksReceived && !accounting.Settled(t, deal.FundsSpent, deal.TotalReceived):
 		return payRest(ctx, env, deal, t.Due(deal.TotalReceived))
 	case deal.AllBlocksReceived:
+		repeatUnconfirmed(ctx.Context(), env, &deal)
 		return ctx.Trigger(rm.ClientEventCompleteVerified)
 	case deal.PricePerByte.IsZero():
 		return ctx.Trigger(rm.ClientEventWaitForLastBlocks)
 	}
 	return nil
+}
+
+// repeatUnconfirmed sends the last voucher once more to a provider that never said that it has it, where messages may have been lost: its book may
+// lack it after a crash.
+func repeatUnconfirmed(ctx context.Context, env ClientDealEnvironment, deal *rm.ClientDealState) {
+	if p, ok := env.(BuyerFacts); ok && !p.Completed(deal.ID) && p.Facts(*deal).Link == accounting.LinkRestarted && deal.FundsSpent.Sign() > 0 && deal.PaymentInfo != nil {
+		_ = sendVoucher(ctx, env, deal, deal.FundsSpent) // the deal is complete whether it arrives or not
+	}
 }
 
 // payRest pays what a provider that says that it is done has not asked for.
