@@ -24,6 +24,8 @@ type Info struct {
 	Wallet    string   `json:"wallet"`
 	Ledger    string   `json:"ledger"`
 	Providing bool     `json:"providing"`
+	// Refuses is why no new deal is taken at present; empty when they are.
+	Refuses string `json:"refuses,omitempty"`
 }
 
 // Piece is a piece for sale.

@@ -39,6 +39,8 @@ type Config struct {
 	ReaderIdle time.Duration
 	// OpenReaders is how many files of pieces stay open that nobody reads; 128.
 	OpenReaders int
+	// Reading is for a disk that takes no writes: what is there can be read, and what is changed is forgotten at Close.
+	Reading bool
 	// BeforeWrite is called before each write of records, whose error it becomes: a seam for faults, as FS is.
 	BeforeWrite func() error
 	// RecoverAttempts is how often a failed shard is recovered by acquiring it; 1. Negative is never.
@@ -109,7 +111,11 @@ func Open(ctx context.Context, fsys blob.FS, dir string) (*Store, error) {
 // background, and waited for by who acquires it. How long it takes does not depend on the number of shards.
 func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	cfg.setDefaults()
-	kv, err := store.OpenKV(filepath.Join(cfg.Dir, "index"))
+	open := store.OpenKV
+	if cfg.Reading {
+		open = store.OpenKVReading
+	}
+	kv, err := open(filepath.Join(cfg.Dir, "index"))
 	if err != nil {
 		return nil, err
 	}

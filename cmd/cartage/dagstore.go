@@ -45,7 +45,7 @@ func (c *cli) listShardsCmd() *cobra.Command {
 	var p api.DagstoreListParams
 	var long bool
 	cmd := &cobra.Command{Use: "list-shards", Short: "List the shards", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			if !long && p == (api.DagstoreListParams{}) {
 				list, err := n.DagstoreListShards(ctx)
 				if err != nil {
@@ -99,7 +99,7 @@ func (c *cli) registerShardCmd() *cobra.Command {
 
 func (c *cli) lookupPiecesCmd() *cobra.Command {
 	return &cobra.Command{Use: "lookup-pieces CID", Short: "Which pieces hold a block", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, args []string) error {
 			list, err := n.DagstoreLookupPieces(ctx, args[0])
 			if err != nil {
 				return err
@@ -159,7 +159,7 @@ func (c *cli) results(list []api.DagstoreShardResult, none string) error {
 func (c *cli) doctorCmd() *cobra.Command {
 	var rebuild bool
 	cmd := &cobra.Command{Use: "doctor", Short: "Look for shards that cannot be served, and say what helps", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			if rebuild {
 				return c.rebuild(ctx, n)
 			}

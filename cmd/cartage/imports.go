@@ -100,7 +100,7 @@ func spool(ctx context.Context, r io.Reader) (string, error) {
 
 func (c *cli) localCmd() *cobra.Command {
 	return &cobra.Command{Use: "local", Short: "What was imported", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			list, err := n.Imports(ctx)
 			if err != nil {
 				return err

@@ -144,6 +144,11 @@ func (c *cli) complain(err error, code int) {
 
 // withNode runs f against the daemon of the home, or, with none running, against the home itself under its lock.
 func (c *cli) withNode(ctx context.Context, f func(ctx context.Context, n *api.Node) error) error {
+	return c.onNode(ctx, f, false)
+}
+
+// onNode is withNode; for a verb that only reads the disk of the home may be full.
+func (c *cli) onNode(ctx context.Context, f func(ctx context.Context, n *api.Node) error, reads bool) error {
 	h, err := c.home()
 	if err != nil {
 		return err
@@ -165,7 +170,13 @@ func (c *cli) withNode(ctx context.Context, f func(ctx context.Context, n *api.N
 	if err != nil {
 		return err
 	}
-	n, err := node.Open(ctx, h, node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger(), Passphrase: pass})
+	o := node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger(), Passphrase: pass}
+	n, err := node.Open(ctx, h, o)
+	if reads && reason.From(err) == reason.DiskFull {
+		fmt.Fprintln(os.Stderr, "cartage: the disk is full: this is what the home holds, and nothing in it goes on")
+		o.Reading = true
+		n, err = node.Open(ctx, h, o)
+	}
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func unknown(list ...api.PayChannel) error {
 func (c *cli) paychCmd() *cobra.Command {
 	cmd := c.group(&cobra.Command{Use: "paych", Short: "Payment channels"})
 	cmd.AddCommand(
-		&cobra.Command{Use: "list", Short: "List the payment channels", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		&cobra.Command{Use: "list", Short: "List the payment channels", Args: c.args(cobra.NoArgs), RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			l, err := n.PayChannels(ctx)
 			if err != nil {
 				return err
@@ -62,9 +62,9 @@ func (c *cli) paychCmd() *cobra.Command {
 			}, "no payment channels yet")
 			return errors.Join(err, unknown(l...))
 		})},
-		&cobra.Command{Use: "show CHANNEL", Short: "One payment channel with its lanes", Args: c.args(cobra.ExactArgs(1)), RunE: c.node(c.paychShow)},
+		&cobra.Command{Use: "show CHANNEL", Short: "One payment channel with its lanes", Args: c.args(cobra.ExactArgs(1)), RunE: c.reads(c.paychShow)},
 		&cobra.Command{Use: "vouchers CHANNEL", Short: "The best voucher of each lane, as Lotus reads it", Args: c.args(cobra.ExactArgs(1)),
-			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			RunE: c.reads(func(ctx context.Context, n *api.Node, args []string) error {
 				l, err := n.PayChVouchers(ctx, args[0])
 				if err != nil {
 					return err
@@ -168,7 +168,7 @@ func planRows(name string, p *api.PayChPlan) [][2]string {
 
 func (c *cli) earningsCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "earnings", Short: "What this node was paid: by day, what can still be redeemed, and until when", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) (err error) {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) (err error) {
 			e, err := n.Earnings(ctx)
 			if err != nil {
 				return err
@@ -194,7 +194,7 @@ func (c *cli) earningsCmd() *cobra.Command {
 			}, "")
 		})}
 	cmd.AddCommand(&cobra.Command{Use: "deals", Short: "The same for each deal", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			e, err := n.Earnings(ctx)
 			if err != nil {
 				return err

@@ -275,7 +275,7 @@ func (c *cli) storageCmd() *cobra.Command {
 		return []string{d.Proposal, d.State, size(d.PieceSize), d.PieceCID, fmt.Sprint(d.StartEpoch), fmt.Sprint(d.DealID), d.Message}
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "deals", Short: "List the deals", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		&cobra.Command{Use: "deals", Short: "List the deals", Args: c.args(cobra.NoArgs), RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			list, err := n.StorageDeals(ctx)
 			if err != nil {
 				return err
@@ -294,7 +294,7 @@ func (c *cli) storageCmd() *cobra.Command {
 				}
 				return c.show(d, [][2]string{{"proposal", d.Proposal}, {"state", d.State}, {"piece CID", d.PieceCID}, {"piece size", size(d.PieceSize)}, {"deal id", fmt.Sprint(d.DealID)}})
 			})},
-		&cobra.Command{Use: "ask", Short: "Show what deals are taken", Args: c.args(cobra.NoArgs), RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		&cobra.Command{Use: "ask", Short: "Show what deals are taken", Args: c.args(cobra.NoArgs), RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			a, err := n.StorageAsk(ctx)
 			if err != nil {
 				return err

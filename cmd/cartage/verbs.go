@@ -20,14 +20,25 @@ func (c *cli) node(f func(ctx context.Context, n *api.Node, args []string) error
 	}
 }
 
+// reads wraps a verb that changes nothing: it works on a full disk too.
+func (c *cli) reads(f func(ctx context.Context, n *api.Node, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return c.onNode(cmd.Context(), func(ctx context.Context, n *api.Node) error { return f(ctx, n, args) }, true)
+	}
+}
+
 func (c *cli) infoCmd() *cobra.Command {
 	return &cobra.Command{Use: "info", Short: "What this node is", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			i, err := n.Info(ctx)
 			if err != nil {
 				return err
 			}
-			return c.show(i, [][2]string{{"peer id", i.PeerID}, {"addresses", strings.Join(i.Addresses, " ")}, {"wallet", i.Wallet}, {"ledger", orNone(i.Ledger)}, {"providing", fmt.Sprint(i.Providing)}})
+			rows := [][2]string{{"peer id", i.PeerID}, {"addresses", strings.Join(i.Addresses, " ")}, {"wallet", i.Wallet}, {"ledger", orNone(i.Ledger)}, {"providing", fmt.Sprint(i.Providing)}}
+			if i.Refuses != "" {
+				rows = append(rows, [2]string{"new deals", "refused: " + i.Refuses})
+			}
+			return c.show(i, rows)
 		})}
 }
 
@@ -53,7 +64,7 @@ func (c *cli) provideCmd() *cobra.Command {
 
 func (c *cli) piecesCmd() *cobra.Command {
 	return &cobra.Command{Use: "pieces", Short: "What is for sale here", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			list, err := n.Pieces(ctx)
 			if err != nil {
 				return err
@@ -71,7 +82,7 @@ func (c *cli) askCmd() *cobra.Command {
 			{"payment interval", size(a.PaymentInterval)}, {"interval increase", size(a.PaymentIntervalIncrease)}})
 	}
 	cmd.AddCommand(&cobra.Command{Use: "show", Short: "Show the ask", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			a, err := n.Ask(ctx)
 			if err != nil {
 				return err
@@ -196,7 +207,7 @@ func (c *cli) dealsCmd() *cobra.Command {
 		return []string{d.ID, d.Role, d.Status, size(d.Bytes), d.Owed, d.Vouchered, d.Root, d.Message}
 	}
 	cmd := &cobra.Command{Use: "deals", Short: "The deals of this node, in both roles", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			list, err := n.Deals(ctx)
 			if err != nil {
 				return err
@@ -204,7 +215,7 @@ func (c *cli) dealsCmd() *cobra.Command {
 			return table(c, list, header, row, "no deals yet")
 		})}
 	cmd.AddCommand(&cobra.Command{Use: "show ID", Short: "One deal", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+		RunE: c.reads(func(ctx context.Context, n *api.Node, args []string) error {
 			list, err := n.Deals(ctx)
 			if err != nil {
 				return err

@@ -63,13 +63,13 @@ func (c *cli) walletCmd() *cobra.Command {
 		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error { return one(n.WalletNew(ctx, kind)) })}
 	made.Flags().StringVar(&kind, "type", "secp256k1", "secp256k1, or bls, whose vouchers cost providers twelve times the work")
 	cmd.AddCommand(made,
-		&cobra.Command{Use: "list", Short: "List the keys", Args: c.args(cobra.NoArgs), RunE: c.node(list)},
-		&cobra.Command{Use: "balance", Short: "What is on the ledger", Args: c.args(cobra.NoArgs), RunE: c.node(list)},
+		&cobra.Command{Use: "list", Short: "List the keys", Args: c.args(cobra.NoArgs), RunE: c.reads(list)},
+		&cobra.Command{Use: "balance", Short: "What is on the ledger", Args: c.args(cobra.NoArgs), RunE: c.reads(list)},
 		&cobra.Command{Use: "default ADDRESS", Short: "Choose the key that pays and is paid", Args: c.args(cobra.ExactArgs(1)),
 			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return one(n.WalletDefault(ctx, args[0])) })},
 		&cobra.Command{Use: "export ADDRESS", Short: "Print a key, in the form that Lotus imports", Args: c.args(cobra.ExactArgs(1)),
 			Long: "Print a key, in the form that Lotus imports. Whoever has it has the money of the address.",
-			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+			RunE: c.reads(func(ctx context.Context, n *api.Node, args []string) error {
 				key, err := n.WalletExport(ctx, args[0])
 				if err != nil {
 					return err

@@ -63,8 +63,10 @@ type Parts struct {
 	FS         blob.FS
 	Chain      paych.Chain // nil: no ledger
 	Provide    bool
-	Listen     []string
-	Log        *slog.Logger
+	// Reading is for a home whose disk takes no writes: the node tells what is there, and reaches nobody but its chain.
+	Reading bool
+	Listen  []string
+	Log     *slog.Logger
 	// Sectors knows the pieces of a sealing system, for shards at lotus://PIECE; nil: there is none. Nothing is unsealed for a shard.
 	Sectors dagstore.Sectors
 	// WrapPieces is a seam for faults, as State and FS are; nil leaves the piece store as it is.
@@ -121,6 +123,9 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	n := &Node{parts: p, log: p.Log, blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openStorage, n.openMarket, n.startStorage, n.listen, n.startClient, n.startPushes}
+	if p.Reading {
+		steps = []func(context.Context) error{n.openHost, n.openStores, n.openTransfer, n.openStorage, n.openMarket}
+	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -130,12 +135,16 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 }
 
 func (n *Node) openHost(context.Context) (err error) {
-	n.Host, err = libp2p.New(
+	var more []libp2p.Option
+	if n.parts.Reading {
+		more = append(more, libp2p.ConnectionGater(unconnected{}))
+	}
+	n.Host, err = libp2p.New(append(more,
 		libp2p.Identity(n.parts.Key), libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, smallFrames()),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}),
-	)
+	)...)
 	if err != nil {
 		return err
 	}
@@ -193,7 +202,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 			paych.MinSettleWindow(time.Duration(n.parts.Config.Ledger.MinSettleWindow))); err != nil {
 			return err
 		}
-		n.wg.Go(n.tendPayments)
+		if !n.parts.Reading {
+			n.wg.Go(n.tendPayments)
+		}
 	}
 	n.targets, err = openTargets(ctx, n.parts.FS, n.parts.Home.Path("retrievals"), n.space("/retrievals/targets"))
 	return err
@@ -289,7 +300,7 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
-		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Origins: n.originsOf, SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"),
+		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Origins: n.originsOf, SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"), TakesDeals: n.takesDeals,
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

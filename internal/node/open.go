@@ -21,6 +21,7 @@ import (
 // Options of opening a home.
 type Options struct {
 	Provide   bool
+	Reading   bool // of a home whose disk takes no writes: nothing is changed, nobody is reached
 	Listen    []string
 	LedgerURL string // overrides the configuration
 	TokenFile string
@@ -89,15 +90,19 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := store.Open(h.Path("state"))
+	open := store.Open
+	if o.Reading {
+		open = store.OpenReading
+	}
+	state, err := open(h.Path("state"))
 	if errors.Is(err, store.ErrLocked) {
 		return nil, api.Errorf(api.CodeOther, "Stop it first, or use another --home.", "another cartage process has %s open: %w", h.Dir, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Listen: o.Listen, Log: o.Log,
-		OpenBlocks: func() (datastore.Batching, error) { return store.Open(h.Path("blocks")) }}
+	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log,
+		OpenBlocks: func() (datastore.Batching, error) { return open(h.Path("blocks")) }}
 	done := func() {}
 	switch {
 	case filecoin:

@@ -39,7 +39,7 @@ func (n *Node) openPieces(ctx context.Context) (err error) {
 		mounts[dagstore.SectorScheme] = dagstore.SectorMount(n.parts.Sectors, false)
 	}
 	n.Pieces, err = dagstore.OpenConfig(ctx, dagstore.Config{
-		FS: n.parts.FS, Dir: dir, Pieces: n.parts.Home.Path("pieces"), Mounts: mounts, MaxConcurrentIndex: c.MaxConcurrentIndex,
+		FS: n.parts.FS, Dir: dir, Reading: n.parts.Reading, Pieces: n.parts.Home.Path("pieces"), Mounts: mounts, MaxConcurrentIndex: c.MaxConcurrentIndex,
 		MaxConcurrentReadyFetches: c.MaxConcurrentReadyFetches, TransientQuota: c.TransientQuota, ReaderIdle: time.Duration(c.ReaderIdle), RecoverAttempts: c.RecoverAttempts,
 	})
 	return err

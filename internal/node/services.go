@@ -97,6 +97,9 @@ func (s Service) Info(context.Context) (*api.Info, error) {
 	if w, err := s.n.wallet(); err == nil {
 		i.Wallet = w.String()
 	}
+	if err := s.n.takesDeals(); err != nil {
+		i.Refuses = err.Error()
+	}
 	return i, nil
 }
 

@@ -384,4 +384,5 @@ type openOptions struct {
 	proved   bool // with a proof of what was acknowledged
 	accept   bool // what is there is taken as it is, whatever the proof says
 	readOnly bool
+	shadow   bool // written in memory only
 }

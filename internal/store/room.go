@@ -36,6 +36,12 @@ func newRoom(dir string) *room {
 	}}
 }
 
+// Room returns ErrNoRoom when too little is free in the file system of a folder for its stores to take writes.
+func Room(dir string) error {
+	r := newRoom(dir)
+	return r.check()
+}
+
 // check returns ErrNoRoom when nothing may be written. It asks the file system once a second at most.
 func (r *room) check() error {
 	if r == nil {

@@ -54,6 +54,9 @@ func openDir(dir string, how openOptions) (*engine, error) {
 	}
 	defer lock.Close()
 	how.fs, how.lock, how.proved = vfs.Default, lock, true
+	if how.shadow {
+		how.fs = newShadow(vfs.Default)
+	}
 	return openEngine(dir, how)
 }
 

@@ -55,6 +55,8 @@ type ProviderConfig struct {
 	Asks    rm.AskStore
 	Store   datastore.Batching
 	Decide  DealDecider
+	// TakesDeals says why no new deal is taken at present: offers and proposals are answered so. nil: they always are.
+	TakesDeals func() error
 	// Pricing is the ask of each deal; the stored ask when nil.
 	Pricing RetrievalPricingFunc
 	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.

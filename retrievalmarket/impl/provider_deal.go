@@ -145,6 +145,9 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 			return demand, refuse(rm.DealStatusRejected, "%s", why)
 		}
 	}
+	if why := p.unable(); why != "" {
+		return demand, refuse(rm.DealStatusRejected, "%s", why)
+	}
 	state := rm.ProviderDealState{
 		DealProposal: prop, Status: rm.DealStatusNew, Receiver: receiver, FundsReceived: big.Zero(), CurrentInterval: prop.PaymentInterval,
 		LegacyProtocol: first,

@@ -3,6 +3,7 @@ package retrievalimpl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -10,6 +11,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/network"
 )
@@ -42,6 +44,19 @@ func (p *Provider) whyFreeOnly(ctx context.Context) string {
 	return ""
 }
 
+// unable is what others are told when no new deal is taken; the cause is logged, not told.
+func (p *Provider) unable() string {
+	if p.cfg.TakesDeals == nil {
+		return ""
+	}
+	err := p.cfg.TakesDeals()
+	if err == nil {
+		return ""
+	}
+	p.cfg.Log.Warn("no new deal is taken", "error", err)
+	return fmt.Sprintf("no new deal is taken at present: %s", reason.From(err))
+}
+
 func priced(amounts ...abi.TokenAmount) bool {
 	for _, a := range amounts {
 		if a.Sign() > 0 {
@@ -63,6 +78,10 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 		Status: rm.QueryResponseUnavailable, PieceCIDFound: rm.QueryItemUnavailable, PaymentAddress: to,
 		MinPricePerByte: ask.PricePerByte, MaxPaymentInterval: ask.PaymentInterval, MaxPaymentIntervalIncrease: ask.PaymentIntervalIncrease,
 		UnsealPrice: ask.UnsealPrice,
+	}
+	if r.Message = p.unable(); r.Message != "" {
+		r.Status = rm.QueryResponseError
+		return r
 	}
 	tok, _, err := p.cfg.Node.GetChainHead(ctx)
 	if err != nil {
