@@ -21,7 +21,7 @@ func TestManual(t *testing.T) {
 	var list strings.Builder
 	list.WriteString("| code | exit | side | what it says | what to do |\n|---|---|---|---|---|\n")
 	for r := range All() {
-		fmt.Fprintf(&list, "| `%s` | %d | %s | %s | %s |\n", r, r.Exit(), r.Blame(), r.Error(), r.Next())
+		fmt.Fprintf(&list, "| `%s` | %d | %s | %s | %s |\n", r.String(), r.Exit(), r.Blame(), r.Error(), r.Next())
 	}
 	data, err := os.ReadFile(filepath.FromSlash(manual))
 	require.NoError(t, err)

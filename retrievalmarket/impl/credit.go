@@ -3,6 +3,7 @@ package retrievalimpl
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -142,7 +143,18 @@ func (pd *providerDeal) blameFor(who reason.Blame) {
 func (pd *providerDeal) hear() {
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
-	pd.heard = true
+	pd.heard, pd.active = true, time.Now()
+}
+
+// suspendedAfter is how long nothing may happen between both sides before a deal gives its place to others.
+const suspendedAfter = time.Minute
+
+// suspended reports whether a deal stands still because its client is away or does not go on: it waits for its client within its deadlines, and counts for
+// no limit but a multiple of them.
+func (pd *providerDeal) suspended(now time.Time) bool {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	return now.Sub(pd.active) >= suspendedAfter
 }
 
 // endLoan puts the end of a deal's loan into the batch that stores the end of the deal.

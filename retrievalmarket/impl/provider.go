@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -121,11 +122,12 @@ type providerDeal struct {
 	unsealed bool
 	resumed  bool // the channel was let go when the piece could be read
 	sentAll  bool
-	whole    uint64 // what was sent, when that was all
-	size     uint64 // of the piece; 0 after a restart
-	stored   bool   // taken up from the store: the count of what was sent may be behind
-	bound    bool   // a proposal that came again after a crash has a channel
-	heard    bool   // the client has said something since this process has the deal
+	whole    uint64    // what was sent, when that was all
+	size     uint64    // of the piece; 0 after a restart
+	stored   bool      // taken up from the store: the count of what was sent may be behind
+	bound    bool      // a proposal that came again after a crash has a channel
+	heard    bool      // the client has said something since this process has the deal
+	active   time.Time // something happened between both sides, as far as this process knows
 	bad      int
 	refused  error        // the last bad voucher, when there were too many
 	blame    reason.Blame // on whose account the deal ends, if it ends unpaid
@@ -268,7 +270,7 @@ func (p *Provider) channelOver(ctx context.Context, pd *providerDeal, chid dt.Ch
 }
 
 func (p *Provider) track(d rm.ProviderDealState) *providerDeal {
-	pd := &providerDeal{id: d.Identifier(), paying: make(chan struct{}, 1), paid: d.FundsReceived, pieces: p.cfg.Pieces, last: d.Status}
+	pd := &providerDeal{active: time.Now(), id: d.Identifier(), paying: make(chan struct{}, 1), paid: d.FundsReceived, pieces: p.cfg.Pieces, last: d.Status}
 	pd.keep.write = func(rec rm.ProviderDealState) error { return p.put(pd, rec) }
 	pd.machine = fsm.NewMachine(p.ctx, p.table, d, p, fsm.Hooks[rm.ProviderDealState]{
 		Persist: func(_ fsm.EventName, rec rm.ProviderDealState) error { return p.persist(pd, rec) },

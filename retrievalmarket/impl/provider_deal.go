@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
@@ -318,18 +319,25 @@ func sameProposal(a, b *rm.DealProposal) bool {
 	return a.MarshalCBOR(&x) == nil && b.MarshalCBOR(&y) == nil && bytes.Equal(x.Bytes(), y.Bytes())
 }
 
+// maxSuspended is how many times the limit of deals there may be together with those that stand still.
+const maxSuspended = 4
+
 // room refuses a deal that would be one too many.
 func (p *Provider) room(receiver peer.ID) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.deals) >= p.cfg.MaxDeals {
-		return refuse(rm.DealStatusRejected, "the provider has %d deals in progress: try again later", len(p.deals))
-	}
-	mine := 0
-	for id := range p.deals {
+	now, all, mine := time.Now(), 0, 0
+	for id, pd := range p.deals {
+		if pd.suspended(now) {
+			continue
+		}
+		all++
 		if id.Receiver == receiver {
 			mine++
 		}
+	}
+	if all >= p.cfg.MaxDeals || len(p.deals) >= maxSuspended*p.cfg.MaxDeals {
+		return refuse(rm.DealStatusRejected, "the provider has %d deals in progress: try again later", len(p.deals))
 	}
 	if mine >= p.cfg.MaxDealsPerPeer {
 		return refuse(rm.DealStatusRejected, "you have %d deals in progress: end one first", mine)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -23,6 +24,9 @@ func (p *Provider) transferEvent(e dt.Event, s dt.ChannelState) {
 		}
 		return
 	}
+	pd.mu.Lock()
+	pd.active = time.Now()
+	pd.mu.Unlock()
 	switch e.Code {
 	case dt.Accept:
 		_ = pd.machine.Send(rm.ProviderEventDealAccepted, s.ChannelID())

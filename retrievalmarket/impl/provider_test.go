@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -97,6 +99,22 @@ func TestDecider(t *testing.T) {
 			require.Equal(t, tc.says, res.Message)
 		})
 	}
+}
+
+// TestSuspendedDealsHoldNoPlace: deals whose clients went away keep nobody out after a minute.
+func TestSuspendedDealsHoldNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t, func(c *retrievalimpl.ProviderConfig) { c.MaxDeals = 2 })
+		for id := range uint64(2) {
+			_, err := m.propose(id)
+			require.ErrorIs(t, err, dt.ErrPause)
+		}
+		_, err := m.propose(2)
+		require.NotErrorIs(t, err, dt.ErrPause)
+		time.Sleep(61 * time.Second)
+		_, err = m.propose(3)
+		require.ErrorIs(t, err, dt.ErrPause)
+	})
 }
 
 // TestFreeOnly: a provider that cannot take money says so and takes free deals only.
