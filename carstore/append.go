@@ -48,7 +48,7 @@ func (s *Store) append(c cid.Cid, data []byte) error {
 		return nil
 	}
 	if len(data) > MaxBlock {
-		return fmt.Errorf("block %s of %d bytes is above the limit of %d", c, len(data), MaxBlock)
+		return TooLarge(c, uint64(len(data)))
 	}
 	k := hashOf(c)
 	if s.index[k] != 0 {

@@ -31,9 +31,12 @@ import (
 const (
 	pragmaSize = 11
 	dataOffset = pragmaSize + 40
-	// MaxBlock is the largest block that is stored or read.
-	MaxBlock = 4 << 20
-	maxCid   = 256
+	// MaxBlock is the largest block that is sold, sent, received, stored or read: one limit for archives, both transports and unsealing. What
+	// surrounds a block in a message has to fit into 4 MiB with it.
+	MaxBlock = 4<<20 - 64<<10
+	// maxStored is what files of earlier versions may hold.
+	maxStored = 4 << 20
+	maxCid    = 256
 	// syncEvery bounds the bytes that a power loss can take.
 	syncEvery = 8 << 20
 )
@@ -167,6 +170,7 @@ func (s *Store) scan() error {
 		end = min(size, dataOffset+int64(n))
 	}
 	r := newSections(s.f, int64(len(head)), end)
+	r.max = maxStored
 	for {
 		sec, err := r.next()
 		if errors.Is(err, io.EOF) {

@@ -173,8 +173,11 @@ const SectionHead = 64
 
 // ReadSectionInto is ReadSection into a buffer of the caller, if that is large enough.
 func ReadSectionInto(buf []byte, f io.ReaderAt, off, size int64, c cid.Cid) ([]byte, error) {
-	if size <= 0 || size > MaxBlock+maxCid+10 {
-		return nil, fmt.Errorf("section of %d bytes is above the limit", size)
+	if size <= 0 {
+		return nil, fmt.Errorf("section of %d bytes", size)
+	}
+	if size > MaxBlock+maxCid+10 {
+		return nil, TooLarge(c, uint64(size))
 	}
 	if int64(cap(buf)) < size {
 		buf = make([]byte, size)
@@ -192,5 +195,8 @@ func ReadSectionInto(buf []byte, f io.ReaderAt, off, size int64, c cid.Cid) ([]b
 		return nil, fmt.Errorf("section of %s: %w", c, err)
 	}
 	data := buf[n+cl:]
+	if len(data) > MaxBlock {
+		return nil, TooLarge(c, uint64(len(data)))
+	}
 	return data, Verify(c, data)
 }

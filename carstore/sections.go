@@ -8,6 +8,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-varint"
+
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Section is one block of a CAR with where it lies.
@@ -23,11 +25,12 @@ type sections struct {
 	r   *bufio.Reader
 	off int64
 	end int64
+	max uint64 // size of a block
 	buf []byte
 }
 
 func newSections(f io.ReaderAt, from, to int64) *sections {
-	return &sections{r: bufio.NewReaderSize(io.NewSectionReader(f, from, to-from), 1<<20), off: from, end: to}
+	return &sections{r: bufio.NewReaderSize(io.NewSectionReader(f, from, to-from), 1<<20), off: from, end: to, max: MaxBlock}
 }
 
 // next returns io.EOF at the end and at a zero length, and an error for anything that is cut or too large.
@@ -44,7 +47,10 @@ func (s *sections) next() (section, error) {
 		return out, io.EOF
 	}
 	lenSize := int64(varint.UvarintSize(n))
-	if n > MaxBlock+maxCid || s.off+lenSize+int64(n) > s.end {
+	if n > s.max+maxCid && n <= uint64(s.end-s.off) && s.end-s.off-int64(n) >= lenSize {
+		return out, s.tooLarge(n)
+	}
+	if n > s.max+maxCid || s.off+lenSize+int64(n) > s.end {
 		return out, fmt.Errorf("section of %d bytes at offset %d does not fit: the file %w", n, s.off, ErrCut)
 	}
 	if int(n) > cap(s.buf) {
@@ -55,15 +61,36 @@ func (s *sections) next() (section, error) {
 		return out, noEOF(err)
 	}
 	cl, c, err := cid.CidFromBytes(buf)
+	if err != nil && startsHeader(buf) {
+		return out, joined(s.off)
+	}
 	if err != nil {
 		return out, fmt.Errorf("section at offset %d: the file %w: %w", s.off, ErrCut, err)
 	}
 	if cl > maxCid {
 		return out, fmt.Errorf("section at offset %d: CID of %d bytes is above the limit of %d: the file %w", s.off, cl, maxCid, ErrCut)
 	}
+	if uint64(len(buf)-cl) > s.max {
+		return out, TooLarge(c, uint64(len(buf)-cl))
+	}
 	out = section{c, buf[cl:], s.off, s.off + lenSize + int64(cl)}
 	s.off += lenSize + int64(n)
 	return out, nil
+}
+
+// tooLarge names a block that is all there, and larger than is carried.
+func (s *sections) tooLarge(n uint64) error {
+	head, _ := s.r.Peek(maxCid)
+	cl, c, err := cid.CidFromBytes(head)
+	if err != nil {
+		return fmt.Errorf("section of %d bytes at offset %d: the file %w: %w", n, s.off, ErrCut, err)
+	}
+	return TooLarge(c, n-uint64(cl))
+}
+
+// TooLarge is the error of a block that is larger than MaxBlock.
+func TooLarge(c cid.Cid, size uint64) error {
+	return reason.BlockTooLarge.Errorf("block %s has %d bytes, the limit is %d", c, size, MaxBlock)
 }
 
 // ErrCut is what the bytes themselves show; any other error is one of reading them, which may pass.

@@ -54,7 +54,7 @@ func walkTree(root cid.Cid, v treeVisitor) error {
 		if skip {
 			continue
 		}
-		links, err := LinksOf(c, data)
+		links, err := LinksBelow(c, data)
 		if err != nil {
 			return fmt.Errorf("block %s: %w", c, err)
 		}

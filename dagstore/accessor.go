@@ -10,6 +10,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
+	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore/index"
@@ -218,17 +219,26 @@ func (a *Accessor) row(c cid.Cid) (index.Row, []byte, error) {
 		return index.Row{}, nil, err
 	}
 	defer leave()
-	rows, err := a.store.rows.Find(a.store.ctx, c.Hash())
+	row, err := a.store.rowIn(a.store.ctx, a.r.shard.Number, c.Hash())
 	if err != nil {
 		return index.Row{}, nil, err
 	}
-	a.store.count.found(len(rows) > 0)
-	for _, r := range rows {
-		if r.Piece == a.r.shard.Number {
-			return r, nil, nil
-		}
+	a.store.count.found(row != nil)
+	if row != nil {
+		return *row, nil, nil
 	}
 	return index.Row{}, nil, fmt.Errorf("%w: %s is not in piece %s", ErrNotFound, c, a.r.shard.Piece)
+}
+
+// rowIn finds a multihash in one piece; nil if it is not there.
+func (s *Store) rowIn(ctx context.Context, number uint64, hash mh.Multihash) (*index.Row, error) {
+	rows, err := s.rows.Find(ctx, hash)
+	for i := range rows {
+		if rows[i].Piece == number {
+			return &rows[i], nil
+		}
+	}
+	return nil, err
 }
 
 // Get reads a block and checks its hash before it leaves (R-B4). Identity CIDs carry their own bytes.

@@ -100,6 +100,8 @@ type Store struct {
 	jobs map[jobKey]*job
 	// failed is when shards could not be opened or read, by number.
 	failed map[uint64]time.Time
+	// proved is what files were like when some of their blocks were read, by number.
+	proved map[uint64]stamp
 }
 
 // Open opens or creates a store in dir with the defaults.
@@ -120,7 +122,7 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	kv.BeforeWrite(cfg.BeforeWrite)
-	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}}
+	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}, proved: map[uint64]stamp{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -257,7 +259,8 @@ func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error
 	return out, err
 }
 
-// Lookup returns the available shards that have a block, those first that cost least to read: that are being read, whose bytes are in a file
+// Lookup returns the available shards that have a block: those that hold everything below their roots before others, and among those
+// first that cost least to read: that are being read, whose bytes are in a file
 // here, that are elsewhere. Those that failed a moment ago come last; else the order is that of registration (R-N11). No piece is
 // touched (R-N14).
 func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
@@ -300,8 +303,15 @@ func (s *Store) cost(sh *Shard) int {
 	case sh.Mount == "":
 		c = 1
 	}
+	switch {
+	case sh.Whole():
+	case sh.Checked: // it lacks something: others first
+		c += 12
+	default:
+		c += 6
+	}
 	if at, ok := s.failed[sh.Number]; ok && time.Since(at) < failureWorth {
-		c += 3
+		c += 24
 	}
 	return c
 }

@@ -6,9 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/dagstore/index"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Reader gives random access to the bytes of a piece. ReadAt fills its buffer, or says why not.
@@ -73,7 +80,8 @@ func (s *Store) File(sh Shard) string {
 	return s.file(&sh)
 }
 
-// Present tells whether the bytes of a shard seem to be there, without reading or copying them.
+// Present tells whether the bytes of a shard seem to be there, without reading or copying all of them: of a file that was written to since it
+// was looked at, the root and a few other blocks are read.
 func (s *Store) Present(ctx context.Context, sh Shard) error {
 	m, err := s.mount(&sh)
 	if err != nil {
@@ -86,7 +94,80 @@ func (s *Store) Present(ctx context.Context, sh Shard) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(holds(f, &sh), f.Close())
+	if err = holds(f, &sh); err == nil {
+		err = s.unchanged(ctx, f, &sh)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// stamp is what a file was like when some of its blocks were read.
+type stamp struct {
+	size    int64
+	written time.Time
+}
+
+// looked is how many blocks of a changed file are read.
+const looked = 8
+
+// unchanged reads some blocks of a file, unless it is as it was when that was done last.
+func (s *Store) unchanged(ctx context.Context, f Reader, sh *Shard) error {
+	st, err := os.Stat(s.file(sh))
+	if err != nil {
+		return err
+	}
+	now := stamp{st.Size(), st.ModTime()}
+	s.mu.Lock()
+	same := s.proved[sh.Number] == now
+	s.mu.Unlock()
+	if same || sh.State != StateAvailable && sh.State != StateServing {
+		return nil
+	}
+	leave, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := s.look(ctx, f, sh); err != nil {
+		return reason.PieceDamaged.Errorf("piece %s: %s is not what it was when it was registered: %w", sh.Piece, sh.Where(), err).
+			WithHint("Put the file back, or provide it again.")
+	}
+	s.mu.Lock()
+	s.proved[sh.Number] = now
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Store) look(ctx context.Context, f Reader, sh *Shard) error {
+	read := func(r *index.Row) error {
+		_, err := carstore.ReadSection(f, int64(sh.Offset+r.Offset), int64(r.Section()), cid.NewCidV1(cid.Raw, r.Multihash))
+		return err
+	}
+	for _, root := range sh.Roots() {
+		row, err := s.rowIn(ctx, sh.Number, root.Hash())
+		if err == nil && row != nil {
+			err = read(row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	n := 0
+	for r, err := range s.rows.Iterate(ctx, sh.Number, nil) {
+		if err != nil {
+			return err
+		}
+		row, err := s.rowIn(ctx, sh.Number, r.Multihash)
+		if err == nil && row != nil {
+			err = read(row)
+		}
+		if err != nil {
+			return err
+		}
+		if n++; n == looked {
+			break
+		}
+	}
+	return nil
 }
 
 // holds tells whether a file is as long as the shard needs it.

@@ -112,7 +112,7 @@ func (s *Store) readable(ctx context.Context, sh Shard) error {
 	}
 	l, err := layoutOf(f)
 	if err == nil {
-		_, err = scan(ctx, f, l, &sh, func(index.Record) error { return nil }, nil)
+		_, err = scan(ctx, f, l, &sh, &carstore.Closure{}, func(index.Record) error { return nil }, nil)
 	}
 	return errors.Join(err, f.Close())
 }

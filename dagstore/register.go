@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -14,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore/index"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -29,6 +31,12 @@ type Source struct {
 	// Piece is undefined, the smallest piece of the CAR is computed.
 	Piece  cid.Cid
 	Padded uint64
+	// Roots are sold instead of those that the CAR names.
+	Roots []cid.Cid
+	// Whole refuses a CAR that lacks a block below its roots which no other piece here has (archive-incomplete).
+	Whole bool
+	// Partial takes a CAR that does not hold its roots (archive-root).
+	Partial bool
 	// Progress is told how many bytes were read.
 	Progress func(done, total int64)
 }
@@ -78,7 +86,7 @@ func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
 }
 
 // Register reads a CAR once: it checks every block, computes the piece commitment and makes the index. The same piece again is
-// success, and is served from the new place. A CAR with no or several roots, or that is cut or lies, is refused and leaves nothing.
+// success, and is served from the new place. A CAR without a root, or that is cut or lies, is refused and leaves nothing.
 func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	leave, err := s.enter()
 	if err != nil {
@@ -97,6 +105,7 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 		return Shard{}, err
 	}
 	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, Created: time.Now()}
+	sh.setRoots(src.Roots)
 	if src.Build != nil {
 		sh.Path, sh.Mount, sh.Owned = ownName(n), "", true
 		if err = s.cfg.FS.MkdirAll(s.cfg.Pieces, 0o700); err == nil {
@@ -105,6 +114,9 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	}
 	if err == nil {
 		err = s.read(ctx, &sh, src.Progress)
+	}
+	if err == nil {
+		err = s.checkLacks(ctx, &sh, &src)
 	}
 	if err != nil {
 		if name := src.name(); name != "" {
@@ -171,6 +183,15 @@ func (s *Store) former(piece cid.Cid) (Shard, error) {
 // move serves a piece that can be read already from where it is now. changing is held, and let go. A file of the store's own is
 // kept where it is, if it is all there.
 func (s *Store) move(ctx context.Context, old, sh Shard) (Shard, error) {
+	changed := !slices.Equal(old.Roots(), sh.Roots()) || old.Checked != sh.Checked || old.Missing != sh.Missing
+	old.Root, old.Others, old.Checked, old.Missing, old.Lacks = sh.Root, sh.Others, sh.Checked, sh.Missing, sh.Lacks
+	old.Dropped, old.Opaque = sh.Dropped, sh.Opaque
+	if changed {
+		if err := s.cat.put(old); err != nil {
+			s.changing.Unlock()
+			return old, errors.Join(err, s.forget(sh.Number))
+		}
+	}
 	same := old.Path == sh.Path && old.Mount == sh.Mount && old.Offset == sh.Offset
 	if same || sh.Owned && s.Present(ctx, old) == nil {
 		s.changing.Unlock()
@@ -234,13 +255,17 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 	if err != nil {
 		return err
 	}
-	if len(l.Roots) != 1 {
-		return fmt.Errorf("CAR has %d roots, a piece needs exactly one", len(l.Roots))
+	if !sh.Root.Defined() {
+		sh.setRoots(l.Roots)
 	}
-	sh.Root, sh.Offset, sh.Blocks = l.Roots[0], uint64(l.Offset), 0
+	if !sh.Root.Defined() {
+		return reason.ArchiveRoot.Errorf("the CAR names no root").WithHint("Name what is sold with --root CID; it can be given several times.")
+	}
+	sh.Offset, sh.Blocks = uint64(l.Offset), 0
+	closure := &carstore.Closure{}
 	began := time.Now()
 	sum, err := s.rows.Add(ctx, sh.Number, func(put func(index.Record) error) error {
-		p, err := scan(ctx, f, l, sh, put, progress)
+		p, err := scan(ctx, f, l, sh, closure, put, progress)
 		if err != nil {
 			return err
 		}
@@ -250,12 +275,15 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 	if err == nil {
 		s.count.records.Add(sh.Blocks)
 	}
-	sh.Bytes = sum.Bytes
-	return err
+	sh.Bytes, sh.Opaque = sum.Bytes, closure.Opaque()
+	if err != nil {
+		return err
+	}
+	return s.findMissing(ctx, f, sh, closure)
 }
 
 // scan checks every block, and returns the smallest piece of the CAR.
-func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(index.Record) error, progress func(int64, int64)) (commp.Piece, error) {
+func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, closure *carstore.Closure, put func(index.Record) error, progress func(int64, int64)) (commp.Piece, error) {
 	w := commp.NewWriter(0)
 	head := make([]byte, l.Header)
 	if _, err := f.ReadAt(head, l.Offset); err != nil {
@@ -264,7 +292,9 @@ func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(
 	if _, err := w.Write(head); err != nil {
 		return commp.Piece{}, err
 	}
-	hasRoot := sh.Root.Prefix().MhType == mh.IDENTITY
+	for _, root := range sh.Roots() {
+		closure.Await(root, 0)
+	}
 	end := l.Header
 	err := carstore.Walk(f, l, func(b carstore.Block) error {
 		if err := ctx.Err(); err != nil {
@@ -274,7 +304,7 @@ func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(
 			return err
 		}
 		end = b.Offset + b.Section
-		hasRoot = hasRoot || b.Cid.Equals(sh.Root)
+		closure.Add(b.Cid, b.Data)
 		sh.Blocks++
 		if progress != nil {
 			progress(end, l.Size)
@@ -288,11 +318,10 @@ func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, put func(
 	if err = errors.Join(err, serr); err != nil {
 		return p, err
 	}
-	if !hasRoot {
-		return p, fmt.Errorf("the CAR does not hold its root %s", sh.Root)
-	}
 	sh.CarSize = uint64(end)
-	return p, nil
+	dropped, err := carstore.Behind(f, l, end)
+	sh.Dropped = uint64(dropped)
+	return p, err
 }
 
 // WrongPieceError says that data is of another piece than it had to be.

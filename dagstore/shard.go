@@ -30,7 +30,25 @@ type Shard struct {
 	Attempts  uint64 // failed recoveries in a row
 	Created   time.Time
 	IndexedAt time.Time
+	// Others are roots beside Root.
+	Others []cid.Cid
+	// Checked says that it is known whether the piece holds everything below its roots: Missing is how many blocks it lacks, and Lacks are
+	// the first of them.
+	Checked bool
+	Missing uint64
+	Lacks   []cid.Cid
+
+	// Of a shard that was just registered, not kept: bytes behind the last section that are no padding and not sold, and blocks that could not
+	// be decoded.
+	Dropped uint64
+	Opaque  []cid.Cid
 }
+
+// Roots are the roots of a shard.
+func (s *Shard) Roots() []cid.Cid { return append([]cid.Cid{s.Root}, s.Others...) }
+
+// Whole reports whether a piece is known to hold everything below its roots.
+func (s *Shard) Whole() bool { return s.Checked && s.Missing == 0 }
 
 // Where is what a person calls the origin of a shard.
 func (s *Shard) Where() string {
@@ -56,8 +74,19 @@ func (s *Shard) encode() ([]byte, error) {
 	if !root.Defined() {
 		root = undefined
 	}
-	return wire.EncodeTuple(append(s.first(&root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
-		wire.Uint("attempts", &s.Attempts), wire.Uint("created", &created), wire.Uint("indexed", &indexed)))
+	return wire.EncodeTuple(append(s.second(&root, &created, &indexed), s.third()...))
+}
+
+// second are the fields of the second version, which begins with the first.
+func (s *Shard) second(root *cid.Cid, created, indexed *uint64) []wire.Field {
+	return append(s.first(root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
+		wire.Uint("attempts", &s.Attempts), wire.Uint("created", created), wire.Uint("indexed", indexed))
+}
+
+// third are the fields that came after those.
+func (s *Shard) third() []wire.Field {
+	each := func(c *cid.Cid) wire.Field { return wire.Cid("block", c) }
+	return []wire.Field{wire.List("others", &s.Others, each), wire.Bool("checked", &s.Checked), wire.Uint("missing", &s.Missing), wire.List("lacks", &s.Lacks, each)}
 }
 
 // first are the fields of the first version.
@@ -87,8 +116,13 @@ func fromUnix(n uint64) time.Time {
 func decodeShard(data []byte) (s Shard, old bool, err error) {
 	var root cid.Cid
 	var created, indexed uint64
-	err = wire.DecodeTuple(data, "shard", append(s.first(&root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
-		wire.Uint("attempts", &s.Attempts), wire.Uint("created", &created), wire.Uint("indexed", &indexed)))
+	err = wire.DecodeTuple(data, "shard", append(s.second(&root, &created, &indexed), s.third()...))
+	if err != nil {
+		s = Shard{}
+		if wire.DecodeTuple(data, "shard", s.second(&root, &created, &indexed)) == nil {
+			err = nil
+		}
+	}
 	if err != nil {
 		s = Shard{}
 		if wire.DecodeTuple(data, "shard", s.first(&root)) != nil {

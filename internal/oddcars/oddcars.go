@@ -84,6 +84,18 @@ func (a Archive) Only(n int) Archive {
 	return a
 }
 
+// With is the archive with other roots in its header.
+func (a Archive) With(roots ...cid.Cid) Archive {
+	a.Roots = roots
+	return a
+}
+
+// Behind is the archive with bytes behind its last section.
+func (a Archive) Behind(tail []byte) Archive {
+	a.Tail = tail
+	return a
+}
+
 // Sum is the CID of bytes under a codec.
 func Sum(codec uint64, data []byte) cid.Cid {
 	sum := sha256.Sum256(data)

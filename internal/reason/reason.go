@@ -113,6 +113,12 @@ const (
 	StateRolledBack
 	SettleWindow
 
+	// What is wrong with an archive that is to be sold or imported.
+	BlockTooLarge
+	ArchiveIncomplete
+	ArchiveRoot
+	ArchiveJoined
+
 	count // keep last
 )
 

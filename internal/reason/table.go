@@ -99,5 +99,9 @@ var table = [count]row{
 	StateRolledBack: {"state-rolled-back", ExitOther, Ours, false, "what was acknowledged is not in a store of this home any more", "restore a backup, then cartage paych restored; a ledger: cartage ledger repair --from-log"},
 	PeerClaims:      {"peer-claims", ExitRejected, Theirs, false, "what the other side says contradicts itself", "ask another provider"},
 
-	SettleWindow: {"settle-window", ExitRejected, Ours, false, "the settle window of the chain is too short for a payee to be safe", "use a ledger with a longer one: cartage ledger init --settle-delay; the provider sets ledger.min_settle_window"},
+	SettleWindow:      {"settle-window", ExitRejected, Ours, false, "the settle window of the chain is too short for a payee to be safe", "use a ledger with a longer one: cartage ledger init --settle-delay; the provider sets ledger.min_settle_window"},
+	BlockTooLarge:     {"block-too-large", ExitOther, Ours, false, "a block is larger than can be sent", "make the data anew in smaller blocks: cartage provide FILE, or cartage generate-car"},
+	ArchiveIncomplete: {"archive-incomplete", ExitOther, Ours, false, "the archive does not hold the whole DAG of its root", "complete it, or sell what there is with --partial"},
+	ArchiveRoot:       {"archive-root", ExitOther, Ours, false, "the archive does not say which of its blocks is the root", "name it with --root CID"},
+	ArchiveJoined:     {"archive-joined", ExitOther, Ours, false, "the file holds another archive behind the first", "split it: each archive is a piece of its own"},
 }

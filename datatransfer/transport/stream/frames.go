@@ -14,6 +14,7 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/multiformats/go-varint"
 
+	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/internal/reason"
@@ -40,7 +41,7 @@ const (
 	maxSelector = 64 << 10
 	maxCid      = 256
 	// MaxBlock is the largest block that is carried.
-	MaxBlock  = 8 << 20
+	MaxBlock  = carstore.MaxBlock
 	maxBlocks = runSize + MaxBlock + maxCid + varint.MaxLenUvarint63
 	// runSize is how many bytes of small blocks go into one frame.
 	runSize = 1 << 20

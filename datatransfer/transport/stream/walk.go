@@ -82,7 +82,7 @@ func walkAll(root cid.Cid, next func(cid.Cid, bool) ([]byte, error)) error {
 		if err != nil {
 			return err
 		}
-		links, err := carstore.LinksOf(c, data)
+		links, err := carstore.LinksBelow(c, data)
 		if err != nil {
 			return fmt.Errorf("block %s: %w", c, err)
 		}

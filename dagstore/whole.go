@@ -1,0 +1,92 @@
+package dagstore
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+
+	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/reason"
+)
+
+// setRoots makes roots those of a shard, each once.
+func (s *Shard) setRoots(roots []cid.Cid) {
+	s.Root, s.Others = cid.Undef, nil
+	for _, r := range roots {
+		switch {
+		case !s.Root.Defined():
+			s.Root = r
+		case !slices.Contains(s.Roots(), r):
+			s.Others = append(s.Others, r)
+		}
+	}
+}
+
+// findMissing notes which blocks below its roots a shard lacks, whose rows are there. Only a CAR that links something it does not hold is walked.
+func (s *Store) findMissing(ctx context.Context, f Reader, sh *Shard, closure *carstore.Closure) error {
+	dangling, err := closure.Missing(func(hash mh.Multihash) (bool, error) {
+		row, err := s.rowIn(ctx, sh.Number, hash)
+		return row != nil, err
+	})
+	if err != nil {
+		return err
+	}
+	sh.Checked, sh.Missing, sh.Lacks = true, 0, nil
+	if len(dangling) == 0 {
+		return nil
+	}
+	sh.Lacks, sh.Missing, err = carstore.MissingBelow(sh.Roots(), func(c cid.Cid) ([]byte, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if data, ok := carstore.Inlined(c); ok {
+			return data, nil
+		}
+		row, err := s.rowIn(ctx, sh.Number, c.Hash())
+		if err != nil {
+			return nil, err
+		}
+		if row == nil {
+			return nil, carstore.ErrNotFound
+		}
+		if c.Prefix().Codec == cid.Raw {
+			return nil, nil // it is there, and links nothing
+		}
+		return carstore.ReadSection(f, int64(sh.Offset+row.Offset), int64(row.Section()), c)
+	})
+	return err
+}
+
+// checkLacks refuses a shard that lacks what its source has to have.
+func (s *Store) checkLacks(ctx context.Context, sh *Shard, src *Source) error {
+	if sh.Missing == 0 {
+		return nil
+	}
+	for _, root := range sh.Roots() {
+		if !src.Partial && slices.Contains(sh.Lacks, root) {
+			return reason.ArchiveRoot.Errorf("the CAR does not hold its root %s", root).
+				WithHint("Name a root that it holds with --root CID, or sell it as it is with --partial.")
+		}
+	}
+	if !src.Whole {
+		return nil
+	}
+	var nowhere []string
+	for _, c := range sh.Lacks {
+		rows, err := s.Find(ctx, c.Hash())
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			nowhere = append(nowhere, c.String())
+		}
+	}
+	if len(nowhere) == 0 && sh.Missing == uint64(len(sh.Lacks)) {
+		return nil // together the pieces have it all
+	}
+	return reason.ArchiveIncomplete.Errorf("the CAR lacks %d blocks below its root, so that nobody could buy all of it: %s",
+		sh.Missing, strings.Join(append(nowhere, "..."), ", ")).WithHint("Complete the archive, or sell what there is with --partial.")
+}
