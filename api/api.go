@@ -40,14 +40,24 @@ type Piece struct {
 	State    string `json:"state"`
 	// LeftOut are the symbolic links that were skipped when the piece was made.
 	LeftOut []string `json:"left_out,omitempty"`
+	// Roots are all roots, Root first. Missing is how many blocks below them the piece lacks.
+	Roots   []string `json:"roots,omitempty"`
+	Missing uint64   `json:"missing,omitempty"`
+	// PieceCIDv2 is the CID of version 2 of the piece (FRC-0069).
+	PieceCIDv2 string `json:"piece_cid_v2,omitempty"`
+	// Warnings are sentences about a piece that was just made.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ProvideRequest names a file, a folder or a .car to put up for sale, and how it is read. Symlinks is store (or empty), follow, skip or refuse; with
-// Preserve permissions and times are kept.
+// Preserve permissions and times are kept. Of a .car, Roots are sold instead of those that it names, and Partial sells one that lacks blocks.
 type ProvideRequest struct {
 	Path     string `json:"path"`
 	Symlinks string `json:"symlinks,omitempty"`
 	Preserve bool   `json:"preserve,omitempty"`
+
+	Roots   []string `json:"roots,omitempty"`
+	Partial bool     `json:"partial,omitempty"`
 }
 
 // Ask is what the provider publishes.

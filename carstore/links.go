@@ -10,11 +10,14 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-unixfsnode"
 	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/codec"
 	_ "github.com/ipld/go-ipld-prime/codec/dagcbor" // codecs of blocks
 	_ "github.com/ipld/go-ipld-prime/codec/dagjson"
 	_ "github.com/ipld/go-ipld-prime/codec/raw"
+	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/linking"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
 )
 
 // Getter reads the bytes of a block, checked.
@@ -55,6 +58,7 @@ func Links(get Getter) ipld.LinkSystem {
 func LinksInto(get func(buf []byte, c cid.Cid) ([]byte, error)) ipld.LinkSystem {
 	ls := cidlink.DefaultLinkSystem()
 	ls.TrustedStorage = true // get has checked the hash
+	ls.DecoderChooser = decodeOrBytes(ls.DecoderChooser)
 	ls.StorageReadOpener = func(ctx linking.LinkContext, l ipld.Link) (io.Reader, error) {
 		cl, ok := l.(cidlink.Link)
 		if !ok {
@@ -77,6 +81,29 @@ func LinksInto(get func(buf []byte, c cid.Cid) ([]byte, error)) ipld.LinkSystem 
 	}
 	unixfsnode.AddUnixFSReificationToLinkSystem(&ls)
 	return ls
+}
+
+// decodeOrBytes is a choice of decoders that takes what cannot be decoded for bytes, as LinksBelow does: a walk goes on behind a leaf that nobody
+// can read.
+func decodeOrBytes(choose func(datamodel.Link) (codec.Decoder, error)) func(datamodel.Link) (codec.Decoder, error) {
+	return func(l datamodel.Link) (codec.Decoder, error) {
+		decode, err := choose(l)
+		cl, ok := l.(cidlink.Link)
+		if !ok || err == nil && (cl.Cid.Prefix().Codec == cid.Raw || cl.Cid.Prefix().Codec == cid.DagProtobuf) {
+			return decode, err
+		}
+		return func(na datamodel.NodeAssembler, r io.Reader) error {
+			data, rerr := io.ReadAll(r)
+			if rerr != nil {
+				return rerr
+			}
+			b := basicnode.Prototype.Any.NewBuilder()
+			if err == nil && decode(b, bytes.NewReader(data)) == nil {
+				return na.AssignNode(b.Build())
+			}
+			return na.AssignBytes(data)
+		}, nil
+	}
 }
 
 func (s *Store) bytesOf(c cid.Cid) ([]byte, error) {

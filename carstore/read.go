@@ -141,6 +141,36 @@ func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
 	}
 }
 
+// End is where the last section of a CARv1 ends, from its start: a piece holds what is before it. Only the heads of the sections are read.
+func End(f io.ReaderAt, l Layout) (int64, error) {
+	at, end := l.Offset+l.Header, l.Offset+l.Size
+	head := make([]byte, varint.MaxLenUvarint63+maxCid)
+	for at < end {
+		part := head[:min(int64(len(head)), end-at)]
+		if _, err := f.ReadAt(part, at); err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		n, used, err := varint.FromUvarint(part)
+		if err != nil {
+			return 0, noEOF(io.ErrUnexpectedEOF)
+		}
+		if n == 0 {
+			break
+		}
+		if n > uint64(end-at)-uint64(used) {
+			return 0, fmt.Errorf("section of %d bytes at offset %d does not fit: the file %w", n, at, ErrCut)
+		}
+		if _, _, err := cid.CidFromBytes(part[used:]); err != nil {
+			if startsHeader(part[used:]) {
+				return 0, joined(at)
+			}
+			return 0, fmt.Errorf("section at offset %d: the file %w: %w", at, ErrCut, err)
+		}
+		at += int64(used) + int64(n)
+	}
+	return at - l.Offset, nil
+}
+
 // Batches is Walk, with copies of the blocks handed on in groups of at least size bytes, which may be kept.
 func Batches(f io.ReaderAt, l Layout, size int, put func([]blocks.Block) error) error {
 	var list []blocks.Block

@@ -35,17 +35,22 @@ type commpFlags struct {
 type commitment struct {
 	File     string         `json:"file"`
 	CID      string         `json:"piece_cid"`
+	V2       string         `json:"piece_cid_v2,omitempty"`
 	Payload  commp.Payload  `json:"payload_size"`
 	Unpadded commp.Unpadded `json:"unpadded_piece_size"`
 	Padded   commp.Padded   `json:"padded_size"`
 	Kind     string         `json:"kind"`
 	Matches  *bool          `json:"matches,omitempty"`
+	// Dropped is how many bytes behind the last block are not in the piece.
+	Dropped int64 `json:"dropped,omitempty"`
 }
 
 func (c *cli) commpCmd() *cobra.Command {
 	var f commpFlags
 	cmd := &cobra.Command{Use: "commp FILE...", Aliases: []string{"commP"}, Short: "Compute piece commitments, without a node", Args: c.args(cobra.MinimumNArgs(1)),
-		Long: "Commp computes the piece commitment of CAR files, - being stdin. It needs no node, no chain and no home.",
+		Long: "Commp computes the piece commitment of CAR files, - being stdin. It needs no node, no chain and no home.\n\n" +
+			"The piece of a CAR is its bytes up to the end of its last block, as provide makes it: what follows, zeros or not, is left out, and said. " +
+			"With --raw or --whole every byte counts.",
 		RunE: func(cmd *cobra.Command, args []string) error { return c.commp(cmd.Context(), args, f) }}
 	cmd.Flags().BoolVar(&f.raw, "raw", false, "take any bytes, not only CARs")
 	cmd.Flags().BoolVar(&f.inner, "inner", false, "of a CARv2 take the CARv1 inside")
@@ -68,7 +73,10 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 	}
 	expect := cid.Undef
 	if f.expect != "" {
-		if expect, err = cid.Decode(f.expect); err != nil {
+		if expect, err = cid.Decode(f.expect); err == nil {
+			expect, err = commp.V1(expect)
+		}
+		if err != nil {
 			return bad("expected piece %q: %w", f.expect, err)
 		}
 	}
@@ -95,7 +103,7 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			p, kind, err := f.of(ctx, name)
+			p, kind, dropped, err := f.of(ctx, name)
 			if err == nil && size != 0 {
 				p, err = commp.PadUp(p, commp.Padded(size))
 			}
@@ -103,7 +111,10 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 				results[i] <- result{err: inFile(name, err)}
 				return
 			}
-			v := commitment{File: name, CID: p.CID.Encode(enc), Payload: p.Payload, Unpadded: p.Padded.Unpadded(), Padded: p.Padded, Kind: kind}
+			v := commitment{File: name, CID: p.CID.Encode(enc), Payload: p.Payload, Unpadded: p.Padded.Unpadded(), Padded: p.Padded, Kind: kind, Dropped: dropped}
+			if v2, err := commp.V2(p); err == nil { // what is shorter than 127 bytes has none
+				v.V2 = v2.Encode(enc)
+			}
 			if expect.Defined() {
 				same := p.CID.Equals(expect)
 				v.Matches = &same
@@ -144,7 +155,13 @@ func (c *cli) printCommitment(v commitment, named bool) error {
 	if named {
 		say("File:  %v\n", v.File)
 	}
+	if v.Dropped > 0 {
+		note("%s: %d bytes behind the last block are left out; --raw counts them\n", v.File, v.Dropped)
+	}
 	say("CID:  %v\n", v.CID)
+	if v.V2 != "" {
+		say("CID v2:  %v\n", v.V2)
+	}
 	say("Piece size:  %v\n", strings.Replace(size(uint64(v.Unpadded)), ".0 ", " ", 1))
 	say("Piece size in bytes:  %v\n", v.Unpadded)
 	if c.verbose {
@@ -164,40 +181,58 @@ func inFile(name string, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// of computes the commitment of one file, and says what the file is.
-func (f *commpFlags) of(ctx context.Context, name string) (p commp.Piece, kind string, err error) {
+// of computes the commitment of one file, and says what the file is and how many of its bytes the piece leaves out.
+func (f *commpFlags) of(ctx context.Context, name string) (p commp.Piece, kind string, dropped int64, err error) {
 	if name == "-" {
 		if !f.raw {
-			return p, "", api.Errorf(api.CodeUsage, "", "stdin is taken as it comes: say --raw")
+			return p, "", 0, api.Errorf(api.CodeUsage, "", "stdin is taken as it comes: say --raw")
 		}
 		p, err = commp.Compute(shared.Reader(ctx, os.Stdin))
-		return p, "raw", err
+		return p, "raw", 0, err
 	}
 	file, err := blob.OS{}.Open(name)
 	if err != nil {
-		return p, "", err
+		return p, "", 0, err
 	}
 	defer file.Close()
 	n, err := file.Size()
 	if err != nil {
-		return p, "", err
+		return p, "", 0, err
 	}
 	from, long, kind := int64(0), n, "raw"
 	if !f.raw {
-		l, err := carstore.Inspect(file, n)
-		if err != nil {
-			return p, "", api.Errorf(api.CodeUsage, "Any bytes are taken with --raw.", "not a car file: %w", err)
+		if from, long, kind, err = f.archive(file, n); err != nil {
+			return p, "", 0, err
 		}
-		kind = fmt.Sprintf("CARv%d", l.Version)
-		switch {
-		case l.Version == 2 && f.inner:
-			from, long, kind = l.Offset, l.Size, "CARv1 inside a CARv2"
-		case l.Version == 2 && !f.whole:
-			return p, "", api.Errorf(api.CodeUsage, "Say --inner for the CARv1 inside, or --whole for the file as it lies.", "a CARv2: it can be taken in two ways")
+		if !f.whole {
+			dropped = max(0, n-from-long)
+		}
+		if kind == "CARv1 inside a CARv2" {
+			dropped = 0 // its index
 		}
 	}
 	p, err = commp.Compute(shared.Reader(ctx, io.NewSectionReader(file, from, long)))
-	return p, kind, err
+	return p, kind, dropped, err
+}
+
+// archive is which bytes of a CAR are the piece.
+func (f *commpFlags) archive(file blob.File, n int64) (from, long int64, kind string, err error) {
+	l, err := carstore.Inspect(file, n)
+	if err != nil {
+		return 0, 0, "", api.Errorf(api.CodeUsage, "Any bytes are taken with --raw.", "not a car file: %w", err)
+	}
+	if l.Version == 2 && !f.inner && !f.whole {
+		return 0, 0, "", api.Errorf(api.CodeUsage, "Say --inner for the CARv1 inside, or --whole for the file as it lies.", "a CARv2: it can be taken in two ways")
+	}
+	if f.whole {
+		return 0, n, fmt.Sprintf("CARv%d", l.Version), nil
+	}
+	kind = "CARv1"
+	if l.Version == 2 {
+		kind = "CARv1 inside a CARv2"
+	}
+	end, err := carstore.End(file, l)
+	return l.Offset, end, kind, err
 }
 
 func (c *cli) generateCarCmd() *cobra.Command {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/big"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,26 +39,6 @@ func (c *cli) infoCmd() *cobra.Command {
 			}
 			return c.show(i, rows)
 		})}
-}
-
-func (c *cli) provideCmd() *cobra.Command {
-	var r api.ProvideRequest
-	cmd := &cobra.Command{Use: "provide PATH", Short: "Put a file, a folder or a .car up for sale", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-			var err error
-			if r.Path, err = filepath.Abs(args[0]); err != nil {
-				return err
-			}
-			p, err := n.ProvideAs(ctx, r)
-			if err != nil {
-				return err
-			}
-			c.sayLeftOut(p.LeftOut)
-			return c.show(p, [][2]string{{"root", p.Root}, {"piece CID", p.PieceCID}, {"bytes", fmt.Sprintf("%d (%s)", p.Bytes, size(p.Bytes))},
-				{"blocks", fmt.Sprint(p.Blocks)}, {"CAR size", fmt.Sprint(p.CarSize)}, {"padded size", fmt.Sprint(p.Padded)}})
-		})}
-	declareReading(cmd, &r.Symlinks, &r.Preserve)
-	return cmd
 }
 
 func (c *cli) piecesCmd() *cobra.Command {

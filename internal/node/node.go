@@ -218,7 +218,7 @@ func (n *Node) openTransfer(ctx context.Context) error {
 	gs := gsimpl.New(gctx, checked, emptyLinks(),
 		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
 		// A quarter of graphsync's own bounds: one message for each peer, and as many peers that do not read as before until others wait.
-		gsimpl.MaxMemoryResponder(64<<20), gsimpl.MaxMemoryPerPeerResponder(4<<20),
+		gsimpl.MaxMemoryResponder(64<<20), gsimpl.MaxMemoryPerPeerResponder(carstore.MaxBlock+64<<10),
 		gsimpl.RejectAllRequestsByDefault())
 	n.router = router.New(n.takesStreams)
 	n.router.Join(stream.New(n.Host, emptyLinks(), stream.OnBind(n.router.FastBound)),

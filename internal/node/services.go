@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"sort"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/reason"
@@ -112,8 +114,29 @@ func (n *Node) chainName() string {
 }
 
 func (n *Node) piece(sh dagstore.Shard) api.Piece {
-	return api.Piece{Root: sh.Root.String(), PieceCID: sh.Piece.String(), Bytes: sh.Bytes, Blocks: sh.Blocks, CarSize: sh.CarSize, Padded: sh.Padded,
-		Path: n.Pieces.File(sh), State: strings.TrimPrefix(sh.State.String(), "ShardState")}
+	p := api.Piece{Root: sh.Root.String(), PieceCID: sh.Piece.String(), Bytes: sh.Bytes, Blocks: sh.Blocks, CarSize: sh.CarSize, Padded: sh.Padded,
+		Path: n.Pieces.File(sh), State: strings.TrimPrefix(sh.State.String(), "ShardState"), Missing: sh.Missing}
+	if v2, err := commp.V2(commp.Piece{CID: sh.Piece, Payload: commp.Payload(sh.CarSize), Padded: commp.Padded(sh.Padded)}); err == nil {
+		p.PieceCIDv2 = v2.String() // the smallest pieces have none
+	}
+	for _, r := range sh.Roots() {
+		p.Roots = append(p.Roots, r.String())
+	}
+	return p
+}
+
+// warnings are what the seller of a piece has to know.
+func warnings(sh dagstore.Shard) (out []string) {
+	if sh.Dropped > 0 {
+		out = append(out, fmt.Sprintf("%d bytes behind the last block are no padding and are left out of the piece", sh.Dropped))
+	}
+	if sh.Missing > 0 {
+		out = append(out, fmt.Sprintf("the archive lacks %d blocks below its roots", sh.Missing))
+	}
+	for _, c := range sh.Opaque {
+		out = append(out, fmt.Sprintf("block %s cannot be decoded: it is sold as bytes, and what it may link is not found through it", c))
+	}
+	return out
 }
 
 // Provide answers Cartage.Provide.
@@ -127,13 +150,28 @@ func (s Service) ProvideAs(ctx context.Context, r api.ProvideRequest) (*api.Piec
 	if err != nil {
 		return nil, coded(err)
 	}
-	sh, err := s.n.ProvideAs(ctx, r.Path, o)
+	roots, err := parseCIDs(r.Roots)
+	if err != nil {
+		return nil, err
+	}
+	sh, err := s.n.ProvideAs(ctx, r.Path, ProvideOptions{Reading: o, Roots: roots, Partial: r.Partial})
 	if err != nil {
 		return nil, coded(err)
 	}
 	p := s.n.piece(sh)
-	p.LeftOut = left()
+	p.LeftOut, p.Warnings = left(), warnings(sh)
 	return &p, nil
+}
+
+func parseCIDs(list []string) (out []cid.Cid, err error) {
+	for _, s := range list {
+		c, err := ParseCID(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // Pieces answers Cartage.Pieces.

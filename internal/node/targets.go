@@ -62,7 +62,20 @@ func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batch
 // path is the file of a root and a selector.
 func (t *targets) path(root cid.Cid, sel ipld.Node) (string, error) {
 	of, err := selectorHash(sel)
-	return filepath.Join(t.dir, root.String()+"-"+of+".car"), err
+	return filepath.Join(t.dir, fileName(root)+"-"+of+".car"), err
+}
+
+// longestName is how long the name of a CID may be in the name of a file.
+const longestName = 128
+
+// fileName is a CID in the name of a file: of one that carries a block in itself, a hash.
+func fileName(c cid.Cid) string {
+	name := c.String()
+	if len(name) <= longestName {
+		return name
+	}
+	h := sha256.Sum256(c.Bytes())
+	return "inlined-" + hex.EncodeToString(h[:])
 }
 
 // selectorHash tells selectors apart in names.

@@ -215,9 +215,9 @@ func Inlined(leaves int) Archive {
 	return a
 }
 
-// Coded is a root over one leaf of any codec and bytes.
+// Coded is a root over a leaf of any codec and bytes, and a usual one behind it.
 func Coded(codec uint64, data []byte) Archive {
-	leaf := Block{Sum(codec, data), data}
-	root := Node(nil, leaf.CID)
-	return Archive{Roots: []cid.Cid{root.CID}, Blocks: []Block{root, leaf}}
+	leaf, last := Block{Sum(codec, data), data}, Raw([]byte("behind it"))
+	root := Node(nil, leaf.CID, last.CID)
+	return Archive{Roots: []cid.Cid{root.CID}, Blocks: []Block{root, leaf, last}}
 }

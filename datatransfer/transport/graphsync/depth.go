@@ -1,6 +1,7 @@
 package graphsync
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"sync/atomic"
@@ -34,13 +35,18 @@ func (g *pathGuard) note(lc linking.LinkContext) {
 	}
 }
 
-// watch makes a link system tell the guard of what it reads and writes.
+// watch makes a link system tell the guard of what it reads and writes. A block above the limit is none that it has: graphsync would wait for
+// ever for the memory of one that is as large as its bound, on the one loop that serves everybody.
 func (g *pathGuard) watch(ls ipld.LinkSystem) ipld.LinkSystem {
 	read, write := ls.StorageReadOpener, ls.StorageWriteOpener
 	if read != nil {
 		ls.StorageReadOpener = func(lc linking.LinkContext, l ipld.Link) (io.Reader, error) {
 			g.note(lc)
-			return read(lc, l)
+			r, err := read(lc, l)
+			if b, ok := r.(*bytes.Buffer); ok && b.Len() > carstore.MaxBlock {
+				return nil, reason.BlockTooLarge.Errorf("block %s has %d bytes, the limit is %d", l, b.Len(), carstore.MaxBlock)
+			}
+			return r, err
 		}
 	}
 	if write != nil {

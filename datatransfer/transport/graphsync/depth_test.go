@@ -87,3 +87,14 @@ func TestFoldedOut(t *testing.T) {
 	require.Equal(t, 31, got)
 	require.Less(t, used, uint64(1<<30))
 }
+
+// TestLargestBlock: the largest block travels; one above the limit is missing, and holds up nobody.
+func TestLargestBlock(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		s, _, _ := fetchArchive(t, stream, oddcars.OneLarge(carstore.MaxBlock))
+		require.Equal(t, dt.Statuses[dt.Completed], dt.Statuses[s.Status()], s.Message())
+		s, _, got := fetchArchive(t, stream, oddcars.OneLarge(carstore.MaxBlock+1))
+		require.Equal(t, dt.Statuses[dt.Failed], dt.Statuses[s.Status()])
+		require.LessOrEqual(t, got, 1)
+	}
+}

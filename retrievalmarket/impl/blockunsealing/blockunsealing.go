@@ -18,6 +18,7 @@ import (
 	"github.com/ipfs/go-datastore"
 	carv2 "github.com/ipld/go-car/v2"
 
+	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
@@ -278,7 +279,7 @@ func (s *Source) unseal(ctx context.Context, p *piece, d piecestore.DealInfo) (e
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	car, err := carv2.NewBlockReader(io.LimitReader(r, int64(d.Length.Unpadded())), carv2.ZeroLengthSectionAsEOF(true), carv2.MaxAllowedSectionSize(maxSection))
+	car, err := carv2.NewBlockReader(io.LimitReader(r, int64(d.Length.Unpadded())), carv2.ZeroLengthSectionAsEOF(true), carv2.MaxAllowedSectionSize(carstore.MaxBlock+maxCid))
 	if err != nil {
 		return err
 	}
@@ -289,8 +290,8 @@ func (s *Source) unseal(ctx context.Context, p *piece, d piecestore.DealInfo) (e
 	return nil
 }
 
-// maxSection bounds a block of a piece with its CID.
-const maxSection = 32 << 20
+// maxCid bounds the CID before a block.
+const maxCid = 256
 
 func copyBlocks(ctx context.Context, st *multistore.Store, car *carv2.BlockReader) error {
 	var some []blocks.Block
@@ -299,6 +300,9 @@ func copyBlocks(ctx context.Context, st *multistore.Store, car *carv2.BlockReade
 		b, err := car.Next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
+		}
+		if err == nil && len(b.RawData()) > carstore.MaxBlock {
+			return carstore.TooLarge(b.Cid(), uint64(len(b.RawData())))
 		}
 		if err == nil {
 			some = append(some, b)
