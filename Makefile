@@ -1,4 +1,4 @@
-.PHONY: build test race lint bench demo soak
+.PHONY: build test race lint bench demo soak planted
 build:
 	CGO_ENABLED=0 go build -p 2 -o bin/cartage ./cmd/cartage
 test:
@@ -17,7 +17,10 @@ bench:
 demo:
 	go run ./cmd/cartage demo
 soak:
+	go test -timeout 24h ./internal/sim -sim.seeds=200000
 	go test -count=20 -run 'TestPaidRetrieval|TestPullSequences' ./internal/testnet ./datatransfer/impl
 	CARTAGE_KILLS=1000 go test -timeout 30m -run Scenario48 ./paych/ledger
 	go test -timeout 30m -run TestModel ./paych/ledger -rapid.checks=10000
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .
+planted:
+	go run ./internal/sim/planted

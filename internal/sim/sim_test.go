@@ -32,6 +32,9 @@ var (
 
 // TestSeeds runs a plan for each seed. One that fails prints its plan, its findings and its trace; run it again with -sim.seeds=1 -sim.from=SEED.
 func TestSeeds(t *testing.T) {
+	if testing.Short() {
+		*seeds = min(*seeds, 10)
+	}
 	began := cpu(t)
 	all := tally{next: *from}
 	var workers sync.WaitGroup
