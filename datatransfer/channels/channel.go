@@ -57,19 +57,21 @@ type Channel struct {
 type Credit struct {
 	Limited bool
 	Limit   uint64
-	Paused  bool // a pause on account of the limit is in force
+	Paused  bool // the other side was told that the sender waits, and not yet that it goes on
 	Asked   uint64
 	Has     uint64 // position that the recipient named with its last request
 	Grants  uint64 // times that a voucher let the sender go on
 	Settled uint64 // times that a voucher was good for everything up to then
 	Held    bool   // the application of the responder paused, whatever the limit says
-	Resent  uint64 // bytes that went out again and were not counted
-	Restart int    // restarts so far
-	Refused int    // times that a restart was refused before the channel was accepted
-	Ignore  bool   // the end of the request that was refused is no failure
-	Unasked bool   // a push was restarted and its responder has not asked for data since
-	Silent  bool   // the application of the responder has stopped: nothing is answered until the manager has
-	Opening bool   // a push was accepted paused and its request is not out yet: a resume waits for it
+	// Awaiting: the validator accepted the channel paused, and neither a resume nor a voucher has let it begin.
+	Awaiting bool
+	Resent   uint64 // bytes that went out again and were not counted
+	Restart  int    // restarts so far
+	Refused  int    // times that a restart was refused before the channel was accepted
+	Ignore   bool   // the end of the request that was refused is no failure
+	Unasked  bool   // a push was restarted and its responder has not asked for data since
+	Silent   bool   // the application of the responder has stopped: nothing is answered until the manager has
+	Opening  bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits
 }

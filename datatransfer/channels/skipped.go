@@ -26,6 +26,9 @@ func (s Skipped) has(i uint64) bool {
 // Counted tells whether the block at an index was sent and counted.
 func (h *Hot) Counted(index uint64) bool { return index <= h.QueuedTotal && !h.Skipped.has(index) }
 
+// Withheld tells whether the block at an index was left out on the word of the recipient and not handed out since.
+func (h *Hot) Withheld(index uint64) bool { return h.Skipped.has(index) }
+
 // sent notes that block at goes out, with the recipient's claim to have the first has blocks; highest is the highest index
 // that went out before.
 func (s *Skipped) sent(highest, at, has uint64) {

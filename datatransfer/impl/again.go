@@ -84,6 +84,11 @@ func (m *Manager) AdoptForSending(chid dt.ChannelID) error {
 	}
 	s := c.State()
 	v := s.Voucher()
+	again := s.Status() == dt.Completed || s.Status() == dt.Completing // MayAskAgain bounds it
+	if again && s.Sender() == m.peerID && v != nil {
+		m.configure(chid, v)
+		return nil
+	}
 	if over(c) || s.Status() == dt.Requested || s.Sender() != m.peerID || v == nil {
 		return fmt.Errorf("channel %s is %s: there is nothing to go on with", chid, dt.Statuses[s.Status()])
 	}
@@ -102,8 +107,8 @@ func (m *Manager) HoldForPayment(ctx context.Context, chid dt.ChannelID) {
 	if err != nil {
 		return
 	}
-	waits := func() (yes bool) {
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { yes = cr.Paused })
+	waits := func() (yes bool) { // with a limit the transport asks before each block
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { yes = cr.Paused && !cr.Limited })
 		return yes
 	}
 	if !waits() {

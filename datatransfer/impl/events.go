@@ -14,6 +14,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/encoding"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/registry"
+	"github.com/cartage-dev/cartage/datatransfer/transport/flow"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -161,48 +162,17 @@ func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique b
 	if over(c) {
 		return nil, queuedAgain(c.State(), c, index)
 	}
-	fresh, total, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, size, index, unique)
+	fresh, _, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, size, index, unique)
 	if err != nil || chid.Initiator == m.peerID {
 		return nil, err
 	}
-	credit := m.credit(c)
-	if credit.Limited && total < credit.Limit || !credit.Limited && !fresh || !fresh && m.resending(c, index) {
+	if cr := m.credit(c); !cr.Limited && !fresh {
 		return nil, nil
 	}
-	additional := size
-	if credit.Limited {
-		c.Do(func(_ *channels.Record, cr *channels.Credit) {
-			additional, cr.Asked = total-min(cr.Asked, total), total
-		})
-	}
-	var result dt.VoucherResult
-	known, grants := false, credit.Grants
-	rerr := m.ask(func(r dt.Revalidator) (bool, dt.VoucherResult, error) {
-		h, res, err := r.OnPullDataSent(chid, additional)
-		known = known || h
-		return h, res, err
-	}, &result)
-	if !known && credit.Limited && m.pauseAt(c, total, grants) {
-		rerr = dt.ErrPause // there is a limit, and nobody who could raise it
-	}
-	if rerr == nil && result == nil {
+	if verdict, _ := m.decideRelease(c, uint64(index)+1); verdict == flow.Send {
 		return nil, nil
 	}
-	if errors.Is(rerr, dt.ErrPause) && !m.pauseAt(c, total, grants) {
-		return nil, nil // it was paid while we asked
-	}
-	msg, err := m.answer(c, rerr, result)
-	if err != nil {
-		return nil, err
-	}
-	return msg, rerr
-}
-
-// resending tells whether a block was counted before and more of that kind follow: what a restarted recipient lost on the
-// way goes out again although nothing new may.
-func (m *Manager) resending(c *channels.Channel, index int64) (yes bool) {
-	c.Do(func(r *channels.Record, _ *channels.Credit) { yes = uint64(index) < r.QueuedTotal })
-	return yes
+	return m.demand(c, size)
 }
 
 // OnRestartPosition is told by a transport how many blocks the recipient has when it asks again.

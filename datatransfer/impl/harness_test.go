@@ -156,7 +156,7 @@ func pair(t *testing.T) (ctx context.Context, a, b *testutil.Peer) {
 }
 
 // newTrade stores a list of leaves with the sender. A nil validator accepts, a nil revalidator asks for nothing.
-func newTrade(t *testing.T, pull bool, leaves, size int, v *testutil.Validator, r dt.Revalidator) *trade {
+func newTrade(t *testing.T, pull bool, leaves, size int, v dt.RequestValidator, r dt.Revalidator) *trade {
 	t.Helper()
 	d := &trade{pull: pull, blocks: leaves + 1}
 	d.ctx, d.a, d.b = pair(t)

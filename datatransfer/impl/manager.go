@@ -336,13 +336,15 @@ func (m *Manager) Silent(chid dt.ChannelID) bool {
 	if err != nil {
 		return true
 	}
-	held := false
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { held = cr.Held || cr.Paused })
+	held, limited := false, false
+	c.Do(func(_ *channels.Record, cr *channels.Credit) {
+		held, limited = cr.Held || cr.Awaiting || cr.Paused && !cr.Limited, cr.Limited
+	})
 	switch c.State().Status() {
 	case dt.BothPaused:
 		return true
 	case dt.ResponderPaused:
-		return chid.Initiator != m.peerID
+		return chid.Initiator != m.peerID && (held || !limited)
 	case dt.InitiatorPaused:
 		return chid.Initiator == m.peerID
 	}

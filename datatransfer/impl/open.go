@@ -214,7 +214,9 @@ func (m *Manager) ResumeDataTransferChannel(ctx context.Context, chid dt.Channel
 	event, opening := dt.ResumeInitiator, false
 	if chid.Initiator != m.peerID {
 		event = dt.ResumeResponder
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Paused, cr.Held, opening = false, false, cr.Opening })
+		c.Do(func(_ *channels.Record, cr *channels.Credit) {
+			cr.Paused, cr.Held, cr.Awaiting, opening = false, false, false, cr.Opening
+		})
 	}
 	// The event comes first: data flows as soon as the transport goes on, and may reach its end before this returns.
 	if err := c.Apply(event); err != nil || opening { // what opens it sees that it is not paused any more

@@ -242,7 +242,7 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 		_ = c.Apply(dt.Cancel)
 		return m.reject(chid, false, nil, errors.New("the channel was cancelled while it was decided on"))
 	}
-	resp, serr := m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause))
+	resp, serr := m.accept(c, dt.Accept, voucher, result, errors.Is(err, dt.ErrPause), errors.Is(err, dt.ErrPause))
 	if resp == nil && serr != nil { // stored, and not to be answered: it ends here
 		_ = c.Apply(dt.Error, serr)
 		return m.reject(chid, false, nil, serr)
@@ -251,10 +251,11 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 }
 
 // accept announces an accepted request and answers it.
-func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Voucher, result dt.VoucherResult, paused bool) (dt.Response, error) {
+func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Voucher, result dt.VoucherResult, awaiting, paused bool) (dt.Response, error) {
 	chid := c.ID()
 	m.net.Protect(chid.OtherParty(m.peerID), chid.String()) // its end, which may come any time from here on, takes that back
-	if err := m.recordAccepted(c, event, result, paused); err != nil {
+	paused, err := m.recordAccepted(c, event, result, awaiting, paused)
+	if err != nil {
 		if over(c) {
 			m.net.Unprotect(chid.OtherParty(m.peerID), chid.String())
 		}
@@ -275,19 +276,21 @@ func (m *Manager) accept(c *channels.Channel, event dt.EventCode, voucher dt.Vou
 	return resp, dt.ErrPause
 }
 
-func (m *Manager) recordAccepted(c *channels.Channel, event dt.EventCode, result dt.VoucherResult, paused bool) error {
+// recordAccepted records an acceptance, and returns whether it says that the channel waits: a payment may have come since that was decided.
+func (m *Manager) recordAccepted(c *channels.Channel, event dt.EventCode, result dt.VoucherResult, awaiting, paused bool) (bool, error) {
 	c.Hold()
 	defer c.Release()
 	if err := record(c, result); err != nil {
-		return err
+		return false, err
 	}
-	c.Do(func(_ *channels.Record, cr *channels.Credit) {
-		cr.Paused, cr.Opening = paused, paused && !c.IsPull()
+	c.Do(func(r *channels.Record, cr *channels.Credit) {
+		paused = awaiting || paused && !(cr.Limited && r.Queued < cr.Limit && !cr.Held)
+		cr.Paused, cr.Awaiting, cr.Opening = paused, awaiting, paused && !c.IsPull()
 	})
 	if err := c.Apply(event); err != nil || !paused {
-		return err
+		return paused, err
 	}
-	return c.Apply(dt.PauseResponder)
+	return paused, c.Apply(dt.PauseResponder)
 }
 
 func (m *Manager) reject(chid dt.ChannelID, restart bool, result dt.VoucherResult, cause error) (dt.Response, error) {

@@ -148,7 +148,8 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 	if !accepted(err) {
 		return m.reject(chid, true, result, fmt.Errorf("restart request for channel %s failed validation: %w", chid, err))
 	}
-	return m.accept(c, dt.Restart, voucher, result, errors.Is(err, dt.ErrPause) || m.mustStayPaused(c))
+	awaiting := errors.Is(err, dt.ErrPause)
+	return m.accept(c, dt.Restart, voucher, result, awaiting, awaiting || m.mustStayPaused(c))
 }
 
 // resendFloor is how much may go out again whatever the size of the channel: what is on the way when a connection breaks.

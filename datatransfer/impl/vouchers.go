@@ -106,6 +106,7 @@ func (m *Manager) unpause(c *channels.Channel) (was bool) {
 	cr := m.credit(c)
 	c.Do(func(r *channels.Record, k *channels.Credit) {
 		k.Grants++
+		was, k.Awaiting = k.Awaiting, false
 		if k.Paused && (!cr.Limited || r.Queued < k.Limit) {
 			k.Paused, was = false, true
 		}

@@ -50,6 +50,15 @@ func (s *MemStore) OnRead(f func(cid.Cid)) {
 	s.onRead = f
 }
 
+// ForgetFrom deletes the leaves of the DAG that another store built last, from the i-th on.
+func (s *MemStore) ForgetFrom(i int, of *MemStore) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range of.leaves[i:] {
+		delete(s.data, l)
+	}
+}
+
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore { return &MemStore{data: map[string][]byte{}} }
 

@@ -87,6 +87,9 @@ func (p PlainHandler) OnAllSent(chid dt.ChannelID) (dt.Message, error) {
 // Silent implements PauseDecider.
 func (PlainHandler) Silent(dt.ChannelID) bool { return false }
 
+// MaySend implements PauseDecider.
+func (PlainHandler) MaySend(dt.ChannelID, int64) (Release, []dt.Message) { return ReleaseAsTold, nil }
+
 // HoldForPayment implements PauseDecider.
 func (p PlainHandler) HoldForPayment(ctx context.Context, chid dt.ChannelID) {
 	if p.Pauser != nil {
@@ -166,6 +169,9 @@ func (p PlainManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 
 // RaiseQueued implements SenderControl.
 func (PlainManager) RaiseQueued(context.Context, dt.ChannelID, uint64) error { return nil }
+
+// LimitChanged implements SenderControl.
+func (PlainManager) LimitChanged(context.Context, dt.ChannelID) error { return nil }
 
 // Suspend implements SenderControl.
 func (PlainManager) Suspend(context.Context, dt.ChannelID) error { return nil }

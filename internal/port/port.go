@@ -71,9 +71,24 @@ type PauseDecider interface {
 	// Silent reports whether the sender sends nothing at present to a recipient that asks with a message that does not open or restart the
 	// channel.
 	Silent(chid dt.ChannelID) bool
+	// MaySend decides on the block that is next on a channel, and returns what the other side has to hear first. It is asked before each
+	// block that is not let out by the answer to the one before, and after each change.
+	MaySend(chid dt.ChannelID, next int64) (may Release, say []dt.Message)
 	// HoldForPayment pauses a channel that waits for a payment, unless that has come.
 	HoldForPayment(ctx context.Context, chid dt.ChannelID)
 }
+
+// Release is whether a sender sends its next block.
+type Release int
+
+const (
+	// ReleaseAsTold: it pauses and resumes as it is told, by ErrPause, PauseChannel and ResumeChannel.
+	ReleaseAsTold Release = iota
+	// ReleaseNow: it sends.
+	ReleaseNow
+	// ReleaseLater: it waits until ResumeChannel and asks again.
+	ReleaseLater
+)
 
 // Transport is what a manager asks of a transport, and what the market and the node do on it for a channel.
 type Transport interface {
@@ -125,6 +140,8 @@ type Registrar interface {
 type SenderControl interface {
 	// RaiseQueued lifts what counts as sent, in bytes, to what was paid for.
 	RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error
+	// LimitChanged lets a channel go on whose limit was raised without a voucher.
+	LimitChanged(ctx context.Context, chid dt.ChannelID) error
 	// Suspend sends and answers nothing on a channel until Unsuspend: the application stops before its manager does.
 	Suspend(ctx context.Context, chid dt.ChannelID) error
 	Unsuspend(chid dt.ChannelID)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -181,9 +182,20 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		t.refuseToWalk(request.ID(), err, ha)
 		return
 	}
+	t.beginAsking(chid, request.ID())
 	msg, err := t.handler().OnDataQueued(chid, block.Link(), block.BlockSize(), block.Index(), true)
+	pause := errors.Is(err, datatransfer.ErrPause)
+	var say []datatransfer.Message
 	if msg != nil {
-		exts, xerr := extension.ToExtensionData(msg, blockExtensions)
+		say = append(say, msg)
+	}
+	if pause {
+		may, more := t.handler().MaySend(chid, block.Index()+1)
+		pause, say = may != port.ReleaseNow, append(say, more...)
+	}
+	t.endAsking(chid, request.ID(), pause)
+	for _, m := range say {
+		exts, xerr := extension.ToExtensionData(m, blockExtensions)
 		if xerr != nil {
 			ha.TerminateWithError(xerr)
 			return
@@ -193,10 +205,28 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		}
 	}
 	switch {
-	case errors.Is(err, datatransfer.ErrPause):
+	case pause:
 		ha.PauseResponse()
-	case err != nil:
+	case err != nil && !errors.Is(err, datatransfer.ErrPause):
 		ha.TerminateWithError(err)
+	}
+}
+
+// beginAsking notes that the handler decides on the next block of a response: a resume that comes meanwhile waits for what it says.
+func (t *Transport) beginAsking(chid datatransfer.ChannelID, id graphsync.RequestID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil && c.current == id {
+		c.asking = true
+	}
+}
+
+// endAsking notes what the handler said.
+func (t *Transport) endAsking(chid datatransfer.ChannelID, id graphsync.RequestID, pause bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil && c.current == id {
+		c.asking, c.pausing = false, c.pausing || pause
 	}
 }
 

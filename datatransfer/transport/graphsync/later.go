@@ -173,7 +173,11 @@ func (t *Transport) settle(u *undecided) {
 		t.giveBack(c)
 		return
 	}
-	paused = paused || asked.Silent(t.handler(), u.chid, u.msg)
+	paused, say := t.startsPaused(u.chid, u.request, u.msg, paused)
+	t.endAsking(u.chid, u.request.ID(), paused)
+	if more, err := answers(nil, say, t.supported); err == nil {
+		exts = append(exts, more...)
+	}
 	if err := t.start(c, u.request.ID(), exts, paused); err != nil {
 		if errors.As(err, new(graphsync.RequestNotFoundErr)) { // its end has not been told yet
 			t.requesterCancelled(u.from, u.request)
@@ -221,9 +225,7 @@ func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.E
 // move does one step of start: the answer lets a response go on unless it is accepted paused; later only wishes change that.
 func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, first, paused bool, last wish) error {
 	switch {
-	case first && !last.over(paused):
-		return t.gs.Unpause(t.ctx, id, exts...)
-	case !first && last == wantsResume:
+	case first && !last.over(paused), !first && last == wantsResume:
 		t.mu.Lock()
 		run := c.run
 		t.mu.Unlock()

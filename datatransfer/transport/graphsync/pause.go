@@ -24,6 +24,7 @@ func (t *Transport) PauseChannel(ctx context.Context, chid datatransfer.ChannelI
 	if err != nil || away {
 		return err
 	}
+	t.endAsking(chid, id, true)
 	err = t.gs.Pause(ctx, id)
 	if alreadyPaused(err) {
 		return nil
@@ -77,10 +78,11 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	return t.unpause(chid, id, run, exts, func(err error) { t.undelivered(chid, msg, err) })
 }
 
-// unpause lets a response go on, now or as soon as its pause has taken effect; failed hears of an end that comes then.
+// unpause lets a response go on, now or as soon as its pause has taken effect; failed hears of an end that comes then. If there is no pause to
+// come, what travels with it is sent at once: no later pause may be ended by it.
 func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64, exts []graphsync.ExtensionData, failed func(error)) error {
-	err := t.gs.Unpause(t.ctx, id, exts...)
-	if !notPausedYet(err) {
+	done, err := t.tryUnpause(chid, id, exts)
+	if done {
 		return err
 	}
 	t.group.Go(func() {
@@ -89,13 +91,37 @@ func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID,
 			if !shared.Sleep(ctx, wait) || !t.wishes(chid, id, run) {
 				return
 			}
-			if err := t.gs.Unpause(ctx, id, exts...); !notPausedYet(err) {
+			if done, err := t.tryUnpause(chid, id, exts); done {
 				failed(err)
 				return
 			}
 		}
 	})
 	return nil
+}
+
+// tryUnpause reports whether a response went on, or will not have to: nobody paused it.
+func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.RequestID, exts []graphsync.ExtensionData) (done bool, err error) {
+	t.mu.Lock()
+	c := t.channels[chid]
+	coming := c == nil || c.current != id || c.asking || c.pausing
+	t.mu.Unlock()
+	err = t.gs.Unpause(t.ctx, id, exts...)
+	if notPausedYet(err) && coming {
+		return false, nil
+	}
+	if notPausedYet(err) {
+		if len(exts) == 0 {
+			return true, nil
+		}
+		return true, t.gs.SendUpdate(t.ctx, id, exts...)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; err == nil && c != nil && c.current == id {
+		c.pausing = false
+	}
+	return true, err
 }
 
 // errAway means that the requester is not there at the moment: its next request decides anew whether data flows.

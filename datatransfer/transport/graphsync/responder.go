@@ -11,6 +11,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/internal/port"
 )
 
 // incomingRequest runs on graphsync's response loop. Nothing of an unknown channel is kept unless it is accepted.
@@ -49,12 +50,29 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 	if b.hadOld {
 		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, b.old)) })
 	}
-	if b.last.over(paused) || asked.Silent(t.handler(), chid, msg) {
+	waits, say := t.startsPaused(chid, request, msg, b.last.over(paused))
+	t.endAsking(chid, request.ID(), waits)
+	if waits {
 		ha.PauseResponse()
+	}
+	if more, err := answers(nil, say, t.supported); err == nil {
+		for _, e := range more {
+			ha.SendExtensionData(e)
+		}
 	}
 	ha.AugmentContext(t.handler().OnContextAugment(chid))
 	t.furnish(chid, ha)
 	ha.ValidateRequest()
+}
+
+// startsPaused tells whether a response waits before its first block, and what is to be said then. Where the handler does not decide before
+// each block, an accepted request says so, or its channel is silent.
+func (t *Transport) startsPaused(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message, told bool) (waits bool, say []datatransfer.Message) {
+	may, say := t.handler().MaySend(chid, t.asks(chid, request, msg).Has+1)
+	if may == port.ReleaseAsTold {
+		return told || asked.Silent(t.handler(), chid, msg), say
+	}
+	return may == port.ReleaseLater, say
 }
 
 // decide lets the handler decide on a request and makes it the current one of its channel if it is accepted; what the application

@@ -93,6 +93,8 @@ type channel struct {
 	opening  bool                // a request of it is being decided on, or has not been answered yet
 	last     wish                // what was asked for last while opening
 	run      uint64              // grows with each wish to pause or resume: an older one gives up
+	asking   bool                // the handler is being asked whether the next block may go
+	pausing  bool                // graphsync was told to pause, and not to go on since
 	done     chan struct{}
 
 	// Of a requester.
@@ -176,7 +178,7 @@ func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a 
 		}
 		t.forget(old)
 	}
-	c.current, c.live, c.sending, c.away, c.done, c.followed = id, true, a == nil, false, make(chan struct{}), 0
+	c.current, c.live, c.sending, c.away, c.done, c.followed, c.asking, c.pausing = id, true, a == nil, false, make(chan struct{}), 0, false, false
 	if a != nil {
 		c.asked++
 		c.ask, c.held, c.heard, c.holdNext, c.shaken, c.position = *a, false, false, pausedAnswer(a.msg), false, max(c.position, a.skip)

@@ -12,6 +12,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
+	"github.com/cartage-dev/cartage/internal/port"
 )
 
 // incoming serves a stream that a recipient opened.
@@ -77,11 +78,13 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		return
 	}
 	t.handler().OnDataAsked(chid)
-	b, err := t.accept(c, s, paused || asked.Silent(t.handler(), chid, q.msg))
+	may, say := t.handler().MaySend(chid, q.has+1)
+	b, err := t.accept(c, s, may == port.ReleaseAsTold && (paused || asked.Silent(t.handler(), chid, q.msg)))
 	if err != nil {
 		_ = s.Reset()
 		return
 	}
+	b.queued = append(say, b.queued...)
 	defer close(b.run.done)
 	defer b.run.cancel()
 	for _, m := range b.queued {

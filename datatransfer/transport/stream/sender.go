@@ -34,6 +34,8 @@ type sender struct {
 	buf     []byte // of the block that is being read and written, lent to the store
 	pooled  *[]byte
 	lends   bool // the blocks are of a size for it
+	cleared bool // the handler has let the next block out
+	at      int64
 	reading context.Context
 }
 
@@ -59,12 +61,12 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 		defer close(listening)
 		sd.listen(in)
 	}()
-	err := sd.pass() // a stream that is paused from the start reads nothing
+	err := sd.pass(q.has + 1) // a stream that is paused from the start reads nothing
 	if err == nil {
 		err = walk(sd.alive, &ls, q.root, q.selector, limit, sd.visit)
 	}
 	if err == nil {
-		err = sd.pass() // a pause at the last block
+		err = sd.pass(sd.at + 1) // a pause at the last block
 	}
 	if err == nil {
 		err = sd.flush()
@@ -202,6 +204,7 @@ func (sd *sender) message(body []byte) error {
 	if resp != nil && !sd.r.gate.say(resp) {
 		sd.t.undelivered(chid, resp, errAway)
 	}
+	sd.r.gate.ring()
 	switch {
 	case err == nil || errors.Is(err, dt.ErrResume):
 		return nil
@@ -238,8 +241,20 @@ func (sd *sender) alive() error {
 	return nil
 }
 
-// pass says what is to be said, and waits while the channel is paused.
-func (sd *sender) pass() error {
+// askRelease asks the handler about the block after the last one, and says what it answers.
+func (sd *sender) askRelease() port.Release {
+	may, say := sd.t.handler().MaySend(sd.r.chid, sd.at+1)
+	for _, m := range say {
+		if sd.flush() == nil {
+			sd.out.message(m)
+		}
+	}
+	sd.cleared = may != port.ReleaseLater
+	return may
+}
+
+// pass says what is to be said, and waits until the next block may go.
+func (sd *sender) pass(next int64) error {
 	g := &sd.r.gate
 	for {
 		out, paused := g.take()
@@ -257,7 +272,11 @@ func (sd *sender) pass() error {
 		if err := sd.alive(); err != nil {
 			return err
 		}
-		if !paused {
+		if !paused && (!sd.cleared || next != sd.at+1) {
+			sd.at = next - 1
+			sd.askRelease()
+		}
+		if !paused && sd.cleared {
 			return sd.out.err
 		}
 		if err := sd.flush(); err != nil {
@@ -285,7 +304,7 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		}
 		return sd.load(c)
 	}
-	if err := sd.pass(); err != nil {
+	if err := sd.pass(index); err != nil {
 		return nil, err
 	}
 	data, err := sd.load(c)
@@ -307,7 +326,8 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		}
 		sd.out.message(msg)
 	}
-	if pause {
+	sd.at, sd.cleared = index, true
+	if pause && sd.askRelease() == port.ReleaseAsTold {
 		sd.r.gate.pauseUnless(resumes)
 	}
 	return data, sd.out.err
