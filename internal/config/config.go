@@ -23,6 +23,7 @@ type Config struct {
 	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
 	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
 	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
+	Credit    Credit    `toml:"credit" comment:"What a provider sends before it is paid, and to whom. All figures may be 0: then only what is paid in advance leaves."`
 	Client    Client    `toml:"Client" comment:"The IPFS node of this node."`
 	Storage   Storage   `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
 }
@@ -134,6 +135,7 @@ func Default() Config {
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
 		Storage:   Storage{StagingQuota: 256 << 30, StagingIdle: Duration(30 * time.Minute)},
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car"},
+		Credit:    defaultCredit(),
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),
 			IdleTimeout: Duration(time.Hour), PaymentWaitTimeout: Duration(time.Hour),

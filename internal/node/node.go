@@ -69,6 +69,8 @@ type Parts struct {
 	Log     *slog.Logger
 	// Sectors knows the pieces of a sealing system, for shards at lotus://PIECE; nil: there is none. Nothing is unsealed for a shard.
 	Sectors dagstore.Sectors
+	// Now is the clock of what is remembered for a day, credit and debts; nil is time.Now.
+	Now func() time.Time
 	// WrapPieces is a seam for faults, as State and FS are; nil leaves the piece store as it is.
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
 }
@@ -253,7 +255,7 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	n.Client, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Client{Manager: n.Payments}, Resolver: discovery.Static(nil),
 		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead,
-		Advances:  accounting.AdvanceLimits{Bytes: uint64(max(0, n.parts.Config.Retrieval.MaxExposure)), Memory: 24 * time.Hour},
+		Advances: accounting.AdvanceLimits{Bytes: uint64(max(0, n.parts.Config.Retrieval.MaxExposure)), Memory: 24 * time.Hour}, Now: n.parts.Now,
 		Deadlines: clientstates.Deadlines(accept, idle, idle, 30*time.Minute), Log: n.log,
 	})
 	if err != nil {
@@ -296,11 +298,16 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	if err != nil {
 		return err
 	}
+	credit, err := n.parts.Config.Credit.Limits()
+	if err != nil {
+		return err
+	}
 	cfg := n.parts.Config.Transfer
 	pay, idle, accept := time.Duration(cfg.PaymentWaitTimeout), time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
-		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Origins: n.originsOf, SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"), TakesDeals: n.takesDeals,
+		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Credit: &credit, Now: n.parts.Now, Origins: n.originsOf,
+		SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"), TakesDeals: n.takesDeals,
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

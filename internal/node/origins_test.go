@@ -24,6 +24,13 @@ func TestOrigins(t *testing.T) {
 	} {
 		a, err := ma.NewMultiaddr(addr)
 		require.NoError(t, err)
-		require.Equal(t, want, originsOfAddress(a), addr)
+		require.Equal(t, want, prefixes{1, 8}.originsOfAddress(a), addr)
 	}
+}
+
+// TestOriginsConfigured: an operator who gives no credit to whole networks has none to give.
+func TestOriginsConfigured(t *testing.T) {
+	a, err := ma.NewMultiaddr("/ip6/2001:db8:1:2:3::1/tcp/1")
+	require.NoError(t, err)
+	require.Equal(t, []accounting.Origin{{Key: "2001:db8:1::/56", Intervals: 0}, {Key: "2001:db8::/32", Intervals: 3}}, prefixes{0, 3}.originsOfAddress(a))
 }

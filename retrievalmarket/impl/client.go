@@ -67,6 +67,8 @@ type ClientConfig struct {
 	SupportsAhead func(peer.ID) bool
 	// Advances bounds what providers that give no credit are paid in advance; zero pays nobody in advance.
 	Advances accounting.AdvanceLimits
+	// Now is the time by which an advance that was lost is remembered; time.Now when nil.
+	Now func() time.Time
 	// NewID numbers deals, each above all before; by the clock when nil.
 	NewID     func(context.Context) (uint64, error)
 	Deadlines map[fsm.StateKey]fsm.Deadline
@@ -151,7 +153,7 @@ func (c *Client) Start(ctx context.Context) error {
 	last := uint64(0)
 	err := c.store.open(ctx)
 	if err == nil {
-		c.advances, err = accounting.OpenAdvances(ctx, c.cfg.Store, c.cfg.Advances, nil)
+		c.advances, err = accounting.OpenAdvances(ctx, c.cfg.Store, c.cfg.Advances, c.cfg.Now)
 	}
 	if err == nil {
 		err = c.store.each(ctx, func(d rm.ClientDealState) error {

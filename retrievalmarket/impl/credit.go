@@ -38,7 +38,7 @@ func (p *Provider) openPayers(ctx context.Context) (err error) {
 			return st.Payer.String(), st.Secured, err
 		}
 	}
-	p.payers, err = accounting.OpenPayers(ctx, p.cfg.Store, limits, standing, nil)
+	p.payers, err = accounting.OpenPayers(ctx, p.cfg.Store, limits, standing, p.cfg.Now)
 	return err
 }
 

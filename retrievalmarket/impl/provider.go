@@ -64,6 +64,8 @@ type ProviderConfig struct {
 	MaxDealsPerPeer, MaxDeals int
 	// Credit is what is risked on whom (M-32, T03); nil is accounting.DefaultCredit.
 	Credit *accounting.CreditLimits
+	// Now is the time by which credit comes back and debts expire; time.Now when nil.
+	Now func() time.Time
 	// Origins tells where a peer is connected from, so that many names of one place count as one; nil is nowhere.
 	Origins func(peer.ID) []accounting.Origin
 	// SupportsPrepaid tells whether a peer pays in advance when it is asked to.
