@@ -57,6 +57,11 @@ func (s *Store) append(c cid.Cid, data []byte) error {
 	if s.final {
 		return errors.New("CAR file is finalized")
 	}
+	if len(s.holes) > 0 {
+		if done, err := s.fill(c, data); done || err != nil {
+			return err
+		}
+	}
 	if len(data) >= large {
 		if err := s.write(); err != nil {
 			return err

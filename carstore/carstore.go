@@ -7,7 +7,6 @@ package carstore
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -72,11 +71,12 @@ type Store struct {
 	unsynced int64
 	bytes    uint64
 	final    bool
+	holes    []hole // where damaged sections lie
 	buf      []byte // sections that are in the index and not written yet, at the end; a write that failed is tried again with the next
 }
 
 // Open creates the file for root, or continues it: sections that are complete and match their CID stay, anything behind
-// them is cut off.
+// them is cut off. A block that is damaged is missing, also in a file that was complete, and can be put again.
 func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	f, err := fsys.OpenRW(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -131,72 +131,6 @@ func V1Header(roots ...cid.Cid) ([]byte, error) {
 	}
 	b.Write([]byte{0x67, 'v', 'e', 'r', 's', 'i', 'o', 'n', 0x01})
 	return append(varint.ToUvarint(uint64(b.Len())), b.Bytes()...), nil
-}
-
-// scan reads the file from its start and rebuilds what is known about it.
-func (s *Store) scan() error {
-	size, err := s.f.Size()
-	if err != nil {
-		return err
-	}
-	h, err := V1Header(s.root)
-	if err != nil {
-		return err
-	}
-	head := make([]byte, dataOffset+len(h))
-	if n, err := s.f.ReadAt(head, 0); n < len(head) {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		// Torn in its first write: nothing is lost by starting again.
-		if err := s.f.Truncate(0); err != nil {
-			return err
-		}
-		return s.writeHead()
-	}
-	if want := append(append(append([]byte(nil), pragma...), make([]byte, dataOffset-pragmaSize)...), h...); tornOff(head, want) {
-		// A power loss took the first page and left later ones, or the head was being written again.
-		if err := s.writeHead(); err != nil {
-			return err
-		}
-		head = want
-	}
-	if !bytes.Equal(head[:pragmaSize], pragma) || !bytes.Equal(head[dataOffset:], h) {
-		return fmt.Errorf("is not a CARv2 for root %s", s.root)
-	}
-	end := size
-	if n := binary.LittleEndian.Uint64(head[pragmaSize+24:]); n != 0 {
-		s.final = true
-		end = min(size, dataOffset+int64(n))
-	}
-	r := newSections(s.f, int64(len(head)), end)
-	r.max = maxStored
-	for {
-		sec, err := r.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil && !errors.Is(err, ErrCut) {
-			return err // not the file: a disk that cannot be read now may be later, and what is there was paid
-		}
-		if err != nil || Verify(sec.cid, sec.data) != nil {
-			if s.final {
-				return fmt.Errorf("section at %d: %w", r.off, errors.Join(err, ErrBadHash))
-			}
-			break
-		}
-		if k := hashOf(sec.cid); s.index[k] == 0 {
-			s.add(k, location{sec.cid, sec.start - dataOffset, sec.dataOff, len(sec.data)})
-		}
-		s.end = sec.dataOff + int64(len(sec.data))
-	}
-	if s.end == 0 {
-		s.end = int64(len(head))
-	}
-	if !s.final && s.end < size {
-		return s.f.Truncate(s.end)
-	}
-	return nil
 }
 
 // tornOff reports whether p is the start of want and zeros from there on.
@@ -314,7 +248,7 @@ func (s *Store) Finalize() error {
 	if s.final {
 		return nil
 	}
-	if err := s.write(); err != nil {
+	if err := errors.Join(s.write(), s.closeHoles()); err != nil {
 		return err
 	}
 	records := make([]index.Record, 0, len(s.index))
@@ -340,14 +274,19 @@ func (s *Store) Finalize() error {
 	if _, err := h.WriteTo(&b); err != nil {
 		return err
 	}
-	if _, err := s.f.WriteAt(b.Bytes(), pragmaSize); err != nil {
+	if err := s.writeHeader(b.Bytes()); err != nil {
 		return err
 	}
 	s.final = true
-	if err := s.f.Sync(); err != nil {
+	return s.fs.SyncDir(filepath.Dir(s.f.Name()))
+}
+
+// writeHeader writes the CARv2 header, zero while the file grows, and syncs.
+func (s *Store) writeHeader(h []byte) error {
+	if _, err := s.f.WriteAt(h, pragmaSize); err != nil {
 		return err
 	}
-	return s.fs.SyncDir(filepath.Dir(s.f.Name()))
+	return s.f.Sync()
 }
 
 // Final tells whether the file is a complete CARv2.
