@@ -92,6 +92,11 @@ func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
 	return c, c.Apply(dt.Open)
 }
 
+// Sync returns when what was written of channels is on stable storage.
+func (s *Set) Sync(ctx context.Context) error {
+	return s.store.ds.Sync(ctx, datastore.NewKey("/"))
+}
+
 // reserve keeps an id from being created twice at once.
 func (s *Set) reserve(chid dt.ChannelID) error {
 	s.mu.Lock()

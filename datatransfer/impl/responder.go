@@ -13,6 +13,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/network"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // receiver takes messages of the network path.
@@ -186,6 +187,9 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 		return nil, err
 	}
 	if over(c) {
+		if req.IsVoucher() || req.VoucherType() != "" {
+			return m.receiveLateVoucher(c, req), nil
+		}
 		return nil, nil
 	}
 	switch {
@@ -236,6 +240,10 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 	}
 	c, serr := m.channels.Create(st, enc)
 	if serr != nil {
+		return m.reject(chid, false, nil, serr)
+	}
+	if serr := m.channels.Sync(m.ctx); serr != nil { // before the acceptance leaves: who was accepted may pay
+		_ = c.Apply(dt.Error, reason.StoreFailed.Errorf("store channel: %w", serr))
 		return m.reject(chid, false, nil, serr)
 	}
 	if m.cancelledEarly(chid) {

@@ -3,6 +3,7 @@ package impl
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
@@ -43,6 +44,38 @@ func (m *Manager) refuseVoucher(c *channels.Channel, result dt.VoucherResult, ca
 	}
 	_ = c.Apply(dt.Error, orUnknown(cause))
 	return msg.(dt.Response), nil
+}
+
+// receiveLateVoucher hands a voucher of a channel that has ended to its revalidator: what was paid is booked whatever became of the transfer.
+// A voucher that is refused then is not answered: nothing is left to end.
+func (m *Manager) receiveLateVoucher(c *channels.Channel, req dt.Request) dt.Response {
+	d, ok := m.revalidators.Decoder(req.VoucherType())
+	if !ok {
+		return nil
+	}
+	dec, err := req.Voucher(d)
+	if err != nil {
+		return nil
+	}
+	p, _ := m.revalidators.Processor(req.VoucherType())
+	voucher, isVoucher := dec.(dt.Voucher)
+	r, ok := p.(dt.Revalidator)
+	if !ok || !isVoucher {
+		return nil
+	}
+	_, result, rerr := guarded(func() (bool, dt.VoucherResult, error) {
+		res, err := r.Revalidate(c.ID(), voucher)
+		return true, res, err
+	})
+	if !accepted(rerr) {
+		slog.Info("voucher for a data-transfer channel that has ended was refused", "channel", c.ID(), "error", rerr)
+		return nil
+	}
+	msg, err := m.resultMessage(c, true, false, result)
+	if err != nil {
+		return nil
+	}
+	return msg.(dt.Response)
 }
 
 // afterVoucher lets a voucher take effect that was looked at before or after the end of data; enc is nil when it is recorded already.
