@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
-	"github.com/ipfs/go-cid"
 )
 
 // Add imports a file or folder without a copy: its inner nodes go into a CAR, its leaves stay where they are.
@@ -115,8 +119,12 @@ func (m *Manager) AddCAR(ctx context.Context, path string) (Import, error) {
 		return Import{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(l.Roots) != 1 {
-		return Import{}, fmt.Errorf("%s: CAR has %d roots, an import needs exactly one", path, len(l.Roots))
+		return Import{}, reason.ArchiveRoot.Errorf("%s: CAR has %d roots, an import needs exactly one", path, len(l.Roots)).
+			WithHint("Write an archive with one root: cartage generate-car, or retrieve --car.")
 	}
+	closure := &carstore.Closure{}
+	closure.Await(l.Roots[0], 0)
+	end := l.Header
 	s := &refSink{files: map[string]int{}}
 	n, err := s.source(path)
 	if err != nil {
@@ -126,8 +134,16 @@ func (m *Manager) AddCAR(ctx context.Context, path string) (Import, error) {
 		off := l.Offset + b.Offset + b.Section - int64(len(b.Data))
 		s.refs.rows = append(s.refs.rows, row{b.Cid.Hash(), n, off, len(b.Data)})
 		s.bytes += uint64(len(b.Data))
+		closure.Add(b.Cid, b.Data)
+		end = b.Offset + b.Section
 		return ctx.Err()
 	})
+	if err == nil {
+		_, err = carstore.Behind(f, l, end)
+	}
+	if err == nil {
+		err = checkWhole(l.Roots[0], closure, &s.refs, f)
+	}
 	if err != nil {
 		return Import{}, fmt.Errorf("%s: %w", path, err)
 	}
@@ -147,4 +163,38 @@ func (m *Manager) removeFiles(i Import) error {
 		errs = append(errs, m.fs.RemoveAll(n))
 	}
 	return errors.Join(errs...)
+}
+
+// checkWhole refuses an archive that lacks blocks below its root: what is imported can be stored and read again.
+func checkWhole(root cid.Cid, closure *carstore.Closure, r *refs, f blob.File) error {
+	at := make(map[string]int, len(r.rows))
+	for i, x := range r.rows {
+		at[string(x.hash)] = i
+	}
+	dangling, err := closure.Missing(func(hash mh.Multihash) (bool, error) {
+		_, ok := at[string(hash)]
+		return ok, nil
+	})
+	if err != nil || len(dangling) == 0 {
+		return err
+	}
+	lacks, missing, err := carstore.MissingBelow([]cid.Cid{root}, func(c cid.Cid) ([]byte, error) {
+		if data, ok := carstore.Inlined(c); ok {
+			return data, nil
+		}
+		i, ok := at[string(c.Hash())]
+		if !ok {
+			return nil, carstore.ErrNotFound
+		}
+		data := make([]byte, r.rows[i].size)
+		_, err := f.ReadAt(data, r.rows[i].offset)
+		return data, err
+	})
+	switch {
+	case err != nil || missing == 0:
+		return err
+	case slices.Contains(lacks, root):
+		return reason.ArchiveRoot.Errorf("the CAR does not hold its root %s", root)
+	}
+	return reason.ArchiveIncomplete.Errorf("the CAR lacks %d blocks below its root, the first is %s", missing, lacks[0])
 }

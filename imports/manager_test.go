@@ -19,6 +19,8 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/oddcars"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // room is a manager in a folder of its own.
@@ -301,4 +303,30 @@ func descriptors(t *testing.T) int {
 		t.Skip("no /proc")
 	}
 	return len(list)
+}
+
+// TestOddCARs: an archive that cannot be read back is refused when it is imported, by what is wrong with it.
+func TestOddCARs(t *testing.T) {
+	r := newRoom(t)
+	a, b := oddcars.Wide(3, 100), oddcars.Chain(3)
+	for name, tc := range map[string]struct {
+		car  oddcars.Archive
+		want reason.Reason
+	}{
+		"only a header":   {a.Only(0), reason.ArchiveRoot},
+		"root not inside": {a.With(b.Root()), reason.ArchiveRoot},
+		"no root":         {a.With(), reason.ArchiveRoot},
+		"two roots":       {a.With(a.Root(), a.Blocks[1].CID), reason.ArchiveRoot},
+		"a leaf missing":  {a.Only(3), reason.ArchiveIncomplete},
+		"two archives":    {a.Behind(b.Bytes()), reason.ArchiveJoined},
+		"a large block":   {oddcars.OneLarge(6 << 20), reason.BlockTooLarge},
+		"whole":           {a, reason.None},
+		"padded":          {a.Behind(make([]byte, 1000)), reason.None},
+		"identity root":   {oddcars.Inlined(2), reason.None},
+	} {
+		path := filepath.Join(r.dir, name+".car")
+		require.NoError(t, os.WriteFile(path, tc.car.Bytes(), 0o600))
+		_, err := r.AddCAR(t.Context(), path)
+		require.Equal(t, tc.want, reason.From(err), "%s: %v", name, err)
+	}
 }

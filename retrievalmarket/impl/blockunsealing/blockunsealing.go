@@ -16,6 +16,7 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
+	ipldformat "github.com/ipfs/go-ipld-format"
 	carv2 "github.com/ipld/go-car/v2"
 
 	"github.com/cartage-dev/cartage/carstore"
@@ -147,12 +148,16 @@ type piece struct {
 	cancel context.CancelFunc
 }
 
-// Handle is the right to read a piece until it is closed.
+// Handle is the right to read a piece until it is closed, and the pieces that have what it lacks.
 type Handle struct {
 	source *Source
 	piece  *piece
 	once   sync.Once
 	err    error
+
+	mu     sync.Mutex
+	closed bool
+	others []*Handle
 }
 
 // Get reads a block, checked against its CID when it was unsealed.
@@ -160,15 +165,71 @@ func (h *Handle) Get(c cid.Cid) ([]byte, error) {
 	ctx, cancel := shared.Lifetime()
 	defer cancel()
 	b, err := h.piece.store.Bstore.Get(ctx, c)
-	if err != nil {
-		return nil, fmt.Errorf("block %s of piece %s: %w", c, h.piece.cid, err)
+	if err == nil {
+		return b.RawData(), nil
 	}
-	return b.RawData(), nil
+	err = fmt.Errorf("block %s of piece %s: %w", c, h.piece.cid, err)
+	if !ipldformat.IsNotFound(err) {
+		return nil, err
+	}
+	return h.elsewhere(ctx, c, err)
+}
+
+// maxTogether is how many pieces one handle unseals beside its own.
+const maxTogether = 8
+
+// elsewhere reads a block that the piece lacks out of another one that has it. absent is the error if there is none.
+func (h *Handle) elsewhere(ctx context.Context, c cid.Cid, absent error) ([]byte, error) {
+	info, err := h.source.pieces.GetCIDInfo(c)
+	if err != nil {
+		return nil, absent
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, at := range info.PieceBlockLocations {
+		if at.PieceCID.Equals(h.piece.cid) || h.closed {
+			continue
+		}
+		o := h.other(ctx, at.PieceCID)
+		if o == nil {
+			continue
+		}
+		if b, err := o.piece.store.Bstore.Get(ctx, c); err == nil {
+			return b.RawData(), nil
+		}
+	}
+	return nil, absent
+}
+
+// other is the handle of another piece, which is unsealed if it has to be; mu is held.
+func (h *Handle) other(ctx context.Context, piece cid.Cid) *Handle {
+	for _, o := range h.others {
+		if o.piece.cid.Equals(piece) {
+			return o
+		}
+	}
+	if len(h.others) == maxTogether {
+		return nil
+	}
+	o, err := h.source.Acquire(ctx, piece)
+	if err != nil {
+		return nil
+	}
+	h.others = append(h.others, o)
+	return o
 }
 
 // Close gives the piece back.
 func (h *Handle) Close() error {
-	h.once.Do(func() { h.err = h.source.leave(h.piece) })
+	h.once.Do(func() {
+		h.err = h.source.leave(h.piece)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.closed = true
+		for _, o := range h.others {
+			h.err = errors.Join(h.err, o.Close())
+		}
+	})
 	return h.err
 }
 

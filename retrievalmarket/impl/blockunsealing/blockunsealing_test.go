@@ -22,6 +22,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/oddcars"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
 	piecestoreimpl "github.com/cartage-dev/cartage/piecestore/impl"
@@ -219,6 +221,50 @@ func TestLeftOver(t *testing.T) {
 		require.NoError(t, f.source.Close(t.Context()))
 		f.open(t) // no Close of the handle before
 		require.Empty(t, f.stores.List())
+		require.NoError(t, f.source.Close(t.Context()))
+	})
+}
+
+// TestTogether: what a piece lacks is unsealed out of another one that has it, and given back with the handle.
+func TestTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := setup(t)
+		a := oddcars.Wide(2, 100)
+		for piece, archive := range map[string]oddcars.Archive{"front": a.Only(2), "rest": {Roots: []cid.Cid{a.Blocks[2].CID}, Blocks: a.Blocks[2:]}} {
+			n := abi.SectorNumber(10 + len(piece))
+			f.sectors[n] = archive.Bytes()
+			require.NoError(t, f.pieces.AddDealForPiece(some(piece), piecestore.DealInfo{DealID: abi.DealID(n), SectorID: n, Length: 2048}))
+			at := map[cid.Cid]piecestore.BlockLocation{}
+			for _, b := range archive.Blocks {
+				at[b.CID] = piecestore.BlockLocation{}
+			}
+			require.NoError(t, f.pieces.AddPieceBlockLocations(some(piece), at))
+		}
+		h, err := f.source.Acquire(t.Context(), some("front"))
+		require.NoError(t, err)
+		for _, b := range a.Blocks {
+			data, err := h.Get(b.CID)
+			require.NoError(t, err)
+			require.Equal(t, b.Data, data)
+		}
+		_, err = h.Get(some("nowhere"))
+		require.ErrorContains(t, err, "of piece")
+		require.Len(t, f.asked, 2)
+		require.NoError(t, h.Close())
+		require.Empty(t, f.stores.List())
+		require.NoError(t, f.source.Close(t.Context()))
+	})
+}
+
+// TestUnsealedLargeBlock: a block that no transport carries is refused by name.
+func TestUnsealedLargeBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := setup(t)
+		a := oddcars.OneLarge(carstore.MaxBlock + 1)
+		f.sectors[20] = a.Bytes()
+		require.NoError(t, f.pieces.AddDealForPiece(some("large"), piecestore.DealInfo{DealID: 20, SectorID: 20, Length: 8 << 20}))
+		_, err := f.source.Acquire(t.Context(), some("large"))
+		require.ErrorIs(t, err, reason.BlockTooLarge)
 		require.NoError(t, f.source.Close(t.Context()))
 	})
 }
