@@ -27,7 +27,7 @@ import (
 // retrieveFlags are the choices of a retrieval.
 type retrieveFlags struct {
 	provider, out, budget, exposure, transport string
-	into, ipfs                                 string
+	into, ipfs, piece                          string
 	selector, bytes                            string
 	part                                       dataselector.Selection
 	car, force, local, proof                   bool
@@ -80,6 +80,7 @@ func (c *cli) catCmd() *cobra.Command {
 // declare declares what all who retrieve can choose.
 func (f *retrieveFlags) declare(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/, or the id of a peer that was met before")
+	cmd.Flags().StringVar(&f.piece, "piece", "", "CID of the piece that has to serve it, of version 1 or 2 (default: any)")
 	cmd.Flags().StringVar(&f.selector, "data-selector", "", "a part: path of data model fields (Links/0/Hash), or a selector in DAG-JSON")
 	cmd.Flags().StringVar(&f.bytes, "range", "", "bytes of a file: FIRST:LAST, both included, * for the end, negative from the end (-1024:*)")
 	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -102,7 +103,7 @@ func (f *retrieveFlags) declareDeal(cmd *cobra.Command) {
 
 // wanted reads CID[/PATH] and the flags that name a part.
 func (f *retrieveFlags) wanted(arg string) (req api.RetrieveRequest, err error) {
-	req, err = node.Normalize(api.RetrieveRequest{Provider: f.provider, Transport: f.transport, CID: arg, DataSelector: f.selector, Range: f.bytes})
+	req, err = node.Normalize(api.RetrieveRequest{Provider: f.provider, Transport: f.transport, CID: arg, DataSelector: f.selector, Range: f.bytes, Piece: f.piece})
 	if err != nil {
 		return req, err
 	}

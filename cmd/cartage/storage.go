@@ -16,7 +16,6 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
-	"github.com/ipfs/go-cid"
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
@@ -124,9 +123,9 @@ func (f *dealFlags) params(args []string) (p api.StartDealParams, err error) {
 		p.Data.TransferType = storagedeal.TTManual
 	}
 	if f.pieceCid != "" {
-		piece, err := cid.Decode(f.pieceCid)
+		piece, err := node.PieceCID(f.pieceCid)
 		if err != nil {
-			return p, bad("piece CID %q: %w", f.pieceCid, err)
+			return p, err
 		}
 		if f.pieceSize <= 0 {
 			return p, bad("must specify piece size when manually setting cid")

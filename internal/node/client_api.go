@@ -15,6 +15,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -82,6 +83,14 @@ func (n *Node) queryOffer(ctx context.Context, p peer.ID, root cid.Cid, piece *c
 	o := api.QueryOffer{Root: root, Piece: piece, MinPrice: big.Zero(), UnsealPrice: big.Zero(), PricePerByte: big.Zero(), MinerPeer: rm.RetrievalPeer{ID: p, PieceCID: piece}}
 	ctx, cancel := context.WithTimeout(ctx, queryLimit)
 	defer cancel()
+	if piece != nil {
+		v1, err := commp.V1(*piece)
+		if err != nil {
+			o.Err = err.Error()
+			return o
+		}
+		piece = &v1
+	}
 	q, err := n.Client.Query(ctx, rm.RetrievalPeer{ID: p}, root, rm.QueryParams{PieceCID: piece})
 	switch {
 	case err != nil:
@@ -122,13 +131,14 @@ func (s Service) ClientRetrieve(ctx context.Context, o api.RetrievalOrder) (*api
 		return nil, api.Errorf(api.CodeUsage, "", "cannot make retrieval deal for zero bytes")
 	case o.MinerPeer == nil || o.MinerPeer.ID == "":
 		return nil, api.Errorf(api.CodeUsage, "An offer of ClientFindData has it.", "the order names no peer")
-	case o.Piece != nil:
-		return nil, api.Errorf(api.CodeUsage, "", "an order for the payload in one piece is not supported: leave Piece out")
 	}
 	if wallet, err := s.n.wallet(); o.Client != address.Undef && (err != nil || wallet != o.Client) {
 		return nil, api.Errorf(api.CodeUsage, "Make it the default: cartage wallet default.", "the order is to be paid by %s, this node pays from its default wallet", o.Client)
 	}
 	req := api.RetrieveRequest{CID: o.Root.String(), Budget: o.Total.String()}
+	if o.Piece != nil {
+		req.Piece = o.Piece.String()
+	}
 	if o.Miner != address.Undef {
 		req.PaidTo = o.Miner.String()
 	}

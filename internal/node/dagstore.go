@@ -11,12 +11,16 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
 )
 
 // shardKey reads the key of a shard.
 func shardKey(key string) (cid.Cid, error) {
 	c, err := cid.Decode(key)
+	if err == nil {
+		c, err = commp.V1(c)
+	}
 	if err != nil {
 		return cid.Undef, api.Errorf(api.CodeUsage, "Keys are listed by cartage dagstore list-shards.", "%q is not a piece CID: %w", key, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
 )
 
@@ -118,6 +119,9 @@ func (s Service) importList(ctx context.Context, r io.Reader, dir string) (out [
 
 func (s Service) registerListed(ctx context.Context, p listedPiece, dir string) error {
 	c, err := cid.Decode(p.Piece)
+	if err == nil {
+		c, err = commp.V1(c)
+	}
 	if err != nil {
 		return fmt.Errorf("%q is no piece CID: %w", p.Piece, err)
 	}

@@ -128,7 +128,7 @@ func TestTooDeepDeal(t *testing.T) {
 
 // TestPieceNames: a piece is named by both versions of its CID.
 func TestPieceNames(t *testing.T) {
-	s := serveClient(t)
+	s := serveFree(t)
 	a := oddcars.Wide(3, 1000)
 	p, err := s.sell(t, "a", a.Behind(make([]byte, 9000)), api.ProvideRequest{})
 	require.NoError(t, err)
@@ -137,4 +137,23 @@ func TestPieceNames(t *testing.T) {
 	v1, err := commp.V1(v2)
 	require.NoError(t, err)
 	require.Equal(t, p.PieceCID, v1.String())
+	other, err := s.sell(t, "b", oddcars.Wide(3, 1001), api.ProvideRequest{})
+	require.NoError(t, err)
+	for _, piece := range []string{other.PieceCID, other.PieceCIDv2, "bafkreibckgqjrr4xnsnek7uqmk6bxqkbafp4v7sdfgmgggwcb67diea6be"} {
+		_, err = s.Retrieve(t.Context(), api.RetrieveRequest{CID: p.Root, Provider: s.provider.Address(), Piece: piece})
+		require.Error(t, err, "the payload is in another piece")
+	}
+	for _, piece := range []string{p.PieceCID, p.PieceCIDv2} {
+		v, err := s.Retrieve(t.Context(), api.RetrieveRequest{CID: p.Root, Provider: s.provider.Address(), Piece: piece})
+		require.NoError(t, err)
+		for !v.Done {
+			time.Sleep(20 * time.Millisecond)
+			v, err = s.Retrieval(t.Context(), v.Key)
+			require.NoError(t, err)
+		}
+		require.True(t, v.OK, v.Message)
+	}
+	for _, key := range []string{p.PieceCID, p.PieceCIDv2} {
+		require.NoError(t, s.provider.API().DagstoreRegisterShard(t.Context(), key))
+	}
 }

@@ -97,10 +97,10 @@ func (n *Node) recall(ctx context.Context) error {
 	})
 }
 
-func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid) (rm.QueryResponse, error) {
+func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid, piece *cid.Cid) (rm.QueryResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryLimit)
 	defer cancel()
-	q, err := n.Client.Query(ctx, rm.RetrievalPeer{ID: p}, root, rm.QueryParams{})
+	q, err := n.Client.Query(ctx, rm.RetrievalPeer{ID: p}, root, rm.QueryParams{PieceCID: piece})
 	if err != nil {
 		hint := "Start it with cartage daemon --provide."
 		return q, api.Errorf(api.CodeUnreachable, hint, "peer %s does not answer queries, it is not a provider: %w", p, err)
@@ -301,7 +301,7 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	if err := n.carry(p, req.Transport); err != nil {
 		return 0, err
 	}
-	q, err := n.query(ctx, p, root)
+	q, err := n.query(ctx, p, root, w.Piece)
 	if err != nil {
 		return 0, err
 	}

@@ -236,7 +236,7 @@ func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
 		return err
 	}
 	start := time.Now()
-	q, err := s.n.query(ctx, p, root)
+	q, err := s.n.query(ctx, p, root, nil)
 	if err != nil {
 		return err
 	}

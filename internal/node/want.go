@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dataselector"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -16,6 +17,8 @@ import (
 type Want struct {
 	Root cid.Cid
 	Part dataselector.Selection
+	// Piece is the one that has to serve it, by its CID of version 1; nil: any.
+	Piece *cid.Cid
 }
 
 // Normalize puts the parts of a reference such as ipfs://CID/PATH into the fields that are for them.
@@ -71,7 +74,35 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 	if err != nil {
 		return w, api.Errorf(api.CodeUsage, "A part is a path (docs/a.txt), a data selector (Links/0/Hash) or a range of bytes (0:1023).", "%w", err)
 	}
-	return w, nil
+	w.Piece, err = parsePiece(req.Piece)
+	return w, err
+}
+
+// parsePiece reads the CID of a piece, of either version; none is nil.
+func parsePiece(s string) (*cid.Cid, error) {
+	if s == "" {
+		return nil, nil
+	}
+	c, err := PieceCID(s)
+	if err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// PieceCID reads the CID of a piece, of either version (FRC-0069), and returns that of version 1, by which a piece is known here.
+func PieceCID(s string) (cid.Cid, error) {
+	c, err := cid.Decode(s)
+	if err == nil {
+		c, err = commp.V1(c)
+	}
+	if err == nil {
+		_, err = commp.Commitment(c)
+	}
+	if err != nil {
+		return cid.Undef, reason.Usage.Errorf("%q is not a piece CID: %w", s, err).WithHint("It looks like baga6ea4seaq... or bafkzcib..., as cartage commp prints it.")
+	}
+	return c, nil
 }
 
 // key names a retrieval: the root, and of a part its selector.
@@ -86,9 +117,9 @@ func (w Want) key() (string, error) {
 // params are the terms of a deal: those of the offer, for what is wanted.
 func (w Want) params(q rm.QueryResponse) (rm.Params, error) {
 	if !w.Part.Everything() {
-		return rm.NewParamsV1(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease, w.Part.Node(), nil, q.UnsealPrice)
+		return rm.NewParamsV1(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease, w.Part.Node(), w.Piece, q.UnsealPrice)
 	}
 	params := rm.NewParamsV0(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease)
-	params.UnsealPrice = q.UnsealPrice
+	params.UnsealPrice, params.PieceCID = q.UnsealPrice, w.Piece
 	return params, nil
 }
