@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,7 +128,7 @@ func beside(path, what string) string {
 
 // WriteFile writes a file: it is complete and synced when it appears under its name.
 func (d *Dest) WriteFile(f func(io.Writer) error) error {
-	return d.writeAside(func(tmp string) error { return writeSynced(d.fs, tmp, f) })
+	return d.writeAside(func(tmp string) error { return writeSynced(d.fs, tmp, 0o644, f) })
 }
 
 // writeAside lets f write under the temporary name and renames the complete, durable result into place.
@@ -157,10 +158,10 @@ func WriteAside(fsys blob.FS, path string, force bool, f func(io.Writer) error) 
 	return errors.Join(d.WriteFile(f), d.Release())
 }
 
-// WriteNew makes a new file with what f writes, durable with its name. It is for names that nobody else can want and that are removed at the
+// WriteNew makes a new file of a home, for its owner alone, with what f writes, durable with its name. It is for names that nobody else can want and that are removed at the
 // next start if they were not finished: nothing is written aside.
 func WriteNew(fsys blob.FS, path string, f func(io.Writer) error) error {
-	err := writeSynced(fsys, path, f)
+	err := writeSynced(fsys, path, 0o600, f)
 	if err == nil {
 		err = fsys.SyncDir(filepath.Dir(path))
 	}
@@ -168,8 +169,8 @@ func WriteNew(fsys blob.FS, path string, f func(io.Writer) error) error {
 }
 
 // writeSynced makes a new file with what f writes, synced.
-func writeSynced(fsys blob.FS, name string, f func(io.Writer) error) error {
-	out, err := fsys.Create(name, 0o644)
+func writeSynced(fsys blob.FS, name string, mode fs.FileMode, f func(io.Writer) error) error {
+	out, err := fsys.Create(name, mode)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,9 @@ func (c *cli) ledgerRepair() *cobra.Command {
 		Use: "repair --from-log", Short: "Make the store of a ledger again from its journal", Args: c.args(cobra.NoArgs),
 		Long: "Make the store of a ledger again from its journal: every signed transaction that was answered is in both. The old store is put aside,\nnothing is deleted. Nobody may serve the ledger meanwhile.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !fromLog {
+				return reason.Usage.Errorf("a store is made again from its journal, there is no other way").WithHint("Say so with --from-log.")
+			}
 			h, err := c.home()
 			if err != nil {
 				return err
@@ -47,6 +50,5 @@ func (c *cli) ledgerRepair() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&fromLog, "from-log", false, "from the journal of signed transactions in the home")
 	cmd.Flags().BoolVar(&giveUp, "give-up-rest", false, "give up what is behind a damage of the journal itself")
-	_ = cmd.MarkFlagRequired("from-log")
 	return cmd
 }

@@ -173,7 +173,7 @@ func (c *cli) onNode(ctx context.Context, f func(ctx context.Context, n *api.Nod
 	o := node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger(), Passphrase: pass}
 	n, err := node.Open(ctx, h, o)
 	if reads && reason.From(err) == reason.DiskFull {
-		fmt.Fprintln(os.Stderr, "cartage: the disk is full: this is what the home holds, and nothing in it goes on")
+		note("cartage: the disk is full: this is what the home holds, and nothing in it goes on\n")
 		o.Reading = true
 		n, err = node.Open(ctx, h, o)
 	}

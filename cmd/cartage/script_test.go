@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": start, "stop": stop, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry,
+			"start": start, "end": end, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry,
 			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
 			"lotus-node": func(ts *testscript.TestScript, neg bool, args []string) { lotusNode(t, ts, args) },
 		},
@@ -167,8 +167,8 @@ func start(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// stop NAME: SIGTERM; the process must end within 5 seconds with code 0.
-func stop(ts *testscript.TestScript, _ bool, args []string) {
+// end NAME: SIGTERM; the process must end within 5 seconds with code 0.
+func end(ts *testscript.TestScript, _ bool, args []string) {
 	c := procs(ts)[args[0]]
 	delete(procs(ts), args[0])
 	ts.Check(c.Process.Signal(syscall.SIGTERM))
