@@ -57,7 +57,7 @@ func TestChecklist04(t *testing.T) {
 	d := newTrade(t, true, n, 40, nil, e)
 	e.manager = d.a.Manager
 	d.open(t)
-	require.True(t, d.ta.until(110*time.Second, has(dt.CleanupComplete, 1)), "a resume was lost")
+	require.True(t, d.ta.goesOn(30*time.Second, has(dt.CleanupComplete, 1)), "a resume was lost")
 	d.completed(t)
 	require.Equal(t, n+1, e.demands)
 	require.Equal(t, 1+n+1, len(d.tb.state().Vouchers()))

@@ -60,6 +60,26 @@ func (t *trace) until(d time.Duration, ok func(events []dt.EventCode) bool) bool
 	}
 }
 
+// goesOn waits until ok holds for as long as events come, and reports whether it came to that: a busy machine takes its time, a channel that
+// stands still does not go on.
+func (t *trace) goesOn(quiet time.Duration, ok func(events []dt.EventCode) bool) bool {
+	for {
+		t.mu.Lock()
+		before := len(t.events)
+		t.mu.Unlock()
+		if t.until(quiet, func(e []dt.EventCode) bool { return ok(e) || len(e) > before }) {
+			t.mu.Lock()
+			good := ok(t.events)
+			t.mu.Unlock()
+			if good {
+				return true
+			}
+			continue
+		}
+		return false
+	}
+}
+
 func has(code dt.EventCode, times int) func([]dt.EventCode) bool {
 	return func(events []dt.EventCode) bool {
 		n := 0
@@ -138,7 +158,7 @@ type trade struct {
 }
 
 func pair(t *testing.T) (ctx context.Context, a, b *testutil.Peer) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	t.Cleanup(cancel)
 	a, err := testutil.PeerConfig{Stream: testutil.OverStreams(t), Later: testutil.DecidesLater(t)}.Start(ctx)
 	require.NoError(t, err)
