@@ -221,6 +221,7 @@ type Node struct {
 	SettlePayCh   func(ctx context.Context, ch string) error
 	CollectPayCh  func(ctx context.Context, ch string) error
 	Earnings      func(ctx context.Context) (*Earnings, error)
+	Limits        func(ctx context.Context) ([]Limit, error)
 
 	Imports            func(ctx context.Context) ([]Import, error)
 	ClientListImports  func(ctx context.Context) ([]ClientImport, error)

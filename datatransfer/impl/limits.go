@@ -23,6 +23,10 @@ type Limits struct {
 	RestartEvery time.Duration
 	// IdleTimeout fails a channel of another side on which nothing happens.
 	IdleTimeout time.Duration
+	// YieldAfter is after how long without anything a channel gives its place to one that is new; 0: never.
+	YieldAfter time.Duration
+	// Refused is told of a channel that is over a limit, of its peer or of all, and may return what the peer is answered. It may be nil.
+	Refused func(ofPeer bool) error
 }
 
 // DefaultLimits are what a node that serves strangers should start from.
@@ -34,33 +38,23 @@ func DefaultLimits() Limits {
 func ChannelLimits(l Limits) DataTransferOption { return func(m *Manager) { m.limits = l } }
 
 // admit refuses a new channel of a peer that has too many. A place is taken until done is called: validators may be asked about
-// several at once.
+// several at once. A channel that stands still makes room, if there is one.
 func (m *Manager) admit(p peer.ID) (done func(), err error) {
 	if m.limits.ChannelsPerPeer == 0 && m.limits.Channels == 0 {
 		return func() {}, nil
 	}
 	m.comingMu.Lock()
-	defer m.comingMu.Unlock()
-	ofPeer, all := m.coming[p], 0
-	for _, n := range m.coming {
-		all += n
+	idle, err := m.findPlace(p)
+	if err == nil {
+		m.coming[p]++
 	}
-	for _, c := range m.channels.Live() {
-		if c.ID().Initiator == m.peerID {
-			continue
-		}
-		all++
-		if c.ID().Initiator == p {
-			ofPeer++
-		}
+	m.comingMu.Unlock()
+	if err != nil {
+		return nil, err
 	}
-	if n := m.limits.ChannelsPerPeer; n > 0 && ofPeer >= n {
-		return nil, fmt.Errorf("peer %s has %d open channels, the limit is %d", p, ofPeer, n)
+	if idle != nil {
+		m.endIdle(idle, m.limits.YieldAfter)
 	}
-	if n := m.limits.Channels; n > 0 && all >= n {
-		return nil, fmt.Errorf("%d channels are open, the limit is %d", all, n)
-	}
-	m.coming[p]++
 	return func() {
 		m.comingMu.Lock()
 		defer m.comingMu.Unlock()
@@ -68,6 +62,68 @@ func (m *Manager) admit(p peer.ID) (done func(), err error) {
 			delete(m.coming, p)
 		}
 	}, nil
+}
+
+// findPlace looks whether there is a place for another channel of a peer, and which channel has to yield it; nil: none has to. comingMu is held.
+func (m *Manager) findPlace(p peer.ID) (yields *channels.Channel, err error) {
+	ofPeer, all := m.coming[p], 0
+	for _, n := range m.coming {
+		all += n
+	}
+	var idle, idleOfPeer *channels.Channel // those that have stood still for longest
+	for _, c := range m.channels.Live() {
+		if c.ID().Initiator == m.peerID || over(c) {
+			continue
+		}
+		all++
+		idle = idlest(idle, c)
+		if c.ID().Initiator == p {
+			ofPeer++
+			idleOfPeer = idlest(idleOfPeer, c)
+		}
+	}
+	l := m.limits
+	if n := l.ChannelsPerPeer; n > 0 && ofPeer >= n {
+		if ofPeer == n && l.yields(idleOfPeer) {
+			return idleOfPeer, nil
+		}
+		return nil, l.refuse(true, fmt.Errorf("peer %s has %d open channels, the limit is %d", p, ofPeer, n))
+	}
+	if n := l.Channels; n > 0 && all >= n {
+		if all == n && l.yields(idle) {
+			return idle, nil
+		}
+		return nil, l.refuse(false, fmt.Errorf("%d channels are open, the limit is %d", all, n))
+	}
+	return nil, nil
+}
+
+func idlest(a, b *channels.Channel) *channels.Channel {
+	if a == nil || b.Idle() > a.Idle() {
+		return b
+	}
+	return a
+}
+
+func (l *Limits) yields(c *channels.Channel) bool {
+	return l.YieldAfter > 0 && c != nil && c.Idle() >= l.YieldAfter
+}
+
+func (l *Limits) refuse(ofPeer bool, err error) error {
+	if l.Refused == nil {
+		return err
+	}
+	if told := l.Refused(ofPeer); told != nil {
+		return told
+	}
+	return err
+}
+
+// endIdle ends a channel of another side on which nothing happened for so long.
+func (m *Manager) endIdle(c *channels.Channel, after time.Duration) {
+	slog.Info("data-transfer channel ended: nothing happened on it", "channel", c.ID(), "for", after)
+	m.outbox.once(c.ID(), c.ID().Initiator, m.cancelMessage(c.ID()))
+	_ = c.Apply(dt.Error, reason.Idle.Errorf("nothing happened for %s", after))
 }
 
 // maxEarly bounds the cancels that are remembered for channels that there are not yet.
@@ -131,9 +187,7 @@ func (m *Manager) watchIdle(ctx context.Context) {
 			if c.ID().Initiator == m.peerID || over(c) || c.Idle() < m.limits.IdleTimeout {
 				continue
 			}
-			slog.Info("data-transfer channel ended: nothing happened on it", "channel", c.ID(), "for", m.limits.IdleTimeout)
-			m.outbox.once(c.ID(), c.ID().Initiator, m.cancelMessage(c.ID()))
-			_ = c.Apply(dt.Error, reason.Idle.Errorf("nothing happened for %s", m.limits.IdleTimeout))
+			m.endIdle(c, m.limits.IdleTimeout)
 		}
 	}
 }

@@ -25,7 +25,9 @@ type Config struct {
 	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
 	Credit    Credit    `toml:"credit" comment:"What a provider sends before it is paid, and to whom. All figures may be 0: then only what is paid in advance leaves."`
 	Client    Client    `toml:"Client" comment:"The IPFS node of this node."`
-	Storage   Storage   `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
+	// Limits are what others may cost this node, by the names of internal/limits.
+	Limits  map[string]any `toml:"limits,omitempty" comment:"What others may cost this node; cartage limits lists the keys, for example deals_peer = 64 or memory_node = \"256MiB\"."`
+	Storage Storage        `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
 }
 
 // Network says where the node listens.

@@ -4,7 +4,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,7 +24,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
-	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
@@ -41,6 +39,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/marketnode"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -87,6 +86,7 @@ func (n *Node) pieces() retrievalimpl.PieceSource {
 // Node is a running node. It is safe for concurrent use.
 type Node struct {
 	parts    Parts
+	limits   *limits.Registry
 	log      *slog.Logger
 	Host     host.Host
 	manager  dt.Manager
@@ -124,6 +124,9 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	n := &Node{parts: p, log: p.Log, blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.openLimits(); err != nil {
+		return nil, err
+	}
 	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openStorage, n.openMarket, n.startStorage, n.listen, n.startClient, n.startPushes}
 	if p.Reading {
 		steps = []func(context.Context) error{n.openHost, n.openStores, n.openTransfer, n.openStorage, n.openMarket}
@@ -137,6 +140,10 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 }
 
 func (n *Node) openHost(context.Context) (err error) {
+	resources, err := n.resources()
+	if err != nil {
+		return err
+	}
 	var more []libp2p.Option
 	if n.parts.Reading {
 		more = append(more, libp2p.ConnectionGater(unconnected{}))
@@ -145,7 +152,7 @@ func (n *Node) openHost(context.Context) (err error) {
 		libp2p.Identity(n.parts.Key), libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, smallFrames()),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
-		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}),
+		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(resources),
 	)...)
 	if err != nil {
 		return err
@@ -163,26 +170,6 @@ func smallFrames() *yamux.Transport {
 	t := *yamux.DefaultTransport
 	t.MaxMessageSize = 16 << 10
 	return &t
-}
-
-// listen opens the node to others, when all that they may ask for is there: what comes earlier would be lost.
-func (n *Node) listen(context.Context) error {
-	listen := n.parts.Listen
-	if len(listen) == 0 {
-		listen = n.parts.Config.Network.Listen
-	}
-	addrs := make([]multiaddr.Multiaddr, 0, len(listen))
-	for _, l := range listen {
-		a, err := multiaddr.NewMultiaddr(l)
-		if err != nil {
-			return fmt.Errorf("listen on %v: %w", listen, err)
-		}
-		addrs = append(addrs, a)
-	}
-	if err := n.Host.Network().Listen(addrs...); err != nil {
-		return fmt.Errorf("listen on %v: %w", listen, err)
-	}
-	return nil
 }
 
 // payments is where the books of payments are.
@@ -218,12 +205,14 @@ func (n *Node) openTransfer(ctx context.Context) error {
 	n.stopExchange = stop
 	checked := gstransport.NewCheckedNetwork(gsnet.NewFromLibp2pHost(n.Host))
 	gs := gsimpl.New(gctx, checked, emptyLinks(),
-		gsimpl.MaxInProgressIncomingRequests(64), gsimpl.MaxInProgressOutgoingRequests(64),
+		gsimpl.MaxInProgressIncomingRequests(uint64(n.limits.Value(limits.GraphsyncDeals))), gsimpl.MaxInProgressOutgoingRequests(64),
 		// A quarter of graphsync's own bounds: one message for each peer, and as many peers that do not read as before until others wait.
 		gsimpl.MaxMemoryResponder(64<<20), gsimpl.MaxMemoryPerPeerResponder(carstore.MaxBlock+64<<10),
 		gsimpl.RejectAllRequestsByDefault())
 	n.router = router.New(n.takesStreams)
-	n.router.Join(stream.New(n.Host, emptyLinks(), stream.OnBind(n.router.FastBound)),
+	streams := stream.New(n.Host, emptyLinks(), stream.OnBind(n.router.FastBound), stream.SendMemory(n.sendMemory()))
+	n.limits.Use(limits.MemoryNode, streams.SendMemoryInUse)
+	n.router.Join(streams,
 		gstransport.NewTransport(n.Host.ID(), gs, gstransport.Checked(checked), gstransport.OnBind(n.router.SlowBound),
 			gstransport.AsyncValidation(emptyLinks())))
 	net := dtnet.NewFromLibp2pHost(n.Host, dtnet.RetryParameters(100*time.Millisecond, 5*time.Second, 3, 3))
@@ -231,7 +220,7 @@ func (n *Node) openTransfer(ctx context.Context) error {
 		RestartDebounce: time.Duration(cfg.RestartDebounce), RestartBackoff: time.Second, MaxConsecutiveRestarts: max(1, cfg.MaxRestarts),
 		CompleteTimeout: time.Duration(cfg.IdleTimeout),
 		BeforeRestart:   func(ctx context.Context, id dt.ChannelID) error { return n.hub.BeforeRestart(ctx, id) },
-	}), dtimpl.CompletionDelay(func(p peer.ID) time.Duration {
+	}), dtimpl.ChannelLimits(n.transferLimits()), dtimpl.CompletionDelay(func(p peer.ID) time.Duration {
 		if n.supportsAhead(p) {
 			return 0
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/filecoin-project/go-jsonrpc"
@@ -14,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/rpc"
 )
 
@@ -24,7 +26,7 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	if err != nil {
 		return err
 	}
-	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(1<<20))
+	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(n.limits.Value(limits.RPCBody)))
 	srv.Register(api.Namespace, Service{n})
 	srv.Register(api.FilecoinNamespace, Service{n})
 	mux := http.NewServeMux()
@@ -38,7 +40,9 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	if err := ready(); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	return rpc.Serve(ctx, ln, token, mux)
+	var conns atomic.Int64
+	n.limits.Use(limits.RPCConns, conns.Load)
+	return rpc.Serve(ctx, ln, token, mux, rpc.MaxConns(n.limits.Value(limits.RPCConns), &conns, func() { _ = n.limits.Hit(limits.RPCConns) }))
 }
 
 // Dial returns the API of a running daemon, or nil when none runs on the home.

@@ -18,7 +18,11 @@ const drain = 2 * time.Second
 
 // Serve answers on ln until ctx ends. It returns after the calls in progress have ended, so that what they use may be
 // closed. A TCP address that is not loopback is refused, unless the listener is one of Encrypt.
-func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler) error {
+func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler, options ...Option) error {
+	var o settings
+	for _, option := range options {
+		option(&o)
+	}
 	h = guard(token, h)
 	switch a := ln.Addr().(type) {
 	case *net.UnixAddr:
@@ -32,6 +36,9 @@ func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler) e
 		}
 	default:
 		return fmt.Errorf("refusing to serve on %s: it is neither TCP nor a Unix socket", a)
+	}
+	if o.conns > 0 {
+		ln = &bounded{Listener: ln, settings: o}
 	}
 	srv := &http.Server{
 		Handler:           h,

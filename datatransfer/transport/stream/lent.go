@@ -7,79 +7,123 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/cartage-dev/cartage/carstore"
 )
 
 // lentBuffer has room for a block of 1 MiB, the largest that is usual.
 const lentBuffer = 1<<20 + carstore.SectionHead
 
+// slowAfter is how long a write of a block may take before its sender gives the buffer back and goes on in small steps: a recipient that does
+// not read holds no memory but one step.
+const slowAfter = time.Second
+
+// step is what a sender writes at once to a recipient that is slow.
+const step = 32 << 10
+
+// Memory bounds what senders over streams hold of large blocks, of all peers together and of each; who is over it waits. Zeros stand for
+// 256 MiB and 16 MiB. A buffer has room for a block of 1 MiB.
+type Memory struct {
+	Node, Peer int64
+	// Waits is told of each sender that has to wait, for its peer's share or for the node's. It may be nil.
+	Waits func(ofPeer bool)
+}
+
+// Bounds of a lender that was not told others.
 const (
-	// maxLent is how many senders read and write a large block at once: what a crowd has in memory does not grow with it.
-	maxLent = 32
-	// lentFor is after how long a sender that still writes its block does not count any more, and how long another waits at most: a
-	// recipient that does not read stops no other.
-	lentFor = 2 * time.Second
+	defaultNodeMemory = 256 << 20
+	defaultPeerMemory = 16 << 20
 )
 
 // lender lends buffers for large blocks. The zero value is ready.
 type lender struct {
-	mu    sync.Mutex
-	spare sync.Pool
-	out   map[*[]byte]time.Time // since when
-	back  chan struct{}         // closed when one comes back that somebody waits for
+	memory Memory
+	mu     sync.Mutex
+	spare  sync.Pool
+	out    int64 // bytes lent
+	ofPeer map[peer.ID]int64
+	back   chan struct{} // closed when one comes back that somebody waits for
 }
 
-// take waits for a buffer; it is nil if ctx ends.
-func (l *lender) take(ctx context.Context) *[]byte {
-	for begun := time.Now(); ; {
+// lent is a buffer on loan.
+type lent struct {
+	buf []byte
+	to  peer.ID
+}
+
+// inUse is how many bytes are on loan.
+func (l *lender) inUse() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out
+}
+
+// take waits for a buffer for a sender to a peer; it is nil if ctx ends.
+func (l *lender) take(ctx context.Context, to peer.ID) *lent {
+	for told := false; ; {
 		l.mu.Lock()
-		now, busy := time.Now(), 0
-		for _, since := range l.out {
-			if now.Sub(since) < lentFor {
-				busy++
-			}
-		}
-		if busy < maxLent || now.Sub(begun) >= lentFor {
+		ofPeer, full := l.full(to)
+		if !full {
 			defer l.mu.Unlock()
-			return l.lend(now)
+			return l.lend(to)
 		}
 		if l.back == nil {
 			l.back = make(chan struct{})
 		}
 		back := l.back
 		l.mu.Unlock()
-		timer := time.NewTimer(lentFor / 8)
+		if !told && l.memory.Waits != nil {
+			l.memory.Waits(ofPeer)
+			told = true
+		}
 		select {
 		case <-back:
-		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		}
-		timer.Stop()
 	}
+}
+
+// full reports whether another buffer would be too much, of the peer or of all; one is always lent. mu is held.
+func (l *lender) full(to peer.ID) (ofPeer, full bool) {
+	node, share := l.memory.Node, l.memory.Peer
+	if node == 0 {
+		node = defaultNodeMemory
+	}
+	if share == 0 {
+		share = defaultPeerMemory
+	}
+	if has := l.ofPeer[to]; has > 0 && has+lentBuffer > share {
+		return true, true
+	}
+	return false, l.out > 0 && l.out+lentBuffer > node
 }
 
 // lend hands a buffer out; mu is held.
-func (l *lender) lend(now time.Time) *[]byte {
-	buf, ok := l.spare.Get().(*[]byte)
+func (l *lender) lend(to peer.ID) *lent {
+	b, ok := l.spare.Get().(*lent)
 	if !ok {
-		b := make([]byte, lentBuffer)
-		buf = &b
+		b = &lent{buf: make([]byte, lentBuffer)}
 	}
-	if l.out == nil {
-		l.out = map[*[]byte]time.Time{}
+	b.to = to
+	if l.ofPeer == nil {
+		l.ofPeer = map[peer.ID]int64{}
 	}
-	l.out[buf] = now
-	return buf
+	l.out += lentBuffer
+	l.ofPeer[to] += lentBuffer
+	return b
 }
 
 // put takes a buffer back.
-func (l *lender) put(buf *[]byte) {
+func (l *lender) put(b *lent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.out, buf)
-	l.spare.Put(buf)
+	l.out -= lentBuffer
+	if l.ofPeer[b.to] -= lentBuffer; l.ofPeer[b.to] == 0 {
+		delete(l.ofPeer, b.to)
+	}
+	l.spare.Put(b)
 	if l.back != nil {
 		close(l.back)
 		l.back = nil

@@ -2,6 +2,8 @@ package stream
 
 import (
 	"bufio"
+	"errors"
+	"net"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -42,7 +44,7 @@ func section(buf []byte, c cid.Cid, size int) []byte {
 func (o *output) add(c cid.Cid, data []byte) {
 	if len(o.buf) == 0 {
 		if o.buf == nil {
-			o.buf = make([]byte, 0, runSize+large+maxCid+headerSize+varint.MaxLenUvarint63)
+			o.buf = make([]byte, 0, gather+large+maxCid+headerSize+varint.MaxLenUvarint63)
 		}
 		o.buf = o.buf[:headerSize]
 	}
@@ -59,13 +61,29 @@ func (o *output) flush() {
 	o.buf = o.buf[:0]
 }
 
-// single writes a frame of one block without copying it.
-func (o *output) single(c cid.Cid, data []byte) {
-	head := section(make([]byte, headerSize, headerSize+maxCid+varint.MaxLenUvarint63), c, len(data))
-	h := header(kindBlocks, len(head)-headerSize+len(data))
+// head begins a frame of one block, whose bytes follow without being copied.
+func (o *output) head(c cid.Cid, size int) {
+	head := section(make([]byte, headerSize, headerSize+maxCid+varint.MaxLenUvarint63), c, size)
+	h := header(kindBlocks, len(head)-headerSize+size)
 	copy(head, h[:])
 	o.write(head)
-	o.write(data)
+}
+
+// try writes for a short time, and returns how much was written and whether the recipient is slow.
+func (o *output) try(data []byte) (n int, slow bool) {
+	if o.err != nil {
+		return 0, false
+	}
+	_ = o.s.SetWriteDeadline(time.Now().Add(slowAfter))
+	n, err := o.s.Write(data)
+	var timed net.Error
+	if errors.As(err, &timed) && timed.Timeout() {
+		return n, true
+	}
+	if err != nil {
+		o.fail(err)
+	}
+	return n, false
 }
 
 func (o *output) message(m dt.Message) {

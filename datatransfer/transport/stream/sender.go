@@ -13,6 +13,7 @@ import (
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -32,7 +33,7 @@ type sender struct {
 	sent []port.BlockRef // written and not told yet
 
 	buf     []byte // of the block that is being read and written, lent to the store
-	pooled  *[]byte
+	pooled  *lent
 	lends   bool // the blocks are of a size for it
 	cleared bool // the handler has let the next block out
 	at      int64
@@ -53,7 +54,7 @@ func (m *missingBlock) Error() string {
 func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	defer context.AfterFunc(r.ctx, func() { _ = r.stream.Reset() })()
 	ls, limit := t.storeOf(r.chid)
-	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: newSeen()}
+	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: newSeen(), lends: true}
 	sd.reading = carstore.Lend(r.ctx, &sd.buf)
 	defer sd.giveBack()
 	listening := make(chan struct{})
@@ -317,7 +318,7 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	if err != nil && !pause {
 		return nil, err
 	}
-	if err := sd.block(c, data, index); err != nil {
+	if data, err = sd.block(c, data, index); err != nil {
 		return nil, err
 	}
 	if msg != nil {
@@ -336,8 +337,8 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 func (sd *sender) load(c cid.Cid) ([]byte, error) {
 	sd.giveBack()
 	if sd.lends {
-		if sd.pooled = sd.t.lender.take(sd.r.ctx); sd.pooled != nil {
-			sd.buf = *sd.pooled
+		if sd.pooled = sd.t.lender.take(sd.r.ctx, sd.peer()); sd.pooled != nil {
+			sd.buf = sd.pooled.buf
 		}
 	}
 	data, err := load(sd.reading, &sd.ls, c)
@@ -348,8 +349,15 @@ func (sd *sender) load(c cid.Cid) ([]byte, error) {
 	if len(data) > MaxBlock {
 		return nil, fmt.Errorf("block %s of more than %d bytes", c, MaxBlock)
 	}
+	if sd.pooled != nil && len(data) < large { // a buffer is not held for so little
+		data = bytes.Clone(data)
+		sd.giveBack()
+	}
 	return data, nil
 }
+
+// peer is who the blocks are for.
+func (sd *sender) peer() peer.ID { return sd.r.stream.Conn().RemotePeer() }
 
 // giveBack returns the buffer of the last block, which has left and was walked.
 func (sd *sender) giveBack() {
@@ -362,18 +370,48 @@ func (sd *sender) giveBack() {
 // large is the size from which a block is written from where it is, and not copied into a frame with others.
 const large = 32 << 10
 
-func (sd *sender) block(c cid.Cid, data []byte, index int64) error {
+// gather is how many bytes of small blocks wait for each other: with the last of them they are what a deal holds that is not read.
+const gather = 32 << 10
+
+// block hands a block to the recipient, and returns its bytes, which may have been read again.
+func (sd *sender) block(c cid.Cid, data []byte, index int64) ([]byte, error) {
 	sd.sent = append(sd.sent, port.BlockRef{Cid: c, Size: uint64(len(data)), Index: index})
 	if len(data) < large {
 		sd.out.add(c, data)
-		if len(sd.out.buf) < runSize {
-			return sd.out.err
+		if len(sd.out.buf) < gather {
+			return data, sd.out.err
 		}
-		return sd.flush()
+		return data, sd.flush()
 	}
 	sd.out.flush()
-	sd.out.single(c, data)
-	return sd.flush()
+	sd.out.head(c, len(data))
+	data, err := sd.body(c, data)
+	if err != nil {
+		return nil, err
+	}
+	return data, sd.flush()
+}
+
+// body writes the bytes of a block. While its recipient is slow, a step of them is all that is held: the block is given back and read again
+// when the step has left.
+func (sd *sender) body(c cid.Cid, data []byte) ([]byte, error) {
+	for at := 0; at < len(data) && sd.out.err == nil; {
+		n, slow := sd.out.try(data[at:])
+		if at += n; !slow {
+			continue
+		}
+		next := bytes.Clone(data[at:min(at+step, len(data))])
+		sd.buf, data = nil, nil
+		sd.giveBack()
+		sd.out.write(next)
+		at += len(next)
+		var err error
+		if data, err = sd.load(c); err != nil {
+			sd.out.fail(err)
+			return nil, err
+		}
+	}
+	return data, sd.out.err
 }
 
 // flush writes what was gathered, and tells the handler what has left.

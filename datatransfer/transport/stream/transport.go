@@ -142,6 +142,12 @@ func OnBind(f func(dt.ChannelID)) Option { return func(t *Transport) { t.bound =
 // FrameTimeout sets how long a frame that has begun may take, and each further MiB of it (one minute).
 func FrameTimeout(d time.Duration) Option { return func(t *Transport) { t.frameLimit = d } }
 
+// SendMemory bounds what senders hold of large blocks.
+func SendMemory(m Memory) Option { return func(t *Transport) { t.lender.memory = m } }
+
+// SendMemoryInUse is how many bytes senders hold of large blocks.
+func (t *Transport) SendMemoryInUse() int64 { return t.lender.inUse() }
+
 // New makes a transport on a host. Channels without a store of their own read and write through ls.
 func New(h host.Host, ls ipld.LinkSystem, options ...Option) *Transport {
 	t := &Transport{host: h, ls: ls, bound: func(dt.ChannelID) {}, frameLimit: time.Minute, channels: map[dt.ChannelID]*channel{}, stores: map[dt.ChannelID]ipld.LinkSystem{},

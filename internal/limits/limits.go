@@ -1,0 +1,240 @@
+// Package limits is the one registry of what a node lets others cost it. A limit has a name, a default, a hard cap, a unit and a reason;
+// the code that enforces it reads its value here and counts here how often it was reached. `cartage limits` and the configuration
+// are made from the same list.
+package limits
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cartage-dev/cartage/internal/reason"
+)
+
+// Unit is what a value counts.
+type Unit uint8
+
+// The units.
+const (
+	Count Unit = iota
+	Bytes
+	Duration // in nanoseconds
+)
+
+// Name is the key of a limit in the table [limits] of the configuration.
+type Name string
+
+// The limits.
+const (
+	ConnsNode      Name = "conns_node"
+	ConnsPeer      Name = "conns_peer"
+	ConnsAddress   Name = "conns_address"
+	StreamsNode    Name = "streams_node"
+	StreamsPeer    Name = "streams_peer"
+	DealsNode      Name = "deals_node"
+	DealsPeer      Name = "deals_peer"
+	RestartBurst   Name = "restart_burst"
+	RestartEvery   Name = "restart_every"
+	Yield          Name = "yield"
+	MemoryNode     Name = "memory_node"
+	MemoryPeer     Name = "memory_peer"
+	GraphsyncDeals Name = "graphsync_deals"
+	RPCConns       Name = "rpc_conns"
+	RPCBody        Name = "rpc_body"
+)
+
+// definition is a row of the registry.
+type definition struct {
+	name     Name
+	unit     Unit
+	def, max int64
+	code     reason.Reason // what is told when it is reached
+	doc      string
+}
+
+// definitions are all limits, in the order in which they are shown.
+func definitions() []definition {
+	const mib = 1 << 20
+	return []definition{
+		{ConnsNode, Count, 1024, 65536, reason.NodeLimit, "connections of others at once"},
+		{ConnsPeer, Count, 8, 64, reason.PeerLimit, "connections of one peer at once"},
+		{ConnsAddress, Count, 64, 4096, reason.PeerLimit, "connections from one IPv4 address or IPv6 /56 at once"},
+		{StreamsNode, Count, 8192, 262144, reason.NodeLimit, "streams of others at once"},
+		{StreamsPeer, Count, 256, 4096, reason.PeerLimit, "streams of one peer at once; a deal has one, and its messages and queries one each for a moment"},
+		{DealsNode, Count, 4096, 100_000, reason.NodeLimit, "transfers that are answered at once"},
+		{DealsPeer, Count, 64, 1024, reason.PeerLimit, "transfers of one peer that are answered at once"},
+		{Yield, Duration, int64(60 * time.Second), int64(time.Hour), reason.Idle, "a transfer on which nothing moves for so long yields its place when others wait"},
+		{RestartBurst, Count, 16, 256, reason.PeerLimit, "restarts of a transfer that are taken at once"},
+		{RestartEvery, Duration, int64(5 * time.Second), int64(time.Minute), reason.PeerLimit, "and one more after each such time"},
+		{MemoryNode, Bytes, 256 * mib, 4096 * mib, reason.MemoryLimit, "memory for blocks that are being sent over streams, of all transfers"},
+		{MemoryPeer, Bytes, 16 * mib, 256 * mib, reason.MemoryLimit, "and of one peer"},
+		{GraphsyncDeals, Count, 64, 1024, reason.NodeLimit, "requests of graphsync that are served at once; others wait in line"},
+		{RPCConns, Count, 64, 1024, reason.NodeLimit, "connections to the API at once"},
+		{RPCBody, Bytes, 1 * mib, 16 * mib, reason.Usage, "bytes of a call of the API"},
+	}
+}
+
+// Row is a limit as it is shown.
+type Row struct {
+	Name   Name
+	Unit   Unit
+	Value  int64
+	Max    int64 // hard cap
+	Origin string
+	InUse  int64 // -1: it is not counted
+	Hits   uint64
+	Code   reason.Reason
+	Doc    string
+}
+
+// limit is a limit in force.
+type limit struct {
+	definition
+	value  int64
+	origin string
+	hits   atomic.Uint64
+	use    atomic.Pointer[func() int64]
+}
+
+// Registry has the limits in force of one node. It is safe for concurrent use.
+type Registry struct {
+	byName map[Name]*limit
+	order  []*limit
+}
+
+// Default has every limit at its default.
+func Default() *Registry {
+	r := &Registry{byName: map[Name]*limit{}}
+	for _, d := range definitions() {
+		l := &limit{definition: d, value: d.def, origin: "default"}
+		r.byName[d.name], r.order = l, append(r.order, l)
+	}
+	return r
+}
+
+// New takes over values of a configuration, as numbers or as text with a unit ("256MiB", "30s"); origin says where they stand. All faults are
+// told at once: a name that does not exist, a value that does not parse, or one outside 1 and the hard cap.
+func New(values map[string]any, origin string) (*Registry, error) {
+	r := Default()
+	var faults []string
+	names := make([]string, 0, len(values))
+	for name := range values {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		l := r.byName[Name(name)]
+		if l == nil {
+			faults = append(faults, fmt.Sprintf("limits.%s is not a key: %s", name, r.nearest(name)))
+			continue
+		}
+		v, err := parse(values[name], l.unit)
+		switch {
+		case err != nil:
+			faults = append(faults, fmt.Sprintf("limits.%s: %v", name, err))
+		case v < 1 || v > l.max:
+			faults = append(faults, fmt.Sprintf("limits.%s is %s, it must be between %s and %s", name, l.unit.Format(v), l.unit.Format(1), l.unit.Format(l.max)))
+		default:
+			l.value, l.origin = v, origin
+		}
+	}
+	if len(faults) > 0 {
+		return nil, reason.ConfigValue.Errorf("%s: %s", origin, strings.Join(faults, "; "))
+	}
+	return r, nil
+}
+
+// nearest says which keys begin alike.
+func (r *Registry) nearest(name string) string {
+	head, _, _ := strings.Cut(name, "_")
+	var like []string
+	for _, l := range r.order {
+		if strings.HasPrefix(string(l.name), head) {
+			like = append(like, string(l.name))
+		}
+	}
+	if len(like) == 0 {
+		return "cartage limits lists them"
+	}
+	return strings.Join(like, ", ") + "?"
+}
+
+// Value is a limit in force. A name that was not defined is a fault of the program.
+func (r *Registry) Value(n Name) int64 { return r.byName[n].value }
+
+// Int is Value as an int.
+func (r *Registry) Int(n Name) int { return int(r.Value(n)) }
+
+// Duration is Value as a time.
+func (r *Registry) Duration(n Name) time.Duration { return time.Duration(r.Value(n)) }
+
+// Hit counts that a limit was reached, and returns the refusal for the one who reached it.
+func (r *Registry) Hit(n Name) error {
+	l := r.byName[n]
+	l.hits.Add(1)
+	return l.code.Errorf("%s: the limit %s is %s", l.code.Error(), l.name, l.unit.Format(l.value))
+}
+
+// Use tells the registry how to see how much of a limit is in use.
+func (r *Registry) Use(n Name, f func() int64) { r.byName[n].use.Store(&f) }
+
+// Rows are all limits with what is in use.
+func (r *Registry) Rows() []Row {
+	out := make([]Row, 0, len(r.order))
+	for _, l := range r.order {
+		row := Row{Name: l.name, Unit: l.unit, Value: l.value, Max: l.max, Origin: l.origin, InUse: -1, Hits: l.hits.Load(), Code: l.code, Doc: l.doc}
+		if f := l.use.Load(); f != nil {
+			row.InUse = (*f)()
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// Format is a value for a person.
+func (u Unit) Format(v int64) string {
+	switch {
+	case u == Duration:
+		return time.Duration(v).String()
+	case u == Bytes && v >= 1<<20 && v%(1<<20) == 0:
+		return fmt.Sprintf("%dMiB", v>>20)
+	case u == Bytes && v >= 1<<10 && v%(1<<10) == 0:
+		return fmt.Sprintf("%dKiB", v>>10)
+	}
+	return strconv.FormatInt(v, 10)
+}
+
+// parse reads a value of a configuration.
+func parse(v any, u Unit) (int64, error) {
+	switch v := v.(type) {
+	case int64:
+		if u == Duration {
+			return 0, fmt.Errorf("%d has no unit: say for example \"30s\"", v)
+		}
+		return v, nil
+	case string:
+		if u == Duration {
+			d, err := time.ParseDuration(v)
+			return int64(d), err
+		}
+		return parseSize(v, u)
+	}
+	return 0, fmt.Errorf("%v is neither a number nor a text", v)
+}
+
+func parseSize(text string, u Unit) (int64, error) {
+	shift := 0
+	for suffix, s := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30} {
+		if head, ok := strings.CutSuffix(text, suffix); ok && u == Bytes {
+			text, shift = strings.TrimSpace(head), s
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > 1<<(62-shift) {
+		return 0, fmt.Errorf("%q is not a number", text)
+	}
+	return n << shift, nil
+}
