@@ -87,6 +87,9 @@ func (s *Store) checkLacks(ctx context.Context, sh *Shard, src *Source) error {
 	if len(nowhere) == 0 && sh.Missing == uint64(len(sh.Lacks)) {
 		return nil // together the pieces have it all
 	}
+	if sh.Missing > uint64(len(nowhere)) {
+		nowhere = append(nowhere, "...")
+	}
 	return reason.ArchiveIncomplete.Errorf("the CAR lacks %d blocks below its root, so that nobody could buy all of it: %s",
-		sh.Missing, strings.Join(append(nowhere, "..."), ", ")).WithHint("Complete the archive, or sell what there is with --partial.")
+		sh.Missing, strings.Join(nowhere, ", ")).WithHint("Complete the archive, or sell what there is with --partial.")
 }
