@@ -93,7 +93,7 @@ func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState
 		return cd.keep.later(rec)
 	}
 	if rec.Status == rm.DealStatusCompleted {
-		if err := cd.finishTarget(); err != nil {
+		if err := c.finishTarget(cd, rec); err != nil {
 			return fmt.Errorf("complete the file of deal %s: %w", rec.ID, err)
 		}
 	}
@@ -105,14 +105,20 @@ func (c *Client) persist(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState
 }
 
 // finishTarget makes the file of a complete deal one that a crash does not take.
-func (cd *clientDeal) finishTarget() error {
+func (c *Client) finishTarget(cd *clientDeal, rec rm.ClientDealState) error {
 	cd.mu.Lock()
-	target, ok := cd.target.(FinishedTarget)
-	cd.mu.Unlock()
-	if !ok {
-		return nil
+	defer cd.mu.Unlock()
+	if cd.target == nil && c.cfg.Targets != nil && rec.AllBlocksReceived { // its transfer had ended before a start of this side
+		t, err := c.cfg.Targets.Open(context.WithoutCancel(c.ctx), rec)
+		if err != nil {
+			return err
+		}
+		cd.target = t
 	}
-	return target.Finish()
+	if target, ok := cd.target.(FinishedTarget); ok {
+		return target.Finish()
+	}
+	return nil
 }
 
 func (c *Client) put(rec rm.ClientDealState, durable bool) error {
