@@ -24,3 +24,6 @@ soak:
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .
 planted:
 	go run ./internal/sim/planted
+
+lint: ## golangci-lint of the version in tools/go.mod
+	go tool -modfile=tools/go.mod golangci-lint run

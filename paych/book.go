@@ -93,10 +93,6 @@ func laneKey(side string, ch address.Address, lane uint64) datastore.Key {
 
 func dealKey(side, deal string) datastore.Key { return datastore.NewKey("/" + side + "/deal/" + deal) }
 
-func channelKey(side string, ch address.Address) datastore.Key {
-	return datastore.NewKey("/" + side + "/channel/" + ch.String())
-}
-
 // dealRef finds the lane of a deal.
 type dealRef struct {
 	Channel address.Address

@@ -187,7 +187,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	if err != nil {
 		return zero, err
 	}
-	if err := m.checkChannel(ctx, p, info, v); err != nil {
+	if err := m.checkChannel(ctx, p, info); err != nil {
 		return zero, err
 	}
 	if err := VerifyVoucher(v, info.From); err != nil {
@@ -215,7 +215,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 }
 
 // checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
-func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo, v *paych.SignedVoucher) error {
+func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo) error {
 	if info.Collected {
 		return fmt.Errorf("%w: %s", ErrChannelSettled, info.Address)
 	}
