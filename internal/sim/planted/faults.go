@@ -41,18 +41,20 @@ var faults = []fault{
 	},
 	{
 		name: "a position counts repeated blocks once", file: "carstore/locate.go",
-		old: "l.pos.Blocks += t.links",
-		new: "_ = t.links",
+		old:  "l.pos.Blocks += t.links",
+		new:  "_ = t.links",
+		test: "./carstore TestDiamond",
 	},
 	{
-		name: "a torn block is taken for whole", file: "carstore/carstore.go",
-		old: "if err != nil || Verify(sec.cid, sec.data) != nil {",
-		new: "if err != nil {",
+		name: "a torn block is taken for whole", file: "carstore/heal.go",
+		old:  "p.MhLength >= minDigest) && Verify(s.cid, s.data) == nil",
+		new:  "p.MhLength >= minDigest)",
+		test: "./carstore TestBadTail",
 	},
 	{
-		name: "a power loss of the first page is not mended", file: "carstore/carstore.go",
-		old: "; tornOff(head, want) {",
-		new: "; tornOff(nil, nil) {",
+		name: "a power loss of the first page is not mended", file: "carstore/heal.go",
+		old: "case s.fs != nil && tornOff(head, want):",
+		new: "case s.fs != nil && tornOff(nil, nil):",
 	},
 	{
 		name: "two vouchers have one nonce", file: "paych/lanes.go",
@@ -93,8 +95,9 @@ var faults = []fault{
 	},
 	{
 		name: "what strangers are lent is not taken from the allowance", file: "internal/accounting/payers.go",
-		old: "p.level.Level -= l.Strangers",
-		new: "_ = p.level",
+		old:  "p.level.Level -= l.Strangers",
+		new:  "_ = p.level",
+		test: "./internal/accounting TestEverNewKeys",
 	},
 	{
 		name: "credit is counted for each deal alone", file: "internal/accounting/payers.go",
