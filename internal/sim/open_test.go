@@ -24,8 +24,6 @@ var open = []*regexp.Regexp{
 	regexp.MustCompile(`voucher before restart: Inssufficient Funds`),
 	regexp.MustCompile(`too much money requested for bytes sent`),
 	regexp.MustCompile(`completed for the (client|provider) only$`),
-	// Deals that a crash of the provider ended count as debts of the client.
-	regexp.MustCompile(`earlier deals ended without payment`),
 	// What a deadline of the provider ends is a cancel for its client.
 	regexp.MustCompile(`did not complete: deal \d+ DealStatusCancelled: Provider cancelled retrieval$`),
 	regexp.MustCompile(`took \d+ bytes, the limit for what was paid is`),
