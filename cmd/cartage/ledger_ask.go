@@ -118,15 +118,19 @@ func (c *cli) ledgerInfo() *cobra.Command {
 
 func (c *cli) ledgerMint() *cobra.Command {
 	return &cobra.Command{
-		Use: "mint ADDRESS AMOUNT", Short: "Create money (attoFIL) with the operator's key of the home; it is in the log", Args: c.args(cobra.ExactArgs(2)),
+		Use: "mint ADDRESS AMOUNT", Short: "Create money (attoFIL, or 5FIL) with the operator's key of the home; it is in the log", Args: c.args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := address.NewFromString(args[0])
 			if err != nil || to.Protocol() != address.SECP256K1 && to.Protocol() != address.BLS {
 				return api.Errorf(api.CodeUsage, "Addresses are listed by cartage wallet list.", "%q is not an address of a key (f1 or f3)", args[0])
 			}
-			amount, err := big.FromString(args[1])
+			text, err := parseAmount(args[1])
+			if err != nil {
+				return err
+			}
+			amount, err := big.FromString(text)
 			if err != nil || amount.Sign() <= 0 {
-				return api.Errorf(api.CodeUsage, "", "%q is not an amount in attoFIL above 0", args[1])
+				return api.Errorf(api.CodeUsage, "Write it as 1000 (attoFIL), 0.5FIL or 20nanoFIL.", "%q is not an amount above 0", args[1])
 			}
 			a, err := c.askLedger(cmd.Context())
 			if err != nil {

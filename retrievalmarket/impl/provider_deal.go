@@ -65,7 +65,7 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 	} else if err != nil {
 		var r *refusal
 		if !errors.As(err, &r) {
-			r = &refusal{rm.DealStatusErrored, err.Error()}
+			r = &refusal{rm.DealStatusErrored, p.ownFault("failed to begin the deal", err)}
 		}
 		resp.Status, resp.Message = r.status, r.reason
 		return resp, err

@@ -2,6 +2,7 @@ package retrievalimpl
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -39,7 +40,7 @@ func (p *Provider) whyFreeOnly(ctx context.Context) string {
 		return ""
 	}
 	if err := p.cfg.RefusesMoney(ctx); err != nil {
-		return err.Error()
+		return p.ownFault("money cannot be taken", err)
 	}
 	return ""
 }
@@ -55,6 +56,14 @@ func (p *Provider) unable() string {
 	}
 	p.cfg.Log.Warn("no new deal is taken", "error", err)
 	return fmt.Sprintf("no new deal is taken at present: %s", reason.From(err))
+}
+
+// ownFault is what others are told of a fault of this node: what failed, its reason, and a number under which the log of this node has the
+// cause. Paths, addresses and errors of this machine stay here.
+func (p *Provider) ownFault(what string, cause error) string {
+	ref := rand.Text()[:8]
+	p.cfg.Log.Warn(what, "reference", ref, "error", cause)
+	return fmt.Sprintf("%s: %s (%s, reference %s)", what, reason.From(cause).Error(), reason.From(cause).String(), ref)
 }
 
 func priced(amounts ...abi.TokenAmount) bool {
@@ -85,7 +94,7 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 	}
 	tok, _, err := p.cfg.Node.GetChainHead(ctx)
 	if err != nil {
-		r.Status, r.Message = rm.QueryResponseError, "failed to get the chain head: "+err.Error()
+		r.Status, r.Message = rm.QueryResponseError, p.ownFault("failed to get the chain head", err)
 		return r
 	}
 	if priced(ask.PricePerByte, ask.UnsealPrice) {
@@ -99,7 +108,7 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 		worker = to
 	}
 	if err != nil {
-		r.Status, r.Message = rm.QueryResponseError, "failed to look up payment address: "+err.Error()
+		r.Status, r.Message = rm.QueryResponseError, p.ownFault("failed to look up payment address", err)
 		return r
 	}
 	r.PaymentAddress = worker
@@ -109,10 +118,10 @@ func (p *Provider) answer(ctx context.Context, from peer.ID, q rm.Query) rm.Quer
 		r.MinPricePerByte, r.UnsealPrice = big.Zero(), big.Zero()
 		r.Message = "piece info for cid not found (deal has not been added to a piece yet)"
 	case err != nil:
-		r.Status, r.Message = rm.QueryResponseError, "failed to fetch piece to retrieve from: "+err.Error()
+		r.Status, r.Message = rm.QueryResponseError, p.ownFault("failed to fetch piece to retrieve from", err)
 	default:
 		if ask, err = p.price(ctx, from, q.PayloadCID, f.Info); err != nil {
-			r.Status, r.Message = rm.QueryResponseError, err.Error()
+			r.Status, r.Message = rm.QueryResponseError, p.ownFault("failed to name a price", err)
 			return r
 		}
 		if p.cfg.Pricing == nil {
