@@ -106,6 +106,12 @@ type RetrieveRequest struct {
 	Read bool `json:"read,omitempty"`
 	// Output is where the result will be written; the room there is checked before anything is paid. Empty: nowhere.
 	Output string `json:"output,omitempty"`
+	// StallSeconds parks the retrieval after so long without a byte; 0 is no bound.
+	StallSeconds float64 `json:"stall_seconds,omitempty"`
+	// Holder names who asks, among those who may ask for the same: the retrieval is parked when the last of them is gone.
+	Holder string `json:"holder,omitempty"`
+	// Queue leaves the retrieval to the daemon: it goes on without anybody who holds it.
+	Queue bool `json:"queue,omitempty"`
 }
 
 // What RetrieveRequest.List may be.
@@ -117,7 +123,14 @@ const (
 // Retrieval is how a retrieval stands.
 type Retrieval struct {
 	Key         string  `json:"key"` // for Retrieval
-	ID          string  `json:"id"`  // empty when nothing had to be retrieved
+	Seq         uint64  `json:"seq"` // grows with each change
+	Order       string  `json:"order,omitempty"`
+	State       string  `json:"state,omitempty"` // of the order
+	ID          string  `json:"id"`              // of its present deal; empty when nothing had to be retrieved
+	Deals       int     `json:"deals"`           // that the order had
+	Budget      string  `json:"budget,omitempty"`
+	OrderSpent  string  `json:"order_spent,omitempty"` // in all deals of the order
+	Hint        string  `json:"hint,omitempty"`
 	Root        string  `json:"root"`
 	Status      string  `json:"status"`
 	Message     string  `json:"message,omitempty"`
@@ -149,6 +162,8 @@ type Deal struct {
 	Status       string `json:"status"`
 	Message      string `json:"message,omitempty"`
 	Final        bool   `json:"final"`
+	Reason       string `json:"reason,omitempty"` // why a deal of the client failed or stands still
+	Blame        string `json:"blame,omitempty"`
 	PricePerByte string `json:"price_per_byte"`
 	UnsealPrice  string `json:"unseal_price"`
 	Bytes        uint64 `json:"bytes"`
@@ -205,7 +220,15 @@ type Node struct {
 	Retrieval  func(ctx context.Context, key string) (*Retrieval, error)
 	Deals      func(ctx context.Context) ([]Deal, error)
 	CancelDeal func(ctx context.Context, id string) error
-	Faucet     func(ctx context.Context) (*Balance, error)
+
+	Orders       func(ctx context.Context) ([]Order, error)
+	OrderWatch   func(ctx context.Context, w OrderWatch) (*Retrieval, error)
+	OrderRelease func(ctx context.Context, w OrderWatch) (*Retrieval, error)
+	OrderPark    func(ctx context.Context, id string) (*Retrieval, error)
+	OrderResume  func(ctx context.Context, r OrderResume) (*Retrieval, error)
+	OrderCancel  func(ctx context.Context, id string) (*Retrieval, error)
+
+	Faucet func(ctx context.Context) (*Balance, error)
 
 	WalletNew     func(ctx context.Context, kind string) (*Balance, error)
 	WalletList    func(ctx context.Context) ([]Balance, error)

@@ -139,6 +139,13 @@ func (m *Machine[S]) Wait(ctx context.Context) error {
 	}
 }
 
+// Disarm stops the deadline of the present state, until the next event or Reenter.
+func (m *Machine[S]) Disarm() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopTimer()
+}
+
 // Stop ends the machine: a running entry function is cancelled, waiting events are dropped. It waits for the
 // goroutine to end, bounded by ctx, and may be called again.
 func (m *Machine[S]) Stop(ctx context.Context) error {

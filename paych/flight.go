@@ -2,6 +2,7 @@ package paych
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -21,6 +22,16 @@ type flight struct {
 // inFlight tells whether a message is on its way; p.mu is held.
 func (p *payer) inFlight() bool { return len(p.rec.Intent) > 0 }
 
+// errUnasked means that a message of before the process started was not sent then, and that nobody asks for it now.
+var errUnasked = errors.New("the message was not sent, and nobody asks for it")
+
+// wanted tells whether somebody waits for funds of the channel.
+func (p *payer) wanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue) > 0
+}
+
 // finish waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
 // is looked up by its intent.
 func (m *Manager) finish(ctx context.Context, p *payer) error {
@@ -32,6 +43,9 @@ func (m *Manager) finish(ctx context.Context, p *payer) error {
 	}
 	if rec.Msg == nil {
 		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
+		if err == nil && !msg.Defined() && m.maySpend != nil && !p.wanted() {
+			return errUnasked
+		}
 		if err == nil && !msg.Defined() {
 			msg, err = m.submit(ctx, p, rec.pending())
 		}

@@ -130,7 +130,7 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 		return nil, false, err
 	}
 	var v *paych.SignedVoucher
-	replayed := false
+	replayed, denied := false, m.allowed(deal)
 	var signed *laneRecord
 	spent := big.Zero() // of the grants of requests without a deal
 	err = m.change(ctx, p, func() (*laneRecord, error) {
@@ -138,6 +138,9 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 		if l != nil && l.Deal == deal && l.Voucher != nil && l.Amount.Equals(amount) {
 			v, replayed = l.Voucher, true // the first call may still be flushing it
 			return nil, nil
+		}
+		if denied != nil {
+			return nil, fmt.Errorf("no voucher for deal %s: %w", deal, denied)
 		}
 		next, err := m.sign(p, l, deal, lane, amount, covers)
 		if err != nil {

@@ -36,12 +36,28 @@ type Manager struct {
 
 	unfinished []*payer // with a message that was in flight when the process ended
 
+	maySpend func(deal string) error // nil: always
+
 	mu      sync.Mutex
 	pairs   map[string]*payer
 	byAddr  map[address.Address]*payer
 	inbound map[address.Address]*payee
 	bound   map[string]dealRef       // the lane that pays for an inbound deal
 	over    map[address.Address]bool // collected: nothing can happen any more
+}
+
+// MaySpend asks f before a voucher is signed and before a channel is opened or topped up for a deal; an error of it is the error of the
+// call. A voucher that exists already is given again without being asked for. f must not call the manager.
+func MaySpend(f func(deal string) error) Option {
+	return func(m *Manager) { m.maySpend = f }
+}
+
+// allowed asks whether money may be spent for a deal now.
+func (m *Manager) allowed(deal string) error {
+	if m.maySpend == nil {
+		return nil
+	}
+	return m.maySpend(deal)
 }
 
 // Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages

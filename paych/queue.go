@@ -60,6 +60,9 @@ func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address
 	if l, err := m.unspent(ctx, p, deal); err != nil || l != nil && l.Reserved.GreaterThanEqual(amount) {
 		return Ready{Channel: p.address()}, err
 	}
+	if err := m.allowed(deal); err != nil {
+		return Ready{}, fmt.Errorf("no funds for deal %s: %w", deal, err)
+	}
 	r := &request{deal: deal, amount: amount, answer: make(chan answer, 1)}
 	if err := m.enqueue(p, r); err != nil {
 		return Ready{}, err
@@ -155,6 +158,15 @@ func (m *Manager) work(p *payer) {
 	for wait := minRetryWait; ; {
 		err := m.finish(m.ctx, p)
 		p.mu.Lock()
+		if errors.Is(err, errUnasked) { // the next request goes on with the message
+			p.working = len(p.queue) > 0
+			more := p.working
+			p.mu.Unlock()
+			if more {
+				continue
+			}
+			return
+		}
 		batch := p.queue
 		p.queue, p.trouble = nil, err
 		if err != nil && p.inFlight() { // the chain is away: nobody is kept waiting for it, but the message stays ours

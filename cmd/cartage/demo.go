@@ -291,7 +291,7 @@ func (d *demo) retrieve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r, err = d.c.follow(ctx, ctx, d.client, r, 2*time.Minute); err != nil {
+	if r, err = d.c.follow(ctx, ctx, d.client, r, holder{}); err != nil {
 		return err
 	}
 	d.result.Bytes, d.result.Blocks, d.result.Seconds = r.Received, r.Blocks, r.Seconds

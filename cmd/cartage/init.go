@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/node"
 )
@@ -142,6 +143,28 @@ func (c *cli) announce(ctx context.Context, n *node.Opened, url string) error {
 	}
 	say("wallet   %v\n", info.Wallet)
 	say("ledger   %v\n", orNone(info.Ledger))
+	if err := sayOrders(ctx, n.API()); err != nil {
+		return err
+	}
 	say("ready; stop with Ctrl-C\n")
+	return nil
+}
+
+// sayOrders says at a start what stands still and what goes on.
+func sayOrders(ctx context.Context, n *api.Node) error {
+	live, err := n.Orders(ctx)
+	if err != nil {
+		return err
+	}
+	count := map[string]int{}
+	for _, o := range live {
+		count[o.State]++
+	}
+	if p := count["parked"]; p > 0 {
+		say("%d orders are parked: nothing is asked for or paid for them until cartage deals resume ID\n", p)
+	}
+	if g := count["running"] + count["waiting"]; g > 0 {
+		say("%d orders go on by themselves\n", g)
+	}
 	return nil
 }

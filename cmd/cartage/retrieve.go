@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -174,6 +175,7 @@ func (f *retrieveFlags) terms(req *api.RetrieveRequest) (err error) {
 
 // buy runs a retrieval to its end. Without a budget it asks the person at the terminal.
 func (c *cli) buy(ctx, nctx context.Context, n *api.Node, req api.RetrieveRequest, stall time.Duration) (*api.Retrieval, error) {
+	req.Holder, req.StallSeconds = rand.Text(), stall.Seconds()
 	r, err := n.Retrieve(nctx, req)
 	if api.CodeOf(err) == api.CodeFunds && req.Budget == "" && isTerminal(os.Stdin) && isTerminal(os.Stderr) && !c.json {
 		if req.Budget, err = c.askBudget(nctx, n, req, err); err == nil {
@@ -183,7 +185,7 @@ func (c *cli) buy(ctx, nctx context.Context, n *api.Node, req api.RetrieveReques
 	if err != nil {
 		return nil, err
 	}
-	return c.follow(ctx, nctx, n, r, stall)
+	return c.follow(ctx, nctx, n, r, holder{name: req.Holder, again: func(n *api.Node) (*api.Retrieval, error) { return n.Retrieve(nctx, req) }})
 }
 
 func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) (err error) {
@@ -231,57 +233,6 @@ func (c *cli) askBudget(ctx context.Context, n *api.Node, req api.RetrieveReques
 		return "", cause
 	}
 	return o.Price, nil
-}
-
-// follow shows progress until the end. Ctrl-C cancels the deal on both sides and says what was spent.
-func (c *cli) follow(ctx, nctx context.Context, n *api.Node, r *api.Retrieval, stall time.Duration) (*api.Retrieval, error) {
-	bar := ui.NewProgress(os.Stderr, isTerminal(os.Stderr) && !c.json, c.json)
-	defer bar.Close()
-	last, moved := uint64(0), time.Now()
-	for !r.Done {
-		bar.Update(ui.State{Received: r.Received, Total: r.Size, Spent: r.Spent, Status: r.Status})
-		select {
-		case <-ctx.Done():
-			return r, c.interrupt(nctx, n, r)
-		default:
-		}
-		if r.Received != last {
-			last, moved = r.Received, time.Now()
-		}
-		if time.Since(moved) > stall {
-			return r, api.Errorf(api.CodeTimeout, "Run the same command again to continue.", "no progress for %s in %s: received %s, spent %s attoFIL", stall, r.Status, size(r.Received), r.Spent)
-		}
-		next, err := n.Retrieval(nctx, r.Key)
-		if err != nil {
-			return r, err
-		}
-		r = next
-	}
-	bar.Update(ui.State{Received: r.Received, Total: r.Received, Spent: r.Spent, Status: r.Status})
-	if r.OK {
-		return r, nil
-	}
-	hint := ""
-	if r.Received > 0 {
-		hint = fmt.Sprintf("Received %s and spent %s attoFIL; run the same command again to continue.", size(r.Received), r.Spent)
-	}
-	return r, api.Errorf(r.Code, hint, "retrieval ended %s: %s", r.Status, r.Message)
-}
-
-func (c *cli) interrupt(ctx context.Context, n *api.Node, r *api.Retrieval) error {
-	if r.ID != "" {
-		if err := n.CancelDeal(ctx, r.ID); err != nil {
-			return err
-		}
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !r.Done; {
-			next, err := n.Retrieval(ctx, r.Key)
-			if err != nil {
-				break
-			}
-			r = next
-		}
-	}
-	return api.Errorf(api.CodeInterrupted, "What was received is kept: run the same command again to continue.", "cancelled: received %s, spent %s attoFIL", size(r.Received), r.Spent)
 }
 
 // write exports the retrieved file.

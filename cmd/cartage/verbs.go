@@ -180,38 +180,6 @@ func (c *cli) findCmd() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) dealsCmd() *cobra.Command {
-	header := []string{"ID", "ROLE", "STATUS", "BYTES", "OWED", "VOUCHERED", "ROOT", "MESSAGE"}
-	row := func(d api.Deal) []string {
-		return []string{d.ID, d.Role, d.Status, size(d.Bytes), d.Owed, d.Vouchered, d.Root, d.Message}
-	}
-	cmd := &cobra.Command{Use: "deals", Short: "The deals of this node, in both roles", Args: c.args(cobra.NoArgs),
-		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
-			list, err := n.Deals(ctx)
-			if err != nil {
-				return err
-			}
-			return table(c, list, header, row, "no deals yet")
-		})}
-	cmd.AddCommand(&cobra.Command{Use: "show ID", Short: "One deal", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.reads(func(ctx context.Context, n *api.Node, args []string) error {
-			list, err := n.Deals(ctx)
-			if err != nil {
-				return err
-			}
-			for _, d := range list {
-				if d.ID == args[0] {
-					return c.show(d, [][2]string{{"id", d.ID}, {"role", d.Role}, {"peer", d.Peer}, {"root", d.Root}, {"status", d.Status}, {"message", d.Message},
-						{"price per byte", d.PricePerByte}, {"unseal price", d.UnsealPrice}, {"bytes", fmt.Sprint(d.Bytes)}, {"owed", d.Owed}, {"vouchered", d.Vouchered},
-						{"payment channel", d.PayCh}, {"lane", fmt.Sprint(d.Lane)}, {"vouchers", fmt.Sprint(d.Vouchers)}})
-				}
-			}
-			return api.Errorf(api.CodeNotFound, "Ids are listed by cartage deals.", "there is no deal %s", args[0])
-		})}, &cobra.Command{Use: "cancel ID", Short: "Cancel a deal on both sides", Args: c.args(cobra.ExactArgs(1)),
-		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.CancelDeal(ctx, args[0]) })})
-	return cmd
-}
-
 func (c *cli) faucetCmd() *cobra.Command {
 	return &cobra.Command{Use: "faucet", Short: "Get money for the default wallet from a development ledger", Args: c.args(cobra.NoArgs),
 		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {

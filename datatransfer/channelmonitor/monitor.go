@@ -369,6 +369,11 @@ func (m *Monitor) restart(chid dt.ChannelID) (back bool, err error) {
 	}
 	if m.cfg.BeforeRestart != nil {
 		if err := m.cfg.BeforeRestart(ctx, chid); err != nil {
+			if reason.From(err).Parked() { // who restarts it adds it again
+				m.mu.Lock()
+				m.drop(chid)
+				m.mu.Unlock()
+			}
 			return back, err
 		}
 	}

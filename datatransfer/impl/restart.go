@@ -110,9 +110,23 @@ func (r receiver) ReceiveRestartExistingChannelRequest(ctx context.Context, send
 	if asked := m.askedToRestart(c); asked < time.Second {
 		return
 	}
+	if before := m.beforeRestart(); before != nil {
+		if err := before(m.ctx, chid); err != nil {
+			slog.Debug("no restart for the other side", "channel", chid, "error", err)
+			return
+		}
+	}
 	if err := m.RestartDataTransferChannel(m.ctx, chid); err != nil {
 		slog.Debug("restart asked for by the other side failed", "channel", chid, "error", err)
 	}
+}
+
+// beforeRestart prepares, or refuses, the restart of a channel of this node.
+func (m *Manager) beforeRestart() func(context.Context, dt.ChannelID) error {
+	if m.monitorConfig == nil {
+		return nil
+	}
+	return m.monitorConfig.BeforeRestart
 }
 
 // askedToRestart is how long ago the other side asked last.

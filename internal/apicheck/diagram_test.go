@@ -11,6 +11,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/node/download"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -35,24 +36,31 @@ func tables(t *testing.T) map[string]table {
 	require.NoError(t, err)
 	provider, err := fsm.Compile(providerstates.Spec(providerstates.Deadlines(second, second, second, second)))
 	require.NoError(t, err)
-	return map[string]table{"channel": ch, "client-deal": client, "provider-deal": provider}
+	order, err := fsm.Compile(download.Spec(second, second))
+	require.NoError(t, err)
+	return map[string]table{"channel": ch, "client-deal": client, "provider-deal": provider, "order": order}
 }
 
 // reached lists the states that a machine enters from the start, in order of their number.
 func reached(name string, tab table) []fsm.StateKey {
 	var all []fsm.StateKey
-	if name == "channel" {
+	var start fsm.StateKey
+	switch name {
+	case "channel":
+		start = dt.Requested
 		for s := range dt.Statuses {
 			all = append(all, s)
 		}
-	} else {
+	case "order":
+		start = download.Running
+		for s := download.Running; s <= download.Cancelled; s++ {
+			all = append(all, s)
+		}
+	default:
+		start = rm.DealStatusNew
 		for s := range rm.DealStatuses {
 			all = append(all, s)
 		}
-	}
-	var start fsm.StateKey = rm.DealStatusNew
-	if name == "channel" {
-		start = dt.Requested
 	}
 	seen := map[fsm.StateKey]bool{start: true}
 	for work := []fsm.StateKey{start}; len(work) > 0; work = work[1:] {
@@ -75,8 +83,11 @@ func reached(name string, tab table) []fsm.StateKey {
 
 func sorted(list []fsm.StateKey) []fsm.StateKey {
 	number := func(s fsm.StateKey) uint64 {
-		if d, ok := s.(dt.Status); ok {
-			return uint64(d)
+		switch s := s.(type) {
+		case dt.Status:
+			return uint64(s)
+		case download.State:
+			return uint64(s)
 		}
 		return uint64(s.(rm.DealStatus))
 	}

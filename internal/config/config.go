@@ -55,8 +55,9 @@ type Lotus struct {
 
 // Retrieval has the limits of a client.
 type Retrieval struct {
-	CacheBytes  int64 `toml:"cache_bytes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
-	MaxExposure int64 `toml:"max_exposure" comment:"how many bytes may be paid for at once: the largest payment interval that is proposed"`
+	CacheBytes    int64 `toml:"cache_bytes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
+	QueueParallel int   `toml:"queue_parallel" comment:"how many retrievals of the queue run at a time"`
+	MaxExposure   int64 `toml:"max_exposure" comment:"how many bytes may be paid for at once: the largest payment interval that is proposed"`
 	// Into is where retrievals go that do not say.
 	Into string `toml:"into" comment:"car: a file for each payload; store: the blocks of all payloads together, which stay"`
 }
@@ -136,7 +137,7 @@ func Default() Config {
 		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},
 		Storage:   Storage{StagingQuota: 256 << 30, StagingIdle: Duration(30 * time.Minute)},
-		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car"},
+		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car", QueueParallel: 4},
 		Credit:    defaultCredit(),
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),

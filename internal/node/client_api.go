@@ -17,6 +17,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 )
@@ -153,7 +154,7 @@ func (s Service) ClientRetrieve(ctx context.Context, o api.RetrievalOrder) (*api
 		return nil, api.Errorf(api.CodeUnreachable, "", "provider %s is not reachable: %w", o.MinerPeer.ID, err)
 	}
 	req.Provider = addrs[0].Encapsulate(multiaddr.StringCast("/p2p/" + o.MinerPeer.ID.String())).String()
-	r, err := s.n.Retrieve(ctx, req)
+	r, err := s.n.Retrieve(ctx, req, download.API)
 	for err == nil && r.ID == "" && !r.Done { // it attached to one that is being proposed
 		r, err = s.Retrieval(ctx, r.Key)
 	}
@@ -176,7 +177,7 @@ func clientDeal(id string) (out rm.DealID, err error) {
 func (s Service) ClientRetrieveWait(ctx context.Context, id rm.DealID) error {
 	ended := make(chan rm.ClientDealState, 1)
 	defer s.n.Client.SubscribeToEvents(func(_ rm.ClientEvent, d rm.ClientDealState) {
-		if d.ID == id && stopped(d) {
+		if d.ID == id && standsStill(d) {
 			select {
 			case ended <- d:
 			default:
@@ -187,7 +188,7 @@ func (s Service) ClientRetrieveWait(ctx context.Context, id rm.DealID) error {
 	if err != nil {
 		return coded(err)
 	}
-	if !stopped(d) {
+	if !standsStill(d) {
 		select {
 		case d = <-ended:
 		case <-ctx.Done():

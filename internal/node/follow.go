@@ -1,62 +1,17 @@
 package node
 
 import (
-	"fmt"
+	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
-
-	"github.com/filecoin-project/go-state-types/big"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 )
-
-// follow waits for the end of a deal, and makes another one over the same file when the provider refuses to go on (D23).
-func (n *Node) follow(r *run, w Want, req api.RetrieveRequest, id rm.DealID, fresh bool) {
-	defer func() {
-		if err := n.targets.trim(n.ctx, n.parts.Config.Retrieval.CacheBytes, time.Now()); err != nil && n.ctx.Err() == nil {
-			n.log.Warn("keep the cache within its quota", "error", err)
-		}
-		close(r.done)
-	}()
-	for i := 1; ; i++ {
-		d := n.await(r, id)
-		if n.ctx.Err() != nil {
-			r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, api.CodeInterrupted, "the node was stopped" })
-			return
-		}
-		if d.Status == rm.DealStatusCompleted {
-			n.succeed(r, w, d)
-			return
-		}
-		code := codeOf(d)
-		if d.Status == rm.DealStatusInsufficientFunds {
-			d.Message = fmt.Sprintf("the budget of %s attoFIL is used up: %s are needed for the next step; what was received is kept, run it again with a larger --budget",
-				d.TotalFunds, big.Add(d.TotalFunds, d.VoucherShortfall))
-		}
-		if i < maxDeals && req.Provider != "" && mayPass(clientstates.ReasonOf(&d), fresh) {
-			if here, err := n.here(r, w, req); err == nil && here {
-				return
-			}
-			next, err := n.propose(n.ctx, r, w, req)
-			if err == nil {
-				id, fresh = next, true
-				continue
-			}
-		}
-		r.set(func(v *api.Retrieval) { v.Done, v.Code, v.Message = true, code, d.Message })
-		n.discard(w)
-		return
-	}
-}
-
-// mayPass tells whether another deal may succeed where one ended for a reason. One of an earlier call may also be refused because the
-// provider gave it up meanwhile.
-func mayPass(why reason.Reason, fresh bool) bool {
-	return why.CanPass() || !fresh && (why == reason.PeerRefused || why == reason.PeerCancelled)
-}
 
 // codeOf is the exit code that the end of a deal stands for.
 func codeOf(d rm.ClientDealState) int {
@@ -72,20 +27,30 @@ func codeOf(d rm.ClientDealState) int {
 	}
 }
 
-// stopped tells whether nothing goes on by itself any more: the deal has ended, or its money is used up.
-func stopped(d rm.ClientDealState) bool {
+// standsStill tells whether nothing goes on by itself any more: the deal has ended, or its money is used up.
+func standsStill(d rm.ClientDealState) bool {
 	return clientstates.IsFinal(d.Status) || d.Status == rm.DealStatusInsufficientFunds
 }
 
-// await shows the progress of a deal until it ends.
-func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
-	ended := make(chan rm.ClientDealState, 1)
+// await shows the progress of a deal until it ends, or ctx does.
+func (n *Node) await(ctx context.Context, r *run, id rm.DealID, moved func()) rm.ClientDealState {
+	var received atomic.Uint64
+	if d, err := n.Client.GetDeal(id); err == nil {
+		received.Store(d.TotalReceived)
+	}
+	ended, more := make(chan rm.ClientDealState, 1), make(chan struct{}, 1)
 	unsub := n.Client.SubscribeToEvents(func(_ rm.ClientEvent, d rm.ClientDealState) {
 		if d.ID != id {
 			return
 		}
 		r.set(func(v *api.Retrieval) { n.show(v, d, r.begun) })
-		if stopped(d) {
+		if d.TotalReceived > received.Swap(d.TotalReceived) {
+			select {
+			case more <- struct{}{}:
+			default:
+			}
+		}
+		if standsStill(d) {
 			select {
 			case ended <- d:
 			default:
@@ -93,19 +58,23 @@ func (n *Node) await(r *run, id rm.DealID) rm.ClientDealState {
 		}
 	})
 	defer unsub()
-	if d, err := n.Client.GetDeal(id); err != nil || stopped(d) {
+	if d, err := n.Client.GetDeal(id); err != nil || standsStill(d) {
 		return d
 	}
-	select {
-	case d := <-ended:
-		return d
-	case <-n.ctx.Done():
-		return rm.ClientDealState{}
+	for {
+		select {
+		case <-more:
+			moved()
+		case d := <-ended:
+			return d
+		case <-ctx.Done():
+			return rm.ClientDealState{}
+		}
 	}
 }
 
 func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
-	v.ID, v.Status, v.Message = "c"+d.ID.String(), strings.TrimPrefix(d.Status.String(), "DealStatus"), d.Message
+	v.ID, v.Status, v.Message = "c"+d.ID.String(), statusName(d.Status), d.Message
 	v.Reason, v.Blame = d.Reason, ""
 	if why := clientstates.ReasonOf(&d); why != reason.None {
 		v.Blame = why.Blame().String()
@@ -119,7 +88,11 @@ func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
 	}
 }
 
-func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) {
+// statusName is a status as people read it.
+func statusName(s rm.DealStatus) string { return strings.TrimPrefix(s.String(), "DealStatus") }
+
+// succeed finishes the file of a deal that is complete.
+func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) error {
 	c, err := n.targets.acquire(w.Root, w.Part.Node())
 	if err == nil {
 		err = c.Finalize()
@@ -135,14 +108,13 @@ func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) {
 	}
 	r.set(func(v *api.Retrieval) {
 		n.show(v, d, r.begun)
-		v.Done, v.Vouchers = true, vouchers
-		if err != nil {
-			v.Code, v.Message = api.CodeOther, err.Error()
-			return
+		v.Vouchers = vouchers
+		if err == nil {
+			v.Bytes, v.Blocks = c.Bytes(), c.Len()
 		}
-		v.OK, v.Bytes, v.Blocks = true, c.Bytes(), c.Len()
 	})
 	if c != nil {
-		_ = n.targets.release(c)
+		err = errors.Join(err, n.targets.release(c))
 	}
+	return err
 }

@@ -40,8 +40,10 @@ import (
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/limits"
+	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/marketnode"
+	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -114,6 +116,7 @@ type Node struct {
 	stopExchange context.CancelFunc
 	mu           sync.Mutex
 	runs         map[string]*run // by the key of what is wanted
+	orders       *download.Orders
 	wg           sync.WaitGroup
 }
 
@@ -186,9 +189,12 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if err := n.openImports(ctx); err != nil {
 		return err
 	}
+	if n.orders, err = download.Open(ctx, download.Config{Store: n.space("/orders"), Market: market{n}, Parallel: n.parts.Config.Retrieval.QueueParallel, Log: n.log}); err != nil {
+		return err
+	}
 	if n.parts.Chain != nil {
 		if n.Payments, err = paych.Open(ctx, n.space(payments), n.parts.Chain, n.parts.Wallet,
-			paych.MinSettleWindow(time.Duration(n.parts.Config.Ledger.MinSettleWindow))); err != nil {
+			paych.MaySpend(n.orders.MaySpend), paych.MinSettleWindow(time.Duration(n.parts.Config.Ledger.MinSettleWindow))); err != nil {
 			return err
 		}
 		if !n.parts.Reading {
@@ -243,7 +249,7 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	netw := rmnet.NewFromLibp2pHost(n.Host)
 	n.Client, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Client{Manager: n.Payments}, Resolver: discovery.Static(nil),
-		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead,
+		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead, Holds: func(id rm.DealID) bool { return n.orders.Holds(download.Deal(id)) },
 		Advances: accounting.AdvanceLimits{Bytes: uint64(max(0, n.parts.Config.Retrieval.MaxExposure)), Memory: 24 * time.Hour}, Now: n.parts.Now,
 		Deadlines: clientstates.Deadlines(accept, idle, idle, 30*time.Minute), Log: n.log,
 	})
@@ -279,8 +285,13 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	return nil
 }
 
-// startClient goes on with the deals of the client.
-func (n *Node) startClient(context.Context) error { return n.Client.Start(n.ctx) }
+// startClient goes on with the deals and orders of the daemon itself; all others stand still (O-03).
+func (n *Node) startClient(context.Context) error {
+	if err := n.Client.Start(n.ctx); err != nil {
+		return err
+	}
+	return n.orders.Start()
+}
 
 func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	addr, err := n.parts.Wallet.Default()
@@ -312,10 +323,19 @@ func (n *Node) lists(p peer.ID, name protocol.ID) bool {
 	return err == nil && len(s) > 0
 }
 
-// Close ends everything, bounded by ctx. Deals are not failed: they go on at the next start.
+// parkTime bounds how long the orders of commands take to be parked when the node stops.
+const parkTime = 3500 * time.Millisecond
+
+// Close ends everything, bounded by ctx. Deals are not failed: those of the daemon go on at the next start, those of commands when somebody
+// asks for them.
 func (n *Node) Close(ctx context.Context) error {
-	n.cancel()
 	var errs []error
+	if n.orders != nil {
+		octx, stop := context.WithTimeout(ctx, parkTime)
+		errs = append(errs, n.orders.Stop(octx))
+		stop()
+	}
+	n.cancel()
 	if n.pusher != nil {
 		errs = append(errs, n.pusher.Stop(ctx))
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -29,15 +30,20 @@ import (
 const (
 	dialLimit  = 10 * time.Second
 	queryLimit = 10 * time.Second
-	maxDeals   = 3 // deals that one call makes, when the provider refuses to go on with the first
 )
 
-// run is a retrieval in progress or just ended: equal requests attach to it.
+// run is how a retrieval is shown while it is in progress or just over: equal requests attach to it.
 type run struct {
-	mu    sync.Mutex
-	view  api.Retrieval
 	begun time.Time
-	done  chan struct{}
+
+	mu   sync.Mutex
+	view api.Retrieval
+	news chan struct{} // closed at the next change
+}
+
+func newRun(key string, w Want, req api.RetrieveRequest) *run {
+	return &run{begun: time.Now(), news: make(chan struct{}), view: api.Retrieval{Key: key, Root: w.Root.String(), Status: "Starting", Spent: "0", Owed: "0",
+		Transport: api.TransportAuto, Into: req.Into, State: download.Running.String()}}
 }
 
 func (r *run) snapshot() *api.Retrieval {
@@ -50,7 +56,28 @@ func (r *run) snapshot() *api.Retrieval {
 func (r *run) set(f func(v *api.Retrieval)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	seq := r.view.Seq
 	f(&r.view)
+	r.view.Seq = seq + 1
+	close(r.news)
+	r.news = make(chan struct{})
+}
+
+// after waits for a change that is later than seq, until ctx ends.
+func (r *run) after(ctx context.Context, seq uint64) {
+	for {
+		r.mu.Lock()
+		news, now := r.news, r.view.Seq
+		r.mu.Unlock()
+		if now != seq {
+			return
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // connect dials a provider.
@@ -108,8 +135,9 @@ func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid, piece *cid.Ci
 	return q, nil
 }
 
-// Retrieve starts a retrieval, continues an interrupted one, or attaches to an equal one that is running.
-func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retrieval, error) {
+// Retrieve starts a retrieval, goes on with one that stands still, or attaches to an equal one that is running. It returns when there is a
+// deal, or when there can be none.
+func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest, owner download.Owner) (*api.Retrieval, error) {
 	w, err := ParseWant(req)
 	if err != nil {
 		return nil, err
@@ -124,30 +152,51 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest) (*api.Retr
 	if req.Into != intoCAR {
 		key += "-" + req.Into
 	}
-	n.mu.Lock()
-	if r := n.runs[key]; r != nil && !r.snapshot().Done {
-		n.mu.Unlock()
+	o, err := orderOf(req, key, owner)
+	if err != nil {
+		return nil, err
+	}
+	r := newRun(key, w, req)
+	here, err := n.here(r, w, req)
+	switch {
+	case err != nil:
+		n.discard(w)
+		return nil, coded(err)
+	case here && !n.orders.Has(key): // one that stood still ends by finding it
+		r.set(func(v *api.Retrieval) { v.Done, v.State = true, download.Done.String() })
+		n.keepView(r)
 		return r.snapshot(), nil
 	}
-	r := &run{begun: time.Now(), done: make(chan struct{}), view: api.Retrieval{Key: key, Root: w.Root.String(), Status: "Starting", Spent: "0", Owed: "0", Transport: api.TransportAuto, Into: req.Into}}
-	n.runs[key] = r
-	n.mu.Unlock()
-	here, err := n.here(r, w, req)
-	err = coded(err)
-	if here {
-		close(r.done)
-	}
-	if err == nil && !here {
-		err = n.begin(ctx, r, w, req)
+	id, err := n.orders.Place(ctx, o, req.Holder)
+	if err == nil && !req.Queue {
+		err = n.orders.Await(ctx, id, req.Holder)
 	}
 	if err != nil {
-		n.mu.Lock()
-		delete(n.runs, key)
-		n.mu.Unlock()
 		n.discard(w)
 		return nil, err
 	}
-	return r.snapshot(), nil
+	return n.viewByKey(key, r), nil
+}
+
+// keepView shows a retrieval to those who ask by its key, unless a running one is.
+func (n *Node) keepView(r *run) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key := r.snapshot().Key
+	if have := n.runs[key]; have == nil || have.snapshot().Done {
+		n.runs[key] = r
+	}
+}
+
+// viewByKey is how a retrieval stands; otherwise, if it is not shown yet, as it begins.
+func (n *Node) viewByKey(key string, otherwise *run) *api.Retrieval {
+	n.mu.Lock()
+	r := n.runs[key]
+	n.mu.Unlock()
+	if r == nil {
+		r = otherwise
+	}
+	return r.snapshot()
 }
 
 // discard removes the file of a retrieval that got nothing.
@@ -182,12 +231,9 @@ func (n *Node) waitEnded(ctx context.Context, id string, over func() bool) error
 	return nil
 }
 
-// replaceable tells whether a deal in progress stands in the way of what is asked now: its money is used up, or another
-// provider is named. What it has received stays, and the next deal pays for the rest only (D23).
+// replaceable tells whether a deal in progress stands in the way of what is asked now: another provider is named. What it has received stays, and
+// the next deal pays for the rest only (D23).
 func replaceable(d rm.ClientDealState, provider string) bool {
-	if d.Status == rm.DealStatusInsufficientFunds {
-		return true
-	}
 	info, err := parseProvider(provider)
 	return err == nil && info.ID != d.Sender
 }
@@ -234,7 +280,7 @@ func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error
 		return false, err
 	}
 	r.set(func(v *api.Retrieval) {
-		v.Done, v.OK, v.Status, v.Size, v.Code, v.Message = true, true, "Completed", c.Bytes(), 0, ""
+		v.OK, v.Status, v.Size, v.Code, v.Message = true, "Completed", c.Bytes(), 0, ""
 	})
 	return true, nil
 }
@@ -254,45 +300,11 @@ func (n *Node) activeFor(root cid.Cid, sel ipld.Node) (rm.ClientDealState, bool)
 	return rm.ClientDealState{}, false
 }
 
-// begin follows the deal that is in progress, or makes one.
-func (n *Node) begin(ctx context.Context, r *run, w Want, req api.RetrieveRequest) error {
-	id, fresh := rm.DealID(0), true
-	d, ok := n.active(w)
-	if ok && replaceable(d, req.Provider) {
-		if err := n.cancelDeal(ctx, d.ID); err != nil {
-			if _, ok := n.active(w); ok {
-				return err
-			}
-		}
-		ok = false
-	}
-	if ok {
-		id, fresh = d.ID, false
-		r.set(func(v *api.Retrieval) { n.show(v, d, r.begun) })
-		if req.Provider != "" {
-			_, _ = n.connect(ctx, req.Provider) // its address may be new
-		}
-	} else {
-		next, err := n.propose(ctx, r, w, req)
-		if err != nil {
-			return err
-		}
-		id = next
-	}
-	r.set(func(v *api.Retrieval) { v.ID = "c" + id.String() })
-	n.wg.Add(1)
-	go func() {
-		defer n.wg.Done()
-		n.follow(r, w, req, id, fresh)
-	}()
-	return nil
-}
-
 // propose asks for an offer, checks it against the budget and starts a deal.
-func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequest) (rm.DealID, error) {
+func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequest, a download.Attempt) (download.Deal, error) {
 	root := w.Root
 	if req.Provider == "" {
-		return 0, api.Errorf(api.CodeUsage, "Name one with --provider.", "no provider is known for %s", root)
+		return 0, reason.NoProvider.Errorf("no provider is known for %s", root).WithHint("Name one with --provider.")
 	}
 	p, err := n.connect(ctx, req.Provider)
 	if err != nil {
@@ -307,9 +319,9 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	}
 	switch q.Status {
 	case rm.QueryResponseUnavailable:
-		return 0, api.Errorf(api.CodeNotFound, "", "the provider does not have %s: %s", root, q.Message)
+		return 0, reason.RootUnknown.Errorf("the provider does not have %s: %s", root, q.Message).FromPeer(q.Message)
 	case rm.QueryResponseError:
-		return 0, api.Errorf(api.CodeOther, "", "the provider cannot answer: %s", q.Message)
+		return 0, reason.PeerFailed.Errorf("the provider cannot answer: %s", q.Message)
 	}
 	if w.Part.Everything() { // of a part nobody knows the size
 		if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
@@ -324,7 +336,7 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 		return 0, err
 	}
 	q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease = terms.Interval, terms.Increase
-	funds, err := n.funds(ctx, r, terms, q, req)
+	funds, err := n.funds(ctx, r, terms, q, a)
 	if err != nil {
 		return 0, err
 	}
@@ -336,12 +348,15 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	if err != nil {
 		return 0, api.Errorf(api.CodeFunds, "Make one with cartage wallet new.", "%w", err)
 	}
-	id, err := n.Client.Retrieve(ctx, root, params, funds, rm.RetrievalPeer{ID: p, Address: q.PaymentAddress}, wallet, q.PaymentAddress, nil)
-	if err != nil {
+	id := n.Client.NextID()
+	if err := a.Bind(ctx, download.Deal(id)); err != nil { // before it may cost anything
 		return 0, err
 	}
-	r.set(func(v *api.Retrieval) { v.Size = q.Size })
-	return id, nil
+	if _, err := n.Client.RetrieveWithID(ctx, id, root, params, funds, rm.RetrievalPeer{ID: p, Address: q.PaymentAddress}, wallet, q.PaymentAddress, nil); err != nil {
+		return 0, err
+	}
+	r.set(func(v *api.Retrieval) { v.Size, v.ID = q.Size, "c"+id.String() })
+	return download.Deal(id), nil
 }
 
 // leastInterval is the smallest interval that providers accept when they ask for more.
@@ -367,29 +382,31 @@ func (n *Node) bounded(t accounting.Terms, req api.RetrieveRequest) (accounting.
 	return t, nil
 }
 
-// funds is what a deal may spend: the budget, and never more than the offer (D19).
-func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q rm.QueryResponse, req api.RetrieveRequest) (abi.TokenAmount, error) {
+// funds is what a deal may spend at first: what is left of the order's budget, and never more than the offer says (D19).
+func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q rm.QueryResponse, a download.Attempt) (abi.TokenAmount, error) {
 	if t.Free() {
 		return big.Zero(), nil
 	}
 	missing := q.Size - min(q.Size, r.snapshot().Bytes)
 	quote := t.Due(missing)
-	if req.Budget == "" {
-		return quote, api.Errorf(api.CodeFunds, fmt.Sprintf("Allow it with --budget %s.", quote),
-			"the offer is at most %s attoFIL for at most %d bytes, and no budget was given", quote, missing)
+	if a.Left == nil {
+		return quote, reason.PriceAbove.Errorf("the offer is at most %s attoFIL for at most %d bytes, and no budget was given", quote, missing).
+			WithHint(fmt.Sprintf("Allow it with --budget %s.", quote))
 	}
-	budget, err := big.FromString(req.Budget)
-	if err != nil || budget.Sign() < 0 {
-		return quote, api.Errorf(api.CodeUsage, "", "budget %q is not an amount in attoFIL", req.Budget)
-	}
-	if least := t.Due(min(t.Interval, missing)); budget.LessThan(least) {
-		return quote, api.Errorf(api.CodeFunds, fmt.Sprintf("Raise it with --budget %s.", quote),
-			"price over budget: the first interval costs %s attoFIL and the whole at most %s, the budget is %s", least, quote, budget)
+	// A provider may quote less than there is: something is missing, and the next interval of it is paid for.
+	quote = big.Max(quote, t.Due(t.Interval))
+	if least := t.Due(min(t.Interval, max(missing, 1))); a.Left.LessThan(least) {
+		if len(a.Order.Deals) > 0 && a.Order.Budget.GreaterThanEqual(least) {
+			spent := big.Sub(*a.Order.Budget, *a.Left)
+			return quote, usedUp(a.Order, spent, big.Add(spent, least))
+		}
+		return quote, reason.PriceAbove.Errorf("price over budget: the first interval costs %s attoFIL and the whole at most %s, the budget is %s", least, quote, a.Left).
+			WithHint(fmt.Sprintf("Raise it with --budget %s.", quote))
 	}
 	if n.Payments == nil {
-		return quote, api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL --ledger-token-file FILE.", "the deal costs money and this node has no ledger")
+		return quote, reason.WalletShort.Errorf("the deal costs money and this node has no ledger").WithHint("Set one with cartage init --ledger URL --ledger-token-file FILE.")
 	}
-	funds := big.Min(budget, quote)
+	funds := big.Min(*a.Left, quote)
 	return funds, n.checkWallet(ctx, q.PaymentAddress, funds)
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/imports"
+	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
@@ -37,7 +38,8 @@ func (n *Node) API() *api.Node {
 	s := Service{n}
 	return &api.Node{
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
-		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal, Faucet: s.Faucet,
+		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal,
+		Orders: s.Orders, OrderWatch: s.OrderWatch, OrderRelease: s.OrderRelease, OrderPark: s.OrderPark, OrderResume: s.OrderResume, OrderCancel: s.OrderCancel, Faucet: s.Faucet,
 		WalletNew: s.WalletNew, WalletList: s.WalletList, WalletExport: s.WalletExport, WalletImport: s.WalletImport, WalletRemove: s.WalletRemove,
 		WalletDefault: s.WalletDefault,
 		PayChannels:   s.PayChannels, PayChVouchers: s.PayChVouchers, PayChPlan: s.PayChPlan, RedeemPayCh: s.RedeemPayCh, SettlePayCh: s.SettlePayCh,
@@ -249,25 +251,31 @@ func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
 
 // Retrieve answers Cartage.Retrieve.
 func (s Service) Retrieve(ctx context.Context, r api.RetrieveRequest) (*api.Retrieval, error) {
-	out, err := s.n.Retrieve(ctx, r)
+	owner := download.Command
+	if r.Queue {
+		owner = download.Queue
+	}
+	out, err := s.n.Retrieve(ctx, r, owner)
 	return out, coded(err)
 }
 
 // Retrieval answers Cartage.Retrieval: how a retrieval stands, by its key. It waits a little for news.
 func (s Service) Retrieval(ctx context.Context, key string) (*api.Retrieval, error) {
-	s.n.mu.Lock()
-	r := s.n.runs[key]
-	s.n.mu.Unlock()
-	if r == nil {
-		return nil, api.Errorf(api.CodeNotFound, "", "nothing is being retrieved for %s", key)
+	r, err := s.n.runOf(key)
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(100 * time.Millisecond):
+	v := r.snapshot()
+	s.n.renew(v, "")
+	if !v.Done {
+		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		for !v.Done && ctx.Err() == nil {
+			r.after(ctx, v.Seq)
+			v = r.snapshot()
+		}
 	}
-	return r.snapshot(), nil
+	return v, nil
 }
 
 // Deals answers Cartage.Deals: both roles, newest last.
@@ -281,6 +289,9 @@ func (s Service) Deals(ctx context.Context) ([]api.Deal, error) {
 		v := api.Deal{ID: "c" + d.ID.String(), Role: "client", Peer: d.Sender.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
 			Message: d.Message, Final: clientstates.IsFinal(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalReceived,
 			Owed: clientstates.Terms(&d).Due(d.TotalReceived).String(), Vouchered: d.FundsSpent.String()}
+		if v.Reason = d.Reason; v.Reason != "" {
+			v.Blame = clientstates.ReasonOf(&d).Blame().String()
+		}
 		if d.PaymentInfo != nil {
 			v.PayCh, v.Lane = d.PaymentInfo.PayCh.String(), d.PaymentInfo.Lane
 		}
@@ -311,6 +322,10 @@ func (s Service) book(ctx context.Context, v api.Deal, inbound bool, key string)
 
 // CancelDeal answers Cartage.CancelDeal.
 func (s Service) CancelDeal(ctx context.Context, id string) error {
+	if _, ok := download.ParseID(id); ok {
+		_, err := s.OrderCancel(ctx, id)
+		return err
+	}
 	rest := strings.TrimLeft(id, "cp")
 	if strings.HasPrefix(id, "c") {
 		n, err := strconv.ParseUint(rest, 10, 64)

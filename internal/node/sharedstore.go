@@ -145,7 +145,7 @@ func (n *Node) here(r *run, w Want, req api.RetrieveRequest) (bool, error) {
 	}
 	r.set(func(v *api.Retrieval) {
 		v.CarPath = ""
-		v.Done, v.OK, v.Status, v.Size, v.Bytes, v.Blocks = true, true, "Completed", pos.Bytes, pos.Bytes, int(pos.Blocks)
+		v.OK, v.Status, v.Size, v.Bytes, v.Blocks = true, "Completed", pos.Bytes, pos.Bytes, int(pos.Blocks)
 	})
 	return true, nil
 }

@@ -196,6 +196,15 @@ func (r Reason) Blame() Blame { return r.row().blame }
 // gets shorter. Retrying for any other reason repeats the failure, and what it cost.
 func (r Reason) CanPass() bool { return r.row().passes }
 
+// Parked reports whether nobody holds what it is about any more: nothing is done for it, and nothing of it has failed.
+func (r Reason) Parked() bool {
+	switch r {
+	case ParkedStall, ParkedLease, ParkedRestart, ParkedAsked, Cancelled, Interrupted:
+		return true
+	}
+	return false
+}
+
 // Number is the reason as it is stored.
 func (r Reason) Number() uint64 { return uint64(r) }
 

@@ -61,6 +61,8 @@ type ClientConfig struct {
 	Resolver discovery.PeerResolver
 	Store    datastore.Batching // namespaced by the caller
 	Targets  Targets
+	// Holds tells at Start which deals stand still until ResumeDeal; none when nil.
+	Holds func(rm.DealID) bool
 	// MaxBytes bounds what a deal may receive, whatever it costs; 0 is no bound of its own (M-07). It may be nil.
 	MaxBytes func(rm.ClientDealState) uint64
 	// SupportsAhead tells whether a peer takes vouchers that it did not ask for.
@@ -110,6 +112,7 @@ type clientDeal struct {
 	last    rm.DealStatus // that was stored, or waits to be; the machine's own
 
 	mu        sync.Mutex
+	held      bool // stands still: see HoldDeal
 	chid      dt.ChannelID
 	former    []dt.ChannelID // of proposals that were made again
 	target    Target
@@ -169,7 +172,7 @@ func (c *Client) Start(ctx context.Context) error {
 		if err != nil {
 			break
 		}
-		err = c.load(ctx, d)
+		err = c.load(ctx, d, c.cfg.Holds != nil && c.cfg.Holds(d.ID))
 	}
 	c.ready.FireReady(err)
 	return err
@@ -236,7 +239,7 @@ func (c *Client) notify(cd *clientDeal, e fsm.EventName, rec rm.ClientDealState)
 		c.cfg.Log.Info("client deal", "deal", rec.ID, "event", c.table.EventName(e), "state", rec.Status.String(), "message", rec.Message)
 	}
 	switch event {
-	case clientstates.PaymentNotSent, clientstates.ProposedAgain: // they have no published name
+	case clientstates.PaymentNotSent, clientstates.ProposedAgain, clientstates.FundsRaised: // they have no published name
 	case clientstates.NotUnderstood:
 		c.subs.publish(rm.ClientEventDealRejected, rec)
 	case clientstates.TooLarge:

@@ -24,6 +24,9 @@ func (c *Client) TryRestartInsufficientFunds(ch address.Address) error {
 	defer c.mu.Unlock()
 	var errs []error
 	for _, d := range c.deals {
+		if d.isHeld() {
+			continue
+		}
 		if s, _ := d.machine.State(); s.Status == rm.DealStatusInsufficientFunds && s.PaymentInfo != nil && s.PaymentInfo.PayCh == ch {
 			errs = append(errs, d.machine.Send(rm.ClientEventRecheckFunds))
 		}

@@ -56,6 +56,9 @@ func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accountin
 	defer cd.mu.Unlock()
 	f.Verified = max(f.Verified, cd.received)
 	f.Link, f.Repeats, f.Size = cd.link, cd.repeats, cd.size
+	if cd.target != nil { // what was here before is in the offer's size and is not owed
+		f.Size -= min(f.Size, cd.target.Base())
+	}
 	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= cd.patience()
 	f.Window = c.advances.Granted(clientstates.DealKey(deal.ID))
 }

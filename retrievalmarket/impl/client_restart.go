@@ -19,8 +19,8 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// load takes up a stored deal that is not finished (3.8). What the voucher book says is raised into it.
-func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
+// load takes up a stored deal that is not finished (3.8), or lets it stand still. What the voucher book says is raised into it.
+func (c *Client) load(ctx context.Context, d rm.ClientDealState, hold bool) error {
 	if b, ok := c.cfg.Node.(rm.ClientBook); ok {
 		best, err := b.BestForDeal(ctx, clientstates.DealKey(d.ID))
 		if err != nil {
@@ -38,8 +38,16 @@ func (c *Client) load(ctx context.Context, d rm.ClientDealState) error {
 	}
 	cd := c.track(d)
 	cd.mu.Lock()
-	cd.stored, cd.link, cd.signed = true, accounting.LinkRestarted, d.FundsSpent
+	cd.stored, cd.link, cd.signed, cd.held = true, accounting.LinkRestarted, d.FundsSpent, hold
 	cd.mu.Unlock()
+	if hold {
+		return nil
+	}
+	return c.takeUp(cd, d)
+}
+
+// takeUp goes on with a deal that is in progress.
+func (c *Client) takeUp(cd *clientDeal, d rm.ClientDealState) error {
 	if d.ChannelID == (dt.ChannelID{}) || d.Status == rm.DealStatusNew || d.Status == rm.DealStatusRetryLegacy || d.Status == rm.DealStatusFailing || d.Status == rm.DealStatusCancelling {
 		return notEnded(cd.machine.Reenter())
 	}
@@ -142,7 +150,13 @@ func (c *Client) tryResume(chid dt.ChannelID) error {
 	if err := c.prepareRestart(ctx, chid); err != nil {
 		return err
 	}
-	return c.cfg.Hub.dt.RestartDataTransferChannel(ctx, chid)
+	if err := c.cfg.Hub.dt.RestartDataTransferChannel(ctx, chid); err != nil {
+		return err
+	}
+	if st := s.Status(); st == dt.InitiatorPaused || st == dt.BothPaused { // by HoldDeal
+		return c.cfg.Hub.dt.ResumeDataTransferChannel(ctx, chid)
+	}
+	return nil
 }
 
 // bind makes the events of a channel those of a deal.
@@ -204,6 +218,9 @@ func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
 	cd := c.dealOf(s)
 	if cd == nil {
 		return nil
+	}
+	if cd.isHeld() {
+		return reason.ParkedAsked.Errorf("deal %s stands still", cd.id)
 	}
 	if err := c.openTarget(ctx, cd); err != nil {
 		return err

@@ -172,7 +172,7 @@ func (c *Client) transferEvent(e dt.Event, s dt.ChannelState) {
 		return
 	}
 	cd.mu.Lock()
-	if cd.stale(s.ChannelID()) {
+	if cd.stale(s.ChannelID()) || cd.held && e.Code != dt.Cancel && e.Code != dt.Error { // how far it is the target tells when it goes on
 		cd.mu.Unlock()
 		return
 	}

@@ -88,6 +88,8 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 	switch {
 	case err != nil && ctx.Context().Err() != nil: // this side stops, and the next start goes on here; or the deal is cancelled
 		return nil
+	case mayNotSpend(err): // the deal stands still until its order goes on
+		return nil
 	case err != nil:
 		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
 	case ch == address.Undef:
@@ -277,6 +279,9 @@ func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSta
 		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, errNoChannel)
 	}
 	err := sendVoucher(ctx.Context(), env, &deal, total)
+	if mayNotSpend(err) {
+		return nil
+	}
 	if short, ok := shortfall(err); ok {
 		return ctx.Trigger(rm.ClientEventVoucherShortfall, short)
 	}
@@ -307,6 +312,11 @@ func sendVoucher(ctx context.Context, env ClientDealEnvironment, deal *rm.Client
 		return &undeliverable{err}
 	}
 	return nil
+}
+
+// mayNotSpend tells whether money was refused because nobody asks for the deal at the moment.
+func mayNotSpend(err error) bool {
+	return err != nil && reason.From(err).Parked() && !errors.Is(err, context.Canceled)
 }
 
 // CreateVoucher uses the node's voucher book if it has one.

@@ -41,6 +41,9 @@ const ProposedAgain rm.ClientEvent = 1002
 // Listeners see ClientEventComplete.
 const Overasked rm.ClientEvent = 1003
 
+// FundsRaised gives a deal that used up its funds more of them. Listeners see nothing of it.
+const FundsRaised rm.ClientEvent = 1004
+
 // ClientFinalityStates are the states in which nothing happens any more.
 var ClientFinalityStates = []fsm.StateKey{
 	rm.DealStatusErrored, rm.DealStatusCompleted, rm.DealStatusCancelled, rm.DealStatusRejected, rm.DealStatusDealNotFound,
@@ -343,6 +346,15 @@ var ClientEvents = fsm.Events{
 			return nil
 		}),
 
+	fsm.Event(FundsRaised).From(rm.DealStatusInsufficientFunds).To(rm.DealStatusOngoing).
+		Action(func(d *rm.ClientDealState, total abi.TokenAmount) error {
+			if total.LessThan(d.TotalFunds) {
+				return fmt.Errorf("%s attoFIL are less than the %s that the deal had", total, d.TotalFunds)
+			}
+			d.TotalFunds, d.VoucherShortfall, d.Reason, d.Message = total, big.Zero(), "", ""
+			return nil
+		}),
+
 	fsm.Event(rm.ClientEventComplete).From(rm.DealStatusAccepted).ToJustRecord().
 		FromMany(rm.DealStatusFailing, rm.DealStatusCancelling, rm.DealStatusClientWaitingForLastBlocks).ToJustRecord().
 		FromMany(rm.DealStatusPaymentChannelCreating, rm.DealStatusPaymentChannelAddingInitialFunds, rm.DealStatusPaymentChannelAllocatingLane).ToJustRecord().
@@ -447,6 +459,8 @@ func Spec(deadlines map[fsm.StateKey]fsm.Deadline) fsm.Spec[rm.ClientDealState] 
 				return "ClientEventProposedAgain"
 			case Overasked:
 				return "ClientEventOverasked"
+			case FundsRaised:
+				return "ClientEventFundsRaised"
 			}
 			return e.(rm.ClientEvent).String()
 		},
