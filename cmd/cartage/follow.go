@@ -38,11 +38,8 @@ func (c *cli) follow(ctx, nctx context.Context, n *api.Node, r *api.Retrieval, h
 		case ctx.Err() != nil:
 			return r, c.interrupt(nctx, n, r, h)
 		case gone(err):
-			var again *api.Node
-			if again, done, err = c.redial(ctx, err); err == nil {
-				n = again
-				next, err = h.again(n)
-			}
+			done()
+			n, next, done, err = c.redial(ctx, err, h)
 		}
 		if err != nil {
 			return r, err
@@ -103,11 +100,11 @@ func gone(err error) bool {
 	return errors.As(err, &lost)
 }
 
-// redial waits for a daemon that is started again.
-func (c *cli) redial(ctx context.Context, cause error) (*api.Node, func(), error) {
+// redial waits for a daemon that is started again, and asks it for the same.
+func (c *cli) redial(ctx context.Context, cause error, of holder) (*api.Node, *api.Retrieval, func(), error) {
 	h, err := c.home()
 	if err != nil {
-		return nil, func() {}, err
+		return nil, nil, func() {}, err
 	}
 	note("The daemon is away; waiting up to %s for it.\n", redialTime)
 	wait, cancel := context.WithTimeout(ctx, redialTime)
@@ -115,10 +112,14 @@ func (c *cli) redial(ctx context.Context, cause error) (*api.Node, func(), error
 	for {
 		n, done, err := node.Dial(context.WithoutCancel(ctx), h)
 		if err == nil && n != nil {
-			return n, done, nil
+			r, err := of.again(n)
+			if !gone(err) { // what answered was not the one that was dying
+				return n, r, done, err
+			}
+			done()
 		}
 		if !shared.Sleep(wait, 200*time.Millisecond) {
-			return nil, func() {}, reason.DaemonAway.Errorf("the daemon has gone: %w", cause).
+			return nil, nil, func() {}, reason.DaemonAway.Errorf("the daemon has gone: %w", cause).
 				WithHint("Start it, and run the same command again: what was received is kept, and nothing is paid meanwhile.")
 		}
 	}
