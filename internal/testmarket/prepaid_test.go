@@ -47,8 +47,11 @@ func TestPrepaid(t *testing.T) {
 			require.NoError(t, err)
 			excess := big.Sub(d.FundsSpent, clientstates.Terms(&d).Due(d.TotalReceived))
 			require.True(t, excess.Sign() >= 0 && excess.LessThanEqual(big.NewInt(2*4096)), "%s", excess)
-			p := m.p.Provider.ListDeals()[rm.ProviderDealIdentifier{Receiver: m.c.Host.ID(), DealID: id}]
-			require.Equal(t, d.FundsSpent.String(), p.FundsReceived.String())
+			var p rm.ProviderDealState
+			require.Eventually(t, func() bool { // its last voucher may come when the deal has ended, and is booked then
+				p = m.p.Provider.ListDeals()[rm.ProviderDealIdentifier{Receiver: m.c.Host.ID(), DealID: id}]
+				return p.FundsReceived.Equals(d.FundsSpent)
+			}, 20*time.Second, 5*time.Millisecond, "%s of %s", p.FundsReceived, d.FundsSpent)
 			require.Equal(t, d.TotalReceived, p.TotalSent)
 		})
 	}

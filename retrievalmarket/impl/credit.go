@@ -14,6 +14,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/reason"
+	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 )
@@ -195,19 +196,20 @@ func (p *Provider) bookLate(ctx context.Context, chid dt.ChannelID, pay *rm.Deal
 	if err != nil {
 		return nil, err
 	}
-	book, ok := p.cfg.Node.(rm.ProviderBook)
-	if !ok || d.ChannelID != chid {
+	if d.ChannelID != chid {
 		return nil, errDealOver
 	}
-	t := providerstates.Terms(&d)
-	total, outcome, err := book.SaveDealVoucher(ctx, providerstates.DealKey(id), pay.PaymentChannel, pay.PaymentVoucher, t.PaidBytes(pay.PaymentVoucher.Amount))
+	if err := paych.CheckStateless(pay.PaymentVoucher, pay.PaymentChannel); err != nil {
+		return nil, err
+	}
+	t, ended := providerstates.Terms(&d), &providerDeal{id: id, paid: d.FundsReceived}
+	total, err := p.save(ctx, ended, pay, t.PaidBytes(pay.PaymentVoucher.Amount))
 	if err != nil {
 		return nil, err
 	}
-	if outcome == rm.Applied && total.GreaterThan(d.FundsReceived) {
-		grown := big.Sub(total, d.FundsReceived)
+	if grown := big.Sub(total, d.FundsReceived); grown.Sign() > 0 {
 		d.FundsReceived = total
-		err = errors.Join(p.store.put(ctx, id.String(), d, false), p.accountPayment(ctx, &providerDeal{id: id}, &d, pay.PaymentChannel, grown, total))
+		err = errors.Join(p.store.put(ctx, id.String(), d, false), p.accountPayment(ctx, ended, &d, pay.PaymentChannel, grown, total))
 	}
 	return &rm.DealResponse{ID: pay.ID, Status: d.Status, PaymentOwed: t.Owed(d.TotalSent, d.FundsReceived)}, err
 }
