@@ -257,6 +257,7 @@ func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
 	if err != nil {
 		a.store.count.blocks.Add(1)
 		a.store.remember(a.r.shard.Number, err)
+		a.store.flag(a.r.shard.Number, c, err)
 	}
 	return data, err
 }

@@ -100,6 +100,8 @@ type Store struct {
 	jobs map[jobKey]*job
 	// failed is when shards could not be opened or read, by number.
 	failed map[uint64]time.Time
+	// damaged is the last block of a shard that was read and was not what its CID says, by number.
+	damaged map[uint64]cid.Cid
 	// proved is what files were like when some of their blocks were read, by number.
 	proved map[uint64]stamp
 }
@@ -122,7 +124,7 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	kv.BeforeWrite(cfg.BeforeWrite)
-	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}, proved: map[uint64]stamp{}}
+	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}, damaged: map[uint64]cid.Cid{}, proved: map[uint64]stamp{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

@@ -89,6 +89,10 @@ func (s *Store) examine(ctx context.Context, sh Shard) (Finding, bool) {
 		f.Reason, f.Detail, f.Repair = CopyUnreadable, fmt.Sprintf("%s: %v", sh.Where(), err), "put the file back, or register the piece from where it is now"
 		return f, false
 	}
+	if err := s.reread(ctx, sh, file); err != nil {
+		f.Reason, f.Detail, f.Repair = BlockDamaged, fmt.Sprintf("%s: %v", sh.Where(), err), "put a whole copy of the file in its place"
+		return f, false
+	}
 	if err := s.sample(ctx, sh, file); err != nil {
 		f.Reason, f.Detail, f.Repair = IndexMismatch, err.Error(), "destroy the shard and register it again"
 		return f, false

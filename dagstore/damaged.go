@@ -1,0 +1,49 @@
+package dagstore
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/carstore"
+)
+
+// BlockDamaged is the finding of a piece of which a block was to be served and was not what its CID says.
+const BlockDamaged = "block damaged"
+
+// flag notes that a block of a shard was read and is damaged: the doctor looks at it first.
+func (s *Store) flag(n uint64, c cid.Cid, err error) {
+	if !errors.Is(err, carstore.ErrBadHash) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged[n] = c
+}
+
+// reread looks at the block of a shard that was damaged when it was read last; one that is whole again is forgotten.
+func (s *Store) reread(ctx context.Context, sh Shard, file Reader) error {
+	s.mu.Lock()
+	c, flagged := s.damaged[sh.Number]
+	s.mu.Unlock()
+	if !flagged || file == nil {
+		return nil
+	}
+	rows, err := s.rows.Find(ctx, c.Hash())
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r.Piece != sh.Number {
+			continue
+		}
+		if _, err := carstore.ReadSection(file, int64(sh.Offset+r.Offset), int64(r.Section()), c); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.damaged, sh.Number)
+	return nil
+}
