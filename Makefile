@@ -19,6 +19,7 @@ demo:
 soak:
 	go test -timeout 24h ./internal/sim -sim.seeds=200000
 	go test -count=20 -run 'TestPaidRetrieval|TestPullSequences' ./internal/testnet ./datatransfer/impl
+	CARTAGE_FLIPS=1000 go test -timeout 60m -run TestFlips -v ./internal/node
 	CARTAGE_KILLS=1000 go test -timeout 30m -run Scenario48 ./paych/ledger
 	go test -timeout 30m -run TestModel ./paych/ledger -rapid.checks=10000
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // InitOptions are the choices of a new home.
@@ -138,5 +139,26 @@ func readKey(name string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return crypto.UnmarshalPrivateKey(data)
+	k, err := crypto.UnmarshalPrivateKey(data)
+	if err == nil {
+		err = checkKey(k)
+	}
+	if err != nil {
+		return nil, reason.StoreFailed.Errorf("the key of this node, %s, is damaged: %w", name, err).WithHint("Put its backup back: a new key is a new peer id, which nobody knows.")
+	}
+	return k, nil
+}
+
+// checkKey signs something: a key is stored with its public half, and one wrong bit in either makes another peer of this node.
+func checkKey(k crypto.PrivKey) error {
+	probe := []byte("cartage key check")
+	sig, err := k.Sign(probe)
+	if err != nil {
+		return err
+	}
+	ok, err := k.GetPublic().Verify(probe, sig)
+	if err == nil && !ok {
+		err = errors.New("its two halves do not belong together")
+	}
+	return err
 }

@@ -287,7 +287,7 @@ func (e *engine) named(err error) error {
 
 // What helps.
 const (
-	rescueHint = "Stop what uses the home; cartage doctor --rescue keeps what can be read, and says what cannot. Or restore a backup."
+	rescueHint = "Stop what uses the home and copy it as it is, then restore a backup."
 	mendHint   = "Look after the disk, then start again: what was committed before is there."
 )
 
