@@ -18,6 +18,7 @@ import (
 	"github.com/filecoin-project/go-state-types/crypto"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Errors of wallets.
@@ -72,6 +73,10 @@ func OpenWallet(fsys blob.FS, dir string, options ...WalletOption) (*Wallet, err
 		k, err := w.read(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("wallet key %s: %w", e.Name(), err)
+		}
+		// One wrong bit makes another key, which has no money.
+		if named, err := address.NewFromString(strings.TrimSuffix(e.Name(), keySuffix)); err == nil && named != k.Address {
+			return nil, reason.StoreFailed.Errorf("wallet key %s is damaged: it holds the key of %s", filepath.Join(dir, e.Name()), k.Address).WithHint("Put its backup back.")
 		}
 		w.keys[k.Address] = k
 	}
