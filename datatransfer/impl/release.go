@@ -50,7 +50,7 @@ func (m *Manager) decideRelease(c *channels.Channel, next uint64) (verdict flow.
 	m.credit(c)
 	c.Do(func(r *channels.Record, k *channels.Credit) {
 		verdict = flow.Decide(flow.Facts{
-			Position: r.Queued, HighWater: r.QueuedTotal, Limited: k.Limited, Limit: k.Limit, HeldByUs: k.Held || k.Awaiting,
+			Position: r.Queued, HighWater: r.QueuedTotal, Limited: k.Limited, Limit: k.Limit, HeldByUs: k.Held || k.Awaiting || k.Silent,
 			HeldByPeer: c.IsPull() && (r.Status == dt.InitiatorPaused || r.Status == dt.BothPaused),
 		}, next, r.Withheld(next))
 		told = k.Paused && (verdict != flow.Send || r.Queued < k.Limit) // what goes out again ends no pause
