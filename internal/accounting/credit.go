@@ -14,6 +14,9 @@ import (
 type CreditLimits struct {
 	// Allowance is what all strangers together may have out unpaid; it is refilled by Refill an hour. 0 lends nothing to strangers.
 	Allowance, Refill uint64
+	// Block is what a loan counts for at least, in bytes: the last block of a deal may go beyond its limit, and a short interval would lend one for
+	// next to nothing.
+	Block uint64
 	// PerPeer is how many deals of one peer may draw on the allowance at once.
 	PerPeer uint64
 	// RecordCap bounds what one payer with a record may have out unpaid; RecordShare is the part of what is secured by that payer's
@@ -25,7 +28,7 @@ type CreditLimits struct {
 
 // DefaultCredit is in force where an operator sets nothing else.
 func DefaultCredit() CreditLimits {
-	return CreditLimits{Allowance: 16 << 20, Refill: 16 << 20, PerPeer: 1, RecordCap: 64 << 20, RecordShare: 16, Memory: 24 * time.Hour}
+	return CreditLimits{Allowance: 16 << 20, Refill: 16 << 20, PerPeer: 1, Block: 1 << 20, RecordCap: 64 << 20, RecordShare: 16, Memory: 24 * time.Hour}
 }
 
 // Origin is where a stranger comes from, as far as that costs something: a prefix of addresses, and how many intervals all of it may

@@ -179,6 +179,7 @@ func (p *Payers) grant(a Applicant, payer string, secured abi.TokenAmount) (*Loa
 		return nil, &NoCreditError{need, true}
 	}
 	out, outBytes := p.outstanding(payer)
+	need = max(need, min(p.limits.Block, a.Size))
 	l.Record = min(need, recordRoom(p.limits, secured, out, l.Price, outBytes))
 	if l.Strangers = need - l.Record; l.Strangers > 0 && !p.strangerRoom(a, l.Strangers) {
 		return nil, &NoCreditError{need, false}

@@ -51,7 +51,7 @@ func MaySend(t Terms, f SellerFacts) Verdict {
 	paid, priced := orZero(f.Paid), orZero(t.Price).Sign() > 0
 	covered := t.PaidBytes(paid)
 	switch {
-	case priced && f.Loan == 0 && f.Position == 0 && covered == 0: // nothing was lent: the first interval is paid before the first byte too
+	case priced && f.Loan == 0 && f.Position == 0 && covered < firstAdvance(t, f): // nothing was lent: a whole interval is paid before the first byte
 		return Verdict{Demand: DemandUnseal, Total: t.Due(advance(t, f, 0))}
 	case paid.LessThan(orZero(t.Unseal)):
 		return Verdict{Demand: DemandUnseal, Total: orZero(t.Unseal)}
@@ -83,6 +83,15 @@ func advance(t Terms, f SellerFacts, covered uint64) uint64 {
 		to = max(add(f.Position, 1), min(to, f.Size))
 	}
 	return to
+}
+
+// firstAdvance is what is paid before the first byte of a deal without a loan: an interval. After a restart the size may not be known, and what was
+// taken then is enough.
+func firstAdvance(t Terms, f SellerFacts) uint64 {
+	if f.Size == 0 {
+		return 1
+	}
+	return advance(t, f, 0)
 }
 
 // Settled reports whether a deal that has released bytes is paid in full.

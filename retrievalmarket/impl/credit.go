@@ -63,7 +63,9 @@ func (p *Provider) lend(ctx context.Context, b datastore.Batch, d *rm.ProviderDe
 	if !priced(d.PricePerByte) {
 		return nil
 	}
-	_, err := p.payers.Lend(ctx, b, p.applicant(d, ask, size))
+	a := p.applicant(d, ask, size)
+	a.Prepays = a.Prepays && d.PaymentInterval >= ask.PaymentInterval // a shorter one would pay for less than a block
+	_, err := p.payers.Lend(ctx, b, a)
 	var none *accounting.NoCreditError
 	if errors.As(err, &none) {
 		return refuse(rm.DealStatusRejected, "%s: ask for an offer and propose its unseal price", none)

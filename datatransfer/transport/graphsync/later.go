@@ -174,7 +174,7 @@ func (t *Transport) settle(u *undecided) {
 		return
 	}
 	paused, say := t.startsPaused(u.chid, u.request, u.msg, paused)
-	t.endAsking(u.chid, u.request.ID(), paused)
+	t.endAsking(u.chid, u.request.ID(), true) // it pauses until it was decided on, which graphsync may only be about to note
 	if more, err := answers(nil, say, t.supported); err == nil {
 		exts = append(exts, more...)
 	}
