@@ -40,7 +40,7 @@ func TestCredit(t *testing.T) {
 	require.NoError(t, err)
 	l, err = back.Credit.Limits()
 	require.NoError(t, err)
-	require.Equal(t, accounting.CreditLimits{RecordShare: 8}, l)
+	require.Equal(t, accounting.CreditLimits{RecordShare: 8, Block: 1 << 20}, l)
 	c.Credit.StrangersPerHour = -1
 	_, err = c.Credit.Limits()
 	require.ErrorIs(t, err, reason.ConfigValue)

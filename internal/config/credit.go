@@ -39,6 +39,6 @@ func (c Credit) Limits() (accounting.CreditLimits, error) {
 			return accounting.CreditLimits{}, reason.ConfigValue.Errorf("credit.%s is %d, it must not be negative", v.key, v.value)
 		}
 	}
-	return accounting.CreditLimits{Allowance: uint64(c.Strangers), Refill: uint64(c.StrangersPerHour), PerPeer: uint64(c.PerPeer),
+	return accounting.CreditLimits{Allowance: uint64(c.Strangers), Refill: uint64(c.StrangersPerHour), PerPeer: uint64(c.PerPeer), Block: accounting.DefaultCredit().Block,
 		RecordCap: uint64(c.Record), RecordShare: uint64(c.RecordShare), Memory: time.Duration(c.Memory)}, nil
 }

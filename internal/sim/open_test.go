@@ -24,6 +24,8 @@ var open = []*regexp.Regexp{
 	regexp.MustCompile(`voucher before restart: Inssufficient Funds`),
 	regexp.MustCompile(`too much money requested for bytes sent`),
 	regexp.MustCompile(`completed for the (client|provider) only$`),
+	// A budget below the first interval in advance buys nothing from a provider that gives no credit.
+	regexp.MustCompile(`did not complete: deal \d+ DealStatusErrored: too much money requested for bytes sent`),
 	// What a deadline of the provider ends is a cancel for its client.
 	regexp.MustCompile(`did not complete: deal \d+ DealStatusCancelled: Provider cancelled retrieval$`),
 	regexp.MustCompile(`took \d+ bytes, the limit for what was paid is`),

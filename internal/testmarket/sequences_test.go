@@ -165,7 +165,8 @@ var sequences = []sequence{
 		})
 		m.retrieve()
 		require.Equal(t, rm.DealStatusErrored, m.tc.ended(t))
-		require.Equal(t, "Unexpected deal response status: DealStatusErrored: the decider is ill", m.tc.text)
+		// The cause is the provider's alone, and its log explains the reference.
+		require.Regexp(t, `^Unexpected deal response status: DealStatusErrored: failed to begin the deal: .* \(unknown, reference [A-Z2-7]{8}\)$`, m.tc.text)
 		return m
 	}, proposed + `UnknownResponseReceived>` + fails, ``},
 	{"5.11", func(t *testing.T) *pair {

@@ -165,7 +165,7 @@ func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) boo
 		return true
 	}
 	// Before the first byte the number is all that is owed, however old the message is.
-	if owed.GreaterThan(clientstates.Terms(d).Due(d.PaymentInterval)) {
+	if owed.GreaterThan(clientstates.Terms(d).Due(d.PaymentInterval)) || owed.GreaterThan(d.TotalFunds) { // a part of it would buy nothing
 		return false
 	}
 	ok, err := c.advances.Reserve(c.ctx, clientstates.DealKey(d.ID), d.PayloadCID.String(), d.Sender.String(), d.PaymentInterval)
