@@ -114,7 +114,7 @@ func (e *engine) prove(how openOptions) error {
 	}
 	e.followers.Go(func() { e.proof.follow(e.end, e.fail) })
 	if how.accept || last.zero() { // a number of its own, so that no earlier proof fits
-		e.last.seq = max(last.seq, e.proof.written.mark.seq)
+		e.last.seq = max(last.seq, e.proof.number())
 		return e.commit(e.db.NewBatch(), true)
 	}
 	return e.named(e.proof.renew(last))

@@ -307,6 +307,13 @@ func (p *proof) renew(m mark) error {
 	return p.write()
 }
 
+// number is that of the mark that is written.
+func (p *proof) number() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.written.mark.seq
+}
+
 // write writes the slot whose turn it is. mu is held.
 func (p *proof) write() error {
 	s := p.written
