@@ -175,9 +175,6 @@ func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) boo
 	return ok
 }
 
-// Advance is how many bytes a running deal may be paid for in advance, 0 for one whose provider sends first.
-func (c *Client) Advance(id rm.DealID) uint64 { return c.advances.Granted(clientstates.DealKey(id)) }
-
 // endAdvance settles what a deal that ends was paid in advance.
 func (c *Client) endAdvance(rec rm.ClientDealState) {
 	lost := uint64(0)
