@@ -83,6 +83,7 @@ func (s *Store) take(ctx context.Context, sh Shard) (*Accessor, error) {
 				r.timer = nil
 			}
 			s.mu.Unlock()
+			s.tellReading(OpAcquire, sh.Piece, StateServing)
 			return &Accessor{store: s, r: r}, nil
 		}
 		s.mu.Unlock()
@@ -179,24 +180,36 @@ func (s *Store) idle(n uint64, r *reader, after time.Duration) {
 // Close gives the access back.
 func (a *Accessor) Close() (err error) {
 	a.once.Do(func() {
-		s, r, n := a.store, a.r, a.r.shard.Number
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if r.refs--; r.refs > 0 || s.open[n] != r && !r.detached {
-			return // others read it, or the store was closed
+		var left int
+		left, err = a.store.letGo(a.r)
+		state := StateAvailable
+		if left > 0 {
+			state = StateServing
 		}
-		switch {
-		case r.detached:
-			err = r.close()
-		case s.cfg.ReaderIdle > 0:
-			s.idle(n, r, s.cfg.ReaderIdle)
-			err = s.spare()
-		default:
-			delete(s.open, n)
-			err = r.close()
-		}
+		a.store.tellReading(OpRelease, a.r.shard.Piece, state)
 	})
 	return err
+}
+
+// letGo takes a reference from an open file, and returns how many are left.
+func (s *Store) letGo(r *reader) (left int, err error) {
+	n := r.shard.Number
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.refs--; r.refs > 0 || s.open[n] != r && !r.detached {
+		return r.refs, nil // others read it, or the store was closed
+	}
+	switch {
+	case r.detached:
+		err = r.close()
+	case s.cfg.ReaderIdle > 0:
+		s.idle(n, r, s.cfg.ReaderIdle)
+		err = s.spare()
+	default:
+		delete(s.open, n)
+		err = r.close()
+	}
+	return 0, err
 }
 
 // Readers is the number of open accessors of a shard.

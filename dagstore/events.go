@@ -6,7 +6,8 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Operations of events, as the reference names them.
+// Operations of events, as the reference names them. Acquire and Release are told for each reader; a registration that reads the piece at once
+// is told when the piece is known, which is when all of it was read.
 const (
 	OpRegister      = "OpShardRegister"
 	OpInitialize    = "OpShardInitialize"
@@ -95,4 +96,9 @@ func (l *subscribers) close() {
 
 func (s *Store) tell(op string, sh Shard) {
 	s.subs.publish(Event{Piece: sh.Piece, Op: op, State: sh.State, Error: sh.Error})
+}
+
+// tellReading tells of a reader that came or went. mu is not held: a listener's filter may ask the store.
+func (s *Store) tellReading(op string, piece cid.Cid, state State) {
+	s.subs.publish(Event{Piece: piece, Op: op, State: state})
 }

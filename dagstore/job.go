@@ -177,13 +177,16 @@ func (s *Store) undo(before Shard, cause error) error {
 	if s.ctx.Err() != nil {
 		return ErrClosed
 	}
+	op := OpInitialize
 	switch before.State {
 	case StateInitializing:
 		before.State = StateNew
+	case StateErrored:
+		op = OpRecover
 	case StateRecovering:
-		before.State = StateErrored
+		before.State, op = StateErrored, OpRecover
 	}
-	return errors.Join(cause, s.settle(OpRelease, before))
+	return errors.Join(cause, s.settle(op, before))
 }
 
 // forget removes what a number has: rows, copies, and the file of its own.

@@ -150,6 +150,7 @@ func (s *Store) adopt(ctx context.Context, sh Shard) (Shard, error) {
 	if known && old.State == StateAvailable {
 		return s.move(ctx, old, sh) // which unlocks
 	}
+	steps := stepsTo(old, known, sh)
 	sh.State, sh.IndexedAt = StateAvailable, time.Now()
 	if !known {
 		err = s.cat.put(sh)
@@ -160,11 +161,29 @@ func (s *Store) adopt(ctx context.Context, sh Shard) (Shard, error) {
 	if err != nil {
 		return sh, err
 	}
-	s.tell(OpMakeAvailable, sh)
+	for _, e := range steps {
+		s.subs.publish(e)
+	}
 	if !known {
 		return sh, nil
 	}
 	return sh, s.clear(ctx, old.Number)
+}
+
+// stepsTo is what happened to a piece that was read at its registration, in the order in which it is told.
+func stepsTo(old Shard, known bool, sh Shard) (out []Event) {
+	step := func(op string, state State) { out = append(out, Event{Piece: sh.Piece, Op: op, State: state}) }
+	switch {
+	case !known:
+		step(OpRegister, StateNew)
+		step(OpInitialize, StateInitializing)
+	case old.State == StateNew:
+		step(OpInitialize, StateInitializing)
+	case old.State == StateErrored:
+		step(OpRecover, StateRecovering)
+	}
+	step(OpMakeAvailable, StateAvailable)
+	return out
 }
 
 // former is the shard that a piece has; of one whose record is damaged the number is known.

@@ -117,34 +117,48 @@ func (t *transients) open(ctx context.Context, n uint64, m Streamer) (Reader, er
 	return &held{File: file, t: t, n: n}, nil
 }
 
-// fetch copies a piece; the copy has one reference then.
-func (t *transients) fetch(ctx context.Context, n uint64, m Streamer) (err error) {
+// fetch copies a piece; the copy has one reference then. Who waits for room keeps neither a place nor a stream: the size is known only
+// from the stream, so that it is opened anew when something became idle.
+func (t *transients) fetch(ctx context.Context, n uint64, m Streamer) error {
 	if err := t.fs.MkdirAll(t.dir, 0o700); err != nil {
 		return err
 	}
+	for {
+		freed, err := t.fetchNow(ctx, n, m)
+		if err != nil || freed == nil {
+			return err
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// fetchNow copies a piece in its turn. If there is no room, freed is closed when it is worth to try again.
+func (t *transients) fetchNow(ctx context.Context, n uint64, m Streamer) (freed <-chan struct{}, err error) {
+	select {
+	case t.slots <- struct{}{}:
+		defer func() { <-t.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	r, size, err := m.Stream(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := t.reserve(ctx, n, size); err != nil {
-		return err
+	if freed, err = t.reserve(n, size); err != nil || freed != nil {
+		return freed, err
 	}
-	select { // who waits for room keeps nobody else from copying
-	case t.slots <- struct{}{}:
-		err = t.write(ctx, n, r, size)
-		<-t.slots
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
+	if err = t.write(ctx, n, r, size); err != nil {
 		t.mu.Lock()
 		delete(t.files, n)
 		t.total -= size
 		t.mu.Unlock()
-		return err
 	}
-	return nil
+	return nil, err
 }
 
 func (t *transients) write(ctx context.Context, n uint64, r io.Reader, size int64) error {
@@ -168,33 +182,24 @@ func (t *transients) write(ctx context.Context, n uint64, r io.Reader, size int6
 	return blob.Publish(t.fs, tmp, t.name(n))
 }
 
-// reserve waits for room.
-func (t *transients) reserve(ctx context.Context, n uint64, size int64) error {
+// reserve takes room for a copy. If there is none, freed is closed when some copy is read by nobody any more.
+func (t *transients) reserve(n uint64, size int64) (freed <-chan struct{}, err error) {
 	if size < 0 || size > t.quota {
-		return fmt.Errorf("a copy of %d bytes is needed, the quota of copies is %d", size, t.quota)
+		return nil, fmt.Errorf("a copy of %d bytes is needed, the quota of copies is %d", size, t.quota)
 	}
-	for {
-		t.mu.Lock()
-		if t.total+size > t.quota {
-			if err := t.evict(t.quota/10*9 - size); err != nil {
-				t.mu.Unlock()
-				return err
-			}
-		}
-		if t.total+size <= t.quota {
-			t.files[n] = &transient{size: size, refs: 1}
-			t.total += size
-			t.mu.Unlock()
-			return nil
-		}
-		freed := t.freed
-		t.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return ctx.Err()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.total+size > t.quota {
+		if err := t.evict(t.quota/10*9 - size); err != nil {
+			return nil, err
 		}
 	}
+	if t.total+size > t.quota {
+		return t.freed, nil
+	}
+	t.files[n] = &transient{size: size, refs: 1}
+	t.total += size
+	return nil, nil
 }
 
 // evict removes idle copies until no more than so many bytes are left. mu is held.
