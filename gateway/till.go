@@ -1,0 +1,368 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/cartage-dev/cartage/gateway/x402"
+)
+
+// Bounds of waiting: payments of one channel, and any payment.
+const (
+	channelWaiting = 8
+	patience       = 10 * time.Second
+)
+
+// till sells windows: one payment of a channel at a time, each committed before its bytes leave.
+type till struct {
+	cfg    *Config
+	memory *semaphore.Weighted
+
+	mu      sync.Mutex
+	waiting int // for memory
+	queues  map[string]*queue
+}
+
+// queue is who pays from one channel, first come first served.
+type queue struct {
+	turn  *semaphore.Weighted
+	users int
+}
+
+func newTill(cfg *Config) *till {
+	return &till{cfg: cfg, memory: semaphore.NewWeighted(cfg.Limits.Memory), queues: map[string]*queue{}}
+}
+
+func hasPayment(r *http.Request) bool {
+	return r.Header.Get(x402.HeaderPayment) != "" || r.Header.Get(x402.HeaderPaymentV1) != ""
+}
+
+// admit lets a request in: one without a payment by its address, one with a payment unless too many of them failed.
+func (t *till) admit(x *exchange) error {
+	if !hasPayment(x.r) {
+		return x.g.gate.admit(x.visitor)
+	}
+	if x.visitor.failures.Tokens() < 1 {
+		return tooMany("too many payments of this address were not taken").after(60 / max(1, t.cfg.Limits.FailedPayments))
+	}
+	return nil
+}
+
+// offers are all offers for n bytes.
+func (t *till) offers(n uint64) (out []x402.Offer) {
+	if t.cfg.Seller == nil {
+		return nil
+	}
+	for _, c := range t.cfg.Seller.Cashiers {
+		out = append(out, c.Offers(n)...)
+	}
+	return out
+}
+
+// isFree reports whether a body costs nothing.
+func (t *till) isFree(b *body) bool {
+	s := t.cfg.Seller
+	return s == nil || s.Free != nil && s.Free(b.root, b.piece) || len(t.offers(perTiB)) == 0
+}
+
+// perTiB is the number of bytes that prices are given for.
+const perTiB = 1 << 40
+
+// priceHeader tells what a body costs: of a TiB, of a window, and of all of it.
+func (t *till) priceHeader(h http.Header, b *body) {
+	tib, window, total := t.offers(perTiB), t.offers(t.cfg.Limits.Window), t.offers(b.size)
+	for i := range tib {
+		if i >= len(window) || i >= len(total) {
+			return // an ask changed between the calls
+		}
+		v := fmt.Sprintf("%q;tib=%s;window=%s", tib[i].Network+"/"+tib[i].Asset, tib[i].Amount, window[i].Amount)
+		if !b.open {
+			v += ";total=" + total[i].Amount.String()
+		}
+		h.Add("Cartage-Price", v)
+	}
+}
+
+// sell answers a request for priced bytes.
+func (t *till) sell(x *exchange, b *body, s stretch, partial bool) error {
+	if err := t.sellable(x, b, s); err != nil {
+		return err
+	}
+	if !hasPayment(x.r) {
+		return t.challenge(x, b, s, x402.CodeRequired, "these bytes cost money")
+	}
+	p, err := readPayment(x.r)
+	if err != nil {
+		return err
+	}
+	draft, err := t.read(p)
+	if err == nil && draft == nil {
+		return t.challenge(x, b, s, x402.CodeTerms, "the payment takes none of the offers")
+	}
+	if err != nil {
+		return t.refused(x, b, s, p, err)
+	}
+	x.channel = draft.Channel()
+	leave, err := t.queue(x.r.Context(), x.channel)
+	if err != nil {
+		return err
+	}
+	sale, data, release, err := t.take(x, b, s, draft, p)
+	leave()
+	if err != nil {
+		return t.refused(x, b, s, p, err)
+	}
+	defer release()
+	return t.hand(x, b, s, partial, sale, data)
+}
+
+// sellable refuses what cannot be bought at once.
+func (t *till) sellable(x *exchange, b *body, s stretch) error {
+	l := t.cfg.Limits
+	if b.open {
+		return fail(http.StatusBadRequest, WindowRequired, "this DAG is too large to be sold in one CAR").with("window", l.Window).with("maxWindow", l.MaxWindow).
+			withHint("Ask for a file in it with entity-bytes=FROM:TO, for a path below, or for its blocks with format=raw.")
+	}
+	if s.len() <= l.MaxWindow {
+		return nil
+	}
+	return fail(http.StatusBadRequest, WindowRequired, "%d bytes are more than the %d that are sold at once", s.len(), l.MaxWindow).
+		with("length", b.size).with("window", l.Window).with("maxWindow", l.MaxWindow).with("example", fmt.Sprintf("Range: bytes=0-%d", l.Window-1)).
+		withHint("Buy it window by window, with Range headers.")
+}
+
+// readPayment decodes the payment of a request.
+func readPayment(r *http.Request) (x402.Payment, error) {
+	text := r.Header.Get(x402.HeaderPayment)
+	if text == "" {
+		text = r.Header.Get(x402.HeaderPaymentV1)
+	}
+	p, err := x402.DecodePayment(text)
+	if err != nil {
+		return p, fail(http.StatusBadRequest, x402.CodeMalformed, "the payment cannot be read: %s", quoted(err.Error()))
+	}
+	return p, nil
+}
+
+// read finds the cashier of a payment.
+func (t *till) read(p x402.Payment) (Draft, error) {
+	for _, c := range t.cfg.Seller.Cashiers {
+		if d, err := c.Read(p); d != nil || err != nil {
+			return d, err
+		}
+	}
+	return nil, nil
+}
+
+// channelBusy is the code of a channel of which too many payments come at once.
+const channelBusy Code = "channel_busy"
+
+func errBusy() error {
+	return fail(http.StatusServiceUnavailable, channelBusy, "too many payments of this channel come at once").withHint("Nothing was charged. Send one at a time.").after(1)
+}
+
+// queue waits for the turn of a payment of a channel.
+func (t *till) queue(ctx context.Context, channel string) (leave func(), err error) {
+	t.mu.Lock()
+	q := t.queues[channel]
+	if q == nil {
+		q = &queue{turn: semaphore.NewWeighted(1)}
+		t.queues[channel] = q
+	}
+	if q.users > channelWaiting {
+		t.mu.Unlock()
+		return nil, errBusy()
+	}
+	q.users++
+	t.mu.Unlock()
+	gone := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if q.users--; q.users == 0 {
+			delete(t.queues, channel)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := q.turn.Acquire(ctx, 1); err != nil {
+		gone()
+		return nil, errBusy()
+	}
+	return func() {
+		q.turn.Release(1)
+		gone()
+	}, nil
+}
+
+// purchaseKey is the same for the same bytes under the same terms.
+func purchaseKey(b *body, s stretch, o x402.Offer) [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%d\x00%s\x00%s\x00%s\x00%s", b.tag, s.from, s.to, o.Network, o.Asset, o.Amount, o.PayTo))
+}
+
+// take checks a payment, reads what it buys into memory, and commits. release gives the memory back.
+func (t *till) take(x *exchange, b *body, s stretch, d Draft, p x402.Payment) (sale Sale, data []byte, release func(), err error) {
+	ctx := x.r.Context()
+	if sale, err = d.Check(ctx, Purchase{Bytes: s.len(), Key: purchaseKey(b, s, p.Accepted)}); err != nil {
+		return sale, nil, nil, err
+	}
+	if release, err = t.reserve(ctx, int64(s.len())); err != nil {
+		return sale, nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	// From here on a client that leaves changes nothing: it may ask again for what it has paid.
+	ctx = context.WithoutCancel(ctx)
+	var window bytes.Buffer
+	window.Grow(int(s.len()))
+	if err = b.write(ctx, &window, s); err != nil {
+		return sale, nil, release, err
+	}
+	if uint64(window.Len()) != s.len() {
+		err = fmt.Errorf("a window of %d bytes has %d", s.len(), window.Len())
+		return sale, nil, release, err
+	}
+	if !sale.Replayed {
+		err = sale.Commit(ctx)
+	}
+	return sale, window.Bytes(), release, err
+}
+
+// reserve takes memory for a window.
+func (t *till) reserve(ctx context.Context, n int64) (release func(), err error) {
+	full := fail(http.StatusServiceUnavailable, Busy, "as many windows are being sent as can be").withHint("Nothing was charged. Wait, and ask again with the same payment.").after(5)
+	t.mu.Lock()
+	if t.waiting >= t.cfg.Limits.Waiting {
+		t.mu.Unlock()
+		return nil, full
+	}
+	t.waiting++
+	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err = t.memory.Acquire(ctx, n)
+	t.mu.Lock()
+	t.waiting--
+	t.mu.Unlock()
+	if err != nil {
+		return nil, full
+	}
+	return func() { t.memory.Release(n) }, nil
+}
+
+// hand answers with what was bought.
+func (t *till) hand(x *exchange, b *body, s stretch, partial bool, sale Sale, data []byte) error {
+	receipt, err := sale.Receipt.Encode()
+	if err != nil {
+		return err
+	}
+	x.charge, x.asset, x.replay = sale.Charge.String(), sale.Asset, sale.Replayed
+	if sale.Replayed {
+		x.charge = "0"
+	}
+	x.g.metrics.charged(sale)
+	x.w.Header().Set(x402.HeaderReceipt, receipt)
+	out := x.body(x.lengthHeaders(b, s, partial))
+	if _, err := out.Write(data); err != nil {
+		x.abort(err)
+	}
+	return nil
+}
+
+// challenged is an answer 402, or what stands for it while something passes.
+type challenged struct {
+	code      string
+	message   string
+	status    int
+	retry     int
+	challenge x402.Challenge
+}
+
+// Error implements error.
+func (c *challenged) Error() string { return c.message }
+
+// challenge asks for a payment.
+func (t *till) challenge(x *exchange, b *body, s stretch, code, message string) error {
+	return &challenged{code: code, message: message, status: http.StatusPaymentRequired, challenge: t.describe(x, b, s, code)}
+}
+
+// describe is what is sold and what it costs.
+func (t *till) describe(x *exchange, b *body, s stretch, code string) x402.Challenge {
+	info := map[string]any{"window": t.cfg.Limits.Window, "maxWindow": t.cfg.Limits.MaxWindow}
+	return x402.Challenge{X402Version: x402.Version, Error: code, Accepts: t.offers(s.len()),
+		Resource:   x402.Resource{URL: t.resource(x.r), Description: fmt.Sprintf("bytes %d-%d of %d", s.from, max(s.to, 1)-1, b.size), MimeType: b.mime},
+		Extensions: map[string]any{"cartage": map[string]any{"info": info, "schema": map[string]any{}}}}
+}
+
+// resource is the URL of a request as clients know it.
+func (t *till) resource(r *http.Request) string {
+	u := *r.URL
+	if p := t.cfg.PublicURL; p != nil {
+		u.Scheme, u.Host = p.Scheme, p.Host
+		return u.String()
+	}
+	u.Scheme, u.Host = "http", r.Host
+	if r.TLS != nil {
+		u.Scheme = "https"
+	}
+	return u.String()
+}
+
+// refused turns why a payment was not taken into an answer: with a new challenge if the client can mend it.
+func (t *till) refused(x *exchange, b *body, s stretch, p x402.Payment, err error) error {
+	var r *x402.Refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	c := &challenged{code: r.Code, message: r.Message, status: r.Status, retry: r.RetryAfter, challenge: t.describe(x, b, s, r.Code)}
+	for i, o := range c.challenge.Accepts {
+		if len(r.State) > 0 && o.Scheme == p.Accepted.Scheme && o.Network == p.Accepted.Network && o.Asset == p.Accepted.Asset {
+			extra := map[string]any{}
+			for k, v := range o.Extra {
+				extra[k] = v
+			}
+			for k, v := range r.State {
+				extra[k] = v
+			}
+			c.challenge.Accepts[i].Extra = extra
+		}
+	}
+	return c
+}
+
+// write answers with the challenge: the header is for programs, the body for people.
+func (c *challenged) write(x *exchange) {
+	header, err := c.challenge.Encode()
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	x.code = c.status
+	x.g.metrics.refusedPayment(c.code)
+	x.w.Header().Set(x402.HeaderRequired, header)
+	prices := make([]string, 0, len(c.challenge.Accepts))
+	for _, o := range c.challenge.Accepts {
+		prices = append(prices, o.Amount.String()+" "+o.Asset+" on "+o.Network)
+	}
+	f := fail(c.status, Code(c.code), "%s", c.message).after(c.retry)
+	if len(prices) > 0 {
+		f.with("price", strings.Join(prices, ", or "))
+		f.withHint("Pay with a client of x402 version 2, or with cartage retrieve %s --provider URL.", strings.TrimPrefix(x.r.URL.Path, "/ipfs/"))
+	}
+	if body, err := json.Marshal(f.extra); err != nil || len(body) > 2<<10 {
+		f.extra = nil
+	}
+	f.write(x.w, x.r, x.id)
+}
