@@ -306,6 +306,7 @@ func (m *Manager) reject(chid dt.ChannelID, restart bool, result dt.VoucherResul
 	if restart {
 		mk = message.RestartResponse
 	}
+	slog.Debug("data-transfer request refused", "channel", chid, "restart", restart, "error", cause)
 	resp, err := mk(chid.ID, false, false, resultType(result), result)
 	if err != nil {
 		return nil, err

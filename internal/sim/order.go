@@ -114,8 +114,7 @@ func (o *order) begin(ctx context.Context, offer rm.QueryResponse) *try {
 		o.w.finding("params: %s", err)
 		return nil
 	}
-	cost := big.Add(big.Mul(params.PricePerByte, big.NewIntUnsigned(o.payload.unique)), params.UnsealPrice)
-	funds := big.NewInt(int64(math.Ceil(float64(cost.Int64()) * o.plan.Budget)))
+	funds := o.funds(params, offer)
 	r := o.process()
 	t := &try{id: r.market.NextID(), funds: funds}
 	_, err = r.market.RetrieveWithID(ctx, t.id, o.payload.root, params, funds, rm.RetrievalPeer{Address: o.w.provider.address, ID: o.w.provider.id},
@@ -126,6 +125,17 @@ func (o *order) begin(ctx context.Context, offer rm.QueryResponse) *try {
 	}
 	o.tries = append(o.tries, t)
 	return t
+}
+
+// funds is the budget of a deal: enough for what the provider quotes and for the first interval, as a node takes it, or too little for what is
+// wanted.
+func (o *order) funds(params rm.Params, offer rm.QueryResponse) abi.TokenAmount {
+	size := max(offer.Size, params.PaymentInterval)
+	if o.plan.Budget < 1 {
+		size = o.payload.unique
+	}
+	cost := big.Add(big.Mul(params.PricePerByte, big.NewIntUnsigned(size)), params.UnsealPrice)
+	return big.NewInt(int64(math.Ceil(float64(cost.Int64()) * o.plan.Budget)))
 }
 
 // follow waits until a deal has ended on the client's side.

@@ -102,10 +102,13 @@ type pieces struct {
 	store *testutil.MemStore
 	mu    sync.Mutex
 	slow  time.Duration
-	gone  map[string]bool // leaves that are missing
+	gone  map[string]bool    // leaves that are missing
+	sizes map[cid.Cid]uint64 // bytes of all blocks below a root
 }
 
-func newPieces() *pieces { return &pieces{store: testutil.NewMemStore(), gone: map[string]bool{}} }
+func newPieces() *pieces {
+	return &pieces{store: testutil.NewMemStore(), gone: map[string]bool{}, sizes: map[cid.Cid]uint64{}}
+}
 
 // want makes the payload of a deal.
 func (p *pieces) want(d DealPlan) (payload, error) {
@@ -125,22 +128,33 @@ func (p *pieces) want(d DealPlan) (payload, error) {
 		}
 		out.sel = someEntries(n, d.Shape.Seed)
 	}
+	whole, err := p.bytesOf(root, nil)
+	if err != nil {
+		return payload{}, err
+	}
+	out.unique, err = p.bytesOf(root, out.sel)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sizes[root] = whole
+	if d.Missing {
+		p.gone[leaves[len(leaves)/2].Binary()] = true
+	}
+	return out, err
+}
+
+// bytesOf counts the bytes of the blocks that a selector visits, each once.
+func (p *pieces) bytesOf(root cid.Cid, sel ipld.Node) (unique uint64, err error) {
 	seen := map[cid.Cid]bool{}
 	ls := carstore.Links(func(c cid.Cid) ([]byte, error) {
 		data, err := p.store.Get(c)
 		if !seen[c] {
 			seen[c] = true
-			out.unique += uint64(len(data))
+			unique += uint64(len(data))
 		}
 		return data, err
 	})
-	err = carstore.WalkSelector(&ls, root, selectorOf(out.sel), nil)
-	if d.Missing {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.gone[leaves[len(leaves)/2].Binary()] = true
-	}
-	return out, err
+	err = carstore.WalkSelector(&ls, root, selectorOf(sel), nil)
+	return unique, err
 }
 
 func (p *pieces) delay(d time.Duration) {
@@ -157,7 +171,9 @@ func (p *pieces) Find(_ context.Context, root cid.Cid, piece *cid.Cid) (retrieva
 	if _, err := p.store.Get(root); err != nil {
 		return retrievalimpl.Found{}, fmt.Errorf("payload %s: %w", root, rm.ErrNotFound)
 	}
-	return retrievalimpl.Found{Info: piecestore.PieceInfo{PieceCID: root}, Size: p.store.Bytes()}, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return retrievalimpl.Found{Info: piecestore.PieceInfo{PieceCID: root}, Size: p.sizes[root]}, nil
 }
 
 // Acquire implements retrievalimpl.PieceSource.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -27,6 +28,7 @@ var (
 	strict = flag.Bool("sim.strict", false, "let findings of kinds that are known to be open fail too")
 	skip   = flag.String("sim.skip", "", "seeds that are left out, with commas")
 	first  = flag.Bool("sim.first", false, "end after the first seed that fails")
+	debug  = flag.Bool("sim.debug", false, "print what the parties log")
 	stuck  = flag.Duration("sim.stuck", time.Minute, "real time after which a seed is taken to stand still")
 )
 
@@ -34,6 +36,9 @@ var (
 func TestSeeds(t *testing.T) {
 	if testing.Short() {
 		*seeds = min(*seeds, 10)
+	}
+	if *debug {
+		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}
 	began := cpu(t)
 	all := tally{next: *from}
