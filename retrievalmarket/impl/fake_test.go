@@ -45,7 +45,8 @@ type fakeManager struct {
 	resumed int
 	status  dt.Status // of every channel
 	sub     dt.Subscriber
-	counted func() // called once, after a count of what was sent was read
+	open    map[dt.ChannelID]dt.ChannelState // what a start finds
+	counted func()                           // called once, after a count of what was sent was read
 }
 
 func (f *fakeManager) RegisterVoucherType(dt.Voucher, dt.RequestValidator) error { return nil }
@@ -59,13 +60,19 @@ func (f *fakeManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 	return func() {}
 }
 
-type fakeState struct {
-	dt.ChannelState
-	queued uint64
-	chid   dt.ChannelID
-	status dt.Status
+func (f *fakeManager) InProgressChannels(context.Context) (map[dt.ChannelID]dt.ChannelState, error) {
+	return f.open, nil
 }
 
+type fakeState struct {
+	dt.ChannelState
+	voucher dt.Voucher
+	queued  uint64
+	chid    dt.ChannelID
+	status  dt.Status
+}
+
+func (s fakeState) Voucher() dt.Voucher     { return s.voucher }
 func (s fakeState) ChannelID() dt.ChannelID { return s.chid }
 func (s fakeState) Message() string         { return "refused" }
 func (s fakeState) Queued() uint64          { return s.queued }

@@ -181,9 +181,10 @@ func (p *Provider) Start(ctx context.Context) error {
 			return nil
 		})
 	}
+	channels := sync.OnceValue(func() map[rm.ProviderDealIdentifier][]boundChannel { return p.channelsByDeal(ctx) })
 	for _, d := range open {
 		if err == nil {
-			err = p.load(ctx, d)
+			err = p.load(ctx, p.withChannel(d, channels))
 		}
 	}
 	if err == nil {
@@ -242,6 +243,9 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 				_ = pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived, d.TotalSent)
 			}
 		}
+	}
+	if d.Status == rm.DealStatusNew && d.ChannelID != (dt.ChannelID{}) { // it was accepted, and had not heard of it
+		return notEnded(pd.machine.Send(rm.ProviderEventDealAccepted, d.ChannelID))
 	}
 	if d.Status == rm.DealStatusFundsNeededLastPayment && t.Owed(d.TotalSent, d.FundsReceived).Sign() == 0 {
 		return notEnded(pd.machine.Send(rm.ProviderEventPaymentReceived, d.FundsReceived, d.TotalSent))

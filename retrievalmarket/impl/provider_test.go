@@ -346,3 +346,26 @@ func TestTransferEndedMeanwhile(t *testing.T) {
 	require.NoError(t, m.Stop())
 	all(newMarketOver(t, &fakeManager{status: dt.Cancelled}, keep), rm.DealStatusCancelled)
 }
+
+// TestChannelOfADealIsFoundAgain: a power loss took the note which channel a deal has, and neither deal nor channel. The client's voucher, which it
+// sends before it asks for more, belongs to the deal.
+func TestChannelOfADealIsFoundAgain(t *testing.T) {
+	ds := dssync.MutexWrap(datastore.NewMapDatastore())
+	keep := func(c *retrievalimpl.ProviderConfig) { c.Store = ds }
+	m := newMarket(t, keep)
+	_, err := m.propose(1)
+	require.ErrorIs(t, err, dt.ErrPause)
+	require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusFundsNeededUnseal }, waitFor, tick)
+	require.NoError(t, m.Stop())
+
+	other := *m.proposal(1)
+	other.PaymentInterval++
+	m = newMarketOver(t, &fakeManager{open: map[dt.ChannelID]dt.ChannelState{
+		channel(1): fakeState{chid: channel(1), voucher: m.proposal(1)},
+		channel(9): fakeState{chid: channel(9), voucher: &other}, // the same number, and another deal
+	}}, keep)
+	require.Equal(t, rm.DealStatusFundsNeededUnseal, m.deal(1).Status)
+	_, err = m.pay(1, 10)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusUnsealed && m.deal(1).ChannelID == channel(1) }, waitFor, tick)
+}
