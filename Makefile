@@ -19,6 +19,8 @@ demo:
 soak:
 	go test -timeout 24h ./internal/sim -sim.seeds=200000
 	go test -count=20 -run 'TestPaidRetrieval|TestPullSequences' ./internal/testnet ./datatransfer/impl
+	CARTAGE_ATTACKS=full go test -timeout 90m -run TestAttacks -v ./internal/testnet
+	CARTAGE_KILL_ROUNDS=300 go test -timeout 90m -run TestKillRounds -v ./cmd/cartage
 	CARTAGE_FLIPS=1000 go test -timeout 60m -run TestFlips -v ./internal/node
 	CARTAGE_KILLS=1000 go test -timeout 30m -run Scenario48 ./paych/ledger
 	go test -timeout 30m -run TestModel ./paych/ledger -rapid.checks=10000

@@ -89,6 +89,31 @@ func (n *Net) dial(ctx context.Context, w *paych.Wallet) (paych.Chain, func(), e
 	return ledger.Dial(ctx, n.url, n.token, w)
 }
 
+// Payer is the channel manager of somebody who is no peer of this network, with money on the chain.
+func (n *Net) Payer(ctx context.Context, name string) (*paych.Manager, address.Address, func(), error) {
+	w, err := paych.OpenWallet(blob.OS{}, filepath.Join(n.Dir, name))
+	if err != nil {
+		return nil, address.Undef, nil, err
+	}
+	a, err := w.New()
+	if err != nil {
+		return nil, address.Undef, nil, err
+	}
+	if err := n.fund(ctx, a); err != nil {
+		return nil, address.Undef, nil, err
+	}
+	chain, hangup, err := n.dial(ctx, w)
+	if err != nil {
+		return nil, address.Undef, nil, err
+	}
+	m, err := paych.Open(ctx, dssync.MutexWrap(datastore.NewMapDatastore()), chain, w, paych.MinSettleWindow(time.Millisecond))
+	if err != nil {
+		hangup()
+		return nil, address.Undef, nil, err
+	}
+	return m, a, hangup, nil
+}
+
 // Close stops the ledger.
 func (n *Net) Close() error {
 	if n.Lotus != nil {
@@ -113,6 +138,8 @@ type Peer struct {
 	Config config.Config
 	// WrapPieces changes what a provider serves; it counts from the next Start on.
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
+	// Now is the clock of credit and debts; it counts from the next Start on.
+	Now func() time.Time
 
 	*node.Node
 	hangup func()
@@ -158,7 +185,7 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 	n, err := node.Build(ctx, node.Parts{
 		Home: p.home, Config: p.Config, Key: p.key, Wallet: p.Wallet, Chain: chain, Provide: p.provide,
 		State: faults.Store{Batching: p.state, Switch: sw}, FS: faults.FS{FS: blob.OS{}, Switch: sw},
-		WrapPieces: p.WrapPieces, Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
+		WrapPieces: p.WrapPieces, Now: p.Now, Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
 	})
 	if err != nil {
 		hangup()
