@@ -269,20 +269,30 @@ func (v view) Submit(_ context.Context, op paych.Op) (cid.Cid, error) {
 	return msg, nil
 }
 
+// receipt is that of a final message, nil before.
+func (v view) receipt(msg cid.Cid) (*paych.Receipt, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now, m := v.advance(), v.messages[msg]
+	switch {
+	case m == nil:
+		return nil, fmt.Errorf("message %s is unknown", msg)
+	case m.receipt == nil || now < m.at+v.finality:
+		return nil, nil
+	default:
+		return m.receipt, nil
+	}
+}
+
 // Wait implements paych.Submitter.
 func (v view) Wait(ctx context.Context, msg cid.Cid) (*paych.Receipt, error) {
 	for {
 		if err := v.down(); err != nil {
 			return nil, err
 		}
-		v.mu.Lock()
-		now, m := v.advance(), v.messages[msg]
-		v.mu.Unlock()
-		if m == nil {
-			return nil, fmt.Errorf("message %s is unknown", msg)
-		}
-		if m.receipt != nil && now >= m.at+v.finality {
-			return m.receipt, nil
+		receipt, err := v.receipt(msg)
+		if err != nil || receipt != nil {
+			return receipt, err
 		}
 		t := time.NewTimer(v.epoch)
 		select {
