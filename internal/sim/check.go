@@ -41,7 +41,7 @@ func (w *world) awaitProvider() {
 	began := time.Now()
 	for {
 		open := 0
-		for id, d := range w.provider.seller.ListDeals() {
+		for id, d := range w.provider.now().seller.ListDeals() {
 			if final(d.Status) {
 				continue
 			}
@@ -97,7 +97,7 @@ func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
 	if c.Message == notStored {
 		return
 	}
-	p, known := w.provider.seller.ListDeals()[rm.ProviderDealIdentifier{Receiver: o.client.id, DealID: t.id}]
+	p, known := w.provider.now().seller.ListDeals()[rm.ProviderDealIdentifier{Receiver: o.client.id, DealID: t.id}]
 	say := func(format string, args ...any) {
 		w.finding("deal %d (client %s %q received %d spent %s; provider %s %q sent %d funds %s; %d bytes, ask %+v): "+format, append([]any{t.id % 1000,
 			c.Status, c.Message, c.TotalReceived, c.FundsSpent, p.Status, p.Message, p.TotalSent, p.FundsReceived, o.payload.unique, w.plan.Ask}, args...)...)
@@ -218,7 +218,7 @@ func (w *world) booked(ctx context.Context, o *order, t *try) (mine, theirs abi.
 		mine = e.Credit
 	}
 	id := rm.ProviderDealIdentifier{Receiver: o.client.id, DealID: t.id}
-	if e, err := w.provider.payments.Best(ctx, true, providerstates.DealKey(id)); err != nil {
+	if e, err := w.provider.now().payments.Best(ctx, true, providerstates.DealKey(id)); err != nil {
 		w.finding("provider's book: %s", err)
 	} else if e != nil {
 		theirs = e.Credit
@@ -232,7 +232,7 @@ func (w *world) checkReserved(ctx context.Context, c *party) {
 		if info.From != c.address || info.Collected || info.SettlingAt != 0 {
 			continue
 		}
-		f, err := c.payments.Available(ctx, info.Address)
+		f, err := c.now().payments.Available(ctx, info.Address)
 		if err != nil {
 			w.finding("%s: available: %s", c.name, err)
 			continue
@@ -243,7 +243,7 @@ func (w *world) checkReserved(ctx context.Context, c *party) {
 		if f.Promised.GreaterThan(info.Balance) {
 			w.finding("%s promised %s of a deposit of %s", c.name, f.Promised, info.Balance)
 		}
-		if free, want := c.payments.Free(info.From, info.To), big.Sub(info.Balance, f.Promised); !free.Equals(want) {
+		if free, want := c.now().payments.Free(info.From, info.To), big.Sub(info.Balance, f.Promised); !free.Equals(want) {
 			w.finding("%s has %s free of a deposit of %s with %s promised", c.name, free, info.Balance, f.Promised)
 		}
 	}
@@ -252,7 +252,7 @@ func (w *world) checkReserved(ctx context.Context, c *party) {
 // settle closes all channels and checks that everybody gets what is theirs, to the unit (I3, I4).
 func (w *world) settle(ctx context.Context) {
 	booked := map[address.Address]abi.TokenAmount{}
-	for _, s := range w.provider.payments.Booked() {
+	for _, s := range w.provider.now().payments.Booked() {
 		booked[s.Channel] = s.Vouchered
 	}
 	for _, info := range w.chain.all() {
@@ -260,14 +260,14 @@ func (w *world) settle(ctx context.Context) {
 			w.finding("a channel of %s pays %s", info.From, info.To)
 			continue
 		}
-		if err := w.provider.payments.Settle(ctx, info.Address); err != nil {
+		if err := w.provider.now().payments.Settle(ctx, info.Address); err != nil {
 			w.trace("settle %s: %s", info.Address, err)
 		}
 	}
 	time.Sleep(2 * time.Duration(w.chain.settleDelay) * w.chain.epoch)
 	for _, info := range w.chain.all() {
-		if c := w.clientOf(info.From); c != nil && c.up.Load() {
-			if err := c.payments.Settle(ctx, info.Address); err != nil { // nobody paid through it
+		if c := w.clientOf(info.From); c != nil && c.now().up.Load() {
+			if err := c.now().payments.Settle(ctx, info.Address); err != nil { // nobody paid through it
 				w.trace("settle %s by its client: %s", info.Address, err)
 			}
 		}
@@ -293,7 +293,7 @@ func (w *world) checkMoney(booked map[address.Address]abi.TokenAmount) {
 			want = big.Zero()
 		}
 		c := w.clientOf(info.From)
-		if gone := !ok && c != nil && !c.up.Load(); !info.Collected && !gone {
+		if gone := !ok && c != nil && !c.now().up.Load(); !info.Collected && !gone {
 			w.finding("channel %s of %s is not collected: settling at %d, balance %s", info.Address, c.name, info.SettlingAt, info.Balance)
 		}
 		if !info.ToSend.Equals(want) {

@@ -112,7 +112,7 @@ func (a *attack) alone(ctx context.Context, t *thief) {
 	if a.plan.Kind == Settler {
 		for _, info := range a.w.chain.all() {
 			if info.From == t.address {
-				a.w.trace("attack: settles %s: %v", info.Address, t.payments.Settle(ctx, info.Address))
+				a.w.trace("attack: settles %s: %v", info.Address, t.now().payments.Settle(ctx, info.Address))
 			}
 		}
 		a.take(ctx, t, a.list[1], 30*time.Second)
@@ -143,7 +143,7 @@ func (a *attack) identity(ctx context.Context, i, claims int) *thief {
 		a.w.finding("%s: %s", p.name, err)
 		return nil
 	}
-	a.w.net.join(p.host, a.w.provider.host, true)
+	a.w.net.join(p.now().host, a.w.provider.now().host, true)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.thieves = append(a.thieves, t)
@@ -155,7 +155,7 @@ func (a *attack) take(ctx context.Context, t *thief, p payload, d time.Duration)
 	qctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	seller := rm.RetrievalPeer{Address: a.w.provider.address, ID: a.w.provider.id}
-	offer, err := t.market.Query(qctx, seller, p.root, rm.QueryParams{})
+	offer, err := t.now().market.Query(qctx, seller, p.root, rm.QueryParams{})
 	if err != nil || offer.Status == rm.QueryResponseError {
 		a.w.trace("%s: no offer: %v %s", t.name, err, offer.Message)
 		return
@@ -163,24 +163,24 @@ func (a *attack) take(ctx context.Context, t *thief, p payload, d time.Duration)
 	params := rm.NewParamsV0(offer.MinPricePerByte, offer.MaxPaymentInterval, offer.MaxPaymentIntervalIncrease)
 	params.UnsealPrice = offer.UnsealPrice
 	funds := big.Add(big.Mul(params.PricePerByte, big.NewIntUnsigned(p.unique)), params.UnsealPrice)
-	id, err := t.market.Retrieve(ctx, p.root, params, funds, seller, t.address, offer.PaymentAddress, nil)
+	id, err := t.now().market.Retrieve(ctx, p.root, params, funds, seller, t.address, offer.PaymentAddress, nil)
 	a.w.trace("%s: deal %d for %d bytes and %s: %v", t.name, id%1000, p.unique, funds, err)
 	if err != nil {
 		return
 	}
 	for began := time.Now(); time.Since(began) < d; time.Sleep(100 * time.Millisecond) {
-		if s, err := t.market.GetDeal(id); err != nil || final(s.Status) {
+		if s, err := t.now().market.GetDeal(id); err != nil || final(s.Status) {
 			return
 		}
 	}
 	if a.plan.Kind != Strangers {
-		_ = t.market.CancelDeal(id)
+		_ = t.now().market.CancelDeal(id)
 	}
 }
 
 // leave ends an identity.
 func (a *attack) leave(ctx context.Context, t *thief) {
-	if err := t.process.end(ctx, t.disk); err != nil {
+	if err := t.now().end(ctx, t.disk); err != nil {
 		a.w.finding("%s does not end: %s", t.name, err)
 	}
 	a.w.net.part(t.id, a.w.provider.id)
@@ -237,7 +237,7 @@ func (w *world) checkTaken() {
 	}
 	price, limits := uint64(max(1, w.plan.Ask.Price)), w.credit()
 	paid := map[address.Address]uint64{}
-	for _, s := range w.provider.payments.Booked() {
+	for _, s := range w.provider.now().payments.Booked() {
 		for _, info := range w.chain.all() {
 			if info.Address == s.Channel {
 				paid[info.From] += (s.Vouchered.Uint64() - min(s.Vouchered.Uint64(), uint64(len(s.Lanes))*uint64(w.plan.Ask.Unseal))) / price

@@ -73,7 +73,7 @@ func (o *order) run(ctx context.Context) {
 // process waits until the client runs.
 func (o *order) process() *process {
 	for {
-		if r := o.client.process; r.up.Load() && !r.sw.Crashed() {
+		if r := o.client.now(); r.up.Load() && !r.sw.Crashed() {
 			return r
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -180,7 +180,7 @@ func (o *order) cancel(t *try) {
 		o.w.trace("%s deal %d: cancelled by the client: %v", o.client.name, t.id%1000, err)
 		return
 	}
-	if p := o.w.provider.process; p.up.Load() {
+	if p := o.w.provider.now(); p.up.Load() {
 		err := p.seller.CancelDeal(rm.ProviderDealIdentifier{Receiver: o.client.id, DealID: t.id})
 		o.w.trace("%s deal %d: cancelled by the provider: %v", o.client.name, t.id%1000, err)
 	}

@@ -85,8 +85,11 @@ type party struct {
 	hostile  *thief        // nil: it is honest
 	busy     chan struct{} // one start or end at a time
 
-	*process // of now
+	run atomic.Pointer[process] // of now
 }
+
+// now is the run of the party that others see.
+func (p *party) now() *process { return p.run.Load() }
 
 // process is one run of a party.
 type process struct {
@@ -136,7 +139,8 @@ func newParty(w *world, name string, number int) (*party, error) {
 		return nil, err
 	}
 	p := &party{w: w, name: name, number: number, id: id, key: key, keys: keyring{k.Address: k}, address: k.Address, disk: newDisk(w.plan.Engine),
-		busy: make(chan struct{}, 1), process: &process{sw: &faults.Switch{}}}
+		busy: make(chan struct{}, 1)}
+	p.run.Store(&process{sw: &faults.Switch{}})
 	w.chain.fund(p.address, big.NewInt(wealth))
 	return p, nil
 }
@@ -158,7 +162,7 @@ func (p *party) start(ctx context.Context) (err error) {
 			r.host.silence()
 		}
 	}
-	p.process = r
+	p.run.Store(r)
 	records, err := p.disk.start()
 	if err != nil {
 		return err

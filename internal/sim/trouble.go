@@ -16,7 +16,7 @@ func (w *world) happen(ctx context.Context, f FaultPlan, rnd *rand.Rand) {
 		w.crash(ctx, p, f, rnd)
 	case Restart:
 		p.locked(func() {
-			if p.up.Load() {
+			if p.now().up.Load() {
 				w.stop(ctx, p)
 			}
 			time.Sleep(f.For)
@@ -67,7 +67,7 @@ func (w *world) crash(ctx context.Context, p *party, f FaultPlan, rnd *rand.Rand
 	if f.Write > 0 {
 		var r *process
 		p.locked(func() {
-			r = p.process
+			r = p.now()
 			r.sw.CrashAfter(f.Write)
 		})
 		select {
@@ -76,7 +76,7 @@ func (w *world) crash(ctx context.Context, p *party, f FaultPlan, rnd *rand.Rand
 		}
 	}
 	p.locked(func() {
-		if p.up.Load() {
+		if p.now().up.Load() {
 			w.kill(ctx, p, f.For, rnd)
 		}
 		time.Sleep(f.For)
@@ -86,21 +86,21 @@ func (w *world) crash(ctx context.Context, p *party, f FaultPlan, rnd *rand.Rand
 
 // kill ends a process as the loss of power does: what was not synced is gone, what it had sent arrives, and others hear of it later.
 func (w *world) kill(ctx context.Context, p *party, down time.Duration, rnd *rand.Rand) {
-	w.trace("%s: power loss at write %d", p.name, p.sw.Count())
-	p.sw.Crash()
-	p.up.Store(false)
-	p.host.silence()
+	w.trace("%s: power loss at write %d", p.name, p.now().sw.Count())
+	p.now().sw.Crash()
+	p.now().up.Store(false)
+	p.now().host.silence()
 	p.disk.powerLoss(rnd)
 	time.Sleep(time.Duration(rnd.Int64N(int64(min(down, 5*time.Second)))))
 	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
-	_ = p.process.end(ctx, p.disk)
+	_ = p.now().end(ctx, p.disk)
 }
 
 // stop ends a process in order. A crash that was to come at one of the writes of this process can come at a write of its stop: then the stop fails, and
 // rightly so.
 func (w *world) stop(ctx context.Context, p *party) {
 	w.trace("%s: stops", p.name)
-	if err := p.process.end(ctx, p.disk); err != nil && !p.process.sw.Crashed() {
+	if err := p.now().end(ctx, p.disk); err != nil && !p.now().sw.Crashed() {
 		w.finding("%s does not stop: %s", p.name, err)
 	}
 	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
@@ -108,7 +108,7 @@ func (w *world) stop(ctx context.Context, p *party) {
 
 // revive starts a party whose process has ended.
 func (w *world) revive(ctx context.Context, p *party, rnd *rand.Rand) {
-	if p.up.Load() && !p.sw.Crashed() {
+	if p.now().up.Load() && !p.now().sw.Crashed() {
 		return
 	}
 	w.trace("%s: starts", p.name)
@@ -118,8 +118,8 @@ func (w *world) revive(ctx context.Context, p *party, rnd *rand.Rand) {
 	}
 	dial := rnd.IntN(2) == 0
 	w.pairs(p, func(c *party) {
-		if c.up.Load() && w.provider.up.Load() {
-			w.net.join(c.host, w.provider.host, dial)
+		if c.now().up.Load() && w.provider.now().up.Load() {
+			w.net.join(c.now().host, w.provider.now().host, dial)
 		}
 	})
 }
@@ -128,8 +128,8 @@ func (w *world) apart(p *party, f FaultPlan) {
 	w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
 	time.Sleep(f.For)
 	w.pairs(p, func(c *party) {
-		if c.up.Load() && w.provider.up.Load() {
-			w.net.join(c.host, w.provider.host, f.Both)
+		if c.now().up.Load() && w.provider.now().up.Load() {
+			w.net.join(c.now().host, w.provider.now().host, f.Both)
 		}
 	})
 }
@@ -150,8 +150,8 @@ func (w *world) freeze(p *party, f FaultPlan) {
 		w.pairs(p, func(c *party) { w.net.part(c.id, w.provider.id) })
 		time.Sleep(time.Millisecond)
 		w.pairs(p, func(c *party) {
-			if c.up.Load() && w.provider.up.Load() {
-				w.net.join(c.host, w.provider.host, false)
+			if c.now().up.Load() && w.provider.now().up.Load() {
+				w.net.join(c.now().host, w.provider.now().host, false)
 			}
 		})
 	}

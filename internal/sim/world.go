@@ -62,10 +62,10 @@ func Run(ctx context.Context, plan Plan) Result {
 		w.settle(ctx)
 	}
 	for _, p := range w.everybody() {
-		if p.hostile != nil && !p.up.Load() {
+		if p.hostile != nil && !p.now().up.Load() {
 			continue // it has left
 		}
-		if err := p.process.end(ctx, p.disk); err != nil {
+		if err := p.now().end(ctx, p.disk); err != nil {
 			w.finding("%s does not end: %s", p.name, err)
 		}
 	}
@@ -183,11 +183,11 @@ func (w *world) setUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := w.provider.asks.SetAsk(w.ask()); err != nil {
+	if err := w.provider.now().asks.SetAsk(w.ask()); err != nil {
 		return err
 	}
 	for _, c := range w.clients {
-		w.net.join(c.host, w.provider.host, true)
+		w.net.join(c.now().host, w.provider.now().host, true)
 	}
 	for i, d := range w.plan.Deals {
 		pay, err := w.pieces.want(d)
@@ -256,7 +256,7 @@ func (w *world) wellAgain(ctx context.Context) {
 		p.noChain.Store(false)
 		p.disk.full.Store(false)
 		p.locked(func() {
-			if !p.up.Load() || p.sw.Crashed() {
+			if !p.now().up.Load() || p.now().sw.Crashed() {
 				w.revive(ctx, p, rand.New(rand.NewPCG(w.plan.Seed, 9)))
 			}
 		})
@@ -264,7 +264,7 @@ func (w *world) wellAgain(ctx context.Context) {
 	for _, c := range w.clients {
 		w.net.heal(c.id, w.provider.id)
 		w.net.heal(w.provider.id, c.id)
-		w.net.join(c.host, w.provider.host, true)
+		w.net.join(c.now().host, w.provider.now().host, true)
 	}
 }
 
