@@ -5,8 +5,8 @@ test:
 	go test ./...
 race:
 	go test -race -p 2 ./...
-lint:
-	golangci-lint run
+lint: ## golangci-lint of the version in tools/go.mod
+	go tool -modfile=tools/go.mod golangci-lint run --timeout 20m
 bench:
 	go run -C bench .
 	go run -C bench . -set file
@@ -27,6 +27,3 @@ soak:
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .
 planted:
 	go run ./internal/sim/planted
-
-lint: ## golangci-lint of the version in tools/go.mod
-	go tool -modfile=tools/go.mod golangci-lint run

@@ -127,11 +127,11 @@ func (s *Store) scanSections(from, end int64) error {
 		if s.fs == nil {
 			return fmt.Errorf("section at %d: %w", at, errors.Join(err, ErrBadHash))
 		}
-		next := int64(-1)
-		if err == nil && s.wholeAt(r.off, end) {
-			next = r.off
-		} else if next, err = s.nextWhole(at+1, end); err != nil {
-			return err
+		next := r.off
+		if err != nil || !s.wholeAt(next, end) {
+			if next, err = s.nextWhole(at+1, end); err != nil {
+				return err
+			}
 		}
 		if next < 0 && s.final && r.off == end {
 			next = end // the last one

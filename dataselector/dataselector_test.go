@@ -2,6 +2,7 @@ package dataselector_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -167,7 +168,7 @@ func TestArchives(t *testing.T) {
 			got := cid.NewSet()
 			for {
 				b, err := r.Next()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					break
 				}
 				require.NoError(t, err)

@@ -86,14 +86,14 @@ func pointer[T any, P interface {
 }
 
 func (cs *ChannelStages) fields() []wire.Field {
-	return []wire.Field{wire.List("Stages", &cs.Stages, func(s **ChannelStage) wire.Field { return pointer(s) })}
+	return []wire.Field{wire.List("Stages", &cs.Stages, pointer[ChannelStage])}
 }
 
 func (s *ChannelStage) fields() []wire.Field {
 	return []wire.Field{
 		wire.Text("Name", &s.Name), wire.Text("Description", &s.Description),
 		wire.Object("CreatedTime", &s.CreatedTime), wire.Object("UpdatedTime", &s.UpdatedTime),
-		wire.List("Logs", &s.Logs, func(l **Log) wire.Field { return pointer(l) }),
+		wire.List("Logs", &s.Logs, pointer[Log]),
 	}
 }
 

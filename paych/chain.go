@@ -2,7 +2,6 @@ package paych
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
@@ -10,6 +9,8 @@ import (
 	"github.com/filecoin-project/go-state-types/exitcode"
 	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Chain is what the manager needs of a ledger. All methods are safe for concurrent use.
@@ -86,7 +87,11 @@ func (r *Receipt) failure(msg cid.Cid) error {
 	if r.ExitCode == 0 {
 		return nil
 	}
-	return fmt.Errorf("message %s failed with exit code %d: %s", msg, r.ExitCode, r.Message)
+	why := r.Message
+	if why == "" {
+		why = r.ExitCode.String()
+	}
+	return reason.LedgerRefused.Errorf("the ledger refused message %s: %s", msg, why)
 }
 
 // ChannelInfo is the state of a payment channel on the chain. From and To are key addresses.

@@ -100,7 +100,7 @@ func TestFailedDeposit(t *testing.T) {
 	r, err := payer.GetOrCreate(t.Context(), "d", payer.addr, payee.addr, big.NewInt(100))
 	require.NoError(t, err)
 	_, err = payer.WaitReady(t.Context(), r.Wait)
-	require.ErrorContains(t, err, "exit code 7")
+	require.ErrorContains(t, err, "the ledger refused message")
 	chain.set(func() { chain.code = nil })
 	ch, lane := payer.fund("d", payee.addr, 100)
 	require.NotNil(t, payer.pay("d", ch, lane, 100))

@@ -117,7 +117,7 @@ func chainScenarios() []scenario {
 		{54, "R", "redeem that runs out of gas", func(w *world) {
 			ch, _ := w.deal()
 			w.node.OutOfGas(1)
-			require.ErrorContains(w.t, w.payee.Redeem(w.t.Context(), ch), "exit code 7")
+			require.ErrorContains(w.t, w.payee.Redeem(w.t.Context(), ch), "SysErrOutOfGas")
 			require.Zero(w.t, w.info(ch).ToSend.Int64())
 			require.NoError(w.t, w.payee.Redeem(w.t.Context(), ch))
 			require.EqualValues(w.t, 100, w.info(ch).ToSend.Int64())

@@ -356,7 +356,7 @@ func merges(w *world) {
 	for reason, m := range map[error][]paych.Merge{
 		cpaych.ErrMergeSelf: {{Lane: lane, Nonce: 9}}, cpaych.ErrMergeUnknownLane: {{Lane: 77, Nonce: 9}}, cpaych.ErrMergeStale: {{Lane: 5, Nonce: 1}},
 	} {
-		if w.on == "L" && reason == cpaych.ErrMergeStale {
+		if w.on == "L" && errors.Is(reason, cpaych.ErrMergeStale) {
 			require.Zero(w.t, w.redeem(w.voucher(ch, 5, func(v *paych.SignedVoucher) { v.Nonce, v.Amount = 1, big.NewInt(40) }), nil).ExitCode)
 		}
 		v := w.voucher(ch, lane, func(v *paych.SignedVoucher) { v.Merges = m })

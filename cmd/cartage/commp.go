@@ -63,31 +63,63 @@ func (c *cli) commpCmd() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
+// commpOptions are the flags as values.
+type commpOptions struct {
+	enc    multibase.Encoder
+	expect cid.Cid // undefined: none
+	size   uint64  // 0: the smallest
+}
+
+func (f *commpFlags) parse() (o commpOptions, err error) {
 	bad := func(format string, a ...any) error {
 		return api.Errorf(api.CodeUsage, "See cartage commp --help.", format, a...)
 	}
-	enc, err := multibase.EncoderByName(f.base)
-	if err != nil {
-		return bad("base %q: %w", f.base, err)
+	if o.enc, err = multibase.EncoderByName(f.base); err != nil {
+		return o, bad("base %q: %w", f.base, err)
 	}
-	expect := cid.Undef
 	if f.expect != "" {
-		if expect, err = cid.Decode(f.expect); err == nil {
-			expect, err = commp.V1(expect)
+		if o.expect, err = cid.Decode(f.expect); err == nil {
+			o.expect, err = commp.V1(o.expect)
 		}
 		if err != nil {
-			return bad("expected piece %q: %w", f.expect, err)
+			return o, bad("expected piece %q: %w", f.expect, err)
 		}
 	}
-	size := uint64(0)
 	if f.pieceSize != "" {
-		if size, err = parseSize(f.pieceSize); err != nil {
-			return err
+		if o.size, err = parseSize(f.pieceSize); err != nil {
+			return o, err
 		}
 	}
 	if f.jobs < 1 {
-		return bad("--jobs %d: at least one", f.jobs)
+		return o, bad("--jobs %d: at least one", f.jobs)
+	}
+	return o, nil
+}
+
+// commitTo is the commitment of one file.
+func (f *commpFlags) commitTo(ctx context.Context, name string, o *commpOptions) (v commitment, err error) {
+	p, kind, dropped, err := f.of(ctx, name)
+	if err == nil && o.size != 0 {
+		p, err = commp.PadUp(p, commp.Padded(o.size))
+	}
+	if err != nil {
+		return v, inFile(name, err)
+	}
+	v = commitment{File: name, CID: p.CID.Encode(o.enc), Payload: p.Payload, Unpadded: p.Padded.Unpadded(), Padded: p.Padded, Kind: kind, Dropped: dropped}
+	if v2, err := commp.V2(p); err == nil { // what is shorter than 127 bytes has none
+		v.V2 = v2.Encode(o.enc)
+	}
+	if o.expect.Defined() {
+		same := p.CID.Equals(o.expect)
+		v.Matches = &same
+	}
+	return v, nil
+}
+
+func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
+	o, err := f.parse()
+	if err != nil {
+		return err
 	}
 	// Each file already takes all cores: files at once help where reading them is slow.
 	type result struct {
@@ -103,23 +135,8 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			p, kind, dropped, err := f.of(ctx, name)
-			if err == nil && size != 0 {
-				p, err = commp.PadUp(p, commp.Padded(size))
-			}
-			if err != nil {
-				results[i] <- result{err: inFile(name, err)}
-				return
-			}
-			v := commitment{File: name, CID: p.CID.Encode(enc), Payload: p.Payload, Unpadded: p.Padded.Unpadded(), Padded: p.Padded, Kind: kind, Dropped: dropped}
-			if v2, err := commp.V2(p); err == nil { // what is shorter than 127 bytes has none
-				v.V2 = v2.Encode(enc)
-			}
-			if expect.Defined() {
-				same := p.CID.Equals(expect)
-				v.Matches = &same
-			}
-			results[i] <- result{v: v}
+			v, err := f.commitTo(ctx, name, &o)
+			results[i] <- result{v, err}
 		})
 	}
 	var errs []error

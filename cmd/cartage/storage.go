@@ -191,11 +191,12 @@ func (c *cli) dealBatch(ctx context.Context, f dealFlags) error {
 					code = c // of the last failure that is no refusal
 				}
 			}
-			if c.json {
+			switch {
+			case c.json:
 				_ = printJSON(os.Stdout, o)
-			} else if o.Error == "" {
+			case o.Error == "":
 				say("%d\t%s\n", o.Line, o.Proposal)
-			} else {
+			default:
 				say("%d\tERROR %s\n", o.Line, o.Error)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"sort"
 
 	"github.com/cartage-dev/cartage/internal/blob"
@@ -71,8 +72,11 @@ func writeOrder(fsys blob.FS, name string, entries func(func([]byte) error) erro
 		})
 	}
 	if err == nil {
-		foot := append(table, binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, sum.Records), sum.Bytes), pos)...)
-		if err = w.write(foot); err == nil {
+		var foot []byte
+		for _, v := range []uint64{sum.Records, sum.Bytes, pos} {
+			foot = binary.BigEndian.AppendUint64(foot, v)
+		}
+		if err = w.write(slices.Concat(table, foot)); err == nil {
 			err = w.flush()
 		}
 	}

@@ -95,7 +95,7 @@ func TestAcceptTimeout(t *testing.T) {
 		synctest.Wait()
 		_, closed := mgr.counts()
 		require.Empty(t, closed)
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		_, closed = mgr.counts()
 		require.Equal(t, []string{chid.String() + ": timed out waiting 10s for Accept message from remote peer"}, closed)

@@ -317,14 +317,14 @@ func TestChecklist14(t *testing.T) {
 	})
 	errs := make(chan error, 100)
 	d.a.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
-		switch e.Code {
-		case dt.PauseResponder:
-			if len(s.Vouchers()) < 3 {
-				errs <- d.a.Manager.SendVoucher(d.ctx, s.ChannelID(), testutil.NewFakeDTType("payment"))
-				return
-			}
-			errs <- d.a.Manager.CloseDataTransferChannel(d.ctx, s.ChannelID())
+		if e.Code != dt.PauseResponder {
+			return
 		}
+		if len(s.Vouchers()) < 3 {
+			errs <- d.a.Manager.SendVoucher(d.ctx, s.ChannelID(), testutil.NewFakeDTType("payment"))
+			return
+		}
+		errs <- d.a.Manager.CloseDataTransferChannel(d.ctx, s.ChannelID())
 	})
 	d.open(t)
 	require.Equal(t, dt.Cancelled, d.ta.wait(t).Status())

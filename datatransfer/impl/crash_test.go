@@ -390,7 +390,7 @@ func checklist07(t *testing.T) {
 					}
 					points++
 				}
-				t.Log(fmt.Sprintf("%d crash points", points))
+				t.Logf("%d crash points", points)
 				require.Greater(t, points, 5/step)
 			})
 		}

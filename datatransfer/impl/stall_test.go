@@ -29,11 +29,10 @@ type tab struct {
 	interval uint64
 	manager  dt.Manager // of the sender
 
-	mu     sync.Mutex
-	paid   uint64
-	closed bool // no more than was paid
-	taken  []string
-	asked  func() // in the middle of a demand
+	mu    sync.Mutex
+	paid  uint64
+	taken []string
+	asked func() // in the middle of a demand
 }
 
 func (a *tab) limit() uint64 {

@@ -62,9 +62,8 @@ type Meter struct {
 	Every uint64
 	Last  bool
 
-	mu       sync.Mutex
-	unpaid   uint64
-	lastPaid bool
+	mu     sync.Mutex
+	unpaid uint64
 }
 
 // Fresh is a meter with the same settings that has counted nothing.

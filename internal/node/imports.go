@@ -164,7 +164,7 @@ func (s Service) ClientRepoint(ctx context.Context, id uint64, path string) (*ap
 // ClientDealPieceCID answers Cartage.ClientDealPieceCID: the piece of the archive of an import, or of what an IPFS node has, without writing
 // the archive.
 func (s Service) ClientDealPieceCID(ctx context.Context, root cid.Cid) (*api.DataCIDSize, error) {
-	p, err := dealBlocks{s.n}.pieceOf(ctx, root)
+	p, err := dealBlocks(s).pieceOf(ctx, root)
 	if err != nil {
 		return nil, coded(err)
 	}

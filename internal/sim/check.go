@@ -198,7 +198,7 @@ func (w *world) held(ctx context.Context, o *order, t *try) (base uint64, pos ca
 	if err != nil {
 		return 0, pos, err
 	}
-	defer r.targets.release(path)
+	defer func() { _ = r.targets.release(path) }()
 	pos, err = carstore.LocateIn(o.payload.root, sel, func(c cid.Cid) ([]byte, error) {
 		b, err := s.Get(c)
 		if err != nil {

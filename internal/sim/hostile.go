@@ -58,7 +58,6 @@ type attack struct {
 	plan  AttackPlan
 	first int // number of its first identity
 	list  []payload
-	bank  *party // who pays, if anybody does
 
 	mu      sync.Mutex
 	thieves []*thief

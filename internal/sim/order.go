@@ -57,7 +57,7 @@ func (o *order) run(ctx context.Context) {
 			return
 		}
 		if t := o.begin(ctx, offer); t != nil {
-			o.follow(ctx, t)
+			o.follow(t)
 			if t.state.Status == rm.DealStatusCompleted {
 				o.completed = true
 				return
@@ -139,7 +139,7 @@ func (o *order) funds(params rm.Params, offer rm.QueryResponse) abi.TokenAmount 
 }
 
 // follow waits until a deal has ended on the client's side.
-func (o *order) follow(ctx context.Context, t *try) {
+func (o *order) follow(t *try) {
 	began := time.Now()
 	if o.plan.Cancel > 0 && len(o.tries) == 1 {
 		time.Sleep(o.plan.Cancel)

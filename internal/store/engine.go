@@ -147,7 +147,7 @@ func (e *engine) call(f func() error) <-chan error {
 			if p := recover(); p != nil {
 				result = panicked(p)
 			}
-			if result == errStopped {
+			if errors.Is(result, errStopped) {
 				result = e.failed()
 			}
 			done <- e.named(result)

@@ -65,7 +65,7 @@ func TestNothingPaysUnasked(t *testing.T) {
 			w.serving(t, change)
 			require.NoError(t, w.client.Start(w.ctx, nil))
 			a := w.client.API()
-			r, err := a.Retrieve(w.ctx, w.request())
+			_, err := a.Retrieve(w.ctx, w.request())
 			require.NoError(t, err)
 			<-reached
 			w.client.Silence() // as the end of the process does
@@ -89,7 +89,7 @@ func TestNothingPaysUnasked(t *testing.T) {
 			require.Equal(t, bytes, orders[0].Bytes)
 			require.Equal(t, before.String(), w.vouchered(t, a).String())
 
-			r, err = w.client.Retrieve(w.ctx, w.request())
+			r, err := w.client.Retrieve(w.ctx, w.request())
 			require.NoError(t, err)
 			w.checkAdvance(t, r, int64(len(unseal)/3*777))
 			require.Equal(t, orders[0].ID, r.Order)

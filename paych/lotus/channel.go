@@ -58,8 +58,11 @@ func (c *Chain) Channel(ctx context.Context, ch address.Address) (*pay.ChannelIn
 		return nil, err
 	}
 	var s ChannelState
-	if err := json.Unmarshal(a.State, &s); err != nil || !s.LaneStates.Defined() {
-		return nil, fmt.Errorf("%w: the state of %s is none of a payment channel (%v)", pay.ErrUnknownChannel, ch, err)
+	if err := json.Unmarshal(a.State, &s); err != nil {
+		return nil, fmt.Errorf("%w: the state of %s is none of a payment channel: %w", pay.ErrUnknownChannel, ch, err)
+	}
+	if !s.LaneStates.Defined() {
+		return nil, fmt.Errorf("%w: the state of %s is none of a payment channel", pay.ErrUnknownChannel, ch)
 	}
 	info := &pay.ChannelInfo{Address: ch, Balance: a.Balance, ToSend: s.ToSend, SettlingAt: s.SettlingAt, MinSettleHeight: s.MinSettleHeight}
 	if info.From, err = c.ResolveKey(ctx, s.From); err != nil {

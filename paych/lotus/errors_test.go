@@ -22,7 +22,7 @@ func TestMapped(t *testing.T) {
 	} {
 		err := mapped(errors.New(text))
 		for _, known := range []error{pay.ErrWalletFunds, pay.ErrFee, ErrAuth, ErrNodeUnavailable, pay.ErrNoKey} {
-			require.Equal(t, known == want, errors.Is(err, known), "%s: %v", text, known)
+			require.Equal(t, errors.Is(known, want), errors.Is(err, known), "%s: %v", text, known)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func TestFailures(t *testing.T) {
 	n.OutOfGas(1)
 	n.Advance(6)
 	_, err = payer.WaitReady(t.Context(), r.Wait)
-	require.ErrorContains(t, err, "exit code 7")
+	require.ErrorContains(t, err, "SysErrOutOfGas")
 	require.Equal(t, "1000", n.Balance(payer.addr).String())
 
 	_, err = payer.GetOrCreate(t.Context(), "big", payer.addr, payee.addr, big.NewInt(5000))

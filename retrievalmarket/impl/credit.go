@@ -133,12 +133,12 @@ func (p *Provider) settleLoan(ctx context.Context, pd *providerDeal) {
 	}
 }
 
-// blameFor notes on whose account a deal ends; the first cause counts.
-func (pd *providerDeal) blameFor(who reason.Blame) {
+// blameOurselves notes that a deal ends on the account of this side; the first cause counts.
+func (pd *providerDeal) blameOurselves() {
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
 	if pd.blame == reason.Nobody {
-		pd.blame = who
+		pd.blame = reason.Ours
 	}
 }
 

@@ -405,6 +405,6 @@ func (p *Provider) CancelDeal(id rm.ProviderDealIdentifier) error {
 	if d == nil {
 		return fmt.Errorf("deal %s is not running: %w", id, rm.ErrNotFound)
 	}
-	d.blameFor(reason.Ours)
+	d.blameOurselves()
 	return d.machine.Send(providerstates.ProviderCancelled)
 }

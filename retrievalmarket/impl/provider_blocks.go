@@ -13,7 +13,6 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 )
@@ -95,7 +94,7 @@ type BufferedReader interface {
 func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte, error) {
 	r, err := pd.open(ctx)
 	if err != nil {
-		pd.blameFor(reason.Ours)
+		pd.blameOurselves()
 		return nil, err
 	}
 	var data []byte
@@ -105,7 +104,7 @@ func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte,
 		data, err = r.Get(c)
 	}
 	if err != nil { // what cannot be read here is not what the client failed to pay
-		pd.blameFor(reason.Ours)
+		pd.blameOurselves()
 	}
 	return data, err
 }
@@ -155,11 +154,11 @@ func (p *Provider) Unseal(ctx context.Context, deal rm.ProviderDealState) error 
 	}
 	r, err := pd.open(ctx)
 	if err != nil {
-		pd.blameFor(reason.Ours)
+		pd.blameOurselves()
 		return err
 	}
 	if _, err := r.Get(deal.PayloadCID); err != nil {
-		pd.blameFor(reason.Ours)
+		pd.blameOurselves()
 		return fmt.Errorf("the piece does not serve the payload: %w", err)
 	}
 	pd.mu.Lock()

@@ -41,7 +41,8 @@ func (q *quotes) given(to peer.ID, a rm.Ask) {
 	if len(kept) >= maxQuotes {
 		kept = kept[1:]
 	}
-	q.list = append(kept, quote{to, a, now.Add(quoteHonoured)})
+	kept = append(kept, quote{to, a, now.Add(quoteHonoured)})
+	q.list = kept
 }
 
 // check compares a proposal with the ask and with what its peer was quoted lately, and returns the one that it meets; the error is that of

@@ -4,6 +4,7 @@ package network
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -216,7 +217,7 @@ func (q *queryStream) fail(err error) error {
 func (q *queryStream) ReadQuery() (rm.Query, error) {
 	var out rm.Query
 	if err := q.read(&out, maxQuery); err != nil {
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			slog.Debug("query did not decode", "peer", q.RemotePeer(), "error", err)
 		}
 		return rm.QueryUndefined, q.fail(err)

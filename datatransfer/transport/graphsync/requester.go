@@ -124,7 +124,7 @@ func (t *Transport) isShaken(chid datatransfer.ChannelID) bool {
 
 // abandon ends a request that the events handler does not want.
 func (t *Transport) abandon(chid datatransfer.ChannelID, id graphsync.RequestID) {
-	t.finish(id)
+	_, _, _ = t.finish(id)
 	t.mu.Lock()
 	if c := t.channels[chid]; c != nil && c.current == id {
 		delete(t.channels, chid)

@@ -183,13 +183,12 @@ func TestHostileSender(t *testing.T) {
 			})
 			chid, err := w.peer.Manager.OpenPullDataChannel(w.ctx, w.foe.ID(), testutil.NewFakeDTType("v"), w.root, shared.AllSelector())
 			require.NoError(t, err)
-			var s dt.ChannelState
 			select {
-			case s = <-w.ended:
+			case <-w.ended:
 			case <-w.ctx.Done():
 				t.Fatal("the recipient waits for ever")
 			}
-			s, err = w.peer.Manager.ChannelState(w.ctx, chid)
+			s, err := w.peer.Manager.ChannelState(w.ctx, chid)
 			require.NoError(t, err)
 			require.Contains(t, s.Message(), tc.says)
 			if tc.cut {

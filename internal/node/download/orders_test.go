@@ -347,9 +347,7 @@ func TestWaiting(t *testing.T) {
 // TestStall: an order without a byte for too long is parked, with the reason of a stall.
 func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := open(t, func(ctx context.Context, m *fakeMarket, a Attempt, d Deal) (Outcome, error) {
-			return waits(ctx, m, a, d)
-		})
+		w := open(t, waits)
 		w.market.stall = 10 * time.Second
 		defer w.close()
 		id := w.place(Command, 100)

@@ -25,8 +25,9 @@ func main() {
 	seeds := flag.Int("seeds", 300, "how many seeds of the simulator may pass before a fault counts as not caught")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *only, *seeds); err != nil {
+	err := run(ctx, *only, *seeds)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
