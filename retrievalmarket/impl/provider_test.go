@@ -138,7 +138,7 @@ func TestM19Limits(t *testing.T) {
 	require.Equal(t, rm.DealStatusRejected, res.Status)
 	require.Contains(t, res.Message, "2 deals in progress")
 	require.NoError(t, m.CancelDeal(rm.ProviderDealIdentifier{Receiver: "client", DealID: 0}))
-	require.Eventually(t, func() bool { return m.deal(0).Status == rm.DealStatusCancelled }, waitFor, tick)
+	require.Eventually(t, func() bool { return m.deal(0).Status == rm.DealStatusCancelled && m.Active() == 1 }, waitFor, tick)
 	require.Equal(t, "Provider cancelled retrieval", m.deal(0).Message)
 	_, err = m.propose(2)
 	require.ErrorIs(t, err, dt.ErrPause)
