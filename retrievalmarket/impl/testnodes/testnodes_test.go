@@ -42,8 +42,9 @@ func TestClientNode(t *testing.T) {
 	require.Equal(t, address.Undef, ch)
 	require.Equal(t, []int64{10}, asked)
 	_, err = n.CreatePaymentVoucher(t.Context(), addr(t, 1), big.NewInt(4), 7, nil)
-	short, ok := err.(rm.ShortfallError) //nolint:errorlint // it has to come as it is: published clients assert it
-	require.True(t, ok, "not wrapped")
+	require.Implements(t, (*rm.ShortfallError)(nil), err, "not wrapped: published clients assert it")
+	var short rm.ShortfallError
+	require.ErrorAs(t, err, &short)
 	require.EqualValues(t, 4, short.Shortfall().Int64())
 	ch, err = n.WaitForPaymentChannelReady(t.Context(), wait)
 	require.NoError(t, err)
