@@ -42,7 +42,7 @@ func TestClientNode(t *testing.T) {
 	require.Equal(t, address.Undef, ch)
 	require.Equal(t, []int64{10}, asked)
 	_, err = n.CreatePaymentVoucher(t.Context(), addr(t, 1), big.NewInt(4), 7, nil)
-	require.Implements(t, (*rm.ShortfallError)(nil), err, "not wrapped: published clients assert it")
+	require.IsType(t, rm.ShortfallError{}, err, "not wrapped: published clients assert it")
 	var short rm.ShortfallError
 	require.ErrorAs(t, err, &short)
 	require.EqualValues(t, 4, short.Shortfall().Int64())
