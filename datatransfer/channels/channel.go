@@ -57,6 +57,9 @@ type Channel struct {
 type Credit struct {
 	Limited bool
 	Limit   uint64
+	// Exact: a block goes only if the limit covers it whole; Next is the size of the one that waits, 0 if nobody has read it yet.
+	Exact   bool
+	Next    uint64
 	Paused  bool // the other side was told that the sender waits, and not yet that it goes on
 	Asked   uint64
 	Has     uint64 // position that the recipient named with its last request
@@ -74,6 +77,14 @@ type Credit struct {
 	Opening  bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits
+}
+
+// Open tells whether a sender at a position is below its limit: the block that is next may go.
+func (k *Credit) Open(position uint64) bool {
+	if k.Exact {
+		return position <= k.Limit && k.Next <= k.Limit-position
+	}
+	return position < k.Limit
 }
 
 // items are the vouchers and results that are resident. A change makes a new one: snapshots share it.

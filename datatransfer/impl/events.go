@@ -169,7 +169,11 @@ func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique b
 	if cr := m.credit(c); !cr.Limited && !fresh {
 		return nil, nil
 	}
-	if verdict, _ := m.decideRelease(c, uint64(index)+1); verdict == flow.Send {
+	verdict, _, exact := m.decideRelease(c, uint64(index)+1, 0)
+	switch {
+	case verdict == flow.Send && exact: // asked again, with the size of the next block
+		return nil, dt.ErrPause
+	case verdict == flow.Send:
 		return nil, nil
 	}
 	return m.demand(c, size)
@@ -178,16 +182,16 @@ func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique b
 // OnRestartPosition is told by a transport how many blocks the recipient has when it asks again.
 func (m *Manager) OnRestartPosition(chid dt.ChannelID, blocks int64) {
 	if c, err := m.live(chid); err == nil { // which a start has left in the store
-		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Has = uint64(max(blocks, 0)) })
+		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Has, cr.Next = uint64(max(blocks, 0)), 0 })
 	}
 }
 
 // credit reads the limit of a channel from its validator, once for each time it was reached.
 func (m *Manager) credit(c *channels.Channel) channels.Credit {
 	var cr channels.Credit
-	var queued uint64
-	c.Do(func(r *channels.Record, k *channels.Credit) { cr, queued = *k, r.Queued })
-	if cr.Limited && queued < cr.Limit {
+	open := false
+	c.Do(func(r *channels.Record, k *channels.Credit) { cr, open = *k, k.Open(r.Queued) })
+	if cr.Limited && open {
 		return cr
 	}
 	p, _ := m.validated.Processor(c.VoucherType())
@@ -196,8 +200,12 @@ func (m *Manager) credit(c *channels.Channel) channels.Credit {
 		return cr
 	}
 	limit, limited := l.Limit(c.ID())
+	exact := false
+	if e, ok := p.(port.ExactLimiter); ok {
+		exact = e.LimitIsExact(c.ID())
+	}
 	c.Do(func(_ *channels.Record, k *channels.Credit) {
-		k.Limited = limited
+		k.Limited, k.Exact = limited, exact
 		k.Limit = max(k.Limit, limit)
 		cr = *k
 	})
@@ -209,7 +217,7 @@ func (m *Manager) credit(c *channels.Channel) channels.Credit {
 // taken since the demand was decided on, when there had been so many grants, is its payment.
 func (m *Manager) pauseAt(c *channels.Channel, total, grants uint64) (paused bool) {
 	c.Do(func(_ *channels.Record, cr *channels.Credit) {
-		paused = !cr.Limited && cr.Grants == grants || cr.Limited && total >= cr.Limit
+		paused = !cr.Limited && cr.Grants == grants || cr.Limited && !cr.Open(total)
 		cr.Paused = cr.Paused || paused
 	})
 	return paused

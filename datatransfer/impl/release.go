@@ -16,16 +16,18 @@ const releaseTries = 3
 
 // MaySend implements port.Handler: the verdict of flow on the block that is next, and what the other side has to hear because of it: the
 // verdict is reported once at each of its edges.
-func (m *Manager) MaySend(chid dt.ChannelID, next int64) (may port.Release, say []dt.Message) {
+func (m *Manager) MaySend(chid dt.ChannelID, next int64, size uint64) (may port.Release, say []dt.Message) {
 	c, err := m.live(chid)
 	if err != nil || chid.Initiator == m.peerID || over(c) { // what goes out again of a channel that is over is bounded block by block
 		return port.ReleaseAsTold, nil
 	}
 	for range releaseTries {
-		verdict, told := m.decideRelease(c, uint64(max(next, 0)))
+		verdict, told, exact := m.decideRelease(c, uint64(max(next, 0)), size)
 		switch {
 		case verdict == flow.AsTold:
 			return port.ReleaseAsTold, say
+		case verdict == flow.Send && exact && size == 0:
+			return port.ReleaseBySize, say
 		case verdict == flow.Send && told:
 			return port.ReleaseNow, m.reportResumed(c, say)
 		case verdict == flow.Send:
@@ -45,20 +47,22 @@ func (m *Manager) MaySend(chid dt.ChannelID, next int64) (may port.Release, say 
 }
 
 // decideRelease computes the verdict, and tells whether the other side was told what no longer holds: that a channel is paused which is
-// below its limit, or, at its limit, that it waits.
-func (m *Manager) decideRelease(c *channels.Channel, next uint64) (verdict flow.Verdict, told bool) {
+// below its limit, or, at its limit, that it waits. The size of the block is 0 if it has not been read; exact tells that it has to be asked for.
+func (m *Manager) decideRelease(c *channels.Channel, next, size uint64) (verdict flow.Verdict, told, exact bool) {
 	m.credit(c)
 	c.Do(func(r *channels.Record, k *channels.Credit) {
+		k.Next = size
+		again := r.Counted(next) && next > 0
 		verdict = flow.Decide(flow.Facts{
-			Position: r.Queued, HighWater: r.QueuedTotal, Limited: k.Limited, Limit: k.Limit, HeldByUs: k.Held || k.Awaiting || k.Silent,
+			HighWater: r.QueuedTotal, Limited: k.Limited, Open: k.Open(r.Queued), HeldByUs: k.Held || k.Awaiting || k.Silent,
 			HeldByPeer: c.IsPull() && (r.Status == dt.InitiatorPaused || r.Status == dt.BothPaused),
 		}, next, r.Withheld(next))
-		told = k.Paused && (verdict != flow.Send || r.Queued < k.Limit) // what goes out again ends no pause
-		if verdict == flow.Send && told {
+		told = k.Paused && (verdict != flow.Send || k.Open(r.Queued)) // what goes out again ends no pause
+		if exact = k.Exact && !again; verdict == flow.Send && told && (!exact || size > 0) {
 			k.Paused = false
 		}
 	})
-	return verdict, told
+	return verdict, told, exact
 }
 
 // reportResumed reports that a sender is not paused any more for whom a payment came before its pause was told.
@@ -100,6 +104,14 @@ func (m *Manager) demand(c *channels.Channel, additional uint64) (dt.Message, er
 		return nil, err
 	}
 	return msg, rerr
+}
+
+// Waiting implements port.SenderControl.
+func (m *Manager) Waiting(chid dt.ChannelID) (size uint64) {
+	if c := m.channels.Resident(chid); c != nil {
+		c.Do(func(_ *channels.Record, k *channels.Credit) { size = k.Next })
+	}
+	return size
 }
 
 // LimitChanged lets a sender go on whose limit was raised without a voucher.

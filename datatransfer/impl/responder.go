@@ -292,7 +292,7 @@ func (m *Manager) recordAccepted(c *channels.Channel, event dt.EventCode, result
 		return false, err
 	}
 	c.Do(func(r *channels.Record, cr *channels.Credit) {
-		paused = awaiting || paused && !(cr.Limited && r.Queued < cr.Limit && !cr.Held)
+		paused = awaiting || paused && !(cr.Limited && cr.Open(r.Queued) && !cr.Held)
 		cr.Paused, cr.Awaiting, cr.Opening = paused, awaiting, paused && !c.IsPull()
 	})
 	if err := c.Apply(event); err != nil || !paused {

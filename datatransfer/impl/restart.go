@@ -190,7 +190,7 @@ func (m *Manager) mustStayPaused(c *channels.Channel) bool {
 	}
 	if cr.Limited {
 		// What was counted and lost on the way may go out again; nothing new may.
-		return s.Queued() >= cr.Limit && cr.Has >= uint64(s.QueuedCidsTotal())
+		return !cr.Open(s.Queued()) && cr.Has >= uint64(s.QueuedCidsTotal())
 	}
 	return s.Status() == dt.ResponderPaused || s.Status() == dt.BothPaused
 }

@@ -231,7 +231,7 @@ func TestPaymentWhileARestartIsAccepted(t *testing.T) {
 	require.NoError(t, err)
 	_, err = h.OnDataQueued(chid, cidlink.Link{Cid: root}, 1000, 1, true)
 	require.ErrorIs(t, err, dt.ErrPause)
-	may, say := h.MaySend(chid, 2)
+	may, say := h.MaySend(chid, 2, 0)
 	require.Equal(t, port.ReleaseLater, may)
 	require.Empty(t, say, "the demand went with the block")
 
@@ -246,7 +246,7 @@ func TestPaymentWhileARestartIsAccepted(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, resp.Accepted())
 	require.False(t, resp.IsPaused(), "it is paid")
-	may, _ = h.MaySend(chid, 2)
+	may, _ = h.MaySend(chid, 2, 0)
 	require.Equal(t, port.ReleaseNow, may)
 	require.Equal(t, dt.Ongoing, must(m.ChannelState(t.Context(), chid)).Status())
 }

@@ -140,7 +140,7 @@ func (m *Manager) unpause(c *channels.Channel) (was bool) {
 	c.Do(func(r *channels.Record, k *channels.Credit) {
 		k.Grants++
 		was, k.Awaiting = k.Awaiting, false
-		if k.Paused && (!cr.Limited || r.Queued < k.Limit) {
+		if k.Paused && (!cr.Limited || k.Open(r.Queued)) {
 			k.Paused, was = false, true
 		}
 	})

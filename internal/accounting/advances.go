@@ -116,6 +116,36 @@ func (a *Advances) Reserve(ctx context.Context, deal, order, payee string, bytes
 	return true, nil
 }
 
+// Grow lets a deal that has an advance be paid for more bytes in advance, if the limit over all payees has room for them. It is on stable
+// storage when it returns.
+func (a *Advances) Grow(ctx context.Context, deal string, bytes uint64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.deals[deal]
+	if d == nil || d.Ended || d.Bytes >= bytes {
+		return nil
+	}
+	var exposed uint64
+	for _, other := range a.deals {
+		if other != d {
+			exposed = add(exposed, other.exposed())
+		}
+	}
+	if add(exposed, bytes) > a.limits.Bytes {
+		return nil
+	}
+	grown := *d
+	grown.Bytes = bytes
+	if err := putJSON(ctx, a.ds, advanceKey(deal).String(), &grown); err != nil {
+		return err
+	}
+	if err := a.ds.Sync(ctx, datastore.NewKey("/")); err != nil {
+		return err
+	}
+	*d = grown
+	return nil
+}
+
 // Granted is how many bytes a deal may be ahead of what it verified.
 func (a *Advances) Granted(deal string) uint64 {
 	a.mu.Lock()

@@ -103,6 +103,8 @@ func Decide(t Terms, f BuyerFacts) Action {
 		return Action{Kind: ActionRefuse} // no byte can be on its way that would make it right
 	case (runsLow(t, f) || f.Window > 0 && f.Quiet) && inAdvance(f, big.Min(most, big.Max(asked, due))).GreaterThan(have):
 		return pay(f, inAdvance(f, big.Min(most, big.Max(asked, due))))
+	case f.Window > 0 && f.Quiet && !f.Whole && big.Min(most, asked).GreaterThan(have) && have.GreaterThanEqual(orZero(f.Budget)):
+		return pay(f, big.Min(most, asked)) // what is left of the budget does not pay for the block that waits
 	case due.GreaterThan(have) && (asked.LessThanEqual(due) || f.Whole || f.Quiet):
 		return pay(f, due)
 	case due.GreaterThan(have): // the bytes that are asked for are on their way, or a voucher is

@@ -14,8 +14,7 @@ import (
 type CreditLimits struct {
 	// Allowance is what all strangers together may have out unpaid; it is refilled by Refill an hour. 0 lends nothing to strangers.
 	Allowance, Refill uint64
-	// Block is what a loan counts for at least, in bytes: the last block of a deal may go beyond its limit, and a short interval would lend one for
-	// next to nothing.
+	// Block is what each loan is larger than an interval, in bytes: the last block of a deal may go beyond its limit.
 	Block uint64
 	// PerPeer is how many deals of one peer may draw on the allowance at once.
 	PerPeer uint64
@@ -52,8 +51,10 @@ type Applicant struct {
 	Deposit abi.TokenAmount
 }
 
-// interval is what a deal needs to begin: a whole interval, or the payload if that is smaller.
-func (a Applicant) interval() uint64 { return min(a.Terms.CurrentInterval(0), a.Size) }
+// interval is what a deal needs to begin: a whole interval and the block that goes beyond it, or the payload if that is smaller.
+func (a Applicant) interval(l CreditLimits) uint64 {
+	return min(add(a.Terms.CurrentInterval(0), l.Block), a.Size)
+}
 
 // Loan is what one deal may have out unpaid. It is stored before the first byte that it covers, and counts as used in full
 // until the deal says otherwise.
@@ -68,9 +69,11 @@ type Loan struct {
 	Record    uint64 `json:"record,omitempty"`
 	Deposit   uint64 `json:"deposit,omitempty"`
 	// Peers of markets pay in whole intervals only; an interval is what this deal was lent at its start.
-	Interval uint64    `json:"interval"`
-	Since    time.Time `json:"since"`
-	End      *LoanEnd  `json:"end,omitempty"`
+	Interval uint64 `json:"interval"`
+	// Overshoot is the part of the loan that is kept for the block which goes beyond the limit.
+	Overshoot uint64    `json:"overshoot,omitempty"`
+	Since     time.Time `json:"since"`
+	End       *LoanEnd  `json:"end,omitempty"`
 }
 
 // LoanEnd is what a deal left unpaid.
@@ -80,8 +83,11 @@ type LoanEnd struct {
 	At     time.Time    `json:"at"`
 }
 
-// Bytes is how far a deal may go beyond what is paid.
+// Bytes is what a deal may have out unpaid.
 func (l Loan) Bytes() uint64 { return add(add(l.Strangers, l.Record), l.Deposit) }
+
+// Reach is how far beyond what is paid a deal goes before it stops: the block that it stops behind may go farther.
+func (l Loan) Reach() uint64 { return l.Bytes() - min(l.Bytes(), l.Overshoot) }
 
 // unpaid is what counts against the payer: the loan while the deal runs, what is left of it afterwards.
 func (l *Loan) unpaid() uint64 {

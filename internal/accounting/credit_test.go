@@ -20,6 +20,9 @@ import (
 
 const interval = 1 << 20
 
+// loan is what is lent for it: the block that may go beyond counts.
+const loan = 2 * interval
+
 // bank is a provider's accounts with a clock and with channels whose standing a test sets.
 type bank struct {
 	*accounting.Payers
@@ -140,7 +143,7 @@ func TestManyDealsOfOnePayer(t *testing.T) {
 				out += l.Bytes()
 			}
 		}
-		bound := min(uint64(64<<20), uint64(secured)/16) + interval
+		bound := min(uint64(64<<20), uint64(secured)/16) + loan
 		require.LessOrEqual(t, out, bound, "secured %d", secured)
 		require.LessOrEqual(t, b.released, bound, "secured %d", secured)
 	}
@@ -183,34 +186,37 @@ func TestDefaultTwice(t *testing.T) {
 		}
 		return total
 	}
-	require.LessOrEqual(t, take(1), uint64(16<<20+interval))
+	require.LessOrEqual(t, take(1), uint64(16<<20+loan))
 	require.Zero(t, take(2), "a debt bars credit")
 	b.open(accounting.DefaultCredit())
 	require.Zero(t, take(3), "also after a restart")
 	b.clock = b.clock.Add(25 * time.Hour)
-	require.LessOrEqual(t, take(4), uint64(interval), "the record is gone")
+	require.LessOrEqual(t, take(4), uint64(loan), "the record is gone")
 }
 
 // TestStrangersDoNotLockOut: while the allowance is used up a newcomer who shows money first is served (denial 3).
 func TestStrangersDoNotLockOut(t *testing.T) {
 	b := newBank(t, accounting.DefaultCredit())
-	for i := range 16 {
+	for i := range 8 {
 		_, err := b.lend(fmt.Sprint(i), fmt.Sprint("p", i), 1)
 		require.NoError(t, err)
 	}
 	a := accounting.Applicant{Deal: "new", Peer: "newcomer", Terms: terms(1), Size: 1 << 40}
 	require.False(t, b.WouldLend(b.ctx, a))
 	a.Deposit = big.NewInt(interval)
+	require.False(t, b.WouldLend(b.ctx, a), "the block beyond it is not covered")
+	a.Deposit = big.NewInt(loan)
 	require.True(t, b.WouldLend(b.ctx, a))
 	l, err := b.Lend(b.ctx, b.ds, a)
 	require.NoError(t, err)
-	require.Equal(t, uint64(interval), l.Bytes())
+	require.Equal(t, uint64(loan), l.Bytes())
+	require.Equal(t, uint64(interval), l.Reach())
 }
 
 // TestLoansCountAfterCrash: what was lent is out until somebody says otherwise.
 func TestLoansCountAfterCrash(t *testing.T) {
 	b := newBank(t, accounting.DefaultCredit())
-	for i := range 16 {
+	for i := range 8 {
 		_, err := b.lend(fmt.Sprint(i), fmt.Sprint("p", i), 1)
 		require.NoError(t, err)
 	}
@@ -222,7 +228,7 @@ func TestLoansCountAfterCrash(t *testing.T) {
 	require.Equal(t, uint64(16<<20), s)
 	again, err := b.lend("3", "p3", 1)
 	require.NoError(t, err)
-	require.Equal(t, uint64(interval), again.Bytes(), "its own loan is kept")
+	require.Equal(t, uint64(loan), again.Bytes(), "its own loan is kept")
 }
 
 // TestCreditBounds: whatever strangers, payers and the clock do, what is out unpaid stays within the bounds.

@@ -166,8 +166,9 @@ func (p *Payers) standingOf(ctx context.Context, peer string) (payer string, sec
 func (p *Payers) grant(a Applicant, payer string, secured abi.TokenAmount) (*Loan, error) {
 	now := p.now()
 	p.level = p.level.refilled(p.limits, now)
-	need := a.interval()
-	l := &Loan{Deal: a.Deal, Peer: a.Peer, Payer: payer, Origins: a.Origins, Price: orZero(a.Terms.Price), Interval: need, Since: now}
+	need := a.interval(p.limits)
+	l := &Loan{Deal: a.Deal, Peer: a.Peer, Payer: payer, Origins: a.Origins, Price: orZero(a.Terms.Price), Interval: min(need, a.Terms.CurrentInterval(0)), Since: now}
+	l.Overshoot = need - l.Interval
 	if l.Price.Sign() == 0 || need == 0 {
 		return l, nil
 	}
@@ -179,7 +180,6 @@ func (p *Payers) grant(a Applicant, payer string, secured abi.TokenAmount) (*Loa
 		return nil, &NoCreditError{need, true}
 	}
 	out, outBytes := p.outstanding(payer)
-	need = max(need, min(p.limits.Block, a.Size))
 	l.Record = min(need, recordRoom(p.limits, secured, out, l.Price, outBytes))
 	if l.Strangers = need - l.Record; l.Strangers > 0 && !p.strangerRoom(a, l.Strangers) {
 		return nil, &NoCreditError{need, false}
@@ -306,6 +306,9 @@ func (p *Payers) Return(deal string) {
 func (p *Payers) Extend(ctx context.Context, deal string, need uint64) (uint64, error) {
 	p.mu.Lock()
 	l := p.loans[deal]
+	if l != nil {
+		need = add(need, l.Overshoot)
+	}
 	if l == nil || l.Bytes() >= need || l.End != nil {
 		defer p.mu.Unlock()
 		if l == nil {
@@ -338,6 +341,9 @@ func (p *Payers) Extend(ctx context.Context, deal string, need uint64) (uint64, 
 	}
 	return bytes, err
 }
+
+// Need is what a deal is lent, in bytes: an interval and the block that goes beyond it.
+func (p *Payers) Need(a Applicant) uint64 { return a.interval(p.limits) }
 
 // Adopt gives a deal of before there were accounts the interval that it was promised. A deal that has a loan keeps it.
 func (p *Payers) Adopt(ctx context.Context, deal, peer string, t Terms) error {

@@ -18,6 +18,8 @@ type SellerFacts struct {
 	Whole bool
 	// Size is an upper bound of the payload in bytes, 0 if it is not known: nobody is asked to pay in advance beyond it.
 	Size uint64
+	// Next is the size of the block that waits, 0 if it is not known yet.
+	Next uint64
 }
 
 // DemandKind is what a provider waits for.
@@ -33,8 +35,10 @@ const (
 
 // Verdict is a provider's decision to release data. It is a conclusion from facts and is stored nowhere.
 type Verdict struct {
-	// Limit is the position at which sending stops. The block that reaches it may go beyond.
+	// Limit is the position at which sending stops. The block that reaches it may go beyond, if something is lent for it.
 	Limit uint64
+	// Exact says that nothing is lent: a block leaves only if the limit covers it whole. The sender reads it to see.
+	Exact bool
 	// Send reports whether more may leave now.
 	Send bool
 	// Demand is what the provider waits for, and Total the cumulative amount that would satisfy it, in attoFIL.
@@ -45,27 +49,29 @@ type Verdict struct {
 // Owed is what is missing to the demand, in attoFIL: the relative number of the published messages.
 func (v Verdict) Owed(paid abi.TokenAmount) abi.TokenAmount { return Missing(v.Total, paid) }
 
-// MaySend is the provider's only decision to release data: blocks leave while the position is below what is paid plus what is lent. What this deal
-// handed to its transport before goes out again whatever is owed; the transport knows which blocks these are.
+// MaySend is the provider's only decision to release data: blocks leave while the position is below what is paid plus what is lent, and without a
+// loan while what is paid covers them whole. What this deal handed to its transport before goes out again whatever is owed; the transport knows
+// which blocks these are.
 func MaySend(t Terms, f SellerFacts) Verdict {
 	paid, priced := orZero(f.Paid), orZero(t.Price).Sign() > 0
 	covered := t.PaidBytes(paid)
 	switch {
-	case priced && f.Loan == 0 && f.Position == 0 && covered < firstAdvance(t, f): // nothing was lent: a whole interval is paid before the first byte
-		return Verdict{Demand: DemandUnseal, Total: t.Due(advance(t, f, 0))}
+	case priced && f.Loan == 0 && f.Position == 0 && covered == 0: // nothing was lent
+		return Verdict{Exact: true, Demand: DemandUnseal, Total: t.Due(advance(t, f, 0))}
 	case paid.LessThan(orZero(t.Unseal)):
 		return Verdict{Demand: DemandUnseal, Total: orZero(t.Unseal)}
 	case !priced:
 		return Verdict{Limit: math.MaxUint64, Send: !f.Whole, Total: orZero(t.Unseal)}
 	}
-	v := Verdict{Limit: add(covered, min(f.Loan, t.CurrentInterval(covered))), Total: t.Due(f.Position)}
-	if f.Loan == 0 { // what is paid may be all there is: the sender goes on to see whether there is another block, which may go beyond
-		v.Limit = add(covered, 1)
+	v := Verdict{Limit: add(covered, min(f.Loan, t.CurrentInterval(covered))), Exact: f.Loan == 0, Total: t.Due(f.Position)}
+	below := f.Position < v.Limit
+	if v.Exact {
+		below = add(f.Position, f.next()) <= v.Limit
 	}
 	switch {
 	case f.Whole && f.Position > covered:
 		v.Demand = DemandLast
-	case !f.Whole && f.Position < v.Limit:
+	case !f.Whole && below:
 		v.Send = true
 	case !f.Whole:
 		v.Demand, v.Total = DemandInterval, t.Due(advance(t, f, covered))
@@ -73,25 +79,25 @@ func MaySend(t Terms, f SellerFacts) Verdict {
 	return v
 }
 
-// advance is the position that a deal at its limit asks payment for: what was released, or without a loan one interval more.
+// advance is the position that a deal at its limit asks payment for: what was released, or without a loan one interval more, and at least the
+// block that waits.
 func advance(t Terms, f SellerFacts, covered uint64) uint64 {
 	if f.Loan > 0 {
 		return f.Position
 	}
 	to := add(f.Position, t.CurrentInterval(covered))
 	if f.Size > 0 {
-		to = max(add(f.Position, 1), min(to, f.Size))
+		to = min(to, f.Size)
 	}
-	return to
+	return max(to, add(f.Position, max(1, f.next())))
 }
 
-// firstAdvance is what is paid before the first byte of a deal without a loan: an interval. After a restart the size may not be known, and what was
-// taken then is enough.
-func firstAdvance(t Terms, f SellerFacts) uint64 {
-	if f.Size == 0 {
-		return 1
+// next is the size of the block that waits: no larger than what is left of the payload.
+func (f SellerFacts) next() uint64 {
+	if f.Size > f.Position {
+		return min(f.Next, f.Size-f.Position)
 	}
-	return advance(t, f, 0)
+	return f.Next
 }
 
 // Settled reports whether a deal that has released bytes is paid in full.

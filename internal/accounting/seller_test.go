@@ -24,31 +24,38 @@ func TestMaySend(t *testing.T) {
 		position uint64
 		whole    bool
 		size     uint64
+		next     uint64
 		send     bool
 		limit    uint64
 		demand   accounting.DemandKind
 		owed     int64
 	}{
-		{"nothing is owed for what is free", free, 0, 0, 1 << 40, false, 0, true, math.MaxUint64, accounting.DemandNothing, 0},
-		{"the unseal price alone", unsealOnly, 9, 0, 0, false, 0, false, 0, accounting.DemandUnseal, 1},
-		{"behind the unseal price", unsealOnly, 10, 0, 1 << 40, false, 0, true, math.MaxUint64, accounting.DemandNothing, 0},
-		{"before the unseal price", paid, 0, 100, 0, false, 1000, false, 0, accounting.DemandUnseal, 10},
-		{"on credit", paid, 10, 100, 99, false, 1000, true, 100, accounting.DemandNothing, 0},
-		{"at the limit", paid, 10, 100, 100, false, 1000, false, 100, accounting.DemandInterval, 200},
-		{"a block beyond the limit", paid, 10, 100, 130, false, 1000, false, 100, accounting.DemandInterval, 260},
-		{"half of it paid", paid, 110, 100, 130, false, 1000, true, 150, accounting.DemandNothing, 0},
-		{"a loan below an interval", paid, 10, 60, 60, false, 1000, false, 60, accounting.DemandInterval, 120},
-		{"a loan above an interval counts as one", paid, 10, 500, 100, false, 1000, false, 100, accounting.DemandInterval, 200},
-		{"the rest at the end", paid, 210, 100, 130, true, 1000, false, 200, accounting.DemandLast, 60},
-		{"all paid at the end", paid, 270, 100, 130, true, 1000, false, 230, accounting.DemandNothing, 0},
-		{"in advance, before the first byte", paid, 0, 0, 0, false, 1000, false, 0, accounting.DemandUnseal, 210},
-		{"in advance, a payload below an interval", paid, 0, 0, 0, false, 40, false, 0, accounting.DemandUnseal, 90},
-		{"in advance, paid", paid, 210, 0, 0, false, 1000, true, 101, accounting.DemandNothing, 0},
-		{"in advance, used up", paid, 210, 0, 101, false, 1000, false, 101, accounting.DemandInterval, 202},
-		{"in advance, the end is near", paid, 210, 0, 101, false, 150, false, 101, accounting.DemandInterval, 100},
-		{"in advance, more than all", paid, 210, 0, 90, true, 150, false, 101, accounting.DemandNothing, 0},
+		{"nothing is owed for what is free", free, 0, 0, 1 << 40, false, 0, 0, true, math.MaxUint64, accounting.DemandNothing, 0},
+		{"the unseal price alone", unsealOnly, 9, 0, 0, false, 0, 0, false, 0, accounting.DemandUnseal, 1},
+		{"behind the unseal price", unsealOnly, 10, 0, 1 << 40, false, 0, 0, true, math.MaxUint64, accounting.DemandNothing, 0},
+		{"before the unseal price", paid, 0, 100, 0, false, 1000, 0, false, 0, accounting.DemandUnseal, 10},
+		{"on credit", paid, 10, 100, 99, false, 1000, 0, true, 100, accounting.DemandNothing, 0},
+		{"at the limit", paid, 10, 100, 100, false, 1000, 0, false, 100, accounting.DemandInterval, 200},
+		{"a block beyond the limit", paid, 10, 100, 130, false, 1000, 0, false, 100, accounting.DemandInterval, 260},
+		{"half of it paid", paid, 110, 100, 130, false, 1000, 0, true, 150, accounting.DemandNothing, 0},
+		{"a loan below an interval", paid, 10, 60, 60, false, 1000, 0, false, 60, accounting.DemandInterval, 120},
+		{"a loan above an interval counts as one", paid, 10, 500, 100, false, 1000, 0, false, 100, accounting.DemandInterval, 200},
+		{"the rest at the end", paid, 210, 100, 130, true, 1000, 0, false, 200, accounting.DemandLast, 60},
+		{"all paid at the end", paid, 270, 100, 130, true, 1000, 0, false, 230, accounting.DemandNothing, 0},
+		{"in advance, before the first byte", paid, 0, 0, 0, false, 1000, 0, false, 0, accounting.DemandUnseal, 210},
+		{"in advance, a payload below an interval", paid, 0, 0, 0, false, 40, 0, false, 0, accounting.DemandUnseal, 90},
+		{"in advance, a byte buys a look", paid, 12, 0, 0, false, 1000, 0, true, 1, accounting.DemandNothing, 0},
+		{"in advance, and no block", paid, 12, 0, 0, false, 1000, 30, false, 1, accounting.DemandInterval, 198},
+		{"in advance, paid", paid, 210, 0, 0, false, 1000, 100, true, 100, accounting.DemandNothing, 0},
+		{"in advance, a block that is not covered whole", paid, 210, 0, 80, false, 1000, 21, false, 100, accounting.DemandInterval, 160},
+		{"in advance, one that is", paid, 210, 0, 80, false, 1000, 20, true, 100, accounting.DemandNothing, 0},
+		{"in advance, one that is larger than an interval", paid, 210, 0, 80, false, 1000, 300, false, 100, accounting.DemandInterval, 560},
+		{"in advance, used up: is there more?", paid, 210, 0, 100, false, 1000, 0, true, 100, accounting.DemandNothing, 0},
+		{"in advance, there is", paid, 210, 0, 100, false, 1000, 1, false, 100, accounting.DemandInterval, 200},
+		{"in advance, the end is near", paid, 210, 0, 100, false, 150, 400, false, 100, accounting.DemandInterval, 100},
+		{"in advance, more than all", paid, 210, 0, 90, true, 150, 0, false, 100, accounting.DemandNothing, 0},
 	} {
-		v := accounting.MaySend(row.terms, accounting.SellerFacts{Paid: big.NewInt(row.paid), Loan: row.loan, Position: row.position, Whole: row.whole, Size: row.size})
+		v := accounting.MaySend(row.terms, accounting.SellerFacts{Paid: big.NewInt(row.paid), Loan: row.loan, Position: row.position, Whole: row.whole, Size: row.size, Next: row.next})
 		require.Equal(t, row.send, v.Send, row.name)
 		require.Equal(t, row.limit, v.Limit, row.name)
 		require.Equal(t, row.demand, v.Demand, row.name)
@@ -65,10 +72,14 @@ func TestMaySendProperties(t *testing.T) {
 		terms := accounting.Terms{Price: big.NewInt(rapid.Int64Range(1, 1<<20).Draw(t, "price")), Unseal: big.NewInt(rapid.Int64Range(0, 1<<20).Draw(t, "unseal")),
 			Interval: rapid.Uint64Range(1, 1<<24).Draw(t, "interval"), Increase: rapid.Uint64Range(0, 1<<10).Draw(t, "increase")}
 		f := accounting.SellerFacts{Paid: big.NewInt(rapid.Int64Range(0, 1<<44).Draw(t, "paid")), Loan: rapid.Uint64Range(0, 1<<25).Draw(t, "loan"),
-			Position: rapid.Uint64Range(0, 1<<26).Draw(t, "position"), Whole: rapid.Bool().Draw(t, "whole"), Size: rapid.Uint64Range(1, 1<<26).Draw(t, "size")}
+			Position: rapid.Uint64Range(0, 1<<26).Draw(t, "position"), Whole: rapid.Bool().Draw(t, "whole"), Size: rapid.Uint64Range(1, 1<<26).Draw(t, "size"), Next: rapid.Uint64Range(0, 1<<22).Draw(t, "next")}
 		v := accounting.MaySend(terms, f)
 		covered := terms.PaidBytes(f.Paid)
-		require.LessOrEqual(t, v.Limit, covered+max(1, min(f.Loan, terms.CurrentInterval(covered))))
+		require.LessOrEqual(t, v.Limit, covered+min(f.Loan, terms.CurrentInterval(covered)))
+		require.Equal(t, f.Loan == 0 && f.Paid.GreaterThanEqual(terms.Unseal), v.Exact && f.Paid.GreaterThanEqual(terms.Unseal))
+		if v.Exact && v.Send { // not one byte is lent
+			require.LessOrEqual(t, f.Position+min(f.Next, max(f.Size, f.Position)-f.Position), max(covered, f.Position))
+		}
 		require.False(t, v.Send && v.Demand != accounting.DemandNothing, "it sends and waits")
 		more := f
 		more.Paid = big.Add(f.Paid, big.NewInt(rapid.Int64Range(0, 1<<30).Draw(t, "more")))

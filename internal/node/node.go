@@ -316,7 +316,10 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 // supportsAhead and supportsPrepaid tell whether identify lists our protocols for a peer.
 func (n *Node) supportsAhead(p peer.ID) bool { return n.lists(p, retrievalimpl.AheadProtocol) }
 
-func (n *Node) supportsPrepaid(p peer.ID) bool { return n.lists(p, retrievalimpl.PrepaidProtocol) }
+// A deal in advance goes over a stream, which holds a block back until it is paid.
+func (n *Node) supportsPrepaid(p peer.ID) bool {
+	return n.lists(p, retrievalimpl.PrepaidProtocol) && n.speaksStreams(p)
+}
 
 func (n *Node) lists(p peer.ID, name protocol.ID) bool {
 	s, err := n.Host.Peerstore().SupportsProtocols(p, name)

@@ -88,7 +88,9 @@ func (p PlainHandler) OnAllSent(chid dt.ChannelID) (dt.Message, error) {
 func (PlainHandler) Silent(dt.ChannelID) bool { return false }
 
 // MaySend implements PauseDecider.
-func (PlainHandler) MaySend(dt.ChannelID, int64) (Release, []dt.Message) { return ReleaseAsTold, nil }
+func (PlainHandler) MaySend(dt.ChannelID, int64, uint64) (Release, []dt.Message) {
+	return ReleaseAsTold, nil
+}
 
 // HoldForPayment implements PauseDecider.
 func (p PlainHandler) HoldForPayment(ctx context.Context, chid dt.ChannelID) {
@@ -169,6 +171,9 @@ func (p PlainManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 
 // RaiseQueued implements SenderControl.
 func (PlainManager) RaiseQueued(context.Context, dt.ChannelID, uint64) error { return nil }
+
+// Waiting implements SenderControl.
+func (PlainManager) Waiting(dt.ChannelID) uint64 { return 0 }
 
 // LimitChanged implements SenderControl.
 func (PlainManager) LimitChanged(context.Context, dt.ChannelID) error { return nil }

@@ -72,8 +72,9 @@ type PauseDecider interface {
 	// channel.
 	Silent(chid dt.ChannelID) bool
 	// MaySend decides on the block that is next on a channel, and returns what the other side has to hear first. It is asked before each
-	// block that is not let out by the answer to the one before, and after each change.
-	MaySend(chid dt.ChannelID, next int64) (may Release, say []dt.Message)
+	// block that is not let out by the answer to the one before, and after each change. The size of the block is in bytes, 0 if it is not
+	// known.
+	MaySend(chid dt.ChannelID, next int64, size uint64) (may Release, say []dt.Message)
 	// HoldForPayment pauses a channel that waits for a payment, unless that has come.
 	HoldForPayment(ctx context.Context, chid dt.ChannelID)
 }
@@ -88,6 +89,8 @@ const (
 	ReleaseNow
 	// ReleaseLater: it waits until ResumeChannel and asks again.
 	ReleaseLater
+	// ReleaseBySize: the block goes if it fits: the sender reads it and asks again with its size.
+	ReleaseBySize
 )
 
 // Transport is what a manager asks of a transport, and what the market and the node do on it for a channel.
@@ -120,6 +123,13 @@ type ChannelStores interface {
 	MaxLinks(chid dt.ChannelID, n uint64)
 }
 
+// ExactLimiter is optional beside dt.Limiter.
+type ExactLimiter interface {
+	dt.Limiter
+	// LimitIsExact reports whether no block of a channel may go beyond its limit.
+	LimitIsExact(chid dt.ChannelID) bool
+}
+
 // Manager is what the market and the node ask of a data-transfer manager.
 type Manager interface {
 	dt.Manager
@@ -140,6 +150,8 @@ type Registrar interface {
 type SenderControl interface {
 	// RaiseQueued lifts what counts as sent, in bytes, to what was paid for.
 	RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error
+	// Waiting is the size in bytes of the block that waits on a channel to be let out, 0 if it is not known.
+	Waiting(chid dt.ChannelID) uint64
 	// LimitChanged lets a channel go on whose limit was raised without a voucher.
 	LimitChanged(ctx context.Context, chid dt.ChannelID) error
 	// Suspend sends and answers nothing on a channel until Unsuspend: the application stops before its manager does.

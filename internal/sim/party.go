@@ -286,9 +286,11 @@ func (p *party) openMarket(r *process) (err error) {
 		}
 		r.seller, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 			Hub: r.hub, Network: net, Node: marketnode.Provider{Manager: r.payments}, Address: p.address, Pieces: p.w.pieces, Asks: r.asks,
-			Credit:          p.w.credit(),
-			SupportsPrepaid: func(to peer.ID) bool { return p.lists(r, to, retrievalimpl.PrepaidProtocol) },
-			Store:           space(r.state, "/retrievals/provider"), Deadlines: providerstates.Deadlines(acceptDeadline, idleDeadline, idleDeadline, idleDeadline), Log: quiet,
+			Credit: p.w.credit(),
+			SupportsPrepaid: func(to peer.ID) bool {
+				return p.stream && p.lists(r, to, stream.ProtocolID) && p.lists(r, to, retrievalimpl.PrepaidProtocol)
+			},
+			Store: space(r.state, "/retrievals/provider"), Deadlines: providerstates.Deadlines(acceptDeadline, idleDeadline, idleDeadline, idleDeadline), Log: quiet,
 		})
 		if err == nil {
 			r.seller.SubscribeToEvents(func(e rm.ProviderEvent, s rm.ProviderDealState) { p.w.sawProvider(e, s) })

@@ -17,6 +17,7 @@ import (
 // withoutCredit is a provider that lends nobody anything, and a client that pays so many bytes in advance.
 func withoutCredit(advance uint64) func(*pair) {
 	return func(m *pair) {
+		m.p.Stream, m.c.Stream = true, true // a stream holds a block back until it is paid
 		m.p.Config = func(c *retrievalimpl.ProviderConfig) {
 			c.Credit = &accounting.CreditLimits{Memory: time.Hour}
 			c.SupportsPrepaid = func(peer.ID) bool { return true }
@@ -55,6 +56,29 @@ func TestPrepaid(t *testing.T) {
 			require.Equal(t, d.TotalReceived, p.TotalSent)
 		})
 	}
+}
+
+// TestPrepaidBlockByBlock: a block of a deal in advance leaves only when it is paid whole, also one that is larger than an interval, and a budget
+// below the price buys what it pays for.
+func TestPrepaidBlockByBlock(t *testing.T) {
+	m := newPair(t, terms(2, 7, 4096, 0), 30, 1024, withoutCredit(4096))
+	m.funds = big.NewInt(7 + 2*4096)
+	id := m.retrieve()
+	key := rm.ProviderDealIdentifier{Receiver: m.c.Host.ID(), DealID: id}
+	require.Eventually(t, func() bool {
+		d, err := m.c.Client.GetDeal(id)
+		return err == nil && d.Status == rm.DealStatusInsufficientFunds
+	}, 20*time.Second, 5*time.Millisecond)
+	p := m.p.Provider.ListDeals()[key]
+	require.NotZero(t, p.TotalSent)
+	require.LessOrEqual(t, p.TotalSent, uint64(4096), "more left than was paid for")
+	require.NoError(t, m.c.Client.CancelDeal(id))
+
+	large := newPair(t, terms(2, 7, 700, 0), 30, 1024, withoutCredit(4096))
+	large.funds = big.Add(large.funds, big.NewInt(2*4096))
+	large.retrieve()
+	require.Equal(t, rm.DealStatusCompleted, large.tc.ended(t), large.tc.text)
+	require.Equal(t, rm.DealStatusCompleted, large.tp.ended(t))
 }
 
 // TestPrepaidAboveLimit: a client does not pay in advance more than it allows itself, and has spent nothing.

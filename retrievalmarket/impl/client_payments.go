@@ -7,6 +7,7 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -101,14 +102,14 @@ func (c *Client) observe(cd *clientDeal, rec rm.ClientDealState) {
 		cd.stopAlarm()
 	case !waited:
 		cd.quietFrom = time.Now()
-		cd.setAlarm()
+		c.setAlarm(cd)
 	default:
-		cd.setAlarm()
+		c.setAlarm(cd)
 	}
 }
 
 // setAlarm lets the deal decide anew when no byte has come for a while: the provider may never have got the last voucher, or denies it (T65). mu is held.
-func (cd *clientDeal) setAlarm() {
+func (c *Client) setAlarm(cd *clientDeal) {
 	if cd.alarm != nil {
 		return
 	}
@@ -118,10 +119,11 @@ func (cd *clientDeal) setAlarm() {
 		waits := waitsForPayment(cd.status)
 		quiet := waits && time.Since(cd.quietFrom) >= cd.patience()
 		if waits && !quiet {
-			cd.setAlarm()
+			c.setAlarm(cd)
 		}
 		cd.mu.Unlock()
 		if quiet {
+			c.growAdvance(cd)
 			_ = cd.machine.Reenter()
 		}
 	})
@@ -165,7 +167,7 @@ func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) boo
 		return true
 	}
 	// Before the first byte the number is all that is owed, however old the message is.
-	if owed.GreaterThan(clientstates.Terms(d).Due(d.PaymentInterval)) || owed.GreaterThan(d.TotalFunds) { // a part of it would buy nothing
+	if owed.GreaterThan(clientstates.Terms(d).Due(d.PaymentInterval)) {
 		return false
 	}
 	ok, err := c.advances.Reserve(c.ctx, clientstates.DealKey(d.ID), d.PayloadCID.String(), d.Sender.String(), d.PaymentInterval)
@@ -173,6 +175,21 @@ func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) boo
 		c.cfg.Log.Warn("pay in advance", "deal", d.ID, "error", err)
 	}
 	return ok
+}
+
+// growAdvance lets a deal be paid further in advance for one block that is larger than its interval: all that was paid for is here, and the provider
+// waits.
+func (c *Client) growAdvance(cd *clientDeal) {
+	d, _ := cd.machine.State()
+	f := c.Facts(d)
+	t := clientstates.Terms(&d)
+	granted, ahead := f.Window, t.PaidBytes(f.Requested)-min(t.PaidBytes(f.Requested), f.Verified)
+	if granted == 0 || f.Whole || f.Vouchered.LessThan(t.Due(f.Verified+granted)) || ahead <= granted || ahead > carstore.MaxBlock {
+		return
+	}
+	if err := c.advances.Grow(c.ctx, clientstates.DealKey(d.ID), ahead); err != nil {
+		c.cfg.Log.Warn("pay in advance", "deal", d.ID, "error", err)
+	}
 }
 
 // endAdvance settles what a deal that ends was paid in advance.

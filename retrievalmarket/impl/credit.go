@@ -64,7 +64,6 @@ func (p *Provider) lend(ctx context.Context, b datastore.Batch, d *rm.ProviderDe
 		return nil
 	}
 	a := p.applicant(d, ask, size)
-	a.Prepays = a.Prepays && d.PaymentInterval >= ask.PaymentInterval // a shorter one would pay for less than a block
 	_, err := p.payers.Lend(ctx, b, a)
 	var none *accounting.NoCreditError
 	if errors.As(err, &none) {
@@ -78,7 +77,7 @@ func (p *Provider) lent(id rm.ProviderDealIdentifier) bool {
 	return p.payers.LoanOf(providerstates.DealKey(id)).Bytes() > 0
 }
 
-// withDeposit raises the unseal price of an offer by one interval for a client that would get no credit and does not pay in advance: it
+// withDeposit raises the unseal price of an offer by what a deal is lent for a client that would get no credit and does not pay in advance: it
 // shows a funded channel before the first byte.
 func (p *Provider) withDeposit(ctx context.Context, who peer.ID, ask rm.Ask, size uint64) rm.Ask {
 	if !priced(ask.PricePerByte) || p.paysInAdvance(who) {
@@ -88,19 +87,20 @@ func (p *Provider) withDeposit(ctx context.Context, who peer.ID, ask rm.Ask, siz
 		PaymentInterval: ask.PaymentInterval, PaymentIntervalIncrease: ask.PaymentIntervalIncrease}}}
 	a := p.applicant(&d, &ask, size)
 	if !p.payers.WouldLend(ctx, a) {
-		ask.UnsealPrice = a.Terms.Due(min(a.Terms.CurrentInterval(0), size))
+		ask.UnsealPrice = a.Terms.Due(p.payers.Need(a))
 	}
 	return ask
 }
 
 // sellerFacts are the facts of a deal at a position; the deal's lock is held.
-func (p *Provider) sellerFacts(pd *providerDeal, sent uint64) accounting.SellerFacts {
-	return accounting.SellerFacts{Paid: pd.paid, Loan: p.payers.LoanOf(providerstates.DealKey(pd.id)).Bytes(), Position: max(sent, pd.whole), Whole: pd.sentAll, Size: pd.size}
+func (p *Provider) sellerFacts(pd *providerDeal, chid dt.ChannelID, sent uint64) accounting.SellerFacts {
+	return accounting.SellerFacts{Paid: pd.paid, Loan: p.payers.LoanOf(providerstates.DealKey(pd.id)).Reach(), Position: max(sent, pd.whole), Whole: pd.sentAll, Size: pd.size,
+		Next: p.cfg.Hub.dt.Waiting(chid)}
 }
 
 // verdict is the decision whether more of a deal may leave; the deal's lock is held, or nobody else has the deal yet.
 func (p *Provider) verdict(pd *providerDeal, d *rm.ProviderDealState, sent uint64) accounting.Verdict {
-	return accounting.MaySend(providerstates.Terms(d), p.sellerFacts(pd, sent))
+	return accounting.MaySend(providerstates.Terms(d), p.sellerFacts(pd, d.ChannelID, sent))
 }
 
 // demandStatus is the published name of what a provider waits for.

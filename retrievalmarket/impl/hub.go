@@ -133,6 +133,11 @@ func (h *Hub) Limit(chid dt.ChannelID) (uint64, bool) {
 	return h.provider.limit(chid), true
 }
 
+// LimitIsExact implements port.ExactLimiter.
+func (h *Hub) LimitIsExact(chid dt.ChannelID) bool {
+	return h.awaitProvider() == nil && h.provider.limitIsExact(chid)
+}
+
 // Revalidate implements datatransfer.Revalidator.
 func (h *Hub) Revalidate(chid dt.ChannelID, v dt.Voucher) (dt.VoucherResult, error) {
 	if err := h.awaitProvider(); err != nil {

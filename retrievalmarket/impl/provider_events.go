@@ -75,6 +75,18 @@ func (p *Provider) limit(chid dt.ChannelID) uint64 {
 	return p.verdict(pd, &s, 0).Limit
 }
 
+// limitIsExact tells whether no block of a channel may go beyond its limit: nothing is lent for it.
+func (p *Provider) limitIsExact(chid dt.ChannelID) bool {
+	pd := p.of(chid)
+	if pd == nil {
+		return false
+	}
+	s, _ := pd.machine.State()
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	return p.verdict(pd, &s, 0).Exact
+}
+
 func (p *Provider) of(chid dt.ChannelID) *providerDeal {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -4,13 +4,10 @@ package flow
 
 // Facts are what is known about a channel on which this side sends.
 type Facts struct {
-	// Position is how many bytes count as sent: unique blocks that were handed out, or that the recipient claimed at a restart.
-	Position uint64
 	// HighWater is the highest index that was handed to the transport. A claim of the recipient does not raise it.
 	HighWater uint64
-	// Limited tells whether there is a limit; Limit is what was paid and lent, in bytes.
-	Limited bool
-	Limit   uint64
+	// Limited tells whether there is a limit, and Open whether the position is below it, so that the next block may go.
+	Limited, Open bool
 	// HeldByUs: the application paused, or has not let the channel begin. HeldByPeer: the recipient paused.
 	HeldByUs, HeldByPeer bool
 }
@@ -37,7 +34,7 @@ func Decide(f Facts, index uint64, withheld bool) Verdict {
 		return AwaitHold
 	case !f.Limited:
 		return AsTold
-	case f.Position < f.Limit:
+	case f.Open:
 		return Send
 	case index <= f.HighWater && !withheld:
 		return Send

@@ -10,7 +10,7 @@ import (
 
 func TestDecide(t *testing.T) {
 	at := func(position, limit, highWater uint64) flow.Facts {
-		return flow.Facts{Position: position, HighWater: highWater, Limited: true, Limit: limit}
+		return flow.Facts{HighWater: highWater, Limited: true, Open: position < limit}
 	}
 	held, paused, plain := at(0, 100, 0), at(0, 100, 0), flow.Facts{}
 	held.HeldByUs, paused.HeldByPeer = true, true
@@ -42,15 +42,15 @@ func TestNothingStaysPaused(t *testing.T) {
 			for highWater := range uint64(4) {
 				for next := uint64(1); next < 5; next++ {
 					for _, withheld := range []bool{false, true} {
-						f := flow.Facts{Position: position, HighWater: highWater, Limited: true, Limit: limit}
+						f := flow.Facts{HighWater: highWater, Limited: true, Open: position < limit}
 						before := flow.Decide(f, next, withheld)
-						f.Limit++
+						f.Open = position < limit+1
 						if before == flow.Send {
 							require.Equal(t, flow.Send, flow.Decide(f, next, withheld))
 						}
-						f.Limit = position + 1
+						f.Open = true
 						require.Equal(t, flow.Send, flow.Decide(f, next, withheld))
-						f.Limit, f.HeldByPeer = position+1, true
+						f.HeldByPeer = true
 						require.Equal(t, flow.AwaitHold, flow.Decide(f, next, withheld))
 					}
 				}

@@ -190,7 +190,7 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		say = append(say, msg)
 	}
 	if pause {
-		may, more := t.handler().MaySend(chid, block.Index()+1)
+		may, more := t.release(chid, block.Index()+1)
 		pause, say = may != port.ReleaseNow, append(say, more...)
 	}
 	t.endAsking(chid, request.ID(), pause)

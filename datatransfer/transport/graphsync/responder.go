@@ -8,6 +8,7 @@ import (
 	"github.com/ipfs/go-graphsync/donotsendfirstblocks"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/asked"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
@@ -68,11 +69,22 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 // startsPaused tells whether a response waits before its first block, and what is to be said then. Where the handler does not decide before
 // each block, an accepted request says so, or its channel is silent.
 func (t *Transport) startsPaused(chid datatransfer.ChannelID, request graphsync.RequestData, msg datatransfer.Message, told bool) (waits bool, say []datatransfer.Message) {
-	may, say := t.handler().MaySend(chid, t.asks(chid, request, msg).Has+1)
+	may, say := t.release(chid, t.asks(chid, request, msg).Has+1)
 	if may == port.ReleaseAsTold {
 		return told || asked.Silent(t.handler(), chid, msg), say
 	}
 	return may == port.ReleaseLater, say
+}
+
+// release asks the handler about the next block of a response. Its size is not known before graphsync has sent it: where that decides, the largest
+// one has to fit.
+func (t *Transport) release(chid datatransfer.ChannelID, next int64) (port.Release, []datatransfer.Message) {
+	may, say := t.handler().MaySend(chid, next, 0)
+	if may != port.ReleaseBySize {
+		return may, say
+	}
+	may, more := t.handler().MaySend(chid, next, carstore.MaxBlock)
+	return may, append(say, more...)
 }
 
 // decide lets the handler decide on a request and makes it the current one of its channel if it is accepted; what the application

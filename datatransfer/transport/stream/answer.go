@@ -78,7 +78,7 @@ func (t *Transport) answer(p peer.ID, s network.Stream) {
 		return
 	}
 	t.handler().OnDataAsked(chid)
-	may, say := t.handler().MaySend(chid, q.has+1)
+	may, say := t.handler().MaySend(chid, q.has+1, 0)
 	b, err := t.accept(c, s, may == port.ReleaseAsTold && (paused || asked.Silent(t.handler(), chid, q.msg)))
 	if err != nil {
 		_ = s.Reset()

@@ -36,6 +36,7 @@ type sender struct {
 	pooled  *lent
 	lends   bool // the blocks are of a size for it
 	cleared bool // the handler has let the next block out
+	bySize  bool // if it fits
 	at      int64
 	reading context.Context
 }
@@ -62,12 +63,12 @@ func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 		defer close(listening)
 		sd.listen(in)
 	}()
-	err := sd.pass(q.has + 1) // a stream that is paused from the start reads nothing
+	err := sd.pass(q.has+1, 0) // a stream that is paused from the start reads nothing
 	if err == nil {
 		err = walk(sd.alive, &ls, q.root, q.selector, limit, sd.visit)
 	}
 	if err == nil {
-		err = sd.pass(sd.at + 1) // a pause at the last block
+		err = sd.pass(sd.at+1, 0) // a pause at the last block
 	}
 	if err == nil {
 		err = sd.flush()
@@ -242,55 +243,6 @@ func (sd *sender) alive() error {
 	return nil
 }
 
-// askRelease asks the handler about the block after the last one, and says what it answers.
-func (sd *sender) askRelease() port.Release {
-	may, say := sd.t.handler().MaySend(sd.r.chid, sd.at+1)
-	for _, m := range say {
-		if sd.flush() == nil {
-			sd.out.message(m)
-		}
-	}
-	sd.cleared = may != port.ReleaseLater
-	return may
-}
-
-// pass says what is to be said, and waits until the next block may go.
-func (sd *sender) pass(next int64) error {
-	g := &sd.r.gate
-	for {
-		out, paused := g.take()
-		for i, m := range out {
-			if sd.flush() == nil {
-				sd.out.message(m)
-			}
-			if sd.out.err != nil { // what was not said goes another way
-				for _, m := range out[i:] {
-					sd.t.undelivered(sd.r.chid, m, sd.out.err)
-				}
-				return sd.out.err
-			}
-		}
-		if err := sd.alive(); err != nil {
-			return err
-		}
-		if !paused && (!sd.cleared || next != sd.at+1) {
-			sd.at = next - 1
-			sd.askRelease()
-		}
-		if !paused && sd.cleared {
-			return sd.out.err
-		}
-		if err := sd.flush(); err != nil {
-			return err
-		}
-		sd.giveBack()
-		select {
-		case <-g.wake:
-		case <-sd.r.ctx.Done():
-		}
-	}
-}
-
 // visit sends the next block of the traversal, unless the recipient has it.
 func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	if data, ok := carstore.Inlined(c); ok {
@@ -305,10 +257,7 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		}
 		return sd.load(c)
 	}
-	if err := sd.pass(index); err != nil {
-		return nil, err
-	}
-	data, err := sd.load(c)
+	data, err := sd.loadReleased(c, index)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +277,7 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		sd.out.message(msg)
 	}
 	sd.at, sd.cleared = index, true
-	if pause && sd.askRelease() == port.ReleaseAsTold {
+	if pause && sd.askRelease(0) == port.ReleaseAsTold {
 		sd.r.gate.pauseUnless(resumes)
 	}
 	return data, sd.out.err
