@@ -39,10 +39,10 @@ type try struct {
 
 const maxTries = 5
 
-// unheard reports whether the provider never heard of a deal: who wants it asks again.
+// unheard reports whether the provider never heard of a deal, or refused it because what it offered is not so any more: who wants it asks again.
 func (t *try) unheard() bool {
 	return t.state.TotalReceived == 0 && t.state.FundsSpent.IsZero() &&
-		(strings.HasPrefix(t.state.Message, "proposing deal: ") || t.state.Message == notStored)
+		(t.state.Status == rm.DealStatusRejected || strings.HasPrefix(t.state.Message, "proposing deal: ") || t.state.Message == notStored)
 }
 
 // notStored stands for the message of a deal whose process ended before it was stored.

@@ -250,7 +250,7 @@ func claimAll(t *testing.T) result {
 
 // restartAtZero says that it has all but the last blocks, and after a restart of its process, of the same deal, that it has none.
 func restartAtZero(t *testing.T) result {
-	a := newAttack(t, 8<<20, asked(1<<20), lending(2<<20))
+	a := newAttack(t, 8<<20, asked(1<<20), lending(6<<20)) // an interval and a block for each round
 	l, p := a.loot(), a.purse(t, "purse")
 	for range 3 {
 		th := a.identity(t, p, l, never, false)
@@ -267,5 +267,5 @@ func restartAtZero(t *testing.T) result {
 		a.stuck(t, th, id)
 		a.leave(t, th)
 	}
-	return a.outcome(t, l, 2<<20+leaf, 1<<20)
+	return a.outcome(t, l, 6<<20+leaf, 1<<20)
 }
