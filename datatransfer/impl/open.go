@@ -14,10 +14,11 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
-// open stores a new channel that this node initiates.
-func (m *Manager) open(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node, pull bool) (*channels.Channel, dt.Request, error) {
+// open stores a new channel that this node initiates, for good.
+func (m *Manager) open(ctx context.Context, to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node, pull bool) (*channels.Channel, dt.Request, error) {
 	if err := m.ready.Ready(); err != nil {
 		return nil, nil, err
 	}
@@ -26,6 +27,10 @@ func (m *Manager) open(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.No
 		c, req, err = m.create(to, voucher, base, sel, pull)
 	}
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.channels.Sync(ctx); err != nil { // before the request leaves: what the responder accepts is gone on with after a crash
+		_ = c.Apply(dt.Error, reason.StoreFailed.Errorf("store channel: %w", err))
 		return nil, nil, err
 	}
 	m.configure(c.ID(), voucher)
@@ -54,7 +59,7 @@ func (m *Manager) create(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.
 
 // OpenPushDataChannel implements datatransfer.Manager.
 func (m *Manager) OpenPushDataChannel(ctx context.Context, to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node) (dt.ChannelID, error) {
-	c, req, err := m.open(to, voucher, base, sel, false)
+	c, req, err := m.open(ctx, to, voucher, base, sel, false)
 	if err != nil {
 		return dt.ChannelID{}, err
 	}
@@ -68,7 +73,7 @@ func (m *Manager) OpenPushDataChannel(ctx context.Context, to peer.ID, voucher d
 
 // OpenPullDataChannel implements datatransfer.Manager.
 func (m *Manager) OpenPullDataChannel(ctx context.Context, to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node) (dt.ChannelID, error) {
-	c, req, err := m.open(to, voucher, base, sel, true)
+	c, req, err := m.open(ctx, to, voucher, base, sel, true)
 	if err != nil {
 		return dt.ChannelID{}, err
 	}

@@ -49,7 +49,7 @@ func TestSyncedWrites(t *testing.T) {
 	provider.reset()
 	m.retrieve()
 	m.completed(m.due())
-	require.Equal(t, map[string]int{"client": 2}, client.reset())
-	// The channel of the deal is on stable storage before its acceptance leaves.
+	// The channel of the deal is on stable storage before its proposal leaves, and before its acceptance does.
+	require.Equal(t, map[string]int{"client": 2, "datatransfer": 1}, client.reset())
 	require.Equal(t, map[string]int{"provider": 2, "datatransfer": 1}, provider.reset())
 }
