@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -72,114 +69,6 @@ func ProposeDeal(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealS
 		return ctx.Trigger(rm.ClientEventWriteDealProposalErrored, err)
 	}
 	return ctx.Trigger(rm.ClientEventDealProposed, chid)
-}
-
-// SetupPaymentChannelStart makes the funds of the deal available; a deal without a price needs none.
-func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	if deal.TotalFunds.IsZero() || Terms(&deal).Free() {
-		return ctx.Trigger(rm.ClientEventPaymentChannelSkip)
-	}
-	var ch address.Address
-	var msg cid.Cid
-	err := whileLedgerAway(ctx.Context(), func() (err error) {
-		ch, msg, err = makeAvailable(ctx.Context(), env.Node(), deal)
-		return err
-	})
-	switch {
-	case err != nil && ctx.Context().Err() != nil: // this side stops, and the next start goes on here; or the deal is cancelled
-		return nil
-	case mayNotSpend(err): // the deal stands still until its order goes on
-		return nil
-	case err != nil:
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
-	case ch == address.Undef:
-		return ctx.Trigger(rm.ClientEventPaymentChannelCreateInitiated, msg)
-	case !msg.Defined():
-		return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
-	}
-	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, msg, ch)
-}
-
-// ledgerPatience is how long a ledger may be away before a deal that needs it fails.
-const ledgerPatience = 45 * time.Second
-
-// whileLedgerAway tries f again, with growing pauses, while the ledger cannot be reached.
-func whileLedgerAway(ctx context.Context, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
-	defer cancel()
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := f()
-		if err == nil || reason.From(err) != reason.LedgerAway || !shared.Sleep(ctx, wait) {
-			return err
-		}
-	}
-}
-
-func makeAvailable(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState) (address.Address, cid.Cid, error) {
-	if r, ok := node.(rm.ClientReserver); ok {
-		return r.GetOrCreateForDeal(ctx, DealKey(deal.ID), deal.ClientWallet, deal.MinerWallet, deal.TotalFunds)
-	}
-	tok, _, err := node.GetChainHead(ctx)
-	if err != nil {
-		return address.Undef, cid.Undef, err
-	}
-	return node.GetOrCreatePaymentChannel(ctx, deal.ClientWallet, deal.MinerWallet, deal.TotalFunds, tok)
-}
-
-func allocateLane(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState, ch address.Address) (uint64, error) {
-	if r, ok := node.(rm.ClientReserver); ok {
-		return r.AllocateDealLane(ctx, DealKey(deal.ID), ch, deal.TotalFunds)
-	}
-	return node.AllocateLane(ctx, ch)
-}
-
-// WaitPaymentChannelReady waits for the message on the ledger.
-func WaitPaymentChannelReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	ch, err := waitReady(ctx, env, deal)
-	switch {
-	case err != nil && ctx.Context().Err() != nil: // the next start waits again
-		return nil
-	case err != nil:
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
-	}
-	return ctx.Trigger(rm.ClientEventPaymentChannelReady, ch)
-}
-
-func waitReady(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) (address.Address, error) {
-	if deal.WaitMsgCID == nil {
-		return address.Undef, errors.New("nothing to wait for")
-	}
-	return env.Node().WaitForPaymentChannelReady(ctx.Context(), *deal.WaitMsgCID)
-}
-
-// AllocateLane takes a lane for the deal.
-func AllocateLane(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	lane, err := allocateLane(ctx.Context(), env.Node(), deal, deal.PaymentInfo.PayCh)
-	if err != nil {
-		return ctx.Trigger(rm.ClientEventAllocateLaneErrored, err)
-	}
-	return ctx.Trigger(rm.ClientEventLaneAllocated, lane)
-}
-
-// WaitForPaymentChannelCreate is the name of 0.5 for waiting for a new channel and taking a lane on it.
-func WaitForPaymentChannelCreate(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	ch, err := waitReady(ctx, env, deal)
-	if err != nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
-	}
-	lane, err := allocateLane(ctx.Context(), env.Node(), deal, ch)
-	if err != nil {
-		return ctx.Trigger(rm.ClientEventAllocateLaneErrored, err)
-	}
-	if err := ctx.Trigger(rm.ClientEventPaymentChannelReady, ch); err != nil {
-		return err
-	}
-	return ctx.Trigger(rm.ClientEventLaneAllocated, lane)
-}
-
-// WaitForPaymentChannelAddFunds is the name of 0.5 for WaitPaymentChannelReady.
-func WaitForPaymentChannelAddFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	return WaitPaymentChannelReady(ctx, env, deal)
 }
 
 // Ongoing looks at what was recorded while the deal was busy.
@@ -279,7 +168,7 @@ func SendFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSta
 		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, errNoChannel)
 	}
 	err := sendVoucher(ctx.Context(), env, &deal, total)
-	if mayNotSpend(err) {
+	if mayNotSpend(err) || err != nil && ctx.Context().Err() != nil {
 		return nil
 	}
 	if short, ok := shortfall(err); ok {
@@ -301,7 +190,11 @@ type undeliverable struct{ error }
 // sendVoucher makes the voucher of a total and sends it. A voucher that exists counts as spent although it may have to be sent again (M-37): only
 // that the channel is unknown is an error then.
 func sendVoucher(ctx context.Context, env ClientDealEnvironment, deal *rm.ClientDealState, total abi.TokenAmount) error {
-	voucher, err := CreateVoucher(ctx, env.Node(), *deal, total)
+	var voucher *paych.SignedVoucher
+	err := whileLedgerAway(ctx, func() (err error) {
+		voucher, err = CreateVoucher(ctx, env.Node(), *deal, total)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -344,38 +237,6 @@ func shortfall(err error) (abi.TokenAmount, bool) {
 	return big.Zero(), false
 }
 
-// CheckFunds looks whether money is coming.
-func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
-	if deal.PaymentInfo == nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, errNoChannel)
-	}
-	if deal.WaitMsgCID != nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *deal.WaitMsgCID, deal.PaymentInfo.PayCh)
-	}
-	f, err := env.Node().CheckAvailableFunds(ctx.Context(), deal.PaymentInfo.PayCh)
-	if err != nil {
-		return ctx.Trigger(rm.ClientEventPaymentChannelErrored, err)
-	}
-	needed := deal.PaymentRequested
-	if act := accounting.Decide(Terms(&deal), factsOf(env, &deal)); act.Kind == accounting.ActionPay {
-		needed = big.Max(needed, big.Sub(act.Amount, deal.FundsSpent))
-	}
-	short := big.Sub(needed, big.Sub(f.ConfirmedAmt, f.VoucherReedeemedAmt))
-	switch {
-	case short.GreaterThan(big.Zero()):
-	case deal.VoucherShortfall.GreaterThan(big.Zero()) && !rechecks(env, deal):
-		// The node says that there is enough and signs nothing: asking on and on would not change that (M-36).
-		return ctx.Trigger(rm.ClientEventFundsExpended, deal.VoucherShortfall)
-	default:
-		return ctx.Trigger(rm.ClientEventPaymentChannelReady, deal.PaymentInfo.PayCh)
-	}
-	inflight := big.Add(f.PendingAmt, f.QueuedAmt)
-	if inflight.LessThan(short) || f.PendingWaitSentinel == nil {
-		return ctx.Trigger(rm.ClientEventFundsExpended, big.Sub(short, inflight))
-	}
-	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *f.PendingWaitSentinel, deal.PaymentInfo.PayCh)
-}
-
 // CheckComplete believes a completion only when all blocks are in; blocks in flight get time (M-16). What is due for them is paid first, asked for
 // or not: a deal that is complete is paid.
 func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState) error {
@@ -412,6 +273,9 @@ func payRest(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState
 	}
 	err := sendVoucher(ctx.Context(), env, &deal, due)
 	var gone *undeliverable
+	if err != nil && ctx.Context().Err() != nil {
+		return nil
+	}
 	if err != nil && !errors.As(err, &gone) { // one that cannot be delivered any more is in the book, and is kept
 		return ctx.Trigger(rm.ClientEventCreateVoucherFailed, err)
 	}

@@ -39,6 +39,7 @@ type fakeEnv struct {
 	openWait bool // OpenDataTransfer waits for its context
 	closed   int
 	waited   []cid.Cid
+	away     time.Time // until when the ledger cannot be reached
 }
 
 func (e *fakeEnv) Node() rm.RetrievalClientNode { return e }
@@ -73,6 +74,9 @@ func (e *fakeEnv) CreatePaymentVoucher(_ context.Context, ch address.Address, am
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.attempts++
+	if err := e.ledger(); err != nil {
+		return nil, err
+	}
 	if len(e.short) > 0 {
 		s := e.short[0]
 		if len(e.short) > 1 {
@@ -88,6 +92,9 @@ func (e *fakeEnv) CreatePaymentVoucher(_ context.Context, ch address.Address, am
 func (e *fakeEnv) CheckAvailableFunds(context.Context, address.Address) (rm.ChannelAvailableFunds, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.ledger(); err != nil {
+		return rm.ChannelAvailableFunds{}, err
+	}
 	f := e.funds[0]
 	if len(e.funds) > 1 {
 		e.funds = e.funds[1:]
@@ -99,7 +106,7 @@ func (e *fakeEnv) WaitForPaymentChannelReady(_ context.Context, msg cid.Cid) (ad
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.waited = append(e.waited, msg)
-	return payCh, nil
+	return payCh, e.ledger()
 }
 
 // Facts implements clientstates.BuyerFacts.
