@@ -219,3 +219,28 @@ func TestSubmitAgain(t *testing.T) {
 	chain.set(func() { chain.refuse = nil })
 	payer.fund("e", payee.addr, 500)
 }
+
+// TestReplenish: what a message brought for one deal is with another one since the process was started again. The first one gets it again, and nothing
+// beyond what it may spend.
+func TestReplenish(t *testing.T) {
+	chain, payer, payee := two(t)
+	ch := payer.channel("a", payee.addr, 100)
+	payer.reopen()
+	_, lane := payer.fund("b", payee.addr, 100)
+	require.NotNil(t, payer.pay("b", ch, lane, 100))
+	require.Zero(t, chain.sent(cpaych.OpAddFunds))
+	lane, err := payer.AllocateLane(t.Context(), "a", ch, big.NewInt(100))
+	require.NoError(t, err)
+	_, _, err = payer.CreateVoucher(t.Context(), "a", ch, lane, big.NewInt(60), 0)
+	var short *cpaych.ShortfallError
+	require.ErrorAs(t, err, &short)
+	for _, missing := range []bool{true, false} {
+		added, err := payer.Replenish(t.Context(), "a", payer.addr, payee.addr, big.NewInt(100))
+		require.NoError(t, err)
+		require.Equal(t, missing, added)
+	}
+	require.Equal(t, 1, chain.sent(cpaych.OpAddFunds))
+	require.NotNil(t, payer.pay("a", ch, lane, 100))
+	_, err = payer.Replenish(t.Context(), "c", payer.addr, payee.addr, big.NewInt(100))
+	require.ErrorIs(t, err, cpaych.ErrUnknownChannel)
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
+	"github.com/filecoin-project/go-state-types/big"
 )
 
 // TopUp gives a deal that has a lane more than it was given: from what is free on its channel, else by a deposit, for which it waits.
@@ -19,23 +20,46 @@ func (m *Manager) TopUp(ctx context.Context, deal string, from, to address.Addre
 			return err
 		}
 	}
+	p, l, err := m.openLane(ctx, deal)
+	if err != nil {
+		return err
+	}
+	return m.enlarge(ctx, p, l)
+}
+
+// Replenish gives a deal that has a lane what is missing to a total, and tells whether anything was: a deal that waited for its money while the process
+// was started again may have found it with another one.
+func (m *Manager) Replenish(ctx context.Context, deal string, from, to address.Address, total abi.TokenAmount) (added bool, err error) {
+	_, l, err := m.openLane(ctx, deal)
+	if err != nil {
+		return false, err
+	}
+	missing := big.Sub(total, l.Reserved)
+	if missing.Sign() <= 0 {
+		return false, nil
+	}
+	return true, m.TopUp(ctx, deal, from, to, missing)
+}
+
+// openLane finds the lane of a deal and its channel.
+func (m *Manager) openLane(ctx context.Context, deal string) (*payer, *laneRecord, error) {
 	var ref dealRef
 	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if !found {
-		return fmt.Errorf("%w: deal %s has no lane", ErrUnknownChannel, deal)
+		return nil, nil, fmt.Errorf("%w: deal %s has no lane", ErrUnknownChannel, deal)
 	}
 	p, err := m.outbound(ref.Channel)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	p.mu.Lock()
 	l := p.lanes[ref.Lane]
 	p.mu.Unlock()
 	if l == nil || l.Deal != deal || l.Closed {
-		return fmt.Errorf("%w: the lane of deal %s is closed", ErrLaneBound, deal)
+		return nil, nil, fmt.Errorf("%w: the lane of deal %s is closed", ErrLaneBound, deal)
 	}
-	return m.enlarge(ctx, p, l)
+	return p, l, nil
 }

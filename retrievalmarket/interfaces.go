@@ -143,6 +143,13 @@ type ClientReserver interface {
 	AllocateDealLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error)
 }
 
+// ClientReplenisher is optional on a RetrievalClientNode. Without it a deal whose money is gone waits until somebody gives it more.
+type ClientReplenisher interface {
+	// ReplenishDeal makes total available to a deal that has a lane, which it was promised before, and waits for that. It reports whether anything
+	// was missing. It is safe to call again.
+	ReplenishDeal(ctx context.Context, deal string, from, to address.Address, total abi.TokenAmount) (added bool, err error)
+}
+
 // ChannelStanding is what a payment channel says of who pays with it.
 type ChannelStanding struct {
 	// Payer is the from address of the channel.

@@ -39,6 +39,7 @@ var (
 	_ rm.RetrievalClientNode   = Client{}
 	_ rm.ClientBook            = Client{}
 	_ rm.ClientReserver        = Client{}
+	_ rm.ClientReplenisher     = Client{}
 	_ rm.RetrievalProviderNode = Provider{}
 	_ rm.ProviderBook          = Provider{}
 	_ rm.ProviderStanding      = Provider{}
@@ -83,6 +84,14 @@ func (c Client) AllocateDealLane(ctx context.Context, deal string, ch address.Ad
 		return 0, ErrNoLedger
 	}
 	return c.Manager.AllocateLane(ctx, deal, ch, amount)
+}
+
+// ReplenishDeal implements retrievalmarket.ClientReplenisher.
+func (c Client) ReplenishDeal(ctx context.Context, deal string, from, to address.Address, total abi.TokenAmount) (bool, error) {
+	if c.Manager == nil {
+		return false, ErrNoLedger
+	}
+	return c.Manager.Replenish(ctx, deal, from, to, total)
 }
 
 // CheckAvailableFunds implements retrievalmarket.RetrievalClientNode.

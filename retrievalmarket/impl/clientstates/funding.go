@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 
@@ -166,7 +167,28 @@ func CheckFunds(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealSt
 	}
 	inflight := big.Add(f.PendingAmt, f.QueuedAmt)
 	if inflight.LessThan(short) || f.PendingWaitSentinel == nil {
-		return ctx.Trigger(rm.ClientEventFundsExpended, big.Sub(short, inflight))
+		return replenish(ctx, env, deal, big.Sub(short, inflight))
 	}
 	return ctx.Trigger(rm.ClientEventPaymentChannelAddingFunds, *f.PendingWaitSentinel, deal.PaymentInfo.PayCh)
+}
+
+// replenish makes available again what a deal may spend: what a message brought for it may be with another deal since a crash. What is missing beyond
+// that is for its user to give.
+func replenish(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDealState, short abi.TokenAmount) error {
+	added := false
+	err := whileLedgerAway(ctx.Context(), func() (err error) {
+		if node, ok := env.Node().(rm.ClientReplenisher); ok {
+			added, err = node.ReplenishDeal(ctx.Context(), DealKey(deal.ID), deal.ClientWallet, deal.MinerWallet, deal.TotalFunds)
+		}
+		return err
+	})
+	switch {
+	case err != nil && ctx.Context().Err() != nil: // the next start looks again
+		return nil
+	case mayNotSpend(err):
+		return nil
+	case err != nil || !added:
+		return ctx.Trigger(rm.ClientEventFundsExpended, short)
+	}
+	return ctx.Trigger(rm.ClientEventPaymentChannelReady, deal.PaymentInfo.PayCh)
 }

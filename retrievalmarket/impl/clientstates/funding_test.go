@@ -2,6 +2,7 @@ package clientstates_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,8 +13,10 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -79,3 +82,56 @@ func TestACancelEndsTheWaitForALedger(t *testing.T) {
 	})
 }
 
+// ReplenishDeal implements retrievalmarket.ClientReplenisher for replenishing.
+func (e *replenishing) ReplenishDeal(_ context.Context, deal string, _, _ address.Address, total abi.TokenAmount) (bool, error) {
+	added := e.missing
+	e.missing = false
+	e.asked = append(e.asked, deal+" "+total.String())
+	if added {
+		e.short = nil
+	}
+	return added, e.refused
+}
+
+// replenishing is a node that finds money again for a deal.
+type replenishing struct {
+	*fakeEnv
+	missing bool
+	refused error
+	asked   []string
+}
+
+func (e *replenishing) Node() rm.RetrievalClientNode { return e }
+
+// TestMoneyOfADealIsFoundAgain: a deal whose payment channel has too little for it, within what it may spend, gets the rest; one that has all that it
+// may spend waits for its user.
+func TestMoneyOfADealIsFoundAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		missing bool
+		refused error
+		status  rm.DealStatus
+	}{
+		"with another deal":    {true, nil, rm.DealStatusOngoing},
+		"nothing is missing":   {false, nil, rm.DealStatusInsufficientFunds},
+		"the wallet is empty":  {false, errors.New("no money"), rm.DealStatusInsufficientFunds},
+		"nobody asks for it":   {false, reason.ParkedAsked.Errorf("parked"), rm.DealStatusCheckFunds},
+		"the ledger is closed": {false, reason.LedgerRefused.Errorf("closed"), rm.DealStatusInsufficientFunds},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, rm.DealStatusOngoing, 1000, 0, 2, 0)
+			none := rm.ChannelAvailableFunds{ConfirmedAmt: big.Zero(), PendingAmt: big.Zero(), QueuedAmt: big.Zero(), VoucherReedeemedAmt: big.Zero()}
+			r.env.funds, r.env.short = []rm.ChannelAvailableFunds{none}, []int64{2000}
+			env := &replenishing{fakeEnv: r.env, missing: tc.missing, refused: tc.refused}
+			d, _ := r.State()
+			table, err := fsm.Compile(clientstates.Spec(clientstates.Deadlines(0, 0, 0, 0)))
+			require.NoError(t, err)
+			r.Machine = fsm.NewMachine[rm.ClientDealState](t.Context(), table, d, clientstates.ClientDealEnvironment(env), fsm.Hooks[rm.ClientDealState]{})
+			r.blocks(1000)
+			require.Equal(t, tc.status, r.asked(2000).Status)
+			require.Equal(t, []string{clientstates.DealKey(d.ID) + " " + d.TotalFunds.String()}, env.asked)
+			if tc.missing {
+				require.Equal(t, []int64{2000}, r.env.vouchers)
+			}
+		})
+	}
+}
