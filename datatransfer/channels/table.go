@@ -160,3 +160,13 @@ var logTexts = map[dt.EventCode]string{
 	dt.SendDataError: "data transfer send error: ", dt.ReceiveDataError: "data transfer receive error: ",
 	dt.RequestCancelled: "data transfer request cancelled: ",
 }
+
+// LostBlocks takes back that all data is here: blocks that were counted are not in the recipient's store any more, and a restart has to ask for them.
+func (r *Record) LostBlocks() {
+	switch r.Status {
+	case dt.TransferFinished:
+		r.Status = dt.Ongoing
+	case dt.ResponderFinalizingTransferFinished:
+		r.Status = dt.ResponderFinalizing
+	}
+}

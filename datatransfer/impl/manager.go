@@ -324,6 +324,9 @@ func (m *Manager) Reposition(ctx context.Context, chid dt.ChannelID, received ui
 		return err
 	}
 	c.Do(func(r *channels.Record, _ *channels.Credit) {
+		if uint64(position) < r.ReceivedTotal {
+			r.LostBlocks()
+		}
 		r.Received, r.ReceivedTotal = received, uint64(position)
 	})
 	return nil

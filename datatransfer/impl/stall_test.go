@@ -188,6 +188,45 @@ func lostBlocksGoOut(t *testing.T) {
 	d.completed(t)
 }
 
+// lastly is a tab whose last payment is waited for.
+type lastly struct{ *tab }
+
+// OnComplete implements datatransfer.Revalidator.
+func (a lastly) OnComplete(chid dt.ChannelID) (bool, dt.VoucherResult, error) {
+	a.mu.Lock()
+	paid := a.paid
+	a.mu.Unlock()
+	if a.queued(chid) > paid {
+		return true, testutil.NewFakeDTType("last"), dt.ErrPause
+	}
+	return true, testutil.NewFakeDTType("done"), nil
+}
+
+// TestBlocksLostAfterTheEnd: a recipient has counted everything, and its store lost the last blocks in a power loss while the sender waits for its last
+// payment. A restart has to ask for them: nobody pays for blocks that are not there.
+func TestBlocksLostAfterTheEnd(t *testing.T) {
+	testutil.EachDecision(t, func(t *testing.T) {
+		acc := lastly{&tab{interval: 1 << 20}}
+		d := newTrade(t, true, 20, 1024, acc, acc)
+		acc.manager = d.b.Manager
+		chid := d.open(t)
+		d.tb.saw(t, dt.BeginFinalizing, 1)
+		d.ta.saw(t, dt.FinishTransfer, 1)
+		d.reconnect(t, func() {
+			d.a.Store.ForgetFrom(7, d.b.Store)
+			require.NoError(t, d.a.Manager.(port.Manager).Reposition(d.ctx, chid, d.a.Store.Bytes(), 8))
+		})
+		reading, goOn := holding(d.b.Store.OnRead, 1)
+		goOn()
+		d.restartUntil(t, chid, reading)
+		require.Eventually(t, func() bool {
+			return must(d.a.Manager.ChannelState(d.ctx, chid)).Received() == d.total
+		}, 20*time.Second, 5*time.Millisecond, "what was lost never comes")
+		require.NoError(t, d.a.Manager.SendVoucher(d.ctx, chid, testutil.NewFakeDTType(fmt.Sprintf("pay %d", d.total))))
+		d.completed(t)
+	})
+}
+
 // protecting calls back when a connection is protected, which is in the middle of an acceptance.
 type protecting struct {
 	*testutil.FakeNetwork

@@ -242,8 +242,18 @@ func (t *Transport) OpenChannel(ctx context.Context, dataSender peer.ID, chid da
 	a := ask{ctx: ctx, sender: dataSender, root: root, selector: stor, msg: msg}
 	if state != nil {
 		a.skip, a.again = state.ReceivedCidsTotal(), true
+		t.reposition(chid, a.skip)
 	}
 	return t.request(chid, a)
+}
+
+// reposition notes how many blocks a requester has, which may be fewer than came: its store may have lost some.
+func (t *Transport) reposition(chid datatransfer.ChannelID, has int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil {
+		c.position = has
+	}
 }
 
 // request asks for the data of a channel.
