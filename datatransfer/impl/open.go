@@ -85,8 +85,8 @@ func (m *Manager) OpenPullDataChannel(ctx context.Context, to peer.ID, voucher d
 	return c.ID(), nil
 }
 
-// SendVoucher implements datatransfer.Manager. The voucher is recorded before it is sent,
-// so that the answer cannot come first.
+// SendVoucher implements datatransfer.Manager. The voucher is recorded before it is sent, so that the answer cannot come first. One of a channel
+// that has ended is sent all the same: its receiver books what was paid whatever became of the transfer.
 func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt.Voucher) (err error) {
 	c, err := m.get(ctx, chid)
 	if err != nil {
@@ -105,7 +105,7 @@ func (m *Manager) SendVoucher(ctx context.Context, chid dt.ChannelID, voucher dt
 	if err != nil {
 		return err
 	}
-	if err := c.Voucher(enc); err != nil {
+	if err := ignoreOver(c, c.Voucher(enc)); err != nil {
 		return err
 	}
 	if m.transport.SendControl(chid, req) { // it costs no stream of its own

@@ -136,6 +136,9 @@ type providerDeal struct {
 
 	endStored bool // with its debt; the machine's own
 
+	ending sync.Mutex // the record of the end, and what is booked behind it, are stored one after the other
+	ended  bool       // the record of the end has been made
+
 	opening  sync.Mutex // held while a piece is opened, which may take as long as unsealing does: nothing else waits for it
 	reader   Reader
 	released atomic.Bool
@@ -312,6 +315,14 @@ func (p *Provider) persist(pd *providerDeal, rec rm.ProviderDealState) (err erro
 func (p *Provider) put(pd *providerDeal, rec rm.ProviderDealState) error {
 	ctx, id := context.WithoutCancel(p.ctx), rec.Identifier().String()
 	final := p.table.Final(rec.Status)
+	if final { // a payment whose event comes too late to be applied is in the record all the same
+		pd.ending.Lock()
+		defer pd.ending.Unlock()
+		pd.ended = true
+		pd.mu.Lock()
+		rec.FundsReceived = big.Max(rec.FundsReceived, pd.paid)
+		pd.mu.Unlock()
+	}
 	if !final || pd.endStored { // an end whose sync failed is stored once more without the debt
 		return p.store.put(ctx, id, rec, final)
 	}

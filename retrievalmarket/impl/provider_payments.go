@@ -11,6 +11,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -81,6 +82,12 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	}
 	err := pd.machine.Send(event, paid, sent)
 	pd.mu.Unlock()
+	if errors.Is(err, fsm.ErrTerminated) {
+		err = nil
+	}
+	if err := p.raiseEnded(ctx, pd, paid); err != nil {
+		return nil, err
+	}
 	switch {
 	case short:
 		return p.stillOwed(ctx, pd, chid, nil), errors.Join(err, dt.ErrPause)
@@ -91,6 +98,21 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 		return &rm.DealResponse{ID: pd.id.DealID, PaymentOwed: big.Zero(), Status: rm.DealStatusCompleted}, errors.Join(err, dt.ErrResume)
 	}
 	return nil, errors.Join(err, dt.ErrResume)
+}
+
+// raiseEnded puts a payment into the record of a deal whose end is stored already: no event reaches that.
+func (p *Provider) raiseEnded(ctx context.Context, pd *providerDeal, paid abi.TokenAmount) error {
+	pd.ending.Lock()
+	defer pd.ending.Unlock()
+	if !pd.ended {
+		return nil // the event or the end stores it
+	}
+	d, err := p.store.get(ctx, pd.id.String())
+	if err != nil || paid.LessThanEqual(d.FundsReceived) {
+		return err
+	}
+	d.FundsReceived = paid
+	return p.store.put(ctx, pd.id.String(), d, false)
 }
 
 // stillOwed is the request for payment that fits the phase of a deal.
