@@ -264,9 +264,14 @@ func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
 	if err != nil || data != nil || r.Piece == 0 {
 		return data, err
 	}
+	return a.read(buf, c, r.Record)
+}
+
+// read reads the section of a row.
+func (a *Accessor) read(buf []byte, c cid.Cid, r index.Record) ([]byte, error) {
 	a.r.slots <- struct{}{}
 	defer func() { <-a.r.slots }()
-	data, err = carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
+	data, err := carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
 	if err != nil {
 		a.store.count.blocks.Add(1)
 		a.store.remember(a.r.shard.Number, err)
