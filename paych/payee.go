@@ -11,8 +11,6 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
-	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
-	"github.com/ipfs/go-datastore"
 	"golang.org/x/time/rate"
 )
 
@@ -171,49 +169,6 @@ func (p *payee) learn(info *ChannelInfo) {
 	}
 }
 
-// AcceptVoucher checks a voucher strictly, binds its lane to the deal, stores it in one synced commit, and returns by how
-// much the lane grew. The same voucher again adds nothing. Zero and no error: replayed or older. Vouchers that come too fast wait. One of a
-// channel that is settling is stored too, and redeemed at once: it counts when the chain has taken it, else the error is ErrChannelSettling.
-func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Address, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
-	zero := big.Zero()
-	if err := CheckStateless(v, ch); err != nil {
-		return zero, err
-	}
-	p := m.known(ch)
-	if err := p.paceOf(v.Lane).Wait(ctx); err != nil {
-		return zero, err
-	}
-	info, err := m.state(ctx, p)
-	if err != nil {
-		return zero, err
-	}
-	if err := m.checkChannel(ctx, p, info); err != nil {
-		return zero, err
-	}
-	if err := VerifyVoucher(v, info.From); err != nil {
-		return zero, err
-	}
-	p = m.remember(p) // only now: addresses that somebody made up cost nothing
-	grown, err := m.bind(ctx, p, info, deal, v, expected, covers)
-	if errors.Is(err, ErrInsufficientChannel) {
-		// A top-up may be there already. That the chain cannot be asked now is not the payer's fault.
-		if info, err = m.reread(ctx, p); err == nil {
-			grown, err = m.bind(ctx, p, info, deal, v, expected, covers)
-		}
-	}
-	if err != nil {
-		return grown, err
-	}
-	// Also for a replay: the first call may still be flushing it.
-	if err := m.ds.Sync(ctx, datastore.NewKey("/")); err != nil || info.SettlingAt == 0 {
-		return grown, err
-	}
-	if err := m.redeemSettling(ctx, info, v.Lane, v.Amount); err != nil {
-		return zero, err
-	}
-	return grown, nil
-}
-
 // checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
 func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo) error {
 	if info.Collected {
@@ -260,7 +215,8 @@ func (m *Manager) checkDepth(ctx context.Context, p *payee, info *ChannelInfo) e
 }
 
 // bind compares a voucher with the book and puts it there (rows 14 to 18).
-func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal string, v *paych.SignedVoucher, expected abi.TokenAmount, covers uint64) (abi.TokenAmount, error) {
+func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, want booking) (abi.TokenAmount, error) {
+	deal, v := want.deal, want.voucher
 	b, err := m.ds.Batch(ctx)
 	if err != nil {
 		return big.Zero(), err
@@ -289,18 +245,28 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, deal st
 		p.read = time.Time{}
 		return zero, fmt.Errorf("%w: short by %s", ErrInsufficientChannel, big.Sub(promised, info.Balance))
 	}
-	if grown.LessThan(expected) {
-		return grown, fmt.Errorf("%w: %s, expected %s", ErrTooSmall, grown, expected)
+	if grown.LessThan(want.expected) {
+		return grown, fmt.Errorf("%w: %s, expected %s", ErrTooSmall, grown, want.expected)
+	}
+	if want.exact && grown.GreaterThan(want.expected) {
+		return zero, fmt.Errorf("%w: it adds %s, asked for are %s", ErrNotExact, grown, want.expected)
 	}
 	undo, err := m.reserve(deal, dealRef{p.addr, v.Lane})
 	if err != nil {
 		return zero, err
 	}
-	best.Deal, best.Nonce, best.Amount, best.Voucher, best.Bytes, best.chainOnly = deal, v.Nonce, v.Amount, v, covers, false
+	if best.Deal, best.Nonce, best.Amount, best.Voucher, best.chainOnly = deal, v.Nonce, v.Amount, v, false; want.added {
+		best.Bytes += want.covers
+	} else {
+		best.Bytes = want.covers
+	}
 	day, err := m.day(ctx, p)
 	day.rec.Vouchered = big.Add(day.rec.Vouchered, grown)
 	err = errors.Join(err, put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}),
 		put(ctx, b, dayKey(day.date, p.addr), &day.rec))
+	if err == nil && want.also != nil {
+		err = want.also(ctx, b)
+	}
 	if err == nil {
 		err = b.Commit(ctx)
 	}

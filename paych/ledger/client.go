@@ -129,6 +129,15 @@ func (c *Client) network(ctx context.Context) (*Info, error) {
 	return c.info, nil
 }
 
+// NetworkID is the name of the ledger, which never changes.
+func (c *Client) NetworkID(ctx context.Context) (string, error) {
+	info, err := c.network(ctx)
+	if err != nil {
+		return "", err
+	}
+	return info.Network, nil
+}
+
 // Head implements paych.Head.
 func (c *Client) Head(ctx context.Context) ([]byte, abi.ChainEpoch, error) {
 	h, err := c.API.Head(ctx)
