@@ -47,5 +47,6 @@ type Sale struct {
 	// Replayed says that it was taken before, with the same key: the bytes are sent again, and nothing is charged.
 	Replayed bool
 	// Commit takes it: when it returns nil, payment and receipt are on stable storage, and the bytes may leave. With an error nothing was taken.
+	// Of one that is replayed it notes that.
 	Commit func(ctx context.Context) error
 }

@@ -234,10 +234,7 @@ func (t *till) take(x *exchange, b *body, s stretch, d Draft, p x402.Payment) (s
 		err = fmt.Errorf("a window of %d bytes has %d", s.len(), window.Len())
 		return sale, nil, release, err
 	}
-	if !sale.Replayed {
-		err = sale.Commit(ctx)
-	}
-	return sale, window.Bytes(), release, err
+	return sale, window.Bytes(), release, sale.Commit(ctx)
 }
 
 // reserve takes memory for a window.
