@@ -76,10 +76,11 @@ func orNone(s string) string {
 
 func (c *cli) daemonCmd() *cobra.Command {
 	var o node.Options
+	var g gatewayFlags
 	cmd := &cobra.Command{
 		Use: "daemon", Short: "Run the node until SIGINT or SIGTERM", Args: c.args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.daemon(cmd.Context(), o)
+			return c.daemon(cmd.Context(), o, g)
 		},
 	}
 	cmd.Flags().BoolVar(&o.Provide, "provide", false, "answer queries and serve deals")
@@ -89,10 +90,11 @@ func (c *cli) daemonCmd() *cobra.Command {
 	cmd.Flags().StringVar(&o.Chain, "chain", "", "ledger, or lotus for a Filecoin chain (default: what the configuration has)")
 	cmd.Flags().StringVar(&o.LotusAPI, "lotus-api", "", "JSON-RPC API of a Lotus node, for example http://127.0.0.1:1234/rpc/v1")
 	cmd.Flags().StringVar(&o.LotusTokenFile, "lotus-token-file", "", "file with a token of that node that may sign")
+	g.declare(cmd)
 	return cmd
 }
 
-func (c *cli) daemon(ctx context.Context, o node.Options) error {
+func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags) error {
 	h, err := c.home()
 	if err != nil {
 		return err
@@ -123,23 +125,33 @@ func (c *cli) daemon(ctx context.Context, o node.Options) error {
 	if err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
-	err = n.Serve(ctx, h, ln, func() error { return c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1") })
+	web, err := openGateway(ctx, n, g.over(cfg.Gateway))
+	if err != nil {
+		return errors.Join(err, ln.Close(), n.Close(context.WithoutCancel(ctx)))
+	}
+	ended := web.serve(ctx, cancel)
+	err = n.Serve(ctx, h, ln, func() error { return c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1", web.urls()) })
+	cancel()
+	err = errors.Join(err, <-ended)
 	cctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 	defer stop()
 	return errors.Join(err, n.Close(cctx))
 }
 
-func (c *cli) announce(ctx context.Context, n *node.Opened, url string) error {
+func (c *cli) announce(ctx context.Context, n *node.Opened, url string, web []string) error {
 	info, err := n.API().Info(ctx)
 	if err != nil {
 		return err
 	}
 	if c.json {
-		return printJSON(os.Stdout, map[string]any{"event": "ready", "peer_id": info.PeerID, "addresses": info.Addresses, "api": url, "wallet": info.Wallet})
+		return printJSON(os.Stdout, map[string]any{"event": "ready", "peer_id": info.PeerID, "addresses": info.Addresses, "api": url, "wallet": info.Wallet, "gateway": web})
 	}
 	say("peer id  %v\n", info.PeerID)
 	for _, a := range info.Addresses {
 		say("address  %v\n", a)
+	}
+	for _, u := range web {
+		say("gateway  %v\n", u)
 	}
 	say("wallet   %v\n", info.Wallet)
 	say("ledger   %v\n", orNone(info.Ledger))

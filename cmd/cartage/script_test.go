@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": start, "end": end, "kill9": kill9, "fails": fails, "random": random, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry,
+			"start": start, "end": end, "kill9": kill9, "fails": fails, "random": random, "web": web, "await-status": awaitStatus, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry,
 			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
 			"lotus-node": func(ts *testscript.TestScript, neg bool, args []string) { lotusNode(t, ts, args) },
 		},
@@ -136,7 +136,7 @@ func command(ts *testscript.TestScript, args ...string) *exec.Cmd {
 	return c
 }
 
-// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN, NAME_ADDR and NAME_PEER from its ready line.
+// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN, NAME_ADDR, NAME_PEER and NAME_GATEWAY from its ready line.
 func start(ts *testscript.TestScript, _ bool, args []string) {
 	c := command(ts, append([]string{"--json"}, args[1:]...)...)
 	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
@@ -157,11 +157,15 @@ func start(ts *testscript.TestScript, _ bool, args []string) {
 		TokenFile string   `json:"token_file"`
 		Addresses []string `json:"addresses"`
 		PeerID    string   `json:"peer_id"`
+		Gateway   []string `json:"gateway"`
 	}
 	ts.Check(json.Unmarshal(line, &ready))
 	ts.Setenv(args[0]+"_PEER", ready.PeerID)
 	ts.Setenv(args[0]+"_URL", ready.URL)
 	ts.Setenv(args[0]+"_TOKEN", ready.TokenFile)
+	if len(ready.Gateway) > 0 {
+		ts.Setenv(args[0]+"_GATEWAY", ready.Gateway[0])
+	}
 	if len(ready.Addresses) > 0 {
 		ts.Setenv(args[0]+"_ADDR", ready.Addresses[0])
 	}

@@ -24,6 +24,7 @@ type Config struct {
 	Transfer  Transfer  `toml:"transfer" comment:"How transfers are kept alive."`
 	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
 	Credit    Credit    `toml:"credit" comment:"What a provider sends before it is paid, and to whom. All figures may be 0: then only what is paid in advance leaves."`
+	Gateway   Gateway   `toml:"gateway" comment:"Serving pieces over HTTP."`
 	Client    Client    `toml:"Client" comment:"The IPFS node of this node."`
 	// Limits are what others may cost this node, by the names of internal/limits.
 	Limits  map[string]any `toml:"limits,omitempty" comment:"What others may cost this node; cartage limits lists the keys, for example deals_peer = 64 or memory_node = \"256MiB\"."`
@@ -139,6 +140,7 @@ func Default() Config {
 		Storage:   Storage{StagingQuota: 256 << 30, StagingIdle: Duration(30 * time.Minute)},
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car", QueueParallel: 4},
 		Credit:    defaultCredit(),
+		Gateway:   defaultGateway(),
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),
 			IdleTimeout: Duration(time.Hour), PaymentWaitTimeout: Duration(time.Hour),

@@ -46,3 +46,27 @@ func TestCredit(t *testing.T) {
 	require.ErrorIs(t, err, reason.ConfigValue)
 	require.ErrorContains(t, err, "credit.strangers_per_hour is -1")
 }
+
+// TestGateway: the sizes and names of the gateway are what the file says, and a wrong one is named.
+func TestGateway(t *testing.T) {
+	h := config.Home{Dir: t.TempDir()}
+	c := config.Default()
+	c.Gateway.Listen, c.Gateway.Hosts = []string{":443"}, []string{"gw.example.org"}
+	require.NoError(t, h.Save(c))
+	back, err := h.Load()
+	require.NoError(t, err)
+	require.Equal(t, c.Gateway.Listen, back.Gateway.Listen)
+	require.Equal(t, "acme", back.Gateway.Encryption())
+	window, largest, err := back.Gateway.Windows()
+	require.NoError(t, err)
+	require.Equal(t, [2]uint64{4 << 20, 8 << 20}, [2]uint64{window, largest})
+	for _, g := range []config.Gateway{{Window: "much"}, {Window: "9MiB"}, {MaxWindow: "65MiB"}, {Window: "0"}} {
+		_, _, err := g.Windows()
+		require.ErrorIs(t, err, reason.ConfigValue)
+	}
+	_, err = config.Gateway{Free: []string{"x"}}.FreeCIDs()
+	require.ErrorContains(t, err, `"x"`)
+	_, err = config.Gateway{PublicURL: "gw.example.org"}.Public()
+	require.ErrorIs(t, err, reason.ConfigValue)
+	require.Equal(t, "off", config.Gateway{}.Encryption())
+}

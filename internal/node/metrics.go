@@ -15,7 +15,7 @@ import (
 func (n *Node) metrics() http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{n})
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(prometheus.Gatherers{r, n.registry}, promhttp.HandlerOpts{})
 }
 
 // metric is a number of the dagstore.

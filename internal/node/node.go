@@ -24,6 +24,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
@@ -93,7 +94,8 @@ type Node struct {
 	Host     host.Host
 	manager  dt.Manager
 	router   *router.Transport
-	carriers map[peer.ID]string // what was asked for, by provider; guarded by mu
+	registry *prometheus.Registry // of what counts by itself
+	carriers map[peer.ID]string   // what was asked for, by provider; guarded by mu
 	hub      *retrievalimpl.Hub
 	Client   *retrievalimpl.Client
 	Provider *retrievalimpl.Provider
@@ -125,7 +127,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{parts: p, log: p.Log, blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
+	n := &Node{parts: p, log: p.Log, registry: prometheus.NewRegistry(), blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.openLimits(); err != nil {
 		return nil, err
