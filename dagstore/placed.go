@@ -28,7 +28,9 @@ func (s *Store) AcquireNumber(ctx context.Context, number uint64) (*Accessor, er
 }
 
 // GetRow is GetInto for a block whose row is known: the index is not asked again.
-func (a *Accessor) GetRow(buf []byte, c cid.Cid, r index.Record) ([]byte, error) { return a.read(buf, c, r) }
+func (a *Accessor) GetRow(buf []byte, c cid.Cid, r index.Record) ([]byte, error) {
+	return a.read(buf, c, r)
+}
 
 // Payload is the CARv1 of the piece.
 func (a *Accessor) Payload() io.ReaderAt {

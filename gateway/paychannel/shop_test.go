@@ -35,7 +35,9 @@ import (
 	"github.com/cartage-dev/cartage/paych/ledger"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start")) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"))
+}
 
 // oneBlock is Blocks with one leaf, which it counts the reads of.
 type oneBlock struct {
