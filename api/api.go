@@ -98,6 +98,8 @@ type RetrieveRequest struct {
 	Range        string `json:"range,omitempty"`
 	// List asks for the folder at Path without what is in it: node for its first block, shards for all of one that is spread over several.
 	List string `json:"list,omitempty"`
+	// File says that nothing but a file is wanted, which is found out before its content is paid for.
+	File bool `json:"file,omitempty"`
 	// Piece is the CID of the piece that has to serve it, of either version; empty: any.
 	Piece string `json:"piece,omitempty"`
 	// Into is car, a file of its own, or store, the blocks that all such retrievals share; empty: as configured.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-unixfsnode/data"
 	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
@@ -117,5 +118,14 @@ func (s *shardLister) prefix(at cid.Cid, pb dagpb.PBNode, depth int) (int, error
 	if s.shards++; s.shards > maxShards || depth > maxShardDepth || width <= 0 || width > maxShardWidth {
 		return 0, fmt.Errorf("shard %s, the %dth, has a width of %d at depth %d, which no folder has", at, s.shards, width, depth)
 	}
-	return len(fmt.Sprintf("%X", width-1)), nil
+	return shardPrefix(meta), nil
+}
+
+// shardPrefix is how many digits stand before the names of a shard: those that its width needs.
+func shardPrefix(meta data.UnixFSData) int {
+	width := int64(1)
+	if meta.FieldFanout().Exists() {
+		width = meta.FieldFanout().Must().Int()
+	}
+	return len(fmt.Sprintf("%X", max(width, 1)-1))
 }

@@ -185,6 +185,15 @@ func OpenFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (io.Re
 	return n.open(ctx, ls)
 }
 
+// FileSize is how many bytes the UnixFS file below root says that it has. It reads one block; what is no file is refused with reason.NotAFile.
+func FileSize(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (uint64, error) {
+	n, err := loadUnixFS(ctx, ls, root)
+	if err == nil && n.kind != KindFile {
+		err = n.notFile()
+	}
+	return n.size(), err
+}
+
 // open opens a file.
 func (n unixfsNode) open(ctx context.Context, ls *ipld.LinkSystem) (io.ReadSeeker, error) {
 	f, err := file.NewUnixFSFile(ctx, n.node, ls)

@@ -32,6 +32,8 @@ type Selection struct {
 	fetch  ipld.Node // nil for everything
 	target ipld.Node // matches where the parts begin; nil for the root
 	exact  bool      // the blocks that fetch loads are what is wanted, not all below a part
+	list   bool      // of a folder the names alone, with shards also those in its other blocks
+	shards bool
 }
 
 // Parse reads a data selector: a path such as Links/0/Hash, which may begin with a slash, or a selector in DAG-JSON if it begins with
@@ -95,7 +97,7 @@ func UnixFS(path string, r *Range) (Selection, error) {
 // Folder selects the folder at a path of UnixFS names without what is in it: its first block, or, with shards, all blocks of a folder that
 // is spread over several.
 func Folder(path string, shards bool) (Selection, error) {
-	s := Selection{path: strings.Trim(path, "/"), exact: true}
+	s := Selection{path: strings.Trim(path, "/"), exact: true, list: true, shards: shards}
 	if _, err := split(path); err != nil {
 		return s, err
 	}

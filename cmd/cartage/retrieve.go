@@ -150,6 +150,7 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 		req.Into = "car"
 	}
 	req.Read = f.out != "" || f.into == "ipfs"
+	req.File = f.out == "-" && !f.car && f.selector == ""
 	if f.out == "-" || f.out == "" {
 		return req, nil
 	}

@@ -23,9 +23,10 @@ const cacheGrace = 10 * time.Minute
 
 // cached is a file of the cache.
 type cached struct {
-	path string
-	size int64
-	used time.Time
+	path    string
+	size    int64
+	used    time.Time
+	changed time.Time
 }
 
 // usedKey remembers when a file was last used.
@@ -51,7 +52,7 @@ func (t *targets) list(ctx context.Context) ([]cached, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := cached{filepath.Join(t.dir, e.Name()), info.Size(), info.ModTime()}
+		c := cached{filepath.Join(t.dir, e.Name()), info.Size(), info.ModTime(), info.ModTime()}
 		if b, err := t.ds.Get(ctx, usedKey(c.path)); err == nil && len(b) == 8 {
 			c.used = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
 		}

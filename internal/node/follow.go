@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/filecoin-project/go-state-types/big"
+
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -43,7 +45,7 @@ func (n *Node) await(ctx context.Context, r *run, id rm.DealID, moved func()) rm
 		if d.ID != id {
 			return
 		}
-		r.set(func(v *api.Retrieval) { n.show(v, d, r.begun) })
+		r.set(func(v *api.Retrieval) { n.show(r, v, d) })
 		if d.TotalReceived > received.Swap(d.TotalReceived) {
 			select {
 			case more <- struct{}{}:
@@ -73,15 +75,16 @@ func (n *Node) await(ctx context.Context, r *run, id rm.DealID, moved func()) rm
 	}
 }
 
-func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
+// show shows a deal, with those that brought other parts before it; it is called while r is set.
+func (n *Node) show(r *run, v *api.Retrieval, d rm.ClientDealState) {
 	v.ID, v.Status, v.Message = "c"+d.ID.String(), statusName(d.Status), d.Message
 	v.Reason, v.Blame = d.Reason, ""
 	if why := clientstates.ReasonOf(&d); why != reason.None {
 		v.Blame = why.Blame().String()
 	}
-	v.Received, v.Spent = d.TotalReceived, d.FundsSpent.String()
-	v.Owed = clientstates.Terms(&d).Due(d.TotalReceived).String()
-	v.Seconds = time.Since(begun).Seconds()
+	v.Received, v.Spent = r.past.received+d.TotalReceived, big.Add(r.past.sum(), d.FundsSpent).String()
+	v.Owed = big.Add(r.past.sum(), clientstates.Terms(&d).Due(d.TotalReceived)).String()
+	v.Seconds = time.Since(r.begun).Seconds()
 	n.carrier(v, d)
 	if d.PaymentInfo != nil {
 		v.PaymentChan = d.PaymentInfo.PayCh.String()
@@ -91,13 +94,18 @@ func (n *Node) show(v *api.Retrieval, d rm.ClientDealState, begun time.Time) {
 // statusName is a status as people read it.
 func statusName(s rm.DealStatus) string { return strings.TrimPrefix(s.String(), "DealStatus") }
 
-// succeed finishes the file of a deal that is complete.
-func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) error {
-	c, err := n.targets.acquire(w.Root, w.Part.Node())
+// succeed finishes the file of a deal that is complete, and tells whether that is a part of what is wanted.
+func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) (part bool, err error) {
+	b, err := bought(d)
+	if err != nil {
+		return false, err
+	}
+	part = !b.same(w.all())
+	c, err := n.targets.acquire(b.root, b.sel)
 	if err == nil {
 		err = c.Finalize()
 	}
-	if err == nil && r.snapshot().Into == intoStore {
+	if err == nil && !part && r.snapshot().Into == intoStore {
 		err = n.blocks.take(n.ctx, c.Store)
 	}
 	vouchers := uint64(0)
@@ -107,8 +115,10 @@ func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) error {
 		}
 	}
 	r.set(func(v *api.Retrieval) {
-		n.show(v, d, r.begun)
-		v.Vouchers = vouchers
+		n.show(r, v, d)
+		if v.Vouchers = r.past.vouchers + vouchers; part {
+			r.past.add(d, vouchers)
+		}
 		if err == nil {
 			v.Bytes, v.Blocks = c.Bytes(), c.Len()
 		}
@@ -116,5 +126,5 @@ func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) error {
 	if c != nil {
 		err = errors.Join(err, n.targets.release(c))
 	}
-	return err
+	return part, err
 }

@@ -71,12 +71,12 @@ func TestOddArchives(t *testing.T) {
 		require.NoError(t, err)
 		got(b)
 
-		// An identity root, sold by that name and by none.
-		c := oddcars.Inlined(2 + i)
+		// An identity root, sold by that name and by none; each has a leaf that none before had.
+		c := oddcars.Inlined(2 + 3*i)
 		_, err = s.sell(t, "inlined", c, api.ProvideRequest{})
 		require.NoError(t, err)
 		got(c)
-		d := oddcars.Inlined(4 + i)
+		d := oddcars.Inlined(4 + 3*i)
 		links, err := carstore.LinksOf(d.Root(), mustInlined(t, d.Root()))
 		require.NoError(t, err)
 		_, err = s.sell(t, "leaves", d.With(links...), api.ProvideRequest{})

@@ -65,7 +65,7 @@ func (n *Node) view(o download.Order, w Want, req api.RetrieveRequest) *run {
 	r.set(func(v *api.Retrieval) {
 		v.Order = o.ID.String()
 		if v.Done && o.State == download.Running { // it goes on
-			*v = newRun(o.Key, w, req).view
+			*v, r.past = newRun(o.Key, w, req).view, past{}
 			v.Order = o.ID.String()
 		}
 	})
@@ -80,12 +80,16 @@ func (n *Node) orderParts(o download.Order) (r *run, w Want, req api.RetrieveReq
 }
 
 // Complete implements download.Market.
-func (m market) Complete(_ context.Context, o download.Order) (bool, error) {
+func (m market) Complete(ctx context.Context, o download.Order) (bool, error) {
 	r, w, req, err := m.n.orderParts(o)
 	if err != nil {
 		return false, err
 	}
-	return m.n.here(r, w, req)
+	here, err := m.n.here(r, w, req)
+	if here && err == nil {
+		m.n.dropParts(ctx, o, w)
+	}
+	return here, err
 }
 
 // Deal implements download.Market.
@@ -95,17 +99,27 @@ func (m market) Deal(ctx context.Context, a download.Attempt) (download.Deal, er
 	if err != nil {
 		return 0, err
 	}
-	d, ok := n.active(w)
+	d, ok := n.buying(w.all(), a.Order.Deals)
+	var b purchase
+	if !ok {
+		if b, _, err = n.next(ctx, w, req.Into); err != nil {
+			return 0, err
+		}
+		d, ok = n.buying(b, nil)
+	}
 	if ok && replaceable(d, req.Provider) {
+		if b, err = bought(d); err != nil {
+			return 0, err
+		}
 		if err := n.cancelDeal(ctx, d.ID); err != nil {
-			if _, ok := n.active(w); ok {
+			if _, ok := n.buying(b, a.Order.Deals); ok {
 				return 0, err
 			}
 		}
 		ok = false
 	}
 	if !ok {
-		return n.propose(ctx, r, w, req, a)
+		return n.propose(ctx, r, w, b, req, a)
 	}
 	id := download.Deal(d.ID)
 	if other, shared := n.orders.OrderOf(id); !shared || other.ID == a.Order.ID || other.State != download.Running {
@@ -113,7 +127,7 @@ func (m market) Deal(ctx context.Context, a download.Attempt) (download.Deal, er
 			return 0, err
 		}
 	}
-	r.set(func(v *api.Retrieval) { n.show(v, d, r.begun) })
+	r.set(func(v *api.Retrieval) { n.show(r, v, d) })
 	if req.Provider != "" {
 		_, _ = n.connect(ctx, req.Provider) // its address may be new
 	}
@@ -135,7 +149,11 @@ func (m market) Await(ctx context.Context, o download.Order, id download.Deal, m
 		case ctx.Err() != nil && d.Status != rm.DealStatusCompleted:
 			return out, context.Cause(ctx)
 		case d.Status == rm.DealStatusCompleted:
-			return out, m.n.succeed(r, w, d)
+			if out.Part, err = m.n.succeed(r, w, d); err == nil && !out.Part {
+				err = m.n.answered(ctx, w)
+				out.Final = err != nil
+			}
+			return out, err
 		case d.Status != rm.DealStatusInsufficientFunds:
 			why := clientstates.ReasonOf(&d)
 			if why == reason.None {

@@ -2,8 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -31,54 +31,6 @@ const (
 	dialLimit  = 10 * time.Second
 	queryLimit = 10 * time.Second
 )
-
-// run is how a retrieval is shown while it is in progress or just over: equal requests attach to it.
-type run struct {
-	begun time.Time
-
-	mu   sync.Mutex
-	view api.Retrieval
-	news chan struct{} // closed at the next change
-}
-
-func newRun(key string, w Want, req api.RetrieveRequest) *run {
-	return &run{begun: time.Now(), news: make(chan struct{}), view: api.Retrieval{Key: key, Root: w.Root.String(), Status: "Starting", Spent: "0", Owed: "0",
-		Transport: api.TransportAuto, Into: req.Into, State: download.Running.String()}}
-}
-
-func (r *run) snapshot() *api.Retrieval {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v := r.view
-	return &v
-}
-
-func (r *run) set(f func(v *api.Retrieval)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	seq := r.view.Seq
-	f(&r.view)
-	r.view.Seq = seq + 1
-	close(r.news)
-	r.news = make(chan struct{})
-}
-
-// after waits for a change that is later than seq, until ctx ends.
-func (r *run) after(ctx context.Context, seq uint64) {
-	for {
-		r.mu.Lock()
-		news, now := r.news, r.view.Seq
-		r.mu.Unlock()
-		if now != seq {
-			return
-		}
-		select {
-		case <-news:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
 
 // connect dials a provider.
 func (n *Node) connect(ctx context.Context, addr string) (peer.ID, error) {
@@ -252,6 +204,20 @@ func (n *Node) complete(r *run, w Want) (bool, error) {
 	return n.completeIn(r, w, w.Part.Node(), false)
 }
 
+// completeHere is complete, with what other files of this node hold.
+func (n *Node) completeHere(r *run, w Want, req api.RetrieveRequest) (bool, error) {
+	if here, err := n.complete(r, w); err != nil || here {
+		return here, err
+	}
+	if _, running := n.buying(w.all(), nil); running {
+		return false, nil
+	}
+	if _, done, err := n.next(n.ctx, w, req.Into); err != nil || !done {
+		return false, err
+	}
+	return n.complete(r, w)
+}
+
 // completeIn is complete in the file of one selector, which may be that of the whole.
 func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error) {
 	c, err := n.targets.acquire(w.Root, of)
@@ -273,8 +239,11 @@ func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error
 	if !pos.Complete {
 		return false, nil
 	}
-	if _, running := n.activeFor(w.Root, of); running {
+	if _, running := n.buying(purchase{root: w.Root, sel: of}, nil); running {
 		return false, nil
+	}
+	if err := w.refusal(n.ctx, c.Store); err != nil {
+		return false, err
 	}
 	if err := c.Finalize(); err != nil {
 		return false, err
@@ -285,24 +254,17 @@ func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error
 	return true, nil
 }
 
-// active returns the deal in progress for what is wanted.
-func (n *Node) active(w Want) (rm.ClientDealState, bool) { return n.activeFor(w.Root, w.Part.Node()) }
-
-func (n *Node) activeFor(root cid.Cid, sel ipld.Node) (rm.ClientDealState, bool) {
-	for _, d := range n.Client.ActiveDeals() {
-		if !d.PayloadCID.Equals(root) {
-			continue
-		}
-		if of, err := d.SelectorNode(); err == nil && shared.SameNode(of, sel) {
-			return d, true
-		}
+// propose asks for an offer, checks it against the budget and starts a deal. A provider that does not know the root of a part is asked for all.
+func (n *Node) propose(ctx context.Context, r *run, w Want, b purchase, req api.RetrieveRequest, a download.Attempt) (download.Deal, error) {
+	id, err := n.proposePart(ctx, r, w, b, req, a)
+	if errors.Is(err, reason.RootUnknown) && !b.root.Equals(w.Root) {
+		return n.proposePart(ctx, r, w, w.all(), req, a)
 	}
-	return rm.ClientDealState{}, false
+	return id, err
 }
 
-// propose asks for an offer, checks it against the budget and starts a deal.
-func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequest, a download.Attempt) (download.Deal, error) {
-	root := w.Root
+func (n *Node) proposePart(ctx context.Context, r *run, w Want, b purchase, req api.RetrieveRequest, a download.Attempt) (download.Deal, error) {
+	root := b.root
 	if req.Provider == "" {
 		return 0, reason.NoProvider.Errorf("no provider is known for %s", root).WithHint("Name one with --provider.")
 	}
@@ -323,7 +285,7 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	case rm.QueryResponseError:
 		return 0, reason.PeerFailed.Errorf("the provider cannot answer: %s", q.Message)
 	}
-	if w.Part.Everything() { // of a part nobody knows the size
+	if w.Part.Everything() && b.same(w.all()) { // of a part nobody knows the size
 		if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
 			return 0, err
 		}
@@ -340,7 +302,7 @@ func (n *Node) propose(ctx context.Context, r *run, w Want, req api.RetrieveRequ
 	if err != nil {
 		return 0, err
 	}
-	params, err := w.params(q)
+	params, err := b.params(q, w.Piece)
 	if err != nil {
 		return 0, err
 	}

@@ -124,14 +124,14 @@ func (s *sharedStore) close() error {
 // nothing is paid.
 func (n *Node) here(r *run, w Want, req api.RetrieveRequest) (bool, error) {
 	if req.Into != intoStore {
-		return n.complete(r, w)
+		return n.completeHere(r, w, req)
 	}
 	pos, err := carstore.LocateIn(w.Root, w.Part.Node(), n.blocks.get(n.ctx))
 	if err != nil {
 		return false, err
 	}
 	if !pos.Complete {
-		here, err := n.complete(r, w)
+		here, err := n.completeHere(r, w, req)
 		if err != nil || !here {
 			return here, err
 		}

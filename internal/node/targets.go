@@ -23,9 +23,10 @@ import (
 
 // targets keeps the CARs that are being retrieved: one file for a root and a selector, one writer for a file.
 type targets struct {
-	fs  blob.FS
-	dir string
-	ds  datastore.Batching
+	fs    blob.FS
+	dir   string
+	ds    datastore.Batching
+	shelf shelf
 
 	mu    sync.Mutex
 	open  map[string]*carTarget
@@ -56,7 +57,9 @@ func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batch
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &targets{fs: fsys, dir: dir, ds: ds, open: map[string]*carTarget{}, deals: map[rm.DealID]*carTarget{}}, nil
+	t := &targets{fs: fsys, dir: dir, ds: ds, open: map[string]*carTarget{}, deals: map[rm.DealID]*carTarget{}}
+	t.shelf = shelf{fs: fsys, list: t.list}
+	return t, nil
 }
 
 // path is the file of a root and a selector.

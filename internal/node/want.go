@@ -11,12 +11,15 @@ import (
 	"github.com/cartage-dev/cartage/dataselector"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Want is what is retrieved: a payload or a part of it.
 type Want struct {
 	Root cid.Cid
 	Part dataselector.Selection
+	// File says that it has to be a file, or a part of one.
+	File bool
 	// Piece is the one that has to serve it, by its CID of version 1; nil: any.
 	Piece *cid.Cid
 }
@@ -48,6 +51,11 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 	if w.Root, err = cid.Decode(req.CID); err != nil {
 		return w, err
 	}
+	if req.Provider != "" {
+		if _, err := parseProvider(req.Provider); err != nil {
+			return w, err
+		}
+	}
 	var r *dataselector.Range
 	if req.Range != "" {
 		r, err = dataselector.ParseRange(req.Range)
@@ -74,6 +82,7 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 	if err != nil {
 		return w, api.Errorf(api.CodeUsage, "A part is a path (docs/a.txt), a data selector (Links/0/Hash) or a range of bytes (0:1023).", "%w", err)
 	}
+	w.File = req.File || r != nil
 	w.Piece, err = parsePiece(req.Piece)
 	return w, err
 }
@@ -107,19 +116,23 @@ func PieceCID(s string) (cid.Cid, error) {
 
 // key names a retrieval: the root, and of a part its selector.
 func (w Want) key() (string, error) {
+	key := w.Root.String()
+	if w.File && w.Part.Bytes() == nil {
+		key += "-file"
+	}
 	if w.Part.Everything() {
-		return w.Root.String(), nil
+		return key, nil
 	}
 	of, err := selectorHash(w.Part.Node())
-	return w.Root.String() + "-" + of, err
+	return key + "-" + of, err
 }
 
-// params are the terms of a deal: those of the offer, for what is wanted.
-func (w Want) params(q rm.QueryResponse) (rm.Params, error) {
-	if !w.Part.Everything() {
-		return rm.NewParamsV1(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease, w.Part.Node(), w.Piece, q.UnsealPrice)
+// params are the terms of a deal: those of the offer, for what is bought.
+func (p purchase) params(q rm.QueryResponse, piece *cid.Cid) (rm.Params, error) {
+	if !shared.SameNode(p.sel, shared.AllSelector()) {
+		return rm.NewParamsV1(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease, p.sel, piece, q.UnsealPrice)
 	}
 	params := rm.NewParamsV0(q.MinPricePerByte, q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease)
-	params.UnsealPrice, params.PieceCID = q.UnsealPrice, w.Piece
+	params.UnsealPrice, params.PieceCID = q.UnsealPrice, piece
 	return params, nil
 }

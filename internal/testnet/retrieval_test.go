@@ -34,6 +34,7 @@ type world struct {
 	root             string
 	file             string
 	bytes            uint64
+	buyers           int
 }
 
 func newWorld(t *testing.T, size int, ask api.Ask) *world {

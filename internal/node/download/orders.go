@@ -30,6 +30,8 @@ type Attempt struct {
 // Outcome is how a deal ended or came to stand still.
 type Outcome struct {
 	Moved bool // bytes came since it was awaited
+	Part  bool // it brought a part of what is wanted: another deal is to bring more
+	Final bool // with an error: what came shows that no deal can bring what is wanted
 }
 
 // Market makes and ends deals. Its errors have reasons.

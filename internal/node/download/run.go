@@ -122,17 +122,23 @@ func (c *owner) attempts(ctx context.Context, o Order, run *progress) (moved boo
 	market := c.orders.cfg.Market
 	failures, first := 0, true
 	for {
+		o, _ = c.machine.State() // with the deals that it has by now
 		if here, err := market.Complete(ctx, o); err != nil || here {
 			return moved, err
 		}
 		got, err := c.attempt(ctx, run)
 		moved = moved || got.Moved
 		switch why := reason.From(err); {
-		case err == nil:
+		case err == nil && !got.Part:
 			return moved, nil
+		case err == nil && got.Moved:
+			failures, first = 0, false
+			continue
+		case err == nil:
+			err = errNothingNew
 		case ctx.Err() != nil:
 			return moved, context.Cause(ctx)
-		case why == reason.ParkedStall:
+		case why == reason.ParkedStall || got.Final:
 			return moved, err
 		case !got.tried && first, !why.CanPass() && !got.stale:
 			return moved, err
@@ -149,6 +155,9 @@ func (c *owner) attempts(ctx context.Context, o Order, run *progress) (moved boo
 		}
 	}
 }
+
+// errNothingNew is the error of a deal that is complete, and brought nothing of what is missing.
+var errNothingNew error = reason.DataMissing.Errorf("a deal was completed, and nothing that is missing came with it")
 
 // result is how one attempt went.
 type result struct {
