@@ -263,6 +263,7 @@ func (m market) Changed(o download.Order, err error) {
 	if perr != nil {
 		return
 	}
+	n.addSpent(r, o) // before it is done: who waits for that reads both
 	r.set(func(v *api.Retrieval) {
 		v.State, v.Done = o.State.String(), o.State != download.Waiting
 		if o.State == download.Done {
@@ -271,7 +272,6 @@ func (m market) Changed(o download.Order, err error) {
 		}
 		stopped(v, o, err)
 	})
-	n.addSpent(r, o)
 	if o.State == download.Failed || o.State == download.Cancelled {
 		n.discard(w)
 	}
