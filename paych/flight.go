@@ -85,6 +85,7 @@ func (p *payer) land(ok bool) {
 	if f == nil {
 		return
 	}
+	p.drop(withFlight)
 	if ok {
 		for deal, amount := range f.grants {
 			p.hold(deal, amount)

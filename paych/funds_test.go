@@ -244,3 +244,32 @@ func TestReplenish(t *testing.T) {
 	_, err = payer.Replenish(t.Context(), "c", payer.addr, payee.addr, big.NewInt(100))
 	require.ErrorIs(t, err, cpaych.ErrUnknownChannel)
 }
+
+// TestFreeMoneyIsNotPromisedTwice: a message brings what a deal lacks beyond what is free. A deal that has forgotten its share of that since a start gets
+// none of it meanwhile.
+func TestFreeMoneyIsNotPromisedTwice(t *testing.T) {
+	chain, payer, payee := two(t)
+	ch := payer.channel("a", payee.addr, 100)
+	payer.reopen()
+	gate := make(chan struct{})
+	chain.set(func() { chain.gate = gate })
+	ready, err := payer.GetOrCreate(t.Context(), "b", payer.addr, payee.addr, big.NewInt(150))
+	require.NoError(t, err)
+	require.True(t, ready.Wait.Defined())
+	a, err := payer.AllocateLane(t.Context(), "a", ch, big.NewInt(100))
+	require.NoError(t, err)
+	close(gate)
+	_, err = payer.WaitReady(t.Context(), ready.Wait)
+	require.NoError(t, err)
+	b, err := payer.AllocateLane(t.Context(), "b", ch, big.NewInt(150))
+	require.NoError(t, err)
+	require.NotNil(t, payer.pay("b", ch, b, 150))
+	added, err := payer.Replenish(t.Context(), "a", payer.addr, payee.addr, big.NewInt(100))
+	require.NoError(t, err)
+	require.True(t, added)
+	require.NotNil(t, payer.pay("a", ch, a, 100))
+	f, err := payer.Available(t.Context(), ch)
+	require.NoError(t, err)
+	require.EqualValues(t, 250, f.Confirmed.Int64())
+	require.True(t, f.Free.IsZero())
+}

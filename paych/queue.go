@@ -315,6 +315,7 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (read
 	missing := big.Sub(total, p.free())
 	if enough = missing.LessThanEqual(big.Zero()) && !rec.Address.Empty(); !enough {
 		p.flight = f
+		p.hold(withFlight, big.Max(big.Zero(), big.Sub(total, missing)))
 	}
 	p.mu.Unlock()
 	if enough {
@@ -324,11 +325,15 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (read
 	if err != nil {
 		p.mu.Lock()
 		p.flight = nil
+		p.drop(withFlight)
 		p.mu.Unlock()
 		close(f.done)
 	}
 	return ready, false, err
 }
+
+// withFlight is the key under which what is free is kept for the deals of the message in flight: it brings only the rest.
+const withFlight = "message in flight"
 
 func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outChannel, missing abi.TokenAmount) (Ready, error) {
 	if missing.LessThanEqual(big.Zero()) { // all who wanted it are gone

@@ -103,6 +103,9 @@ func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
 			c.Status, c.Message, c.TotalReceived, c.FundsSpent, p.Status, p.Message, p.TotalSent, p.FundsReceived, o.payload.unique, w.plan.Ask}, args...)...)
 	}
 	for _, text := range []string{c.Message, p.Message} {
+		if unconfirmed := c.Status == rm.DealStatusCompleted && text == c.Message; unconfirmed {
+			continue // it has all and has paid: it waits a short while for the word of a provider that may be away, and goes
+		}
 		if strings.Contains(text, "nothing happened in") && o.undisturbed() {
 			say("stood still until a deadline")
 		}
