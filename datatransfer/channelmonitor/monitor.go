@@ -79,9 +79,8 @@ type monitored struct {
 	accept     *time.Timer
 	complete   *time.Timer
 	ack        *time.Timer // a restart that has not been answered
+	moved      time.Time   // data was counted last
 }
-
-const restartAckTimeout = 30 * time.Second
 
 // NewMonitor returns a monitor; a nil config makes one that does nothing. An invalid config panics.
 func NewMonitor(mgr Manager, cfg *Config) *Monitor {
@@ -182,36 +181,10 @@ func (m *Monitor) Observe(e dt.Event, s dt.ChannelState) {
 		stop(mc.accept)
 	case dt.DataSent, dt.DataReceived:
 		stop(mc.accept)
-		mc.failures, mc.unreached = 0, 0
+		mc.failures, mc.unreached, mc.moved = 0, 0, time.Now()
 	case dt.SendDataError, dt.ReceiveDataError, dt.Disconnected:
 		m.schedule(chid, mc)
 	}
-}
-
-// answers tells whether an event shows that the other side has got a restart; what this side does by itself shows nothing.
-func answers(e dt.EventCode) bool {
-	switch e {
-	case dt.Opened, dt.Disconnected, dt.SendDataError, dt.ReceiveDataError, dt.RequestCancelled, dt.NewVoucher, dt.PauseInitiator, dt.ResumeInitiator,
-		dt.DataReceived, dt.DataSent, dt.DataQueued:
-		return false
-	}
-	return true
-}
-
-// Asked is told that a restart goes out: without an answer in time there is another one.
-func (m *Monitor) Asked(chid dt.ChannelID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	mc := m.channels[chid]
-	if mc == nil || m.closed {
-		return
-	}
-	d := m.cfg.RestartAckTimeout
-	if d <= 0 {
-		d = restartAckTimeout
-	}
-	stop(mc.ack)
-	mc.ack = time.AfterFunc(d, func() { m.Restart(chid) })
 }
 
 // note takes what the status alone tells; mu is held.

@@ -72,10 +72,6 @@ func (k FaultKind) String() string {
 	return [...]string{"crash", "restart", "part", "freeze", "slow", "full disk", "no chain", "slow reads"}[k]
 }
 
-// providerLosesChain would let the chain be away for the provider too. It is off as long as a provider waits for the chain with the lock of a
-// deal held (retrievalmarket/impl, Provider.revalidate): another voucher of the deal waits for that lock, and virtual time stands still.
-const providerLosesChain = false
-
 // FaultPlan is one trouble.
 type FaultPlan struct {
 	Kind   FaultKind
@@ -157,9 +153,6 @@ func newFault(rnd *rand.Rand, clients int, lag time.Duration) FaultPlan {
 	f.For = time.Duration(1<<rnd.IntN(15)) * time.Millisecond // up to 16 s
 	if f.Kind == Slow {
 		f.For = latency(rnd)
-	}
-	if f.Kind == NoChain && f.Who < 0 && !providerLosesChain {
-		f.Who = rnd.IntN(clients)
 	}
 	return f
 }
