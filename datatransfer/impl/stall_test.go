@@ -290,16 +290,21 @@ func TestPaymentWhileARestartIsAccepted(t *testing.T) {
 	require.Equal(t, dt.Ongoing, must(m.ChannelState(t.Context(), chid)).Status())
 }
 
-// TestResumeAfterTheResponderCompleted: a recipient pauses when everything has left already, and goes on when the responder has
-// completed and let go of the channel.
+// TestResumeAfterTheResponderCompleted: a recipient whose store is slow pauses when everything has left already and the responder has completed and let
+// go of the channel. What it has not taken comes when it goes on.
 func TestResumeAfterTheResponderCompleted(t *testing.T) {
 	testutil.EachDecision(t, func(t *testing.T) {
 		d := newTrade(t, true, 40, 1024, nil, nil)
+		writing, goOn := holding(d.a.Store.OnWrite, 5)
+		defer goOn()
 		chid := d.open(t)
+		<-writing
 		d.tb.wait(t) // the responder
-		d.ta.wait(t)
-		h := d.b.Manager.(port.Handler)
-		require.NoError(t, h.MayAskAgain(chid, 3))
-		require.NoError(t, h.AdoptForSending(chid), "what may be asked for again is sent again")
+		require.NoError(t, d.a.Manager.PauseDataTransferChannel(d.ctx, chid))
+		time.Sleep(20 * time.Millisecond) // for the exchange to hear of it: where it does so later, all that came is taken
+		goOn()
+		require.NoError(t, d.a.Manager.ResumeDataTransferChannel(d.ctx, chid))
+		require.Equal(t, dt.Completed, d.ta.wait(t).Status())
+		require.Equal(t, d.blocks, d.a.Store.Len())
 	})
 }

@@ -37,10 +37,18 @@ import (
 
 // MemStore is a link system in memory.
 type MemStore struct {
-	mu     sync.Mutex
-	data   map[string][]byte
-	onRead func(cid.Cid)
-	leaves []string
+	mu      sync.Mutex
+	data    map[string][]byte
+	onRead  func(cid.Cid)
+	onWrite func(cid.Cid)
+	leaves  []string
+}
+
+// OnWrite calls f before each block is written; f may wait.
+func (s *MemStore) OnWrite(f func(cid.Cid)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onWrite = f
 }
 
 // OnRead calls f before each block is read; f may wait.
@@ -118,6 +126,12 @@ func (s *MemStore) LinkSystem() ipld.LinkSystem {
 	ls.StorageWriteOpener = func(linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
 		var buf bytes.Buffer
 		return &buf, func(l ipld.Link) error {
+			s.mu.Lock()
+			f := s.onWrite
+			s.mu.Unlock()
+			if cl, ok := l.(cidlink.Link); ok && f != nil {
+				f(cl.Cid)
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.data[l.Binary()] = buf.Bytes()
