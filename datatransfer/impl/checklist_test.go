@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/ipfs/go-graphsync"
@@ -183,6 +185,33 @@ func TestW41SkippedBlocksCount(t *testing.T) {
 	require.Equal(t, uint64(bytes), now())
 	require.Greater(t, now(), queued)
 	require.Less(t, now(), uint64(8<<10))
+}
+
+// TestRestartBesideTheOldResponse: a restart that comes while the response before it has not ended gets what that one has sent, or was asked to leave
+// out: messages of it may be lost. The peer gives its requests no keys.
+func TestRestartBesideTheOldResponse(t *testing.T) {
+	d := newTrade(t, true, 50, 1024, nil, &testutil.Meter{Every: 5 << 10})
+	r := newRawPeer(d.ctx, t, d.b)
+	request := func(restart bool) dt.Request {
+		return must(message.NewRequest(1, restart, true, "FakeDTType", testutil.NewFakeDTType("v"), d.root, shared.AllSelector()))
+	}
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	var reads atomic.Int32
+	d.b.Store.OnRead(func(cid.Cid) {
+		if reads.Add(1) == 50 { // one of the first request
+			close(reached)
+			<-goOn
+		}
+	})
+	defer close(goOn)
+	r.ask(d.root, shared.AllSelector(), request(false), 47)
+	<-reached
+	r.answered(r.ask(d.root, shared.AllSelector(), request(true), 0), graphsync.RequestPaused, graphsync.RequestCompletedFull)
+	root, err := d.b.Store.Get(d.root)
+	require.NoError(t, err)
+	_, bytes := r.got()
+	require.GreaterOrEqual(t, bytes, len(root)+3<<10, "it begins with the root")
+	require.Equal(t, dt.ResponderPaused, d.tb.state().Status(), "at its first demand")
 }
 
 // TestChecklist09: a thousand refused requests leave nothing: no memory of the transport, no channel, no goroutine, no span.

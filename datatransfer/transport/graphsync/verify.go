@@ -3,11 +3,14 @@ package graphsync
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-graphsync"
 	gsmsg "github.com/ipfs/go-graphsync/message"
 	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/cartage-dev/cartage/datatransfer"
@@ -16,7 +19,7 @@ import (
 // CheckedNetwork looks at each graphsync message before the exchange does. Graphsync computes the CID of every block that
 // comes, drops blocks that nobody asked for, and then waits for the right ones: with a sender that has stopped to be paid,
 // for ever. A block that no response of its message names is therefore reported to the transport, which ends the channel.
-// An honest sender names every block that it sends. Messages with blocks wait until a slow store has room for them.
+// An honest sender names every block that it sends. New requests get keys of their own, and messages with blocks wait until a slow store has room for them.
 type CheckedNetwork struct {
 	gsnet.GraphSyncNetwork
 	admit func(ctx context.Context, from peer.ID, m gsmsg.GraphSyncMessage)
@@ -50,21 +53,47 @@ func (r checkedReceiver) ReceiveMessage(ctx context.Context, sender peer.ID, inc
 		r.net.wrong(sender, requests, bad)
 	}
 	r.net.admit(ctx, sender, incoming)
-	r.Receiver.ReceiveMessage(ctx, sender, incoming)
+	r.Receiver.ReceiveMessage(ctx, sender, withOwnKeys(incoming))
+}
+
+// withOwnKeys gives each new request a key of its own for blocks that are not sent twice. With the key of its peer, or none, blocks that an earlier
+// request has traversed are left out as long as that one has not ended: of a channel that is restarted meanwhile they would never come, and a channel
+// beside it would be short of them.
+func withOwnKeys(m gsmsg.GraphSyncMessage) gsmsg.GraphSyncMessage {
+	all := m.Requests()
+	if !slices.ContainsFunc(all, func(r gsmsg.GraphSyncRequest) bool { return r.Type() == graphsync.RequestTypeNew }) {
+		return m
+	}
+	requests := make(map[graphsync.RequestID]gsmsg.GraphSyncRequest, len(all))
+	for _, r := range all {
+		if r.Type() == graphsync.RequestTypeNew {
+			r = r.ReplaceExtensions([]graphsync.ExtensionData{{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString(r.ID().String())}})
+		}
+		requests[r.ID()] = r
+	}
+	responses := map[graphsync.RequestID]gsmsg.GraphSyncResponse{}
+	for _, r := range m.Responses() {
+		responses[r.RequestID()] = r
+	}
+	blks := map[cid.Cid]blocks.Block{}
+	for _, b := range m.Blocks() {
+		blks[b.Cid()] = b
+	}
+	return gsmsg.NewMessage(requests, responses, blks)
 }
 
 // unnamedBlock returns a block of a message that no response in it names, with the requests of those responses.
 func unnamedBlock(m gsmsg.GraphSyncMessage) (requests []graphsync.RequestID, bad cid.Cid) {
-	blocks := m.Blocks()
-	if len(blocks) == 0 {
+	all := m.Blocks()
+	if len(all) == 0 {
 		return nil, cid.Undef
 	}
-	named := make(map[cid.Cid]struct{}, len(blocks))
+	named := make(map[cid.Cid]struct{}, len(all))
 	for _, r := range m.Responses() {
 		requests = append(requests, r.RequestID())
 		r.Metadata().Iterate(func(c cid.Cid, _ graphsync.LinkAction) { named[c] = struct{}{} })
 	}
-	for _, b := range blocks {
+	for _, b := range all {
 		if _, ok := named[b.Cid()]; !ok {
 			return requests, b.Cid()
 		}
