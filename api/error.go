@@ -54,10 +54,52 @@ func (e *Error) FailureReason() reason.Reason {
 
 var _ reason.Reasoned = (*Error)(nil)
 
-// Is reports whether target is the reason of the error.
+// Class is what kind of failure an error is: errors.Is tells whether an Error is of it.
+type Class int
+
+// The classes that programs switch on.
+const (
+	ErrUnreachable  Class = CodeUnreachable
+	ErrNotFound     Class = CodeNotFound
+	ErrFunds        Class = CodeFunds
+	ErrRejected     Class = CodeRejected
+	ErrVerification Class = CodeVerification
+	ErrTimeout      Class = CodeTimeout
+	ErrInterrupted  Class = CodeInterrupted
+)
+
+// Error implements error.
+func (c Class) Error() string {
+	switch c {
+	case ErrUnreachable:
+		return "unreachable"
+	case ErrNotFound:
+		return "not found"
+	case ErrFunds:
+		return "too little money"
+	case ErrRejected:
+		return "rejected"
+	case ErrVerification:
+		return "verification failed"
+	case ErrTimeout:
+		return "timed out"
+	case ErrInterrupted:
+		return "interrupted"
+	default:
+		return fmt.Sprintf("exit code %d", int(c))
+	}
+}
+
+// Is reports whether target is the reason of the error, or its class.
 func (e *Error) Is(target error) bool {
-	r, ok := target.(reason.Reason)
-	return ok && r != reason.None && r == e.FailureReason()
+	switch t := target.(type) {
+	case Class:
+		return e.Code == int(t)
+	case reason.Reason:
+		return t != reason.None && t == e.FailureReason()
+	default:
+		return false
+	}
 }
 
 type plainError Error
@@ -91,6 +133,22 @@ func ErrorOf(err error) *Error {
 		}
 	}
 	return e
+}
+
+// TotalSpent is what all deals of the retrieval's order have cost, in attoFIL.
+func (r *Retrieval) TotalSpent() string {
+	if r.OrderSpent != "" {
+		return r.OrderSpent
+	}
+	return r.Spent
+}
+
+// Failure is why a retrieval that is over has not brought what was wanted, with what it cost; nil for one that has.
+func (r *Retrieval) Failure() *Error {
+	if r.OK {
+		return nil
+	}
+	return &Error{Code: r.Code, Reason: r.Reason, Blame: r.Blame, Message: r.Message, Hint: r.Hint, Spent: r.TotalSpent(), Bytes: r.Received}
 }
 
 // CodeOf is the exit code of an error, 0 for nil.

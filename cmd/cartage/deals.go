@@ -122,7 +122,7 @@ func (c *cli) resumeCmd() *cobra.Command {
 
 // sayOrder prints how an order stands.
 func (c *cli) sayOrder(r *api.Retrieval) error {
-	return c.show(r, [][2]string{{"order", r.Order}, {"state", r.State}, {"reason", orNone(r.Reason)}, {"received", size(r.Received)}, {"spent", spentBy(r) + " attoFIL"}, {"root", r.Root}})
+	return c.show(r, [][2]string{{"order", r.Order}, {"state", r.State}, {"reason", orNone(r.Reason)}, {"received", size(r.Received)}, {"spent", r.TotalSpent() + " attoFIL"}, {"root", r.Root}})
 }
 
 func (c *cli) eachOrder(ids []string, f func(id string) (*api.Retrieval, error)) error {

@@ -55,24 +55,16 @@ func (c *cli) follow(ctx, nctx context.Context, n *api.Node, r *api.Retrieval, h
 
 // failure is why a retrieval has not brought what was wanted, with what it cost and how it goes on.
 func failure(r *api.Retrieval) *api.Error {
-	e := &api.Error{Code: r.Code, Reason: r.Reason, Blame: r.Blame, Message: r.Message, Hint: r.Hint, Spent: spentBy(r), Bytes: r.Received}
+	e := r.Failure()
 	if r.State == "parked" {
 		e.Hint = fmt.Sprintf("%s were received and %s attoFIL spent in all. Nothing more is paid. Go on: cartage deals resume %s, or the same command. Give up: cartage deals cancel %s",
-			size(r.Received), spentBy(r), r.Order, r.Order)
+			size(r.Received), r.TotalSpent(), r.Order, r.Order)
 		return e
 	}
-	if spent := spentBy(r); spent != "0" {
+	if spent := r.TotalSpent(); spent != "0" {
 		e.Hint = fmt.Sprintf("%s attoFIL were spent; what was received is kept: the same command again pays for the rest only. %s", spent, e.Hint)
 	}
 	return e
-}
-
-// spentBy is what all deals of an order have cost.
-func spentBy(r *api.Retrieval) string {
-	if r.OrderSpent != "" {
-		return r.OrderSpent
-	}
-	return r.Spent
 }
 
 // interrupt lets go of an order: it is parked unless somebody else holds it.

@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"os"
 	"strconv"
 	"strings"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/ui"
+	"github.com/cartage-dev/cartage/money"
 )
 
 func printJSON(w io.Writer, v any) error { return ui.JSON(w, v) }
@@ -103,30 +103,11 @@ func parseSize(s string) (uint64, error) {
 
 // parseAmount reads an integer of attoFIL, or a decimal with FIL or nanoFIL, and returns attoFIL.
 func parseAmount(s string) (string, error) {
-	bad := api.Errorf(api.CodeUsage, "Write it as 1000 (attoFIL), 0.5FIL or 20nanoFIL.", "%q is not an amount", s)
-	for _, u := range []struct {
-		suffix   string
-		decimals int64
-	}{{"attoFIL", 0}, {"nanoFIL", 9}, {"FIL", 18}} {
-		num, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		r, ok := new(big.Rat).SetString(strings.TrimSpace(num))
-		if !ok || strings.ContainsAny(num, "/eE") {
-			return "", bad
-		}
-		r.Mul(r, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(u.decimals), nil)))
-		if !r.IsInt() || r.Sign() < 0 {
-			return "", bad
-		}
-		return r.Num().String(), nil
+	a, err := money.Parse(s)
+	if err != nil {
+		return "", api.Errorf(api.CodeUsage, "Write it as 1000 (attoFIL), 0.5FIL or 20nanoFIL.", "%w", err)
 	}
-	n, ok := new(big.Int).SetString(s, 10)
-	if !ok || n.Sign() < 0 {
-		return "", bad
-	}
-	return n.String(), nil
+	return a.Units.String(), nil
 }
 
 func isTerminal(f *os.File) bool {
