@@ -17,7 +17,7 @@ const module = "github.com/cartage-dev/cartage/"
 // floors is the picture of ARCHITECTURE.md: imports go strictly down, or stay within a package's own subtree. The longest
 // prefix decides.
 var floors = map[string]float64{
-	"cmd/cartage":   5,
+	"cmd/cartage": 5, "node": 5,
 	"internal/node": 4, "internal/ui": 4, "internal/testnet": 4.1, "internal/testmarket": 4.1, "internal/sim": 4.1,
 	"gateway": 3.1, "gateway/x402": 0, "internal/denylist": 0,
 	"api": 3, "retrievalmarket/impl": 3, "imports": 3, "paych/marketnode": 3, "storagedeal": 3,

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/adrg/xdg"
@@ -186,6 +188,23 @@ func (h Home) Load() (Config, error) {
 		return c, fmt.Errorf("%s: %w", h.Path("config.toml"), err)
 	}
 	return c, nil
+}
+
+// Set changes one key, named as in the file: retrieval.max_exposure. The text is a value of TOML; one that is none is taken as a string. A key
+// that there is not is an error.
+func (c *Config) Set(key, text string) error {
+	next := *c
+	if err := decodeStrict(key+" = "+text, &next); err != nil {
+		if quoted := decodeStrict(key+" = "+strconv.Quote(text), &next); quoted != nil {
+			return fmt.Errorf("configuration: %s = %s: %w", key, text, err)
+		}
+	}
+	*c = next
+	return nil
+}
+
+func decodeStrict(line string, c *Config) error {
+	return toml.NewDecoder(strings.NewReader(line)).DisallowUnknownFields().Decode(c)
 }
 
 // Save writes the configuration with its comments.

@@ -38,6 +38,9 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 	c, err := h.Load()
 	switch {
 	case errors.Is(err, config.ErrNoHome):
+		if err := closeEmpty(h.Dir); err != nil {
+			return c, err
+		}
 		c = config.Default()
 		if err := freshNetwork(&c); err != nil {
 			return c, err
@@ -82,6 +85,14 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 		return c, err
 	}
 	return c, w.SetDefault(a)
+}
+
+// closeEmpty keeps others out of a folder in which nothing is yet.
+func closeEmpty(dir string) error {
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
 }
 
 // freshNetwork picks a free TCP port and writes it into the configuration, so that addresses stay the same.

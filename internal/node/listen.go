@@ -15,7 +15,7 @@ import (
 // that was asked for, or fails.
 func (n *Node) listen(ctx context.Context) error {
 	listen := n.parts.Listen
-	if len(listen) == 0 {
+	if len(listen) == 0 && n.parts.Host == nil {
 		listen = n.parts.Config.Network.Listen
 	}
 	addrs := make([]multiaddr.Multiaddr, 0, len(listen))

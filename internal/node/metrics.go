@@ -18,6 +18,9 @@ func (n *Node) metrics() http.Handler {
 	return promhttp.HandlerFor(prometheus.Gatherers{r, n.registry}, promhttp.HandlerOpts{})
 }
 
+// Collector has the numbers of the node, for a registry of the caller's.
+func (n *Node) Collector() prometheus.Collector { return collector{n} }
+
 // metric is a number of the dagstore.
 type metric struct {
 	name, help string

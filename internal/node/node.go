@@ -69,6 +69,11 @@ type Parts struct {
 	Reading bool
 	Listen  []string
 	Log     *slog.Logger
+	// Host is a host of the caller's, which stays open when the node closes, and of which the node listens on no address but those of Listen. nil: the
+	// node makes one with Key.
+	Host host.Host
+	// Selling says why no new deal is taken at present; nil: they are taken.
+	Selling func() error
 	// Sectors knows the pieces of a sealing system, for shards at lotus://PIECE; nil: there is none. Nothing is unsealed for a shard.
 	Sectors dagstore.Sectors
 	// Now is the clock of what is remembered for a day, credit and debts; nil is time.Now.
@@ -145,6 +150,41 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 }
 
 func (n *Node) openHost(context.Context) (err error) {
+	if n.parts.Host == nil {
+		err = n.makeHost()
+	} else {
+		n.Host = n.parts.Host
+	}
+	if err != nil {
+		return err
+	}
+	// Listed for other Cartage peers; a stream on it carries nothing.
+	for _, p := range listedProtocols() {
+		n.Host.SetStreamHandler(p, func(s network.Stream) { _ = s.Close() })
+	}
+	return nil
+}
+
+// listedProtocols only tell other Cartage peers what this one understands.
+func listedProtocols() []protocol.ID {
+	return []protocol.ID{retrievalimpl.AheadProtocol, retrievalimpl.PrepaidProtocol}
+}
+
+// closeHost closes the host of the node; one of the caller's is left as it was.
+func (n *Node) closeHost() error {
+	switch {
+	case n.Host == nil:
+		return nil
+	case n.parts.Host == nil:
+		return n.Host.Close()
+	}
+	for _, p := range listedProtocols() {
+		n.Host.RemoveStreamHandler(p)
+	}
+	return nil
+}
+
+func (n *Node) makeHost() error {
 	resources, err := n.resources()
 	if err != nil {
 		return err
@@ -159,14 +199,7 @@ func (n *Node) openHost(context.Context) (err error) {
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(resources),
 	)...)
-	if err != nil {
-		return err
-	}
-	// Listed for other Cartage peers; a stream on it carries nothing.
-	for _, p := range []protocol.ID{retrievalimpl.AheadProtocol, retrievalimpl.PrepaidProtocol} {
-		n.Host.SetStreamHandler(p, func(s network.Stream) { _ = s.Close() })
-	}
-	return nil
+	return err
 }
 
 // smallFrames is yamux with frames of 16 KiB, a record of TLS each: 64 of them wait in memory for each connection, which were four times as
@@ -379,10 +412,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.Pieces != nil {
 		errs = append(errs, n.Pieces.Close())
 	}
-	if n.Host != nil {
-		errs = append(errs, n.Host.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.closeHost())...)
 }
 
 // Addresses are the addresses of the node with its peer id.

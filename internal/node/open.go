@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/host"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/blob"
@@ -31,6 +32,10 @@ type Options struct {
 	LotusTokenFile string
 	Passphrase     string // of the wallet; empty: its keys are not encrypted
 	Log            *slog.Logger
+	Host           host.Host                  // as in Parts
+	Selling        func() error               // as in Parts
+	Money          paych.Chain                // the chain itself, instead of all the above
+	Set            func(*config.Config) error // changes the configuration of this run; nil: nothing is changed
 }
 
 // chain applies the options to a configuration and tells whether the chain is a Filecoin one.
@@ -78,6 +83,11 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err := h.CheckPrivate(); err != nil {
 		return nil, err
 	}
+	if o.Set != nil {
+		if err := o.Set(&cfg); err != nil {
+			return nil, err
+		}
+	}
 	filecoin, err := o.chain(&cfg)
 	if err != nil {
 		return nil, err
@@ -102,9 +112,11 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 		return nil, err
 	}
 	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log,
+		Host: o.Host, Selling: o.Selling, Chain: o.Money,
 		OpenBlocks: func() (datastore.Batching, error) { return open(h.Path("blocks")) }}
 	done := func() {}
 	switch {
+	case o.Money != nil:
 	case filecoin:
 		done, err = dialLotus(ctx, &parts)
 	case cfg.Ledger.URL != "":

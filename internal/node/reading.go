@@ -32,5 +32,12 @@ func (unconnected) InterceptSecured(network.Direction, peer.ID, network.ConnMult
 // InterceptUpgraded implements connmgr.ConnectionGater.
 func (unconnected) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return false, 0 }
 
-// takesDeals says why no new deal can be taken: the records of one could not be written.
-func (n *Node) takesDeals() error { return store.Room(n.parts.Home.Dir) }
+// takesDeals says why no new deal can be taken: nobody sells at present, or the records of one could not be written.
+func (n *Node) takesDeals() error {
+	if n.parts.Selling != nil {
+		if err := n.parts.Selling(); err != nil {
+			return err
+		}
+	}
+	return store.Room(n.parts.Home.Dir)
+}
