@@ -74,6 +74,7 @@ type Credit struct {
 	Ignore   bool   // the end of the request that was refused is no failure
 	Unasked  bool   // a push was restarted and its responder has not asked for data since
 	Silent   bool   // the application of the responder has stopped: nothing is answered until the manager has
+	Behind   bool   // it was taken up from the store: what was sent last may not be counted
 	Opening  bool   // a push was accepted paused and its request is not out yet: a resume waits for it
 
 	NextRestart time.Time // see impl.Limits
@@ -227,11 +228,12 @@ func (c *Channel) block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 		highest, bytes = &c.rec.SentTotal, &c.rec.Sent
 	}
 	at := uint64(index)
-	if unique && (at > *highest || kind == dt.DataQueued && c.rec.Skipped.has(at)) {
-		fresh = true
-		if kind == dt.DataQueued {
-			c.rec.Skipped.sent(*highest, at, c.Credit.Has)
-		}
+	switch {
+	case !unique:
+	case kind == dt.DataQueued:
+		fresh = c.rec.handOut(at, c.Credit.Has)
+	default:
+		fresh = at > *highest
 	}
 	if kind == dt.DataQueued && unique && !fresh {
 		c.Credit.Resent += size
@@ -251,6 +253,23 @@ func (c *Channel) block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 	}
 	err = c.apply(kind, at)
 	return fresh, *bytes, err
+}
+
+// Claimable tells whether a block that the recipient says it has must be counted, for which its size is needed (see Claim).
+func (c *Channel) Claimable(index uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pull && c.rec.claimable(index)
+}
+
+// Claim counts a block of a pull that the recipient says it got, once. It is stored with the next event: who forgets it hears of it again.
+func (c *Channel) Claim(index, size uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pull && c.rec.claimable(index) {
+		c.rec.Queued += size
+		c.rec.Claimed.add(span{index, index})
+	}
 }
 
 func (c *Channel) apply(event dt.EventCode, args ...any) error {

@@ -78,7 +78,7 @@ func (f *fixture) close() {
 
 func (f *fixture) create(id uint64) *channels.Channel {
 	f.t.Helper()
-	c, err := f.set.Create(static(f.t, id), channels.Encoded{Type: "v", Data: []byte{0xf6}})
+	c, err := f.set.Create(static(f.t, id), channels.Encoded{Type: "v", Data: []byte{0xf6}}, 0)
 	require.NoError(f.t, err)
 	return c
 }
@@ -188,11 +188,11 @@ func TestR34CleanupAbsorbs(t *testing.T) {
 func TestR43NoDuplicate(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		c := f.create(1)
-		_, err := f.set.Create(static(t, 1), channels.Encoded{})
+		_, err := f.set.Create(static(t, 1), channels.Encoded{}, 0)
 		require.ErrorContains(t, err, "exists already")
 		require.NoError(t, c.Apply(dt.Cancel))
 		synctest.Wait()
-		_, err = f.set.Create(static(t, 1), channels.Encoded{})
+		_, err = f.set.Create(static(t, 1), channels.Encoded{}, 0)
 		require.ErrorContains(t, err, "exists already")
 		_, err = f.set.Get(t.Context(), dt.ChannelID{Initiator: "x", Responder: "y", ID: 3})
 		require.ErrorIs(t, err, dt.ErrChannelNotFound)
@@ -315,7 +315,7 @@ func TestAfterClose(t *testing.T) {
 		require.ErrorContains(t, c.Voucher(channels.Encoded{}), "stopped")
 		_, _, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, 1, 1, true)
 		require.ErrorContains(t, err, "stopped")
-		_, err = f.set.Create(static(t, 2), channels.Encoded{})
+		_, err = f.set.Create(static(t, 2), channels.Encoded{}, 0)
 		require.ErrorContains(t, err, "stopped")
 	})
 }
@@ -355,7 +355,7 @@ func BenchmarkEvent(b *testing.B) {
 			require.NoError(b, err)
 			st, err := channels.NewStatic("a", dt.ChannelID{Initiator: "a", Responder: "b", ID: 1}, base, shared.AllSelector(), true)
 			require.NoError(b, err)
-			c, err := set.Create(st, channels.Encoded{Type: "v", Data: []byte{0xf6}})
+			c, err := set.Create(st, channels.Encoded{Type: "v", Data: []byte{0xf6}}, 0)
 			require.NoError(b, err)
 			require.NoError(b, c.Apply(dt.Accept))
 			for range vouchers {

@@ -99,13 +99,13 @@ func TestTable(t *testing.T) {
 
 // TestSkipped: what was left out on the word of a recipient counts when it is asked for, whatever the order.
 func TestSkipped(t *testing.T) {
-	var s Skipped
+	var s Spans
 	s.sent(0, 48, 47) // the first 47 were skipped
-	require.Equal(t, Skipped{{1, 47}}, s)
+	require.Equal(t, Spans{{1, 47}}, s)
 	s.sent(49, 1, 0) // from the front again
-	require.Equal(t, Skipped{{2, 47}}, s)
+	require.Equal(t, Spans{{2, 47}}, s)
 	s.sent(49, 20, 15) // with another skip: 16 to 19 are repeated blocks
-	require.Equal(t, Skipped{{2, 15}, {21, 47}}, s)
+	require.Equal(t, Spans{{2, 15}, {21, 47}}, s)
 	require.True(t, s.has(10) && s.has(30))
 	require.False(t, s.has(18) || s.has(48))
 	for i := range uint64(40) { // a claim cannot make it grow

@@ -185,7 +185,7 @@ func TestR92Prune(t *testing.T) {
 		r.TransferID = dt.TransferID(i + 1)
 		rec, err := r.record()
 		require.NoError(t, err)
-		c, err := s.Create(*rec.Static, Encoded{"v", []byte{0xf6}})
+		c, err := s.Create(*rec.Static, Encoded{"v", []byte{0xf6}}, 0)
 		require.NoError(t, err)
 		if i < 3 {
 			require.NoError(t, c.Apply(dt.Error, errors.New("over")))
@@ -279,7 +279,7 @@ func TestStoredCountersAgree(t *testing.T) {
 	require.NoError(t, err)
 	rec, err := r.record()
 	require.NoError(t, err)
-	c, err := s.Create(*rec.Static, Encoded{"v", []byte{0xf6}})
+	c, err := s.Create(*rec.Static, Encoded{"v", []byte{0xf6}}, 0)
 	require.NoError(t, err)
 	for i := range int64(1000) {
 		_, _, err := c.Block(dt.DataQueued, dt.DataQueuedProgress, 10, i+1, true)

@@ -50,8 +50,10 @@ type Hot struct {
 	Vouchers, Results, Logs               uint64 // counts of the lists
 	// WasPaused keeps the pause of the responder over FinishTransfer.
 	WasPaused bool
-	// Skipped is what a sender left out on the word of the recipient.
-	Skipped Skipped
+	// Skipped is what a sender left out on the word of the recipient: at first the base of a pull, what its recipient had when it was accepted.
+	Skipped Spans
+	// Claimed is what the recipient says it got of this channel, which counts, and which nobody remembers to have handed out.
+	Claimed Spans
 }
 
 // Encoded is a voucher or a result as it is stored.
@@ -72,8 +74,14 @@ func (h *Hot) fields() []wire.Field {
 		wire.Uint("Status", &h.Status), wire.Uint("Queued", &h.Queued), wire.Uint("Sent", &h.Sent), wire.Uint("Received", &h.Received),
 		wire.Uint("QueuedTotal", &h.QueuedTotal), wire.Uint("SentTotal", &h.SentTotal), wire.Uint("ReceivedTotal", &h.ReceivedTotal),
 		wire.Text("Message", &h.Message), wire.Uint("Vouchers", &h.Vouchers), wire.Uint("Results", &h.Results), wire.Uint("Logs", &h.Logs),
-		wire.Bool("WasPaused", &h.WasPaused), skippedField("Skipped", &h.Skipped),
+		wire.Bool("WasPaused", &h.WasPaused), spansField("Skipped", &h.Skipped), spansField("Claimed", &h.Claimed),
 	}
+}
+
+// fieldsBefore are those of records that were written before claims were counted.
+func (h *Hot) fieldsBefore() []wire.Field {
+	all := h.fields()
+	return all[:len(all)-1]
 }
 
 // NewStatic makes the static part of a channel.

@@ -73,12 +73,15 @@ func (s *Set) Close(ctx context.Context) error {
 	return first
 }
 
-// Create stores a new channel with its opening voucher and announces Open.
-func (s *Set) Create(st Static, voucher Encoded) (*Channel, error) {
+// Create stores a new channel with its opening voucher, and of a pull how many of the first blocks its recipient has already, and announces Open.
+func (s *Set) Create(st Static, voucher Encoded, base uint64) (*Channel, error) {
 	if err := s.reserve(st.ChannelID); err != nil {
 		return nil, err
 	}
 	c := &Channel{set: s, id: st.ChannelID, pull: st.ChannelID.Initiator == st.Recipient, rec: Record{Static: &st, Hot: Hot{Vouchers: 1}}, items: &items{first: voucher, last: voucher}}
+	if base > 0 && c.pull {
+		c.rec.Skipped.add(span{1, base})
+	}
 	err := s.writeNew(c, voucher)
 	s.mu.Lock()
 	delete(s.coming, st.ChannelID)
@@ -174,6 +177,7 @@ func (s *Set) read(ctx context.Context, chid dt.ChannelID) (*Channel, error) {
 		return nil, err
 	}
 	c := &Channel{set: s, id: rec.Static.ChannelID, pull: rec.Static.ChannelID.Initiator == rec.Static.Recipient, rec: rec, items: &items{}}
+	c.Credit.Behind = true
 	c.items.first, _ = s.store.readItem("v", chid, 0)
 	if rec.Vouchers > 0 {
 		c.items.last, _ = s.store.readItem("v", chid, rec.Vouchers-1)

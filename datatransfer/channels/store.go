@@ -215,7 +215,14 @@ func (s *store) load(ctx context.Context, chid dt.ChannelID) (Record, error) {
 	if err != nil {
 		return r, fmt.Errorf("state of channel %s: %w", chid, err)
 	}
-	return r, wire.DecodeTuple(data, "channel state", r.Hot.fields())
+	hot := r.Hot
+	if err := wire.DecodeTuple(data, "channel state", r.Hot.fields()); err != nil {
+		r.Hot = hot
+		if wire.DecodeTuple(data, "channel state", r.Hot.fieldsBefore()) != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 func (s *store) ids(ctx context.Context) ([]dt.ChannelID, error) {

@@ -179,7 +179,7 @@ func (m *Manager) queued(c *channels.Channel, size uint64, index int64, unique b
 	return m.demand(c, size)
 }
 
-// OnRestartPosition is told by a transport how many blocks the recipient has when it asks again.
+// OnRestartPosition notes how many blocks the recipient has when it asks again.
 func (m *Manager) OnRestartPosition(chid dt.ChannelID, blocks int64) {
 	if c, err := m.live(chid); err == nil { // which a start has left in the store
 		c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Has, cr.Next = uint64(max(blocks, 0)), 0 })

@@ -368,13 +368,3 @@ func (m *Manager) HasAll(ctx context.Context, chid dt.ChannelID) error {
 	}
 	return ignoreOver(c, c.Apply(dt.FinishTransfer))
 }
-
-// RaiseQueued lifts the count of a sender to what was paid for, before a restart.
-func (m *Manager) RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
-	c, err := m.get(ctx, chid)
-	if err != nil {
-		return err
-	}
-	c.Do(func(r *channels.Record, _ *channels.Credit) { r.Queued = max(r.Queued, bytes) })
-	return nil
-}

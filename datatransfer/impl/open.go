@@ -53,7 +53,7 @@ func (m *Manager) create(to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := m.channels.Create(st, enc)
+	c, err := m.channels.Create(st, enc, 0)
 	return c, req, err
 }
 

@@ -82,8 +82,10 @@ func (m *Manager) receiveFinished(chid dt.ChannelID, req dt.Request) {
 		return
 	}
 	c, err := m.live(chid)
-	if err == nil && c.State().Status() != dt.Finalizing {
-		err = m.complete(c)
+	if err == nil && c.Status() != dt.Finalizing {
+		if err = m.recount(c); err == nil {
+			err = m.complete(c)
+		}
 	}
 	if err != nil {
 		slog.Debug("data-transfer channel did not complete", "channel", chid, "error", err)
@@ -164,6 +166,18 @@ func (r receiver) PeerDisconnected(p peer.ID) {
 
 // OnRequestReceived implements datatransfer.EventsHandler.
 func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Response, error) {
+	return m.requestReceived(chid, req, 0)
+}
+
+// OnDataRequest implements port.RequestJudge.
+func (m *Manager) OnDataRequest(chid dt.ChannelID, req dt.Request, has int64) (dt.Response, error) {
+	if !req.IsNew() {
+		m.OnRestartPosition(chid, has)
+	}
+	return m.requestReceived(chid, req, uint64(max(has, 0)))
+}
+
+func (m *Manager) requestReceived(chid dt.ChannelID, req dt.Request, has uint64) (dt.Response, error) {
 	if err := m.ready.Ready(); err != nil {
 		return nil, err
 	}
@@ -175,7 +189,7 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 	}
 	switch {
 	case req.IsNew():
-		return m.receiveNew(chid, req)
+		return m.receiveNew(chid, req, has)
 	case req.IsRestart():
 		return m.receiveRestart(chid, req)
 	}
@@ -212,8 +226,8 @@ func (m *Manager) OnRequestReceived(chid dt.ChannelID, req dt.Request) (dt.Respo
 	return nil, dt.ErrResume
 }
 
-// receiveNew validates a request for a new channel; nothing is kept unless it is accepted (section 4.3).
-func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, error) {
+// receiveNew validates a request for a new channel whose initiator has the first has blocks of a pull; nothing is kept unless it is accepted (section 4.3).
+func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request, has uint64) (dt.Response, error) {
 	if _, err := m.live(chid); !errors.Is(err, dt.ErrChannelNotFound) {
 		return m.reject(chid, false, nil, fmt.Errorf("channel %s exists already", chid))
 	}
@@ -238,10 +252,11 @@ func (m *Manager) receiveNew(chid dt.ChannelID, req dt.Request) (dt.Response, er
 	if serr != nil {
 		return m.reject(chid, false, nil, serr)
 	}
-	c, serr := m.channels.Create(st, enc)
+	c, serr := m.channels.Create(st, enc, has) // what is there already is not owed
 	if serr != nil {
 		return m.reject(chid, false, nil, serr)
 	}
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Has = has })
 	if serr := m.channels.Sync(m.ctx); serr != nil { // before the acceptance leaves: who was accepted may pay
 		_ = c.Apply(dt.Error, reason.StoreFailed.Errorf("store channel: %w", serr))
 		return m.reject(chid, false, nil, serr)

@@ -280,8 +280,7 @@ func TestPaymentWhileARestartIsAccepted(t *testing.T) {
 		require.NoError(t, err)
 	}
 	net.mu.Unlock()
-	h.OnRestartPosition(chid, 1)
-	resp, err := h.OnRequestReceived(chid, request(true))
+	resp, err := h.OnDataRequest(chid, request(true), 1)
 	require.NoError(t, err)
 	require.True(t, resp.Accepted())
 	require.False(t, resp.IsPaused(), "it is paid")

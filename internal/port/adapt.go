@@ -37,8 +37,10 @@ type PlainHandler struct {
 // CheckRequest implements RequestJudge.
 func (PlainHandler) CheckRequest(dt.ChannelID, ipld.Link, ipld.Node) error { return nil }
 
-// OnRestartPosition implements RequestJudge.
-func (PlainHandler) OnRestartPosition(dt.ChannelID, int64) {}
+// OnDataRequest implements RequestJudge.
+func (p PlainHandler) OnDataRequest(chid dt.ChannelID, req dt.Request, _ int64) (dt.Response, error) {
+	return p.OnRequestReceived(chid, req)
+}
 
 // OnDataAsked implements RequestJudge.
 func (PlainHandler) OnDataAsked(dt.ChannelID) {}
@@ -72,6 +74,12 @@ func (p PlainHandler) OnBlocksReceived(chid dt.ChannelID, blocks []BlockRef) err
 	}
 	return nil
 }
+
+// ClaimCounts implements ClaimCounter.
+func (PlainHandler) ClaimCounts(dt.ChannelID, int64) bool { return false }
+
+// OnBlockClaimed implements ClaimCounter.
+func (PlainHandler) OnBlockClaimed(dt.ChannelID, uint64, int64) {}
 
 // Undelivered implements MessageKeeper.
 func (PlainHandler) Undelivered(dt.ChannelID, dt.Message) {}
@@ -147,6 +155,9 @@ func (plainTransport) SendControl(dt.ChannelID, dt.Message) bool { return false 
 // UseStore implements ChannelStores.
 func (plainTransport) UseStore(dt.ChannelID, ipld.LinkSystem) error { return dt.ErrUnsupported }
 
+// StoreOf implements ChannelStores.
+func (plainTransport) StoreOf(dt.ChannelID) (ipld.LinkSystem, bool) { return ipld.LinkSystem{}, false }
+
 // MaxLinks implements ChannelStores.
 func (plainTransport) MaxLinks(dt.ChannelID, uint64) {}
 
@@ -168,9 +179,6 @@ func (PlainManager) Validator(dt.Voucher) dt.RequestValidator { return nil }
 func (p PlainManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 	return p.SubscribeToEvents(s)
 }
-
-// RaiseQueued implements SenderControl.
-func (PlainManager) RaiseQueued(context.Context, dt.ChannelID, uint64) error { return nil }
 
 // Waiting implements SenderControl.
 func (PlainManager) Waiting(dt.ChannelID) uint64 { return 0 }

@@ -26,6 +26,7 @@ type Handler interface {
 	RequestJudge
 	Resender
 	BatchCounter
+	ClaimCounter
 	MessageKeeper
 	PauseDecider
 }
@@ -34,8 +35,8 @@ type Handler interface {
 type RequestJudge interface {
 	// CheckRequest compares root and selector with those of the channel.
 	CheckRequest(chid dt.ChannelID, root ipld.Link, selector ipld.Node) error
-	// OnRestartPosition notes how many blocks the recipient says that it has.
-	OnRestartPosition(chid dt.ChannelID, blocks int64)
+	// OnDataRequest is OnRequestReceived of a request that asks for data, of a recipient that says it has the first blocks.
+	OnDataRequest(chid dt.ChannelID, req dt.Request, has int64) (dt.Response, error)
 	// OnDataAsked notes that the recipient asks for the data of a channel.
 	OnDataAsked(chid dt.ChannelID)
 }
@@ -54,6 +55,14 @@ type BatchCounter interface {
 	// TakesBatches reports whether blocks of a channel that came together may be told of so: nobody pauses between them.
 	TakesBatches(chid dt.ChannelID) bool
 	OnBlocksReceived(chid dt.ChannelID, blocks []BlockRef) error
+}
+
+// ClaimCounter counts blocks that are left out because the recipient says that it has them. A transport tells of each unique one, in the order of the
+// traversal and before what it sends.
+type ClaimCounter interface {
+	// ClaimCounts reports whether such a block counts as sent, so that its size has to be told.
+	ClaimCounts(chid dt.ChannelID, index int64) bool
+	OnBlockClaimed(chid dt.ChannelID, size uint64, index int64)
 }
 
 // MessageKeeper takes care of messages that have no stream to go with, or whose channel has ended.
@@ -119,6 +128,8 @@ type Traits struct {
 type ChannelStores interface {
 	// UseStore sets the link system of a channel. Called again it keeps the first one while the channel runs.
 	UseStore(chid dt.ChannelID, lsys ipld.LinkSystem) error
+	// StoreOf is the link system of a channel, if UseStore has set one.
+	StoreOf(chid dt.ChannelID) (ipld.LinkSystem, bool)
 	// MaxLinks bounds how many links a channel may follow; 0 is no bound of the channel's own.
 	MaxLinks(chid dt.ChannelID, n uint64)
 }
@@ -148,8 +159,6 @@ type Registrar interface {
 
 // SenderControl is for the application of a sender.
 type SenderControl interface {
-	// RaiseQueued lifts what counts as sent, in bytes, to what was paid for.
-	RaiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error
 	// Waiting is the size in bytes of the block that waits on a channel to be let out, 0 if it is not known.
 	Waiting(chid dt.ChannelID) uint64
 	// LimitChanged lets a channel go on whose limit was raised without a voucher.

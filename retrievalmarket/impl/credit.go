@@ -72,11 +72,6 @@ func (p *Provider) lend(ctx context.Context, b datastore.Batch, d *rm.ProviderDe
 	return err
 }
 
-// lent reports whether a deal has something on credit: only then is what was paid for a sign that it was sent.
-func (p *Provider) lent(id rm.ProviderDealIdentifier) bool {
-	return p.payers.LoanOf(providerstates.DealKey(id)).Bytes() > 0
-}
-
 // withDeposit raises the unseal price of an offer by what a deal is lent for a client that would get no credit and does not pay in advance: it
 // shows a funded channel before the first byte.
 func (p *Provider) withDeposit(ctx context.Context, who peer.ID, ask rm.Ask, size uint64) rm.Ask {

@@ -40,7 +40,6 @@ type fakeManager struct {
 	port.PlainManager
 	mu      sync.Mutex
 	queued  uint64
-	raised  uint64
 	closed  []dt.ChannelID
 	resumed int
 	status  dt.Status // of every channel
@@ -87,13 +86,6 @@ func (f *fakeManager) ChannelState(context.Context, dt.ChannelID) (dt.ChannelSta
 		then()
 	}
 	return s, nil
-}
-
-func (f *fakeManager) RaiseQueued(_ context.Context, _ dt.ChannelID, n uint64) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.raised, f.queued = n, max(f.queued, n)
-	return nil
 }
 
 func (f *fakeManager) ResumeDataTransferChannel(context.Context, dt.ChannelID) error {

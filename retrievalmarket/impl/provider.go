@@ -2,7 +2,6 @@ package retrievalimpl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -215,9 +214,6 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 			return err
 		}
 	}
-	if p.lent(d.Identifier()) {
-		d.TotalSent = max(d.TotalSent, paidBytes)
-	}
 	d.CurrentInterval = t.CurrentInterval(paidBytes)
 	pd := p.track(d)
 	pd.stored = true
@@ -229,9 +225,6 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 		p.cfg.Hub.dt.Unsuspend(d.ChannelID)
 		if over := p.channelOver(ctx, pd, d.ChannelID); over {
 			return notEnded(pd.machine.Reenter())
-		}
-		if err := p.raiseQueued(ctx, d.ChannelID, min(paidBytes, d.TotalSent)); err != nil && !errors.Is(err, dt.ErrChannelNotFound) {
-			return err
 		}
 	}
 	switch d.Status {

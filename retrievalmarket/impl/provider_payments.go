@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/filecoin-project/go-state-types/abi"
@@ -69,8 +68,7 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 // transfer may end on its account at once.
 func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.ChannelID, total abi.TokenAmount) (*rm.DealResponse, error) {
 	state, _ := pd.machine.State()
-	t := providerstates.Terms(&state)
-	sent := p.raise(ctx, pd, chid, t.PaidBytes(total), t)
+	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	pd.paid = big.Max(pd.paid, total)
 	sent = max(sent, pd.whole) // the last block may have left since the count was read
@@ -171,27 +169,6 @@ func (p *Provider) saveOnce(ctx context.Context, pd *providerDeal, pay *rm.DealP
 		return big.Zero(), err
 	}
 	return big.Add(paid, big.Min(grown, big.Max(big.Zero(), big.Sub(pay.PaymentVoucher.Amount, paid)))), nil
-}
-
-// raise lifts what counts as sent to what was paid for, for a deal that a crash may have made forget: never beyond what was
-// sent plus one exposure. What is paid above that stays credit.
-func (p *Provider) raise(ctx context.Context, pd *providerDeal, chid dt.ChannelID, paidBytes uint64, t accounting.Terms) uint64 {
-	sent := p.sent(ctx, chid)
-	if !pd.stored || paidBytes <= sent || !p.lent(pd.id) {
-		return sent
-	}
-	exposure := t.CurrentInterval(sent)
-	if err := p.raiseQueued(ctx, chid, min(paidBytes, sent+min(exposure, math.MaxUint64-sent))); err != nil {
-		p.cfg.Log.Warn("raise what counts as sent", "channel", chid, "error", err)
-	}
-	return p.sent(ctx, chid)
-}
-
-func (p *Provider) raiseQueued(ctx context.Context, chid dt.ChannelID, bytes uint64) error {
-	if bytes == 0 {
-		return nil
-	}
-	return p.cfg.Hub.dt.RaiseQueued(ctx, chid, bytes)
 }
 
 func (p *Provider) sent(ctx context.Context, chid dt.ChannelID) uint64 {

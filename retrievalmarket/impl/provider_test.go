@@ -166,7 +166,7 @@ func TestM33Credit(t *testing.T) {
 	got, err := m.pay(1, 10+2*5<<20)
 	require.ErrorIs(t, err, dt.ErrResume)
 	require.Nil(t, got)
-	require.Zero(t, m.manager.raised, "the count of what was sent is what was sent")
+	require.EqualValues(t, 1<<20, m.manager.queued, "the count of what was sent is what was sent")
 	limit, limited := m.hub.Limit(channel(1))
 	require.True(t, limited)
 	require.Greater(t, limit, uint64(5<<20))

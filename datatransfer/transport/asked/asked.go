@@ -64,12 +64,8 @@ func Decide(h port.Handler, chid dt.ChannelID, f For) (dt.Message, error) {
 
 // requested lets the handler decide on a request.
 func requested(h port.Handler, chid dt.ChannelID, f For, m dt.Request) (dt.Response, error) {
-	if !m.IsNew() {
-		h.OnRestartPosition(chid, f.Has)
-	}
-	resp, err := h.OnRequestReceived(chid, m)
+	resp, err := h.OnDataRequest(chid, m, f.Has)
 	if m.IsNew() && (err == nil || errors.Is(err, dt.ErrPause)) {
-		h.OnRestartPosition(chid, f.Has)
 		h.OnTransferQueued(chid)
 	}
 	return resp, err

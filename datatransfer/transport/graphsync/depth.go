@@ -129,6 +129,7 @@ func (t *Transport) refuseToWalk(id graphsync.RequestID, why error, ha graphsync
 type walked struct {
 	links uint64
 	met   map[[16]byte]struct{}
+	again bool // the last one had been met before
 }
 
 func (w *walked) count(block graphsync.BlockData, slack uint64) error {
@@ -142,6 +143,7 @@ func (w *walked) count(block graphsync.BlockData, slack uint64) error {
 	var key [16]byte
 	hash := l.Cid.Hash()
 	copy(key[:], hash[max(0, len(hash)-len(key)):])
+	_, w.again = w.met[key]
 	w.met[key] = struct{}{}
 	w.links++
 	return carstore.CheckLinks(w.links/slack, len(w.met))

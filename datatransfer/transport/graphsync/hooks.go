@@ -171,6 +171,7 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		return
 	}
 	if block.BlockSizeOnWire() == 0 {
+		t.leftOut(request, block, ha)
 		return
 	}
 	chid, ok := t.of(request.ID())
@@ -194,15 +195,8 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		pause, say = may != port.ReleaseNow, append(say, more...)
 	}
 	t.endAsking(chid, request.ID(), pause)
-	for _, m := range say {
-		exts, xerr := extension.ToExtensionData(m, blockExtensions)
-		if xerr != nil {
-			ha.TerminateWithError(xerr)
-			return
-		}
-		for _, e := range exts {
-			ha.SendExtensionData(e)
-		}
+	if !sayWithBlock(say, ha) {
+		return
 	}
 	switch {
 	case pause:
@@ -210,6 +204,21 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 	case err != nil && !errors.Is(err, datatransfer.ErrPause):
 		ha.TerminateWithError(err)
 	}
+}
+
+// sayWithBlock sends messages beside a block.
+func sayWithBlock(say []datatransfer.Message, ha graphsync.OutgoingBlockHookActions) bool {
+	for _, m := range say {
+		exts, err := extension.ToExtensionData(m, blockExtensions)
+		if err != nil {
+			ha.TerminateWithError(err)
+			return false
+		}
+		for _, e := range exts {
+			ha.SendExtensionData(e)
+		}
+	}
+	return true
 }
 
 // beginAsking notes that the handler decides on the next block of a response: a resume that comes meanwhile waits for what it says.

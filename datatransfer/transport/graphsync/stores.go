@@ -60,6 +60,17 @@ func (t *Transport) dedupKey(chid datatransfer.ChannelID) (key string, again boo
 	return key, true
 }
 
+// StoreOf implements port.ChannelStores.
+func (t *Transport) StoreOf(chid datatransfer.ChannelID) (ipld.LinkSystem, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.stores[chid]
+	if s == nil {
+		return ipld.LinkSystem{}, false
+	}
+	return s.lsys, true
+}
+
 func (t *Transport) storeOf(chid datatransfer.ChannelID) (string, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -161,6 +161,11 @@ func (t *Transport) UseStore(chid dt.ChannelID, ls ipld.LinkSystem) error {
 	return errors.Join(t.fast.UseStore(chid, ls), t.slow.UseStore(chid, ls))
 }
 
+// StoreOf implements port.ChannelStores.
+func (t *Transport) StoreOf(chid dt.ChannelID) (ipld.LinkSystem, bool) {
+	return t.of(chid).StoreOf(chid)
+}
+
 // MaxLinks bounds how many links a channel may follow.
 func (t *Transport) MaxLinks(chid dt.ChannelID, n uint64) {
 	t.fast.MaxLinks(chid, n)

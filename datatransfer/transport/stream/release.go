@@ -71,3 +71,14 @@ func (sd *sender) loadReleased(c cid.Cid, index int64) ([]byte, error) {
 		}
 	}
 }
+
+// claimed tells of a block that the recipient says it has: whether the next one may go is decided anew.
+func (sd *sender) claimed(c cid.Cid, index int64) ([]byte, error) {
+	data, err := sd.load(c)
+	if err != nil {
+		return nil, err
+	}
+	sd.t.handler().OnBlockClaimed(sd.r.chid, uint64(len(data)), index)
+	sd.cleared = false
+	return data, nil
+}

@@ -252,6 +252,9 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 		if err := carstore.CheckLinks(uint64(index), sd.seen.n); err != nil {
 			return nil, err
 		}
+		if !again && sd.t.handler().ClaimCounts(sd.r.chid, index) {
+			return sd.claimed(c, index)
+		}
 		if leaf {
 			return nil, nil
 		}

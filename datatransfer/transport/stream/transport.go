@@ -276,6 +276,14 @@ func (t *Transport) storeOf(chid dt.ChannelID) (ipld.LinkSystem, uint64) {
 	return ls, t.links[chid]
 }
 
+// StoreOf implements port.ChannelStores.
+func (t *Transport) StoreOf(chid dt.ChannelID) (ipld.LinkSystem, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ls, ok := t.stores[chid]
+	return ls, ok
+}
+
 // UseStore makes the streams of a channel read and write through lsys. Called again it keeps the first store while a stream runs
 // and replaces it otherwise.
 func (t *Transport) UseStore(chid dt.ChannelID, lsys ipld.LinkSystem) error {
