@@ -82,11 +82,7 @@ func onlyIfCached(h http.Header) bool {
 // headers are those that say what is asked for.
 func (q request) headers(x *exchange) {
 	h := x.w.Header()
-	path := q.root.String()
-	for _, name := range q.path {
-		path += "/" + name
-	}
-	escaped := (&url.URL{Path: path}).EscapedPath()
+	escaped := q.escapedPath()
 	h.Set("X-Ipfs-Path", "/ipfs/"+escaped)
 	h.Set("Ipfs-Uri", "ipfs://"+escaped)
 	if len(q.path) == 0 {
@@ -95,6 +91,15 @@ func (q request) headers(x *exchange) {
 	if q.negotiated {
 		h.Set("Content-Location", "/ipfs/"+escaped+"?"+q.query())
 	}
+}
+
+// escapedPath is CID/PATH as a URL has it.
+func (q request) escapedPath() string {
+	path := q.root.String()
+	for _, name := range q.path {
+		path += "/" + name
+	}
+	return (&url.URL{Path: path}).EscapedPath()
 }
 
 // query is the request as parameters of a URL, without those that are the defaults.

@@ -65,6 +65,7 @@ func (b *oneBlock) Read(_ context.Context, c cid.Cid, _ gateway.Place, _ []byte)
 type shop struct {
 	t       *testing.T
 	block   *oneBlock
+	blocks  gateway.Blocks // what is sold
 	chain   func(w *paych.Wallet) paych.Chain
 	fund    func(address.Address)
 	records *faults.Records // of the seller
@@ -85,8 +86,11 @@ type shop struct {
 
 const price = 3
 
-func newShop(t *testing.T) *shop {
-	s := &shop{t: t, block: &oneBlock{data: make([]byte, 64<<10)}, records: faults.NewRecords(), paid: big.Zero()}
+func newShop(t *testing.T) *shop { return newShopOf(t, nil) }
+
+// newShopOf is a shop that sells other blocks than one, if blocks is not nil.
+func newShopOf(t *testing.T, blocks gateway.Blocks) *shop {
+	s := &shop{blocks: blocks, t: t, block: &oneBlock{data: make([]byte, 64<<10)}, records: faults.NewRecords(), paid: big.Zero()}
 	fill := rand.New(rand.NewPCG(1, 1))
 	for i := range s.block.data {
 		s.block.data[i] = byte(fill.Uint32())
@@ -95,6 +99,9 @@ func newShop(t *testing.T) *shop {
 	h, err := mh.Encode(sum[:], mh.SHA2_256)
 	require.NoError(t, err)
 	s.block.cid = cid.NewCidV1(cid.Raw, h)
+	if s.blocks == nil {
+		s.blocks = s.block
+	}
 	s.price.Store(price)
 	s.clock.Store(1_800_000_000)
 	s.openLedger()
@@ -157,7 +164,7 @@ func (s *shop) open(sw *faults.Switch) {
 	cashier := paychannel.New(paychannel.Config{Manager: s.seller, Store: store, Network: func() string { return "cartage:test" },
 		PayTo: func() (address.Address, error) { return s.payTo, nil }, Price: func() abi.TokenAmount { return big.NewInt(s.price.Load()) }, Window: 4 << 10,
 		Now: func() time.Time { return time.Unix(s.clock.Load(), 0) }})
-	g, err := gateway.New(gateway.Config{Blocks: s.block, Seller: &gateway.Seller{Cashiers: []gateway.Cashier{cashier}},
+	g, err := gateway.New(gateway.Config{Blocks: s.blocks, Seller: &gateway.Seller{Cashiers: []gateway.Cashier{cashier}},
 		Limits: gateway.Limits{Requests: 1e6, AllRequests: 1e6, FailedPayments: 1e6, Window: 4 << 10, MaxWindow: 16 << 10}})
 	require.NoError(s.t, err)
 	s.server = httptest.NewServer(g)
