@@ -210,18 +210,20 @@ type DataCIDSize struct {
 
 // Node is the API; over RPC the methods are `Cartage.*`.
 type Node struct {
-	Info       func(ctx context.Context) (*Info, error)
-	Provide    func(ctx context.Context, path string) (*Piece, error)
-	ProvideAs  func(ctx context.Context, r ProvideRequest) (*Piece, error)
-	Pieces     func(ctx context.Context) ([]Piece, error)
-	Import     func(ctx context.Context, r ImportRequest) (*Import, error)
-	Ask        func(ctx context.Context) (*Ask, error)
-	SetAsk     func(ctx context.Context, ask Ask) (*Ask, error)
-	Find       func(ctx context.Context, c string, providers []string) ([]Offer, error)
-	Retrieve   func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
-	Retrieval  func(ctx context.Context, key string) (*Retrieval, error)
-	Deals      func(ctx context.Context) ([]Deal, error)
-	CancelDeal func(ctx context.Context, id string) error
+	Info      func(ctx context.Context) (*Info, error)
+	Provide   func(ctx context.Context, path string) (*Piece, error)
+	ProvideAs func(ctx context.Context, r ProvideRequest) (*Piece, error)
+	Pieces    func(ctx context.Context) ([]Piece, error)
+	Import    func(ctx context.Context, r ImportRequest) (*Import, error)
+	Ask       func(ctx context.Context) (*Ask, error)
+	SetAsk    func(ctx context.Context, ask Ask) (*Ask, error)
+	Find      func(ctx context.Context, c string, providers []string) ([]Offer, error)
+	Retrieve  func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
+	// RetrieveWeb buys from a gateway, whose URL is the provider. It returns at the end; meanwhile Retrieval shows it under web/HOLDER.
+	RetrieveWeb func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
+	Retrieval   func(ctx context.Context, key string) (*Retrieval, error)
+	Deals       func(ctx context.Context) ([]Deal, error)
+	CancelDeal  func(ctx context.Context, id string) error
 
 	Orders       func(ctx context.Context) ([]Order, error)
 	OrderWatch   func(ctx context.Context, w OrderWatch) (*Retrieval, error)

@@ -2,11 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/internal/ui"
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // gatewayFlags say how a daemon serves pieces over HTTP; what is not given is as the configuration says.
@@ -74,4 +81,33 @@ func (w webGateway) serve(ctx context.Context, end context.CancelFunc) <-chan er
 		ended <- err
 	}()
 	return ended
+}
+
+// buyFrom runs a retrieval to its end, from a provider or from a gateway.
+func (c *cli) buyFrom(ctx, nctx context.Context, n *api.Node, req api.RetrieveRequest, stall time.Duration) (*api.Retrieval, error) {
+	if !strings.HasPrefix(req.Provider, "https://") && !strings.HasPrefix(req.Provider, "http://") {
+		return c.buy(ctx, nctx, n, req, stall)
+	}
+	req.Holder = rand.Text()
+	wctx, stop := context.WithCancel(ctx)
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		c.showWeb(wctx, n, "web/"+req.Holder)
+	}()
+	r, err := n.RetrieveWeb(ctx, req) // it ends with the command, and nothing is paid later
+	stop()
+	<-shown
+	return r, err
+}
+
+// showWeb shows the progress of a retrieval from a gateway until ctx ends.
+func (c *cli) showWeb(ctx context.Context, n *api.Node, key string) {
+	bar := ui.NewProgress(os.Stderr, isTerminal(os.Stderr) && !c.json, c.json)
+	defer bar.Close()
+	for shared.Sleep(ctx, 200*time.Millisecond) {
+		if r, err := n.Retrieval(ctx, key); err == nil { // until it begins there is nothing to show
+			bar.Update(ui.State{Received: r.Received, Total: r.Size, Spent: r.Spent, Status: r.Status})
+		}
+	}
 }

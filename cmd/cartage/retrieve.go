@@ -80,7 +80,7 @@ func (c *cli) catCmd() *cobra.Command {
 
 // declare declares what all who retrieve can choose.
 func (f *retrieveFlags) declare(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/, or the id of a peer that was met before")
+	cmd.Flags().StringVar(&f.provider, "provider", "", "multiaddress of the provider, with /p2p/, the id of a peer that was met before, or the URL of a gateway")
 	cmd.Flags().StringVar(&f.piece, "piece", "", "CID of the piece that has to serve it, of version 1 or 2 (default: any)")
 	cmd.Flags().StringVar(&f.selector, "data-selector", "", "a part: path of data model fields (Links/0/Hash), or a selector in DAG-JSON")
 	cmd.Flags().StringVar(&f.bytes, "range", "", "bytes of a file: FIRST:LAST, both included, * for the end, negative from the end (-1024:*)")
@@ -201,7 +201,7 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) (err e
 				return err
 			}
 		}
-		r, err := c.buy(ctx, nctx, n, req, f.stall)
+		r, err := c.buyFrom(ctx, nctx, n, req, f.stall)
 		if err != nil {
 			return err
 		}

@@ -123,6 +123,7 @@ type Node struct {
 	stopExchange context.CancelFunc
 	mu           sync.Mutex
 	runs         map[string]*run // by the key of what is wanted
+	web          webBuys         // guarded by mu
 	orders       *download.Orders
 	wg           sync.WaitGroup
 }
@@ -132,7 +133,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{parts: p, log: p.Log, registry: prometheus.NewRegistry(), blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, carriers: map[peer.ID]string{}}
+	n := &Node{parts: p, log: p.Log, registry: prometheus.NewRegistry(), blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, web: webBuys{}, carriers: map[peer.ID]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.openLimits(); err != nil {
 		return nil, err
@@ -229,7 +230,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	if n.parts.Chain != nil {
 		if n.Payments, err = paych.Open(ctx, n.space(payments), n.parts.Chain, n.parts.Wallet,
-			paych.MaySpend(n.orders.MaySpend), paych.MinSettleWindow(time.Duration(n.parts.Config.Ledger.MinSettleWindow))); err != nil {
+			paych.MaySpend(n.maySpend), paych.MinSettleWindow(time.Duration(n.parts.Config.Ledger.MinSettleWindow))); err != nil {
 			return err
 		}
 		if !n.parts.Reading {

@@ -38,7 +38,7 @@ func (n *Node) API() *api.Node {
 	s := Service{n}
 	return &api.Node{
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find,
-		Retrieve: s.Retrieve, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal,
+		Retrieve: s.Retrieve, RetrieveWeb: s.RetrieveWeb, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal,
 		Orders: s.Orders, OrderWatch: s.OrderWatch, OrderRelease: s.OrderRelease, OrderPark: s.OrderPark, OrderResume: s.OrderResume, OrderCancel: s.OrderCancel, Faucet: s.Faucet,
 		WalletNew: s.WalletNew, WalletList: s.WalletList, WalletExport: s.WalletExport, WalletImport: s.WalletImport, WalletRemove: s.WalletRemove,
 		WalletDefault: s.WalletDefault,
@@ -233,6 +233,9 @@ func (s Service) Find(ctx context.Context, c string, providers []string) ([]api.
 }
 
 func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
+	if isGateway(o.Provider) {
+		return s.webOffer(ctx, o, root)
+	}
 	p, err := s.n.connect(ctx, o.Provider)
 	if err != nil {
 		return err
