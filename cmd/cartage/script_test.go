@@ -313,3 +313,20 @@ func tmpfs(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(exec.Command("mount", "-t", "tmpfs", "-o", "mode=700,size="+args[1], "tmpfs", dir).Run())
 	ts.Defer(func() { _ = exec.Command("umount", "-l", dir).Run() })
 }
+
+// TestScriptsRunToTheirEnd: stop is a verb of the library, which ends a script there and then as if all of it had passed.
+func TestScriptsRunToTheirEnd(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := regexp.MustCompile(`(?m)^stop\b.*$`).FindString(string(data)); at != "" {
+			t.Errorf("%s: %q: say end", f, at)
+		}
+	}
+}

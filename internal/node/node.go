@@ -140,7 +140,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	steps := []func(context.Context) error{n.openHost, n.recall, n.openStores, n.openTransfer, n.openStorage, n.openMarket, n.startStorage, n.listen, n.startClient, n.startPushes}
 	if p.Reading {
-		steps = []func(context.Context) error{n.openHost, n.openStores, n.openTransfer, n.openStorage, n.openMarket}
+		steps = []func(context.Context) error{n.openHost, n.openStores, n.openTransfer, n.openStorage, n.openMarket, n.readClient}
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -328,6 +328,9 @@ func (n *Node) startClient(context.Context) error {
 	}
 	return n.orders.Start()
 }
+
+// readClient lets deals be listed.
+func (n *Node) readClient(context.Context) error { return n.Client.StartReading(n.ctx) }
 
 func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	addr, err := n.parts.Wallet.Default()

@@ -25,6 +25,7 @@ import (
 	"github.com/cartage-dev/cartage/paych/ledger"
 	"github.com/cartage-dev/cartage/paych/lotus"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/storagedeal"
@@ -300,16 +301,31 @@ func (s Service) Deals(ctx context.Context) ([]api.Deal, error) {
 		}
 		out = append(out, s.book(ctx, v, false, clientstates.DealKey(d.ID)))
 	}
-	if s.n.Provider != nil {
-		for id, d := range s.n.Provider.ListDeals() {
-			v := api.Deal{ID: "p" + id.String(), Role: "provider", Peer: d.Receiver.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
-				Message: d.Message, Final: clientstates.IsFinal(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalSent,
-				Owed: providerstates.Terms(&d).Due(d.TotalSent).String(), Vouchered: d.FundsReceived.String()}
-			out = append(out, s.book(ctx, v, true, providerstates.DealKey(id)))
-		}
+	sold, err := s.n.sold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for id, d := range sold {
+		v := api.Deal{ID: "p" + id.String(), Role: "provider", Peer: d.Receiver.String(), Root: d.PayloadCID.String(), Status: strings.TrimPrefix(d.Status.String(), "DealStatus"),
+			Message: d.Message, Final: clientstates.IsFinal(d.Status), PricePerByte: d.PricePerByte.String(), UnsealPrice: d.UnsealPrice.String(), Bytes: d.TotalSent,
+			Owed: providerstates.Terms(&d).Due(d.TotalSent).String(), Vouchered: d.FundsReceived.String()}
+		out = append(out, s.book(ctx, v, true, providerstates.DealKey(id)))
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })
 	return out, nil
+}
+
+// sold are the deals of the provider, also of one that is not running.
+func (n *Node) sold(ctx context.Context) (map[rm.ProviderDealIdentifier]rm.ProviderDealState, error) {
+	if n.Provider != nil {
+		return n.Provider.ListDeals(), nil
+	}
+	list, err := retrievalimpl.ProviderDeals(ctx, n.space("/retrievals/provider"))
+	out := make(map[rm.ProviderDealIdentifier]rm.ProviderDealState, len(list))
+	for _, d := range list {
+		out[d.Identifier()] = d
+	}
+	return out, err
 }
 
 // book fills in what the voucher book knows.

@@ -23,11 +23,13 @@ type engine struct {
 	db    *pebble.DB
 	dir   string
 	proof *proof // nil in memory
+	room  *room  // nil where space is not looked after
 
 	fault   atomic.Pointer[reason.Error] // the first one
 	stopped chan struct{}                // closed when a goroutine of the engine was ended: what waits for it would wait for ever
 	stop    sync.Once
 	closed  atomic.Bool
+	full    chan struct{} // has one when a flush found no room: the library tries again for as long as there is none
 
 	end       chan struct{} // closed when the engine is
 	followers sync.WaitGroup
@@ -53,9 +55,12 @@ func (e *engine) options(fs vfs.FS) *pebble.Options {
 // openEngine opens a database and proves that everything is in it whose commit was acknowledged. The options' lock, if there is one, is
 // shared.
 func openEngine(dir string, how openOptions) (*engine, error) {
-	e := &engine{dir: dir, stopped: make(chan struct{}), end: make(chan struct{})}
+	e := &engine{dir: dir, stopped: make(chan struct{}), end: make(chan struct{}), full: make(chan struct{}, 1)}
 	o := e.options(how.fs)
 	o.Lock, o.ReadOnly = how.lock, how.readOnly
+	if how.lock != nil {
+		e.room = newRoom(dir)
+	}
 	if how.maxFiles > 0 {
 		o.MaxOpenFiles = how.maxFiles
 	}
@@ -272,7 +277,7 @@ func (e *engine) named(err error) error {
 	if errors.Is(err, pebble.ErrClosed) {
 		return errClosed
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noRoom(err) {
 		return reason.DiskFull.Errorf("store %s: %w", e.dir, err)
 	}
 	file := e.dir
@@ -284,6 +289,8 @@ func (e *engine) named(err error) error {
 	}
 	return reason.StoreFailed.Errorf("store %s failed: %w", e.dir, err).WithHint(mendHint)
 }
+
+func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // What helps.
 const (
@@ -307,7 +314,13 @@ func (e *engine) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		DataCorruption: func(info pebble.DataCorruptionInfo) {},
 		BackgroundError: func(err error) {
-			if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) && !pebble.IsCorruptionError(err) {
+			switch {
+			case noRoom(err):
+				select {
+				case e.full <- struct{}{}:
+				default:
+				}
+			case !pebble.IsCorruptionError(err):
 				e.fail(err)
 			}
 		},
@@ -328,7 +341,7 @@ func (e *engine) close() error {
 	}
 	done := e.call(func() error {
 		if e.fault.Load() == nil && e.proof != nil && !e.proof.readOnly {
-			if err := errors.Join(e.db.Flush(), e.proof.renew(mark{})); err != nil { // while the lock is held
+			if err := errors.Join(e.flush(), e.proof.renew(mark{})); err != nil { // while the lock is held
 				return errors.Join(err, e.db.Close())
 			}
 		}
@@ -348,6 +361,27 @@ func (e *engine) close() error {
 		err = errors.Join(err, e.proof.close())
 	}
 	return err
+}
+
+// flush writes tables of what is in memory. On a full disk it does not, nor begins a new log for it: all of it is in the log that there is, which
+// the next start reads.
+func (e *engine) flush() error {
+	if e.room.check() != nil {
+		return nil
+	}
+	select {
+	case <-e.full: // of an earlier flush
+	default:
+	}
+	done, err := e.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+	case <-e.full:
+	}
+	return nil
 }
 
 func (e *engine) endFollowers() {

@@ -17,20 +17,26 @@ var ErrNoRoom error = reason.DiskFull.Errorf("store is read-only: the disk is ne
 const (
 	reserve   = 64 << 20
 	roomEvery = time.Second
+	// startReserve is what opening a store may take, for tables of what is in its log. An engine that finds no room then leaves its goroutines and
+	// its lock behind.
+	startReserve = 16 << 20
 )
 
 // room looks after the free space of a folder. It is safe for concurrent use.
 type room struct {
 	dir  string
 	free func(dir string) (bytes uint64, ok bool)
+	keep uint64 // what has to be free
 
 	mu   sync.Mutex
 	next time.Time
 	err  error
 }
 
-func newRoom(dir string) *room {
-	return &room{dir: dir, free: func(dir string) (uint64, bool) {
+func newRoom(dir string) *room { return roomAbove(dir, reserve) }
+
+func roomAbove(dir string, keep uint64) *room {
+	return &room{dir: dir, keep: keep, free: func(dir string) (uint64, bool) {
 		n, _, ok := blob.Free(dir)
 		return n, ok
 	}}
@@ -54,8 +60,8 @@ func (r *room) check() error {
 		return r.err
 	}
 	r.next, r.err = now.Add(roomEvery), nil
-	if n, ok := r.free(r.dir); ok && n < reserve {
-		r.err = fmt.Errorf("%w: %d bytes are free in %s, %d are needed", ErrNoRoom, n, r.dir, reserve)
+	if n, ok := r.free(r.dir); ok && n < r.keep {
+		r.err = fmt.Errorf("%w: %d bytes are free in %s, %d are needed", ErrNoRoom, n, r.dir, r.keep)
 	}
 	return r.err
 }

@@ -45,6 +45,11 @@ func Accept(dir string) error {
 // openDir opens an engine in a folder of the host. It takes the lock first: an open that fails on it would leave the engine's goroutines
 // behind. The opened store keeps its own share of the lock until it is closed.
 func openDir(dir string, how openOptions) (*engine, error) {
+	if !how.shadow && !how.readOnly {
+		if err := roomAbove(dir, startReserve).check(); err != nil {
+			return nil, fmt.Errorf("open store %s: %w", dir, err)
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}

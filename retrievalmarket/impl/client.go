@@ -178,6 +178,18 @@ func (c *Client) Start(ctx context.Context) error {
 	return err
 }
 
+// StartReading is Start of a client whose deals are only listed: none is taken up, and no record of one is changed.
+func (c *Client) StartReading(ctx context.Context) error {
+	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	err := c.store.open(ctx)
+	if err == nil {
+		c.advances, err = accounting.OpenAdvances(ctx, c.cfg.Store, c.cfg.Advances, c.cfg.Now)
+	}
+	c.ids = shared.NewTimeCounter(0)
+	c.ready.FireReady(err)
+	return err
+}
+
 // OnReady implements retrievalmarket.RetrievalClient.
 func (c *Client) OnReady(f shared.ReadyFunc) { c.ready.OnReady(f) }
 

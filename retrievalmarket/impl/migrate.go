@@ -88,3 +88,23 @@ func (s deals[T, P]) decode(data []byte, from int) (rec T, err error) {
 	s.legacy(P(&rec))
 	return rec, nil
 }
+
+// ProviderDeals reads the deals of a provider that does not run out of its store. A store of another layout has to be opened by a provider first.
+func ProviderDeals(ctx context.Context, ds datastore.Batching) (out []rm.ProviderDealState, err error) {
+	v, err := ds.Get(ctx, versionKey)
+	if errors.Is(err, datastore.ErrNotFound) { // there never was one
+		return nil, nil
+	}
+	if err == nil && string(v) != dealVersion {
+		err = fmt.Errorf("deal store has version %q: a provider of this version brings it to %s when it starts", v, dealVersion)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := deals[rm.ProviderDealState, *rm.ProviderDealState]{ds: ds}
+	err = s.each(ctx, func(d rm.ProviderDealState) error {
+		out = append(out, d)
+		return nil
+	})
+	return out, err
+}
