@@ -158,6 +158,7 @@ type bodyWriter struct {
 	status  int
 	started bool
 	control *http.ResponseController
+	end     time.Time // after which nothing is sent any more; zero: as long as the client goes on taking
 }
 
 func (x *exchange) body(status int) *bodyWriter {
@@ -172,13 +173,23 @@ func (b *bodyWriter) start() {
 	}
 }
 
-// Write implements io.Writer. A client has to take what is written within Limits.Progress.
-func (b *bodyWriter) Write(p []byte) (int, error) {
+// sendChunk is how much a client has to take within Limits.Progress.
+const sendChunk = 256 << 10
+
+// Write implements io.Writer.
+func (b *bodyWriter) Write(p []byte) (n int, err error) {
 	b.start()
-	// A writer without deadlines, as in tests, has none.
-	_ = b.control.SetWriteDeadline(time.Now().Add(b.x.g.cfg.Limits.Progress))
-	n, err := b.x.w.Write(p)
-	b.x.sent += uint64(n)
+	for len(p) > 0 && err == nil {
+		until := time.Now().Add(b.x.g.cfg.Limits.Progress)
+		if !b.end.IsZero() && b.end.Before(until) {
+			until = b.end
+		}
+		_ = b.control.SetWriteDeadline(until) // a writer without deadlines, as in tests, has none
+		var sent int
+		sent, err = b.x.w.Write(p[:min(len(p), sendChunk)])
+		n, p = n+sent, p[sent:]
+		b.x.sent += uint64(sent)
+	}
 	return n, err
 }
 

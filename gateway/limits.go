@@ -33,6 +33,29 @@ type Limits struct {
 	Addresses      int     // that are remembered; 65,536
 
 	Progress time.Duration // within which a client has to take the next bytes; 60 s
+
+	// Reached is told each time that somebody is refused for a limit; nil: nobody is.
+	Reached func(Bound)
+}
+
+// Bound is a limit that somebody was refused for.
+type Bound uint8
+
+// The bounds, by the fields of Limits.
+const (
+	BoundRequests Bound = iota
+	BoundAllRequests
+	BoundFree
+	BoundFreePerAddress
+	BoundFailedPayments
+	BoundMemory
+)
+
+// reached tells of a refusal.
+func (l *Limits) reached(b Bound) {
+	if l.Reached != nil {
+		l.Reached(b)
+	}
 }
 
 // setDefaults fills in what was left out.
@@ -146,9 +169,11 @@ func tooMany(what string) *failure {
 // admit lets a request without a payment in.
 func (t *turnstile) admit(v *visitor) error {
 	if !v.requests.Allow() {
+		t.limits.reached(BoundRequests)
 		return tooMany("too many requests come from this address")
 	}
 	if !t.all.Allow() {
+		t.limits.reached(BoundAllRequests)
 		return fail(http.StatusServiceUnavailable, Busy, "too many requests come at once").after(1)
 	}
 	return nil
@@ -168,8 +193,10 @@ func (t *turnstile) send(v *visitor, open bool) (done func(), err error) {
 	defer t.mu.Unlock()
 	switch {
 	case v.sending >= t.limits.FreePerAddress:
+		t.limits.reached(BoundFreePerAddress)
 		return nil, tooMany("this address has as many answers on their way as one may have")
 	case t.sending >= t.limits.Free, open && t.open >= t.limits.OpenPlans:
+		t.limits.reached(BoundFree)
 		return nil, fail(http.StatusServiceUnavailable, Busy, "as many answers are on their way as can be").after(5)
 	}
 	n := 0

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,9 +68,14 @@ func TestG_90_Denied(t *testing.T) {
 func TestG_95_Limits(t *testing.T) {
 	tr := newTree(t)
 	from := "192.0.2.1"
+	var reached atomic.Int64
 	c := tr.serve(func(cfg *gateway.Config) {
 		cfg.ClientAddr = func(r *http.Request) netip.Addr { return netip.MustParseAddr(r.Header.Get("From")) }
-		cfg.Limits = gateway.Limits{Requests: 0.001, AllRequests: 1000, Lookups: 0.001}
+		cfg.Limits = gateway.Limits{Requests: 0.001, AllRequests: 1000, Lookups: 0.001, Reached: func(b gateway.Bound) {
+			if b == gateway.BoundRequests {
+				reached.Add(1)
+			}
+		}}
 	})
 	at := "/ipfs/" + tr.small.String() + "?format=raw"
 	require.Equal(t, 200, c.get(at, "From", from).StatusCode)
@@ -80,6 +86,7 @@ func TestG_95_Limits(t *testing.T) {
 	require.Equal(t, 200, c.get(at, "From", "192.0.2.2").StatusCode)
 	require.Equal(t, 200, c.get(at, "From", "2001:db8:1::1").StatusCode)
 	require.Equal(t, 429, c.get(at, "From", "2001:db8:1:ffff::1").StatusCode, "of the same /48")
+	require.EqualValues(t, 2, reached.Load())
 	// More look-ups than an address has.
 	require.Equal(t, 429, c.get("/ipfs/"+tr.root.String()+"?format=car", "From", "192.0.2.3").StatusCode)
 }

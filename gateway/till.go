@@ -23,6 +23,12 @@ const (
 	patience       = 10 * time.Second
 )
 
+// How slowly a paid window may be taken: slowRate bytes a second, after a while to begin.
+const (
+	slowStart = 30 * time.Second
+	slowRate  = 64 << 10
+)
+
 // till sells windows: one payment of a channel at a time, each committed before its bytes leave.
 type till struct {
 	cfg    *Config
@@ -53,6 +59,7 @@ func (t *till) admit(x *exchange) error {
 		return x.g.gate.admit(x.visitor)
 	}
 	if x.visitor.failures.Tokens() < 1 {
+		t.cfg.Limits.reached(BoundFailedPayments)
 		return tooMany("too many payments of this address were not taken").after(60 / max(1, t.cfg.Limits.FailedPayments))
 	}
 	return nil
@@ -243,6 +250,7 @@ func (t *till) reserve(ctx context.Context, n int64) (release func(), err error)
 	t.mu.Lock()
 	if t.waiting >= t.cfg.Limits.Waiting {
 		t.mu.Unlock()
+		t.cfg.Limits.reached(BoundMemory)
 		return nil, full
 	}
 	t.waiting++
@@ -254,6 +262,7 @@ func (t *till) reserve(ctx context.Context, n int64) (release func(), err error)
 	t.waiting--
 	t.mu.Unlock()
 	if err != nil {
+		t.cfg.Limits.reached(BoundMemory)
 		return nil, full
 	}
 	return func() { t.memory.Release(n) }, nil
@@ -272,6 +281,8 @@ func (t *till) hand(x *exchange, b *body, s stretch, partial bool, sale Sale, da
 	x.g.metrics.charged(sale)
 	x.w.Header().Set(x402.HeaderReceipt, receipt)
 	out := x.body(x.lengthHeaders(b, s, partial))
+	// The window is in memory until it is taken: a client that is slower than this gives its place to others, and may ask again.
+	out.end = time.Now().Add(slowStart + time.Duration(len(data))*time.Second/slowRate)
 	if _, err := out.Write(data); err != nil {
 		x.abort(err)
 	}

@@ -63,7 +63,7 @@ func (b *oneBlock) Read(_ context.Context, c cid.Cid, _ gateway.Place, _ []byte)
 
 // shop is a gateway that sells one block out of payment channels of a real ledger, and a buyer.
 type shop struct {
-	t       *testing.T
+	t       testing.TB
 	block   *oneBlock
 	blocks  gateway.Blocks // what is sold
 	chain   func(w *paych.Wallet) paych.Chain
@@ -86,10 +86,10 @@ type shop struct {
 
 const price = 3
 
-func newShop(t *testing.T) *shop { return newShopOf(t, nil) }
+func newShop(t testing.TB) *shop { return newShopOf(t, nil) }
 
 // newShopOf is a shop that sells other blocks than one, if blocks is not nil.
-func newShopOf(t *testing.T, blocks gateway.Blocks) *shop {
+func newShopOf(t testing.TB, blocks gateway.Blocks) *shop {
 	s := &shop{blocks: blocks, t: t, block: &oneBlock{data: make([]byte, 64<<10)}, records: faults.NewRecords(), paid: big.Zero()}
 	fill := rand.New(rand.NewPCG(1, 1))
 	for i := range s.block.data {
@@ -221,21 +221,21 @@ func (s *shop) mustAsk(from, to int, payment string) answer {
 }
 
 // challenge is what an answer asks for.
-func (a answer) challenge(t *testing.T) x402.Challenge {
+func (a answer) challenge(t testing.TB) x402.Challenge {
 	t.Helper()
 	c, err := x402.DecodeChallenge(a.Header.Get(x402.HeaderRequired))
 	require.NoError(t, err, "%d %s", a.StatusCode, a.body)
 	return c
 }
 
-func (a answer) receipt(t *testing.T) x402.Receipt {
+func (a answer) receipt(t testing.TB) x402.Receipt {
 	t.Helper()
 	r, err := x402.DecodeReceipt(a.Header.Get(x402.HeaderReceipt))
 	require.NoError(t, err, "%d %s", a.StatusCode, a.body)
 	return r
 }
 
-func (a answer) code(t *testing.T) string {
+func (a answer) code(t testing.TB) string {
 	t.Helper()
 	var f struct{ Error string }
 	require.NoError(t, json.Unmarshal(a.body, &f), "%s", a.body)

@@ -10,14 +10,25 @@ import (
 // bound counts connections: of all, and of each IPv4 address or IPv6 /56.
 type bound struct {
 	all, perHost int
+	refused      func(ofHost bool)
 
 	mu     sync.Mutex
 	open   int
 	byHost map[netip.Prefix]int
 }
 
-func newBound(all, perHost int) *bound {
-	return &bound{all: all, perHost: perHost, byHost: map[netip.Prefix]int{}}
+func newBound(all, perHost int, refused func(ofHost bool)) *bound {
+	if refused == nil {
+		refused = func(bool) {}
+	}
+	return &bound{all: all, perHost: perHost, refused: refused, byHost: map[netip.Prefix]int{}}
+}
+
+// count is how many connections are open.
+func (b *bound) count() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(b.open)
 }
 
 // hostOf is what is counted as one address; false for what is none, and for this machine: a proxy on it brings everybody.
@@ -41,6 +52,7 @@ func (b *bound) enter(a net.Addr) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open >= b.all || counted && b.byHost[host] >= b.perHost {
+		b.refused(b.open < b.all)
 		return false
 	}
 	b.open++

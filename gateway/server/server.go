@@ -44,8 +44,10 @@ type Config struct {
 	Cache     autocert.Cache
 	Conns     int // at once; 4,096
 	PerHost   int // from one address; 64
-	Handler   http.Handler
-	Log       *slog.Logger
+	// Refused is told of each connection beyond them, ofHost of those beyond PerHost; nil: nobody is.
+	Refused func(ofHost bool)
+	Handler http.Handler
+	Log     *slog.Logger
 }
 
 // Bounds of time and size of what strangers send.
@@ -64,6 +66,7 @@ type Server struct {
 	cfg       Config
 	listeners []net.Listener
 	challenge net.Listener // of HTTP-01; nil: there is none
+	bound     *bound
 	manager   *autocert.Manager
 	secure    bool
 }
@@ -89,7 +92,8 @@ func Listen(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	bound := newBound(cfg.Conns, cfg.PerHost)
+	bound := newBound(cfg.Conns, cfg.PerHost, cfg.Refused)
+	s.bound = bound
 	for _, address := range cfg.Listen {
 		ln, err := listen(ctx, address)
 		if err != nil {
@@ -168,6 +172,9 @@ func (s *Server) tls() (*tls.Config, error) {
 	s.secure = true
 	return config, nil
 }
+
+// Connections is how many there are.
+func (s *Server) Connections() int64 { return s.bound.count() }
 
 // URLs are where clients reach the server.
 func (s *Server) URLs() (out []string) {

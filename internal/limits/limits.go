@@ -58,7 +58,7 @@ type definition struct {
 // definitions are all limits, in the order in which they are shown.
 func definitions() []definition {
 	const mib = 1 << 20
-	return []definition{
+	return append([]definition{
 		{ConnsNode, Count, 1024, 65536, reason.NodeLimit, "connections of others at once"},
 		{ConnsPeer, Count, 8, 64, reason.PeerLimit, "connections of one peer at once"},
 		{ConnsAddress, Count, 64, 4096, reason.PeerLimit, "connections from one IPv4 address or IPv6 /56 at once"},
@@ -74,7 +74,7 @@ func definitions() []definition {
 		{GraphsyncDeals, Count, 64, 1024, reason.NodeLimit, "requests of graphsync that are served at once; others wait in line"},
 		{RPCConns, Count, 64, 1024, reason.NodeLimit, "connections to the API at once"},
 		{RPCBody, Bytes, 1 * mib, 16 * mib, reason.Usage, "bytes of a call of the API"},
-	}
+	}, gatewayDefinitions()...)
 }
 
 // Row is a limit as it is shown.

@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/gateway/server"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/denylist"
+	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 
@@ -47,6 +48,7 @@ func (n *Node) OpenGateway(ctx context.Context, cfg config.Gateway) (_ *HTTPGate
 	if gc.PublicURL, err = cfg.Public(); err != nil {
 		return nil, err
 	}
+	gc.Limits = n.gatewayLimits()
 	if gc.Limits.Window, gc.Limits.MaxWindow, err = cfg.Windows(); err != nil {
 		return nil, err
 	}
@@ -60,11 +62,29 @@ func (n *Node) OpenGateway(ctx context.Context, cfg config.Gateway) (_ *HTTPGate
 		return nil, err
 	}
 	h.server, err = server.Listen(ctx, server.Config{Listen: cfg.Listen, TLS: cfg.Encryption(), BehindProxy: cfg.BehindProxy, Hosts: cfg.Hosts, Challenge: cfg.Challenge,
-		Directory: cfg.Directory, Cache: certificates{n.space("/gateway/acme")}, Handler: h.handler, Log: n.log})
+		Directory: cfg.Directory, Cache: certificates{n.space("/gateway/acme")}, Handler: h.handler, Log: n.log,
+		Conns: n.limits.Int(limits.GatewayConns), PerHost: n.limits.Int(limits.GatewayConnsHost), Refused: func(ofHost bool) {
+			if ofHost {
+				_ = n.limits.Hit(limits.GatewayConnsHost)
+				return
+			}
+			_ = n.limits.Hit(limits.GatewayConns)
+		}})
 	if err != nil {
 		return nil, reason.ConfigValue.Wrap(err)
 	}
+	n.limits.Use(limits.GatewayConns, h.server.Connections)
 	return h, nil
+}
+
+// gatewayLimits are those of the registry, which counts how often they are reached.
+func (n *Node) gatewayLimits() gateway.Limits {
+	l := n.limits
+	names := map[gateway.Bound]limits.Name{gateway.BoundRequests: limits.GatewayRequests, gateway.BoundAllRequests: limits.GatewayRequestsAll, gateway.BoundFree: limits.GatewayFree,
+		gateway.BoundFreePerAddress: limits.GatewayFreeHost, gateway.BoundFailedPayments: limits.GatewayFailures, gateway.BoundMemory: limits.GatewayMemory}
+	return gateway.Limits{Requests: float64(l.Int(limits.GatewayRequests)), AllRequests: float64(l.Int(limits.GatewayRequestsAll)), Free: l.Int(limits.GatewayFree),
+		FreePerAddress: l.Int(limits.GatewayFreeHost), FailedPayments: l.Int(limits.GatewayFailures), Memory: l.Value(limits.GatewayMemory),
+		Reached: func(b gateway.Bound) { _ = l.Hit(names[b]) }}
 }
 
 // openAccess opens the log of requests.
