@@ -24,7 +24,7 @@ import (
 // demoFlags are the choices of the demo.
 type demoFlags struct {
 	file, size, price, interval, unseal, transport string
-	keep                                           bool
+	keep, http                                     bool
 }
 
 // demoResult is the last line of demo --json.
@@ -66,6 +66,9 @@ func (c *cli) demoCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.unseal, "unseal-price", "0", "price before the first byte")
 	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
 	cmd.Flags().BoolVar(&f.keep, "keep", false, "keep the homes")
+	cmd.Flags().BoolVar(&f.http, "http", false, "buy from the gateway of the provider over HTTP")
+	cmd.MarkFlagsMutuallyExclusive("http", "unseal-price")
+	cmd.MarkFlagsMutuallyExclusive("http", "transport")
 	cmd.MarkFlagsMutuallyExclusive("file", "size")
 	return cmd
 }
@@ -81,6 +84,7 @@ type demo struct {
 	provider *api.Node
 	client   *api.Node
 	address  string
+	gateway  string // URL
 	ledger   *ledger.Client
 	closers  []func()
 }
@@ -187,8 +191,15 @@ func (d *demo) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if d.provider, err = d.daemon(ctx, "provider", "daemon", "--provide"); err != nil {
+	args := []string{"daemon", "--provide"}
+	if d.f.http {
+		args = append(args, "--gateway", "127.0.0.1:0")
+	}
+	if d.provider, err = d.daemon(ctx, "provider", args...); err != nil {
 		return err
+	}
+	if d.f.http {
+		d.gateway = fmt.Sprint(d.procs[1].ready["gateway"].([]any)[0])
 	}
 	d.address = fmt.Sprint(d.procs[1].ready["addresses"].([]any)[0])
 	if d.client, err = d.daemon(ctx, "client", "daemon"); err != nil {
@@ -283,6 +294,9 @@ func pseudoRandom(name string, n int64) error {
 }
 
 func (d *demo) retrieve(ctx context.Context) error {
+	if d.f.http {
+		return d.retrieveHTTP(ctx)
+	}
 	offers, err := d.client.Find(ctx, d.result.Root, []string{d.address})
 	if err != nil {
 		return err
