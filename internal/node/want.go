@@ -52,7 +52,7 @@ func ParseWant(req api.RetrieveRequest) (w Want, err error) {
 		return w, err
 	}
 	if req.Provider != "" {
-		if _, err := parseProvider(req.Provider); err != nil {
+		if _, err := parseProvider(req.Provider); err != nil && !isGateway(req.Provider) {
 			return w, err
 		}
 	}
