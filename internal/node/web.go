@@ -77,13 +77,25 @@ func webQuery(w Want, req api.RetrieveRequest) (gateway.Query, error) {
 	return q, nil
 }
 
-// webStore is the file of a retrieval as a buyer sees it.
-type webStore struct{ c *carTarget }
+// webStore is the file of a retrieval as a buyer sees it. What other files of this node hold is put into it instead of being bought.
+type webStore struct {
+	c    *carTarget
+	held *holdings
+}
 
 var _ buyer.Store = webStore{}
 
 // Size implements buyer.Store.
-func (s webStore) Size(c cid.Cid) (int, bool) { return s.c.Size(c) }
+func (s webStore) Size(c cid.Cid) (int, bool) {
+	if size, ok := s.c.Size(c); ok {
+		return size, true
+	}
+	data, err := s.held.elsewhere(c)
+	if err != nil || s.c.Put(c, data) != nil {
+		return 0, false
+	}
+	return len(data), true
+}
 
 // Put implements buyer.Store.
 func (s webStore) Put(c cid.Cid, data []byte) error { return s.c.Put(c, data) }
@@ -216,10 +228,15 @@ func (n *Node) fetchWeb(ctx context.Context, r *run, w Want, q gateway.Query, ba
 		return nil, err
 	}
 	defer func() { err = orElse(err, n.targets.release(c)) }()
+	held, err := n.holdings(ctx, c, intoCAR)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = orElse(err, held.close()) }()
 	b := buyer.New(buyer.Config{Log: n.log})
 	defer b.Close()
 	before := c.Bytes()
-	o := buyer.Order{Query: q, Store: webStore{c}, Window: req.MaxExposure, Report: func(p buyer.Progress) {
+	o := buyer.Order{Query: q, Store: webStore{c, held}, Window: req.MaxExposure, Report: func(p buyer.Progress) {
 		r.set(func(v *api.Retrieval) {
 			v.ID, v.Transport, v.Status = "http", "http", "Retrieving"
 			v.Size, v.Received, v.Bytes, v.Spent, v.Vouchers = p.Size, p.Bytes, before+p.Bytes, p.Paid.String(), p.Windows
