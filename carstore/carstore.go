@@ -71,6 +71,7 @@ type Store struct {
 	unsynced int64
 	bytes    uint64
 	final    bool
+	settled  bool   // final, and its name is durable
 	holes    []hole // where damaged sections lie
 	buf      []byte // sections that are in the index and not written yet, at the end; a write that failed is tried again with the next
 }
@@ -246,7 +247,7 @@ func (s *Store) Finalize() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.final {
-		return nil
+		return s.settle()
 	}
 	if err := errors.Join(s.write(), s.closeHoles()); err != nil {
 		return err
@@ -278,7 +279,17 @@ func (s *Store) Finalize() error {
 		return err
 	}
 	s.final = true
-	return s.fs.SyncDir(filepath.Dir(s.f.Name()))
+	return s.settle()
+}
+
+// settle makes the name of a file that is final durable: who wrote its header may have ended before. mu is held.
+func (s *Store) settle() error {
+	if s.settled {
+		return nil
+	}
+	err := errors.Join(s.f.Sync(), s.fs.SyncDir(filepath.Dir(s.f.Name())))
+	s.settled = err == nil
+	return err
 }
 
 // writeHeader writes the CARv2 header, zero while the file grows, and syncs.

@@ -42,7 +42,7 @@ func (s *Store) scan() error {
 		return nil
 	}
 	if s.final { // only one that is written comes here
-		s.final = false
+		s.final, s.settled = false, false
 		if err := s.writeHeader(make([]byte, dataOffset-pragmaSize)); err != nil {
 			return err
 		}

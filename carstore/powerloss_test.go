@@ -1,6 +1,7 @@
 package carstore_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -70,4 +71,28 @@ func TestHeadTornTwice(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 	}
+}
+
+// unnamed is a file system that fails to make names durable.
+type unnamed struct{ blob.FS }
+
+func (unnamed) SyncDir(string) error { return errors.New("no sync") }
+
+// TestFinalizedTwice: a process that ended between the header of a file and the sync of its name leaves a file that the next one makes durable.
+func TestFinalizedTwice(t *testing.T) {
+	list := some(t, 10, 1000)
+	fs := blob.NewMem()
+	require.NoError(t, fs.MkdirAll("/d", 0o700))
+	s := fill(t, unnamed{fs}, "/d/f.car", list)
+	require.Error(t, s.Finalize())
+	require.NoError(t, s.Close())
+	s, err := carstore.Open(fs, "/d/f.car", list[0].cid)
+	require.NoError(t, err)
+	require.True(t, s.Final())
+	require.NoError(t, s.Finalize())
+	fs.PowerLoss(nil)
+	s, err = carstore.Open(fs, "/d/f.car", list[0].cid)
+	require.NoError(t, err)
+	require.Equal(t, len(list), s.Len())
+	require.NoError(t, s.Close())
 }
