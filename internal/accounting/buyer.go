@@ -34,6 +34,9 @@ type BuyerFacts struct {
 	// Window is how many bytes may be paid for before they are verified, 0 for a provider that sends first. Size bounds that; where nobody told it, only
 	// what is asked for is paid in advance.
 	Window, Size uint64
+	// Asked is how many bytes may be paid for before they are verified when the provider asks for them, if that is more than Window: for a block that is
+	// larger than an interval.
+	Asked uint64
 	// Ahead says that the provider takes vouchers that it did not ask for, of Step bytes each.
 	Ahead bool
 	Step  uint64
@@ -82,9 +85,9 @@ func waitFor(w WaitFor, repeats int) Action {
 	return Action{For: w, Until: QuietAfter << min(repeats, MaxRepeats)}
 }
 
-// payable is the most that may be signed now: what is due for verified bytes, and the window beyond it.
-func payable(t Terms, f BuyerFacts) abi.TokenAmount {
-	to := add(f.Verified, f.Window)
+// payable is the most that may be signed now: what is due for verified bytes, and a window beyond it.
+func payable(t Terms, f BuyerFacts, window uint64) abi.TokenAmount {
+	to := add(f.Verified, window)
 	if f.Size > 0 {
 		to = max(f.Verified, min(to, f.Size))
 	}
@@ -94,7 +97,7 @@ func payable(t Terms, f BuyerFacts) abi.TokenAmount {
 // Decide is the client's only decision to pay. It never pays more than what is due for verified bytes and the agreed window, pays what is due
 // and not what is asked for, and takes a request as a sign that the provider waits: requests and vouchers may cross, repeat or get lost.
 func Decide(t Terms, f BuyerFacts) Action {
-	due, most, have := t.Due(f.Verified), payable(t, f), orZero(f.Vouchered)
+	due, most, have := t.Due(f.Verified), payable(t, f, max(f.Window, f.Asked)), orZero(f.Vouchered)
 	asked := orZero(f.Requested)
 	switch {
 	case f.Demand == DemandNothing:
@@ -131,8 +134,8 @@ func unasked(t Terms, f BuyerFacts) Action {
 	due, have := t.Due(f.Verified), orZero(f.Vouchered)
 	switch ahead := t.PaidBytes(have); {
 	case orZero(t.Price).Sign() == 0:
-	case f.Size > 0 && runsLow(t, f) && inAdvance(f, payable(t, f)).GreaterThan(have):
-		return pay(f, inAdvance(f, payable(t, f)))
+	case f.Size > 0 && runsLow(t, f) && inAdvance(f, payable(t, f, f.Window)).GreaterThan(have):
+		return pay(f, inAdvance(f, payable(t, f, f.Window)))
 	case f.Ahead && due.GreaterThan(have) && (f.Whole || f.Verified-min(f.Verified, ahead) >= f.Step):
 		return pay(f, due)
 	}

@@ -57,7 +57,7 @@ func MaySend(t Terms, f SellerFacts) Verdict {
 	covered := t.PaidBytes(paid)
 	switch {
 	case priced && f.Loan == 0 && f.Position == 0 && covered == 0: // nothing was lent
-		return Verdict{Exact: true, Demand: DemandUnseal, Total: t.Due(advance(t, f, 0))}
+		return Verdict{Exact: true, Demand: DemandUnseal, Total: t.Due(advance(t, f))}
 	case paid.LessThan(orZero(t.Unseal)):
 		return Verdict{Demand: DemandUnseal, Total: orZero(t.Unseal)}
 	case !priced:
@@ -74,18 +74,18 @@ func MaySend(t Terms, f SellerFacts) Verdict {
 	case !f.Whole && below:
 		v.Send = true
 	case !f.Whole:
-		v.Demand, v.Total = DemandInterval, t.Due(advance(t, f, covered))
+		v.Demand, v.Total = DemandInterval, t.Due(advance(t, f))
 	}
 	return v
 }
 
 // advance is the position that a deal at its limit asks payment for: what was released, or without a loan one interval more, and at least the
-// block that waits.
-func advance(t Terms, f SellerFacts, covered uint64) uint64 {
+// block that waits. What is paid in advance does not grow with the interval.
+func advance(t Terms, f SellerFacts) uint64 {
 	if f.Loan > 0 {
 		return f.Position
 	}
-	to := add(f.Position, t.CurrentInterval(covered))
+	to := add(f.Position, t.Interval)
 	if f.Size > 0 {
 		to = min(to, f.Size)
 	}

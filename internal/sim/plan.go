@@ -113,9 +113,12 @@ func latency(rnd *rand.Rand) time.Duration {
 	return time.Duration(1<<rnd.IntN(7)) * time.Millisecond
 }
 
+// largestBlock is no smaller than any block of a plan, in bytes.
+const largestBlock = 100 + 4000
+
 func newDeal(rnd *rand.Rand, clients int, latency time.Duration) DealPlan {
 	d := DealPlan{Client: rnd.IntN(clients), At: time.Duration(rnd.IntN(1000)) * time.Millisecond, Budget: 1,
-		Shape: Shape{Leaves: 1 + rnd.IntN(30), Size: 100 + rnd.IntN(4000), Seed: rnd.Uint64()}, Again: rnd.IntN(2) == 0}
+		Shape: Shape{Leaves: 1 + rnd.IntN(30), Size: 100 + rnd.IntN(largestBlock-100), Seed: rnd.Uint64()}, Again: rnd.IntN(2) == 0}
 	if rnd.IntN(3) == 0 {
 		d.Shape.Lists = 1 + rnd.IntN(4)
 	}

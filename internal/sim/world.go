@@ -149,7 +149,7 @@ func (w *world) most(c *rm.ClientDealState) abi.TokenAmount {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.advanced[c.ID] {
-		return terms.Due(c.TotalReceived + terms.Interval)
+		return terms.Due(c.TotalReceived + max(terms.Interval, largestBlock)) // one that is larger than an interval is paid whole
 	}
 	return terms.Due(c.TotalReceived)
 }

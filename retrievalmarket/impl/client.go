@@ -129,6 +129,7 @@ type clientDeal struct {
 	completed bool   // the provider said so
 	accepted  bool   // the acceptance was told
 	answered  bool   // the provider has said something about the deal
+	sends     bool   // the provider asks for money for a block, and not before it sends any
 	again     int    // times that it was proposed once more
 	alarm     *time.Timer
 }

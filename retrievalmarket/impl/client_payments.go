@@ -61,7 +61,8 @@ func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accountin
 		f.Size -= min(f.Size, cd.target.Base())
 	}
 	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= cd.patience()
-	f.Window = c.advances.Granted(clientstates.DealKey(deal.ID))
+	f.Asked = c.advances.Granted(clientstates.DealKey(deal.ID))
+	f.Window = min(f.Asked, deal.PaymentInterval)
 }
 
 // patience is how long no byte may come before something is done about it; mu is held.
@@ -177,14 +178,17 @@ func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) boo
 	return ok
 }
 
-// growAdvance lets a deal be paid further in advance for one block that is larger than its interval: all that was paid for is here, and the provider
-// waits.
+// growAdvance lets a deal be paid further in advance for one block that is larger than its interval: all that was paid for is here, the last voucher
+// was sent again, and the provider waits.
 func (c *Client) growAdvance(cd *clientDeal) {
 	d, _ := cd.machine.State()
 	f := c.Facts(d)
 	t := clientstates.Terms(&d)
-	granted, ahead := f.Window, t.PaidBytes(f.Requested)-min(t.PaidBytes(f.Requested), f.Verified)
-	if granted == 0 || f.Whole || f.Vouchered.LessThan(t.Due(f.Verified+granted)) || ahead <= granted || ahead > carstore.MaxBlock {
+	cd.mu.Lock()
+	sends := cd.sends
+	cd.mu.Unlock()
+	granted, ahead := f.Asked, t.PaidBytes(f.Requested)-min(t.PaidBytes(f.Requested), f.Verified)
+	if !sends || granted == 0 || f.Whole || f.Repeats == 0 || f.Vouchered.LessThan(t.Due(f.Verified+granted)) || ahead <= granted || ahead > carstore.MaxBlock {
 		return
 	}
 	if err := c.advances.Grow(c.ctx, clientstates.DealKey(d.ID), ahead); err != nil {
@@ -206,6 +210,9 @@ func (c *Client) endAdvance(rec rm.ClientDealState) {
 // noteRequest notes what a request for payment says beside the amount: the acceptance may have been lost, and the provider may want money before its
 // bytes.
 func (c *Client) noteRequest(cd *clientDeal) {
+	cd.mu.Lock()
+	cd.sends = true
+	cd.mu.Unlock()
 	if st, _ := cd.machine.State(); st.Status == rm.DealStatusWaitForAcceptance || st.Status == rm.DealStatusWaitForAcceptanceLegacy {
 		c.accept(cd)
 	}

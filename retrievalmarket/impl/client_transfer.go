@@ -323,6 +323,9 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 	case rm.DealStatusAccepted:
 		c.accept(cd)
 	case rm.DealStatusFundsNeededUnseal:
+		cd.mu.Lock()
+		cd.sends = false
+		cd.mu.Unlock()
 		st, _ := cd.machine.State()
 		if !c.agreesToPrepay(&st, r.PaymentOwed) {
 			// No byte can be on its way that would make it right. A payment that was lost is asked for again.
