@@ -31,6 +31,7 @@ func TestEveryEndHasAReason(t *testing.T) {
 		"lost":                   {rm.DealStatusOngoing, rm.ClientEventDealRejected, []any{""}, reason.DealLost},
 		"lost, words":            {rm.DealStatusOngoing, rm.ClientEventDealRejected, []any{"rejected for unknown reasons"}, reason.PeerRefused},
 		"not found":              {rm.DealStatusWaitForAcceptance, rm.ClientEventDealNotFound, []any{""}, reason.RootUnknown},
+		"ended long ago":         {rm.DealStatusOngoing, rm.ClientEventUnknownResponseReceived, []any{rm.DealStatusErrored, ""}, reason.DealLost},
 		"errored":                {rm.DealStatusOngoing, rm.ClientEventUnknownResponseReceived, []any{rm.DealStatusErrored, "is not reachable"}, reason.PeerFailed},
 		"cancelled by provider":  {rm.DealStatusOngoing, rm.ClientEventProviderCancelled, nil, reason.PeerCancelled},
 		"cancelled":              {rm.DealStatusOngoing, rm.ClientEventCancel, nil, reason.Cancelled},

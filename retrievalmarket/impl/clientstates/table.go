@@ -234,7 +234,7 @@ var ClientEvents = fsm.Events{
 			if msg != "" {
 				text += ": " + msg
 			}
-			because(d, unexpected(status))
+			because(d, unexpected(d, status, msg))
 			keepMessage(d, text)
 			return nil
 		}),
@@ -406,8 +406,12 @@ func late(s rm.DealStatus) reason.Reason {
 	return reason.Idle
 }
 
-// unexpected is what a status that answers nothing says of its sender.
-func unexpected(s rm.DealStatus) reason.Reason {
+// unexpected is what a status that answers nothing says of its sender. The end of a deal that had begun, without a word, was some time ago: this side
+// was away, and another deal may be made.
+func unexpected(d *rm.ClientDealState, s rm.DealStatus, words string) reason.Reason {
+	if words == "" && !Proposing(d.Status) && (s == rm.DealStatusErrored || s == rm.DealStatusCancelled) {
+		return reason.DealLost
+	}
 	switch s {
 	case rm.DealStatusErrored, rm.DealStatusFailing:
 		return reason.PeerFailed
