@@ -196,6 +196,14 @@ func (c *Client) growAdvance(cd *clientDeal) {
 	}
 }
 
+// AdvanceLosses lists what was paid in advance and never came, oldest first.
+func (c *Client) AdvanceLosses() []accounting.Advance {
+	if c.ready.Ready() != nil {
+		return nil
+	}
+	return c.advances.Losses()
+}
+
 // endAdvance settles what a deal that ends was paid in advance.
 func (c *Client) endAdvance(rec rm.ClientDealState) {
 	lost := uint64(0)

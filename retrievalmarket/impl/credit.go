@@ -170,20 +170,12 @@ func (p *Provider) endLoan(ctx context.Context, b datastore.Batch, pd *providerD
 	return p.payers.End(ctx, b, providerstates.DealKey(d.Identifier()), unpaid, blame)
 }
 
-// Debts lists what payers left unpaid by their own fault.
-func (p *Provider) Debts(ctx context.Context) []accounting.Debt {
+// Accounts are those of everybody who buys here: what is lent, who owes, who pays as whom. nil before Start.
+func (p *Provider) Accounts() *accounting.Payers {
 	if p.ready.Ready() != nil {
 		return nil
 	}
-	return p.payers.Debts(ctx)
-}
-
-// ForgiveDebts ends the debts of a peer and reports how many there were.
-func (p *Provider) ForgiveDebts(ctx context.Context, who peer.ID) (int, error) {
-	if err := p.ready.Ready(); err != nil {
-		return 0, err
-	}
-	return p.payers.Forgive(ctx, who.String())
+	return p.payers
 }
 
 // bookLate books a voucher of a deal that has ended: what it pays of a debt counts.

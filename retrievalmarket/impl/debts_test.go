@@ -9,10 +9,13 @@ import (
 
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/port"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/network"
@@ -49,7 +52,7 @@ func TestM32Debts(t *testing.T) {
 				require.NotErrorIs(t, err, dt.ErrPause)
 				require.Equal(t, rm.DealStatusRejected, res.Status)
 				require.Contains(t, res.Message, says)
-				require.Len(t, m.Debts(t.Context()), 1)
+				require.Len(t, m.Accounts().Debts(t.Context()), 1)
 
 				again, err := retrievalimpl.NewProviderFromConfig(cfg) // over the same store
 				require.NoError(t, err)
@@ -65,13 +68,13 @@ func TestM32Debts(t *testing.T) {
 				require.Equal(t, "210", res.PaymentOwed.String())
 
 				if pays {
-					n, err := m.ForgiveDebts(t.Context(), "client")
+					n, err := m.Accounts().Forgive(t.Context(), peer.ID("client").String())
 					require.NoError(t, err)
 					require.Equal(t, 1, n)
 				} else {
 					time.Sleep(24*time.Hour + time.Second)
 				}
-				require.Empty(t, m.Debts(t.Context()))
+				require.Empty(t, m.Accounts().Debts(t.Context()))
 				_, err = m.propose(13)
 				require.ErrorIs(t, err, dt.ErrPause)
 			})
@@ -91,7 +94,7 @@ func TestProviderFaultIsNoDebt(t *testing.T) {
 		_, err = m.pay(1, 10)
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusErrored }, time.Minute, time.Millisecond)
-		require.Empty(t, m.Debts(t.Context()))
+		require.Empty(t, m.Accounts().Debts(t.Context()))
 	})
 }
 
@@ -100,6 +103,72 @@ type brokenPieces struct{ retrievalimpl.PieceSource }
 
 func (brokenPieces) Acquire(context.Context, cid.Cid) (retrievalimpl.Reader, error) {
 	return nil, errors.New("the disk has a bad sector")
+}
+
+// slowPieces has pieces whose blocks are read for so long that the piece is closed meanwhile: as one who reads ahead does when a deal ends.
+type slowPieces struct {
+	retrievalimpl.PieceSource
+	opened       bool
+	closed, read chan struct{}
+}
+
+func (s *slowPieces) Acquire(context.Context, cid.Cid) (retrievalimpl.Reader, error) { return s, nil }
+
+func (s *slowPieces) Get(cid.Cid) ([]byte, error) {
+	if !s.opened { // the deal looks for its root
+		s.opened = true
+		return []byte("block"), nil
+	}
+	<-s.closed
+	return nil, errors.New("the piece is closed")
+}
+
+// Close returns when who reads has seen it.
+func (s *slowPieces) Close() error {
+	close(s.closed)
+	<-s.read
+	return nil
+}
+
+// stores is a transport that keeps the link system of a channel.
+type stores struct {
+	port.Transport
+	ls ipld.LinkSystem
+}
+
+func (s *stores) UseStore(_ dt.ChannelID, ls ipld.LinkSystem) error {
+	s.ls = ls
+	return nil
+}
+
+// TestReadAheadIsNoFault: whoever reads ahead when a client leaves finds the piece given back. That does not make it the provider's fault, and
+// what is unpaid stays a debt.
+func TestReadAheadIsNoFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pieces := &slowPieces{closed: make(chan struct{}), read: make(chan struct{})}
+		m := newMarket(t, func(c *retrievalimpl.ProviderConfig) {
+			pieces.PieceSource = c.Pieces
+			c.Pieces = pieces
+		})
+		_, err := m.propose(1)
+		require.ErrorIs(t, err, dt.ErrPause)
+		_, err = m.pay(1, 10)
+		require.True(t, err == nil || errors.Is(err, dt.ErrResume), err)
+		synctest.Wait() // the piece is open
+		transport := &stores{}
+		m.manager.configure(channel(1), m.proposal(1), transport)
+		go func() {
+			defer close(pieces.read)
+			_, _ = transport.ls.StorageReadOpener(ipld.LinkContext{Ctx: t.Context()}, cidlink.Link{Cid: m.payload})
+		}()
+		synctest.Wait()
+		m.manager.mu.Lock()
+		m.manager.queued = 1000
+		m.manager.mu.Unlock()
+		m.manager.sub(dt.Event{Code: dt.Cancel}, fakeState{chid: channel(1)})
+		require.Eventually(t, func() bool { return m.deal(1).Status == rm.DealStatusCancelled }, time.Minute, time.Millisecond)
+		require.Len(t, m.Accounts().Debts(t.Context()), 1)
+	})
 }
 
 // TestM32PaidIsNoDebt: what was paid for is not owed, and another peer's debts are its own.

@@ -38,20 +38,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeManager is a data-transfer manager of which the test says how much was sent.
 type fakeManager struct {
 	port.PlainManager
-	mu      sync.Mutex
-	queued  uint64
-	closed  []dt.ChannelID
-	resumed int
-	status  dt.Status // of every channel
-	sub     dt.Subscriber
-	open    map[dt.ChannelID]dt.ChannelState // what a start finds
-	counted func()                           // called once, after a count of what was sent was read
+	mu        sync.Mutex
+	queued    uint64
+	closed    []dt.ChannelID
+	resumed   int
+	status    dt.Status // of every channel
+	sub       dt.Subscriber
+	configure dt.TransportConfigurer
+	open      map[dt.ChannelID]dt.ChannelState // what a start finds
+	counted   func()                           // called once, after a count of what was sent was read
 }
 
 func (f *fakeManager) RegisterVoucherType(dt.Voucher, dt.RequestValidator) error { return nil }
 func (f *fakeManager) RegisterRevalidator(dt.Voucher, dt.Revalidator) error      { return nil }
 func (f *fakeManager) RegisterVoucherResultType(dt.VoucherResult) error          { return nil }
-func (f *fakeManager) RegisterTransportConfigurer(dt.Voucher, dt.TransportConfigurer) error {
+func (f *fakeManager) RegisterTransportConfigurer(_ dt.Voucher, c dt.TransportConfigurer) error {
+	f.configure = c
 	return nil
 }
 func (f *fakeManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {

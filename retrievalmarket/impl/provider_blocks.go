@@ -94,7 +94,7 @@ type BufferedReader interface {
 func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte, error) {
 	r, err := pd.open(ctx)
 	if err != nil {
-		pd.blameOurselves()
+		pd.unreadable()
 		return nil, err
 	}
 	var data []byte
@@ -103,10 +103,18 @@ func (pd *providerDeal) get(ctx context.Context, buf []byte, c cid.Cid) ([]byte,
 	} else {
 		data, err = r.Get(c)
 	}
-	if err != nil { // what cannot be read here is not what the client failed to pay
-		pd.blameOurselves()
+	if err != nil {
+		pd.unreadable()
 	}
 	return data, err
+}
+
+// unreadable notes that a block cannot be read: that is not what the client failed to pay. Whoever reads ahead when the deal ends finds its piece given
+// back, and that is no fault.
+func (pd *providerDeal) unreadable() {
+	if !pd.released.Load() {
+		pd.blameOurselves()
+	}
 }
 
 func (pd *providerDeal) release() error {
