@@ -248,6 +248,9 @@ type Node struct {
 	SettlePayCh   func(ctx context.Context, ch string) error
 	CollectPayCh  func(ctx context.Context, ch string) error
 	Earnings      func(ctx context.Context) (*Earnings, error)
+	Spending      func(ctx context.Context) (*Spending, error)
+	PeerDebts     func(ctx context.Context) ([]Debt, error)
+	ForgivePeer   func(ctx context.Context, peer string) (int, error)
 	Limits        func(ctx context.Context) ([]Limit, error)
 
 	Imports            func(ctx context.Context) ([]Import, error)

@@ -64,15 +64,18 @@ type PlanRedeem struct {
 
 // Earnings is what the node was paid, in attoFIL.
 type Earnings struct {
-	Owed       string       `json:"owed"` // for all deals
-	Vouchered  string       `json:"vouchered"`
-	Redeemed   string       `json:"redeemed"`
-	Redeemable string       `json:"redeemable"`
-	Lost       string       `json:"lost"`  // vouchered, and not redeemed before the settle window ended
-	Epoch      int64        `json:"epoch"` // now; 0 when the chain is away
-	Days       []EarnedDay  `json:"days"`
-	Deals      []EarnedDeal `json:"deals"`
-	Claims     []Claim      `json:"claims"`
+	Owed       string `json:"owed"` // for all deals
+	Vouchered  string `json:"vouchered"`
+	Redeemed   string `json:"redeemed"`
+	Redeemable string `json:"redeemable"`
+	Lost       string `json:"lost"` // vouchered, and not redeemed before the settle window ended
+	// LentStrangers and LentRecords are the bytes that may be out unpaid: lent to payers without a record, and to payers on their record.
+	LentStrangers uint64       `json:"lent_strangers"`
+	LentRecords   uint64       `json:"lent_records"`
+	Epoch         int64        `json:"epoch"` // now; 0 when the chain is away
+	Days          []EarnedDay  `json:"days"`
+	Deals         []EarnedDeal `json:"deals"`
+	Claims        []Claim      `json:"claims"`
 	// Unknown is the reason why the chain said nothing of a channel: what it has redeemed is what was last known.
 	Unknown string `json:"unknown,omitempty"`
 }
@@ -105,4 +108,34 @@ type Claim struct {
 	Until      int64  `json:"until"` // epoch; 0: as long as nobody settles
 	// Unknown is the reason why the chain says nothing of the channel: Until says nothing then.
 	Unknown string `json:"unknown,omitempty"`
+}
+
+// Debt is what a peer left unpaid here by its own fault. It gets no credit until the debt is paid, forgiven, or over.
+type Debt struct {
+	Peer   string `json:"peer"`
+	Payer  string `json:"payer,omitempty"` // address, if the peer ever paid
+	Deal   string `json:"deal"`
+	Bytes  uint64 `json:"bytes"`
+	Amount string `json:"amount"` // attoFIL
+	Since  string `json:"since"`  // RFC 3339
+	Until  string `json:"until"`
+}
+
+// Spending is what the node paid, in attoFIL.
+type Spending struct {
+	Vouchered string       `json:"vouchered"` // on all channels
+	Channels  []PayChannel `json:"channels"`
+	Orders    []Order      `json:"orders"`
+	// Losses are what was paid in advance and never came, as far as it bars a further advance; LostBytes is their sum.
+	Losses    []AdvanceLoss `json:"losses"`
+	LostBytes uint64        `json:"lost_bytes"`
+}
+
+// AdvanceLoss is what a provider was paid in advance for and did not send.
+type AdvanceLoss struct {
+	Deal  string `json:"deal"`
+	Root  string `json:"root"`
+	Peer  string `json:"peer"`
+	Bytes uint64 `json:"bytes"`
+	Since string `json:"since"` // RFC 3339
 }

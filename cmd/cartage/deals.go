@@ -69,7 +69,7 @@ func (c *cli) showDeal(ctx context.Context, n *api.Node, args []string) error {
 	for _, o := range orders {
 		if o.ID == args[0] {
 			return c.show(o, [][2]string{{"id", o.ID}, {"state", o.State}, {"reason", o.Reason}, {"asked by", o.Owner}, {"root", o.Root}, {"path", o.Path}, {"provider", o.Provider},
-				{"budget", orNone(o.Budget)}, {"spent", o.Spent}, {"bytes", fmt.Sprint(o.Bytes)}, {"deals", fmt.Sprint(o.Deals)}, {"output", orNone(o.Output)},
+				{"budget", orNone(o.Budget)}, {"spent", o.Spent}, {"bytes", fmt.Sprint(o.Bytes)}, {"deals", fmt.Sprint(o.Deals)}, {"output", orNothing(o.Output)},
 				{"created", o.Created}, {"changed", o.Changed}})
 		}
 	}
@@ -79,7 +79,7 @@ func (c *cli) showDeal(ctx context.Context, n *api.Node, args []string) error {
 	}
 	for _, d := range list {
 		if d.ID == args[0] {
-			return c.show(d, [][2]string{{"id", d.ID}, {"role", d.Role}, {"peer", d.Peer}, {"root", d.Root}, {"status", d.Status}, {"reason", orNone(d.Reason)}, {"blame", orNone(d.Blame)}, {"message", d.Message},
+			return c.show(d, [][2]string{{"id", d.ID}, {"role", d.Role}, {"peer", d.Peer}, {"root", d.Root}, {"status", d.Status}, {"reason", orNothing(d.Reason)}, {"blame", orNothing(d.Blame)}, {"message", d.Message},
 				{"price per byte", d.PricePerByte}, {"unseal price", d.UnsealPrice}, {"bytes", fmt.Sprint(d.Bytes)}, {"owed", d.Owed}, {"vouchered", d.Vouchered},
 				{"payment channel", d.PayCh}, {"lane", fmt.Sprint(d.Lane)}, {"vouchers", fmt.Sprint(d.Vouchers)}})
 		}
@@ -122,7 +122,7 @@ func (c *cli) resumeCmd() *cobra.Command {
 
 // sayOrder prints how an order stands.
 func (c *cli) sayOrder(r *api.Retrieval) error {
-	return c.show(r, [][2]string{{"order", r.Order}, {"state", r.State}, {"reason", orNone(r.Reason)}, {"received", size(r.Received)}, {"spent", r.TotalSpent() + " attoFIL"}, {"root", r.Root}})
+	return c.show(r, [][2]string{{"order", r.Order}, {"state", r.State}, {"reason", orNothing(r.Reason)}, {"received", size(r.Received)}, {"spent", r.TotalSpent() + " attoFIL"}, {"root", r.Root}})
 }
 
 func (c *cli) eachOrder(ids []string, f func(id string) (*api.Retrieval, error)) error {

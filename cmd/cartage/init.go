@@ -67,6 +67,15 @@ func agree(question string) bool {
 	return err == nil && (a == "" || a == "y" || a == "yes")
 }
 
+// orNothing shows what may be absent.
+func orNothing(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// orNone shows a ledger or a budget: without one only what is free is bought and sold.
 func orNone(s string) string {
 	if s == "" {
 		return "none (free deals only)"

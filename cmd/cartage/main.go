@@ -70,7 +70,7 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
 	root.PersistentFlags().StringVar(&c.passphraseFile, "wallet-passphrase-file", "", "file with the pass phrase of the wallet (default $"+passphraseVar+", else none)")
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(), c.gatewayCmd(),
-		c.dealsCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.limitsCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
+		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
 	c.noteStart(root)
 	return root

@@ -179,7 +179,8 @@ func (c *cli) earningsCmd() *cobra.Command {
 			if c.json {
 				return c.show(e, nil)
 			}
-			if err := c.show(nil, [][2]string{{"owed", e.Owed}, {"vouchered", e.Vouchered}, {"redeemed", e.Redeemed}, {"redeemable", e.Redeemable}, {"lost", e.Lost}}); err != nil {
+			if err := c.show(nil, [][2]string{{"owed", e.Owed}, {"vouchered", e.Vouchered}, {"redeemed", e.Redeemed}, {"redeemable", e.Redeemable}, {"lost", e.Lost},
+				{"may be out unpaid", fmt.Sprintf("%s lent to payers without a record, %s on records", size(e.LentStrangers), size(e.LentRecords))}}); err != nil {
 				return err
 			}
 			say("\n")

@@ -27,7 +27,7 @@ func (c *cli) provideCmd() *cobra.Command {
 			for _, w := range p.Warnings {
 				note("%s\n", w)
 			}
-			return c.show(p, [][2]string{{"root", strings.Join(p.Roots, " ")}, {"piece CID", p.PieceCID}, {"piece CID v2", orNone(p.PieceCIDv2)}, {"bytes", fmt.Sprintf("%d (%s)", p.Bytes, size(p.Bytes))},
+			return c.show(p, [][2]string{{"root", strings.Join(p.Roots, " ")}, {"piece CID", p.PieceCID}, {"piece CID v2", orNothing(p.PieceCIDv2)}, {"bytes", fmt.Sprintf("%d (%s)", p.Bytes, size(p.Bytes))},
 				{"blocks", fmt.Sprint(p.Blocks)}, {"CAR size", fmt.Sprint(p.CarSize)}, {"padded size", fmt.Sprint(p.Padded)}})
 		})}
 	cmd.Flags().StringArrayVar(&r.Roots, "root", nil, "of a .car: the root to sell, instead of those that it names; may be given several times")

@@ -31,7 +31,7 @@ type retrieveFlags struct {
 	into, ipfs, piece                          string
 	selector, bytes                            string
 	part                                       dataselector.Selection
-	car, force, local, proof                   bool
+	car, force, local, proof, queue            bool
 	stall                                      time.Duration
 
 	dest *carstore.Dest // the output, if it is a file or folder
@@ -51,7 +51,9 @@ func (f *retrieveFlags) release() error {
 	if f.dest == nil {
 		return nil
 	}
-	return f.dest.Release()
+	d := f.dest
+	f.dest = nil
+	return d.Release()
 }
 
 func (c *cli) retrieveCmd() *cobra.Command {
@@ -65,6 +67,7 @@ func (c *cli) retrieveCmd() *cobra.Command {
 	cmd.Flags().BoolVar(&f.proof, "car-export-merkle-proof", false, "with --car: also the blocks on the way from CID to the part")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace what is at the output")
 	cmd.Flags().StringVar(&f.into, "into", "", "car: a file of its own in the home; store: the blocks that all such retrievals share, -o may be left out; ipfs: an IPFS node, after the blocks were checked here (default: as configured, with -o)")
+	cmd.Flags().BoolVar(&f.queue, "queue", false, "leave it to the daemon, which buys it and writes the output; the command prints the order and ends")
 	cmd.Flags().StringVar(&f.ipfs, "ipfs-api", "http://127.0.0.1:5001", "RPC API of that node: URL or multiaddress")
 	return cmd
 }
@@ -195,6 +198,9 @@ func (c *cli) retrieve(ctx context.Context, root string, f retrieveFlags) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, f.release()) }()
+	if f.queue {
+		return c.enqueue(ctx, req, &f)
+	}
 	return c.withNode(context.WithoutCancel(ctx), func(nctx context.Context, n *api.Node) error {
 		if f.local {
 			if done, err := c.fromImport(ctx, n, req.CID, &f); done || err != nil {

@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": start, "end": end, "kill9": kill9, "fails": fails, "random": random, "web": web, "await-status": awaitStatus, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry,
+			"start": start, "end": end, "kill9": kill9, "freeze": freeze, "fails": fails, "random": random, "web": web, "await-status": awaitStatus, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry, "await": await,
 			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
 			"lotus-node": func(ts *testscript.TestScript, neg bool, args []string) { lotusNode(t, ts, args) },
 		},
@@ -184,6 +184,11 @@ func end(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// freeze NAME: SIGSTOP; the process does nothing until it is killed.
+func freeze(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(procs(ts)[args[0]].Process.Signal(syscall.SIGSTOP))
+}
+
 // kill9 NAME: SIGKILL.
 func kill9(ts *testscript.TestScript, _ bool, args []string) {
 	c := procs(ts)[args[0]]
@@ -283,6 +288,20 @@ func retry(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%v: %v\n%s", args, err, out)
+}
+
+// await REGEXP ARGS...: runs cartage until what it prints matches, for 40 seconds; stdout is what it printed then.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(args[0])
+	var out []byte
+	var err error
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if out, err = command(ts, args[1:]...).CombinedOutput(); err == nil && want.Match(out) {
+			_, _ = ts.Stdout().Write(out)
+			return
+		}
+	}
+	ts.Fatalf("%v does not print %s: %v\n%s", args[1:], args[0], err, out)
 }
 
 // flip PATTERN PERCENT: changes one bit of the largest file that fits, at a place of its used part.

@@ -14,6 +14,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dataselector"
+	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -29,10 +30,26 @@ func (s Service) ClientExport(ctx context.Context, ref api.ExportRef, to api.Fil
 	if len(list) > 1 && !to.IsCAR {
 		return api.Errorf(api.CodeUsage, "Set IsCAR.", "a file is made of one part, not of %d", len(list))
 	}
+	out := exportTarget{path: to.Path, car: to.IsCAR, replace: true}
 	if ref.FromLocalCAR != "" {
-		return coded(s.exportImport(ctx, ref, list, to))
+		return coded(s.exportImport(ctx, ref, list, out))
 	}
-	return coded(s.exportRetrieved(ctx, ref.Root, list, to))
+	return coded(s.exportRetrieved(ctx, ref.Root, list, out))
+}
+
+// exportTarget is where an export goes: a file or folder, or an archive, and whether it may replace a file that is there.
+type exportTarget struct {
+	path         string
+	car, replace bool
+}
+
+// deliver writes what an order of the queue has brought to its output. What is there is never replaced: nobody is asked.
+func (n *Node) deliver(ctx context.Context, o download.Order) error {
+	_, w, err := n.request(o)
+	if err != nil {
+		return err
+	}
+	return Service{n}.exportRetrieved(ctx, w.Root, []dataselector.Wanted{{Selection: w.Part}}, exportTarget{path: o.Output})
 }
 
 func exported(ref api.ExportRef) (list []dataselector.Wanted, err error) {
@@ -51,7 +68,7 @@ func exported(ref api.ExportRef) (list []dataselector.Wanted, err error) {
 	return list, nil
 }
 
-func (s Service) exportImport(ctx context.Context, ref api.ExportRef, list []dataselector.Wanted, to api.FileRef) error {
+func (s Service) exportImport(ctx context.Context, ref api.ExportRef, list []dataselector.Wanted, to exportTarget) error {
 	i, err := s.local(ctx, ref.Root)
 	if err != nil {
 		return err
@@ -65,7 +82,7 @@ func (s Service) exportImport(ctx context.Context, ref api.ExportRef, list []dat
 }
 
 // exportRetrieved reads the file of the first part, or of the whole if that was retrieved.
-func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {
+func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []dataselector.Wanted, to exportTarget) error {
 	of := list[0].Node()
 	has, err := s.n.targets.has(root, of)
 	if err == nil && !has {
@@ -87,7 +104,7 @@ func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []datas
 }
 
 // exportShared reads the shared store.
-func (s Service) exportShared(ctx context.Context, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {
+func (s Service) exportShared(ctx context.Context, root cid.Cid, list []dataselector.Wanted, to exportTarget) error {
 	nothing := api.Errorf(api.CodeNotFound, "", "nothing of %s was retrieved", root)
 	if s.n.parts.OpenBlocks == nil {
 		return nothing
@@ -99,12 +116,12 @@ func (s Service) exportShared(ctx context.Context, root cid.Cid, list []datasele
 	return s.exportTo(ctx, &ls, root, list, to)
 }
 
-func (s Service) exportTo(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, list []dataselector.Wanted, to api.FileRef) error {
-	d, err := carstore.ClaimDest(s.n.parts.FS, to.Path, true)
+func (s Service) exportTo(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, list []dataselector.Wanted, to exportTarget) error {
+	d, err := carstore.ClaimDest(s.n.parts.FS, to.path, to.replace)
 	if err != nil {
 		return err
 	}
-	if to.IsCAR {
+	if to.car {
 		err = d.WriteFile(func(w io.Writer) error { return dataselector.WriteCARs(ctx, ls, root, w, list) })
 		return errors.Join(err, d.Release())
 	}

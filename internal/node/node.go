@@ -211,8 +211,11 @@ func smallFrames() *yamux.Transport {
 	return &t
 }
 
-// payments is where the books of payments are.
-const payments = "/paych"
+// Where the books of payments are, and the deals of the provider with its accounts.
+const (
+	payments        = "/paych"
+	providerRecords = "/retrievals/provider"
+)
 
 func (n *Node) space(name string) datastore.Batching {
 	return namespace.Wrap(n.parts.State, datastore.NewKey(name))
@@ -225,7 +228,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if err := n.openImports(ctx); err != nil {
 		return err
 	}
-	if n.orders, err = download.Open(ctx, download.Config{Store: n.space("/orders"), Market: market{n}, Parallel: n.parts.Config.Retrieval.QueueParallel, Log: n.log}); err != nil {
+	if n.orders, err = download.Open(ctx, download.Config{Store: n.space("/orders"), Market: market{n}, Parallel: n.parts.Config.Retrieval.QueueParallel, Deliver: n.deliver, Log: n.log}); err != nil {
 		return err
 	}
 	if n.parts.Chain != nil {
@@ -292,7 +295,7 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.asks, err = askstore.NewAskStore(n.space("/retrievals/provider"), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
+	if n.asks, err = askstore.NewAskStore(n.space(providerRecords), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
 		return err
 	}
 	if n.parts.Provide {
@@ -346,7 +349,7 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
 		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Credit: &credit, Now: n.parts.Now, Origins: n.originsOf,
-		SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space("/retrievals/provider"), TakesDeals: n.takesDeals,
+		SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space(providerRecords), TakesDeals: n.takesDeals,
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

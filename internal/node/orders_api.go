@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -160,6 +161,9 @@ func (n *Node) orderByName(ctx context.Context, name string) (download.ID, error
 		return o.ID, nil
 	}
 	d, err := n.Client.GetDeal(id)
+	if errors.Is(err, rm.ErrNotFound) {
+		err = reason.IDUnknown.Errorf("there is no deal %s", name).WithHint("Deals are listed by cartage deals.")
+	}
 	if err != nil {
 		return 0, err
 	}

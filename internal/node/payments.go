@@ -41,6 +41,9 @@ func (s Service) Faucet(ctx context.Context) (*api.Balance, error) {
 	return s.balance(ctx, a)
 }
 
+// outbound is the direction of a payment channel that this node pays with.
+const outbound = "outbound"
+
 // PayChannels answers Cartage.PayChannels.
 func (s Service) PayChannels(ctx context.Context) ([]api.PayChannel, error) {
 	out := []api.PayChannel{}
@@ -55,7 +58,7 @@ func (s Service) PayChannels(ctx context.Context) ([]api.PayChannel, error) {
 		v := api.PayChannel{Channel: c.Channel.String(), Direction: "inbound", From: c.From.String(), To: c.To.String(), Deposit: c.Deposit.String(),
 			Vouchered: c.Vouchered.String(), Redeemed: c.Redeemed.String(), SettlingAt: int64(c.SettlingAt), Collected: c.Collected, Lanes: []api.Lane{}}
 		if c.Outbound {
-			v.Direction = "outbound"
+			v.Direction = outbound
 		}
 		if c.Trouble != nil {
 			v.Unknown, v.Deposit, v.Redeemed = s.unknown("payment channel", c.Channel, c.Trouble), "", ""
@@ -183,6 +186,11 @@ func (s Service) Earnings(ctx context.Context) (*api.Earnings, error) {
 		out.Claims = append(out.Claims, v)
 	}
 	s.earnedByDeals(out, e.Deals)
+	accounts, err := s.n.accounts(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
+	out.LentStrangers, out.LentRecords = accounts.Unpaid()
 	return out, nil
 }
 

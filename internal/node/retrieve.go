@@ -127,7 +127,9 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest, owner down
 		n.discard(w)
 		return nil, err
 	}
-	return n.viewByKey(key, r), nil
+	v := n.viewByKey(key, r)
+	v.Order = id.String() // one of the queue may not have begun
+	return v, nil
 }
 
 // keepView shows a retrieval to those who ask by its key, unless a running one is.

@@ -44,7 +44,7 @@ func (n *Node) API() *api.Node {
 		WalletNew: s.WalletNew, WalletList: s.WalletList, WalletExport: s.WalletExport, WalletImport: s.WalletImport, WalletRemove: s.WalletRemove,
 		WalletDefault: s.WalletDefault,
 		PayChannels:   s.PayChannels, PayChVouchers: s.PayChVouchers, PayChPlan: s.PayChPlan, RedeemPayCh: s.RedeemPayCh, SettlePayCh: s.SettlePayCh,
-		CollectPayCh: s.CollectPayCh, Earnings: s.Earnings, Limits: s.Limits,
+		CollectPayCh: s.CollectPayCh, Earnings: s.Earnings, Spending: s.Spending, PeerDebts: s.PeerDebts, ForgivePeer: s.ForgivePeer, Limits: s.Limits,
 		Imports: s.Imports, ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
 		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
 		ClientImport: s.ClientImport, ClientFindData: s.ClientFindData, ClientMinerQueryOffer: s.ClientMinerQueryOffer, ClientRetrieve: s.ClientRetrieve,

@@ -58,7 +58,9 @@ type Config struct {
 	Market   Market
 	Parallel int           // orders of the queue at a time; 4 when 0
 	Lease    time.Duration // Lease when 0
-	Log      *slog.Logger
+	// Deliver writes what an order of the queue has brought to its output, for which nobody waits; nil: nobody does.
+	Deliver func(ctx context.Context, o Order) error
+	Log     *slog.Logger
 }
 
 // Orders owns the orders of a home. All methods are safe for concurrent use.

@@ -21,7 +21,9 @@ const (
 func (c *owner) work(ctx context.Context, o Order, run *progress) {
 	moved, err := false, c.slot(ctx, o)
 	if err == nil {
-		moved, err = c.attempts(ctx, o, run)
+		if moved, err = c.attempts(ctx, o, run); err == nil {
+			err = c.deliver(ctx, o)
+		}
 		c.freeSlot(o)
 	}
 	o, _ = c.machine.State()
@@ -109,6 +111,14 @@ func (c *owner) slot(ctx context.Context, o Order) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// deliver writes the output of an order of the queue. That of a command is written by the command.
+func (c *owner) deliver(ctx context.Context, o Order) error {
+	if o.Owner != Queue || o.Output == "" || c.orders.cfg.Deliver == nil {
+		return nil
+	}
+	return c.orders.cfg.Deliver(ctx, o)
 }
 
 func (c *owner) freeSlot(o Order) {
