@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -92,7 +93,7 @@ func Dial(ctx context.Context, url, token string, wallet pay.Signer, options ...
 		return nil, nil, fmt.Errorf("ledger URL %q must begin with http://, https:// or unix://", url)
 	}
 	closer, err := jsonrpc.NewMergeClient(ctx, base+"/rpc/v1", "Ledger", []any{&c.API},
-		http.Header{"Authorization": {"Bearer " + token}}, jsonrpc.WithTimeout(30*time.Second), jsonrpc.WithHTTPClient(&http.Client{Transport: t}))
+		http.Header{"Authorization": {"Bearer " + token}}, jsonrpc.WithTimeout(30*time.Second), jsonrpc.WithErrors(rpcErrors()), jsonrpc.WithHTTPClient(&http.Client{Transport: tokenChecked{t}}))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,11 +108,11 @@ func (c *Client) unavailable(err error) error {
 		return nil
 	}
 	var conn *jsonrpc.RPCConnectionError
-	if errors.As(err, &conn) || strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "no such file") || strings.Contains(err.Error(), "EOF") {
-		return fmt.Errorf("%w at %s: %w", ErrUnavailable, c.url, err)
-	}
-	if strings.Contains(err.Error(), "http status 401") || strings.Contains(err.Error(), "401 Unauthorized") {
+	switch {
+	case errors.Is(err, ErrUnauthorised):
 		return fmt.Errorf("%w at %s", ErrUnauthorised, c.url)
+	case errors.As(err, &conn), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w at %s: %w", ErrUnavailable, c.url, err)
 	}
 	return err
 }
@@ -240,10 +241,10 @@ func (c *Client) Submit(ctx context.Context, op pay.Op) (cid.Cid, error) {
 		switch {
 		case err == nil:
 			return id, nil
-		case strings.Contains(err.Error(), ErrIntentReused.Error()): // by an attempt whose answer was lost
+		case errors.Is(err, ErrIntentReused): // by an attempt whose answer was lost
 			return c.Lookup(ctx, op.From, op.Intent)
-		case strings.Contains(err.Error(), "wrong seq") && try < 4:
-		case strings.Contains(err.Error(), ErrRefused.Error()) && !strings.Contains(err.Error(), ErrQueueFull.Error()):
+		case errors.Is(err, ErrWrongSeq) && try < 4:
+		case errors.Is(err, ErrRefused) && !errors.Is(err, ErrQueueFull):
 			return id, fmt.Errorf("%w: %w", pay.ErrRefused, err)
 		default:
 			return id, c.unavailable(err)

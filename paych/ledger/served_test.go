@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -207,4 +208,28 @@ func TestHostileCaller(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, tc.code, resp.StatusCode, name)
 	}
+}
+
+// TestRefusalTravels: a client knows each refusal for what it is, whatever its text says.
+func TestRefusalTravels(t *testing.T) {
+	for _, k := range kinds() {
+		data, err := refusalOf(fmt.Errorf("account f1: %w", k.err)).(*Refusal).MarshalJSON()
+		require.NoError(t, err)
+		var r Refusal
+		require.NoError(t, r.UnmarshalJSON(data))
+		for _, other := range kinds() {
+			require.Equal(t, errors.Is(k.err, other.err), errors.Is(&r, other.err), "%s as %s", k.name, other.name)
+		}
+	}
+	require.Equal(t, ErrFaucet, refusalOf(ErrFaucet))
+
+	b := newBench(t)
+	ln := listen(t, "tcp", "127.0.0.1:0")
+	ctx := serve(t, b, ln)
+	c, hangup, err := Dial(ctx, "http://"+ln.Addr().String(), "token", wallet{b.payer.Address: b.payer})
+	require.NoError(t, err)
+	defer hangup()
+	_, err = c.API.Submit(ctx, []byte("no transaction"))
+	require.ErrorIs(t, err, ErrRefused)
+	require.NotErrorIs(t, err, ErrQueueFull)
 }

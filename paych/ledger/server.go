@@ -170,9 +170,10 @@ func (s service) Submit(ctx context.Context, tx []byte) (cid.Cid, error) {
 		err = s.paces.wait(ctx, t.From)
 	}
 	if err != nil {
-		return cid.Undef, err
+		return cid.Undef, refusalOf(err)
 	}
-	return s.l.submit(ctx, t, tx)
+	id, err := s.l.submit(ctx, t, tx)
+	return id, refusalOf(err)
 }
 
 // Receipt answers Ledger.Receipt, or nil when the transaction is unknown.
@@ -233,7 +234,7 @@ func (l *Ledger) Audit() (*AuditInfo, error) {
 
 // Serve answers RPC until ctx ends, on a loopback port, a Unix socket or a listener of rpc.Encrypt. Every call needs the bearer token.
 func (l *Ledger) Serve(ctx context.Context, ln net.Listener, token string) error {
-	srv := jsonrpc.NewServer(jsonrpc.WithMaxRequestSize(maxBody))
+	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(rpcErrors()), jsonrpc.WithMaxRequestSize(maxBody))
 	srv.Register("Ledger", service{l, newPaces()})
 	return rpc.Serve(ctx, ln, token, paced(srv))
 }
