@@ -14,6 +14,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // admitWait is how long a push waits for what else is done with its deal: it must not hold up a transport.
@@ -81,7 +82,7 @@ func (p *Provider) linkSystem(proposal cid.Cid) *ipld.LinkSystem {
 	if err == nil {
 		var ls ipld.LinkSystem
 		most := uint64(d.Proposal.Proposal.PieceSize.Unpadded())
-		if ls, err = p.staging.links(proposal, d.Ref.Root, most, func(reason string) { p.refuse(proposal, reason) }); err == nil {
+		if ls, err = p.staging.links(proposal, d.Ref.Root, most, func(why string) { p.refuse(proposal, why) }); err == nil {
 			return &ls
 		}
 	}
@@ -90,9 +91,9 @@ func (p *Provider) linkSystem(proposal cid.Cid) *ipld.LinkSystem {
 }
 
 // refuse ends the transfer of data that cannot be right; the end of the channel ends the deal.
-func (p *Provider) refuse(proposal cid.Cid, reason string) {
+func (p *Provider) refuse(proposal cid.Cid, why string) {
 	p.mu.Lock()
-	p.refused[proposal] = reason
+	p.refused[proposal] = why
 	in, running := p.pushes[proposal]
 	p.mu.Unlock()
 	if running {
@@ -136,7 +137,7 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 	case d.State == StorageDealTransferring && refused != "":
 		err = p.give(d, refused)
 	case d.State == StorageDealTransferring && status != dt.Completed:
-		d.State, d.Message = StorageDealWaitingForData, clip("the transfer of the data ended early: "+message)
+		d.State, d.Message = StorageDealWaitingForData, clip(reason.ToldStrangers(p.cfg.Log, "the transfer of the data ended early", errors.New(message)))
 		err = errors.Join(p.staging.shut(proposal), p.recs.put(p.ctx, d))
 	case d.State == StorageDealTransferring:
 		d.State, d.Message = StorageDealVerifyData, ""
@@ -150,8 +151,8 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 }
 
 // give gives a deal up, with its data. The deal is claimed.
-func (p *Provider) give(d Deal, reason string) error {
-	d.State, d.Message = StorageDealFailing, clip(reason)
+func (p *Provider) give(d Deal, why string) error {
+	d.State, d.Message = StorageDealFailing, clip(why)
 	if err := p.recs.put(p.ctx, d); err != nil {
 		return err
 	}
@@ -171,8 +172,10 @@ func (p *Provider) check(ctx context.Context, d Deal) error {
 		d.State, d.Message = StorageDealPublish, ""
 	case ctx.Err() != nil:
 		return err // the next start goes on
-	case errors.As(err, &wrong), errors.Is(err, errTooMuch):
-		return p.give(d, err.Error())
+	case errors.As(err, &wrong):
+		return p.give(d, wrong.Error())
+	case errors.Is(err, errTooMuch):
+		return p.give(d, errTooMuch.Error())
 	case errors.Is(err, carstore.ErrNotFound):
 		d.State, d.Message = StorageDealWaitingForData, "blocks of the data are missing"
 		return errors.Join(err, p.recs.put(ctx, d), p.staging.shut(d.ProposalCid))

@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -271,7 +272,11 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 	}
 	if err != nil {
 		p.cfg.Log.Info("storage deal refused", "proposal", name, "peer", d.Client, "reason", err)
-		return &Response{State: StorageDealFailing, Message: clip("deal rejected: " + err.Error()), Proposal: name}, nil
+		why := err.Error()
+		if own := (*ownFaultError)(nil); errors.As(err, &own) {
+			why = reason.ToldStrangers(p.cfg.Log, own.what, own.cause)
+		}
+		return &Response{State: StorageDealFailing, Message: clip("deal rejected: " + why), Proposal: name}, nil
 	}
 	if err := p.recs.put(ctx, d); err != nil {
 		return nil, err
@@ -322,8 +327,7 @@ func (p *Provider) filter(ctx context.Context, d Deal) error {
 	ok, reason, err := p.cfg.Filter(ctx, d)
 	switch {
 	case err != nil:
-		p.cfg.Log.Error("filter of storage deals", "proposal", d.ProposalCid, "error", err)
-		return errors.New("miner error")
+		return &ownFaultError{"the filter of storage deals failed", err}
 	case !ok:
 		return errors.New(reason)
 	}

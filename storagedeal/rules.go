@@ -46,10 +46,10 @@ func Rules() []Rule {
 func judge(ctx context.Context, c *Candidate, skip map[string]bool) error {
 	var err error
 	if c.head, err = c.chain.Head(ctx); err != nil {
-		return fmt.Errorf("the chain is not known: %w", err)
+		return &ownFaultError{"the chain is not known", err}
 	}
 	if c.version, err = c.chain.NetworkVersion(ctx); err != nil {
-		return fmt.Errorf("the chain is not known: %w", err)
+		return &ownFaultError{"the chain is not known", err}
 	}
 	for _, r := range Rules() {
 		if skip[r.Name] {
@@ -62,10 +62,19 @@ func judge(ctx context.Context, c *Candidate, skip map[string]bool) error {
 	return nil
 }
 
+// ownFaultError is a fault of this side that keeps a rule from being applied.
+type ownFaultError struct {
+	what  string
+	cause error
+}
+
+func (e *ownFaultError) Error() string { return e.what + ": " + e.cause.Error() }
+func (e *ownFaultError) Unwrap() error { return e.cause }
+
 func checkSignature(ctx context.Context, c *Candidate) error {
 	key, err := c.chain.AccountKey(ctx, c.Signed.Proposal.Client)
 	if err != nil {
-		return err
+		return &ownFaultError{"the key of the client is not known", err}
 	}
 	data, err := MarshalProposal(&c.Signed.Proposal)
 	if err != nil {
@@ -159,7 +168,7 @@ func checkCollateral(ctx context.Context, c *Candidate) error {
 	p := &c.Signed.Proposal
 	low, high, err := c.chain.CollateralBounds(ctx, p.PieceSize, p.VerifiedDeal)
 	if err != nil {
-		return err
+		return &ownFaultError{"the bounds of collateral are not known", err}
 	}
 	if p.ProviderCollateral.Nil() || p.ProviderCollateral.LessThan(low) {
 		return fmt.Errorf("proposed provider collateral %s below minimum %s", p.ProviderCollateral, low)
@@ -210,12 +219,12 @@ func checkVerified(ctx context.Context, c *Candidate) error {
 	}
 	key, err := c.chain.AccountKey(ctx, p.Client)
 	if err != nil {
-		return err
+		return &ownFaultError{"the key of the client is not known", err}
 	}
 	left, err := c.chain.VerifiedStatus(ctx, key)
 	switch {
 	case err != nil:
-		return fmt.Errorf("the data cap of %s is not known: %w", p.Client, err)
+		return &ownFaultError{"the data cap of the client is not known", err}
 	case left == nil:
 		return fmt.Errorf("client %s is not verified", p.Client)
 	case left.LessThan(big.NewIntUnsigned(uint64(p.PieceSize))):

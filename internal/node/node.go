@@ -80,6 +80,8 @@ type Parts struct {
 	Now func() time.Time
 	// WrapPieces is a seam for faults, as State and FS are; nil leaves the piece store as it is.
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
+	// WrapHost is a seam for what is said to others; nil leaves the host as it is.
+	WrapHost func(host.Host) host.Host
 }
 
 // pieces is what the market serves from.
@@ -158,6 +160,9 @@ func (n *Node) openHost(context.Context) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if n.parts.WrapHost != nil {
+		n.Host = n.parts.WrapHost(n.Host)
 	}
 	// Listed for other Cartage peers; a stream on it carries nothing.
 	for _, p := range listedProtocols() {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -140,6 +141,10 @@ type Peer struct {
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
 	// Now is the clock of credit and debts; it counts from the next Start on.
 	Now func() time.Time
+	// WrapHost listens to what is said to others, WrapChain changes what the chain says, Log is the node's own; they count from the next Start on.
+	WrapHost  func(host.Host) host.Host
+	WrapChain func(paych.Chain) paych.Chain
+	Log       *slog.Logger
 
 	*node.Node
 	hangup func()
@@ -182,10 +187,13 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 	if err != nil {
 		return err
 	}
+	if p.WrapChain != nil {
+		chain = p.WrapChain(chain)
+	}
 	n, err := node.Build(ctx, node.Parts{
 		Home: p.home, Config: p.Config, Key: p.key, Wallet: p.Wallet, Chain: chain, Provide: p.provide,
 		State: faults.Store{Batching: p.state, Switch: sw}, FS: faults.FS{FS: blob.OS{}, Switch: sw},
-		WrapPieces: p.WrapPieces, Now: p.Now, Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
+		WrapPieces: p.WrapPieces, WrapHost: p.WrapHost, Log: p.Log, Now: p.Now, Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
 	})
 	if err != nil {
 		hangup()

@@ -93,7 +93,7 @@ func (p *Provider) validateRestart(ctx context.Context, chid dt.ChannelID, recei
 	}
 	pd.hear()
 	state, _ := pd.machine.State()
-	owed := p.stillOwed(ctx, pd, chid, nil)
+	owed := p.stillOwed(ctx, pd, chid, "")
 	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
@@ -164,7 +164,7 @@ func (p *Provider) begin(ctx context.Context, chid dt.ChannelID, receiver peer.I
 	}
 	found, err := p.cfg.Pieces.Find(ctx, prop.PayloadCID, prop.PieceCID)
 	if errors.Is(err, rm.ErrNotFound) {
-		return demand, refuse(rm.DealStatusDealNotFound, "%s", err)
+		return demand, refuse(rm.DealStatusDealNotFound, "payload CID %s: %s", prop.PayloadCID, rm.ErrNotFound)
 	}
 	if err != nil {
 		return demand, err

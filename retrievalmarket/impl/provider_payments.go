@@ -19,6 +19,9 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
+// errForeignDeal is a payment that came on the channel of another deal.
+var errForeignDeal = errors.New("payment of another deal")
+
 // maxBadVouchers ends a deal (4.7, rule 8).
 const maxBadVouchers = 3
 
@@ -40,7 +43,7 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	}
 	pd.hear()
 	if pay.ID != pd.id.DealID {
-		return p.badVoucher(ctx, pd, chid, fmt.Errorf("payment is for deal %s, the channel serves deal %s", pay.ID, pd.id.DealID))
+		return p.badVoucher(ctx, pd, chid, fmt.Errorf("%w: payment is for deal %s, the channel serves deal %s", errForeignDeal, pay.ID, pd.id.DealID))
 	}
 	if err := paych.CheckStateless(pay.PaymentVoucher, pay.PaymentChannel); err != nil {
 		return p.badVoucher(ctx, pd, chid, err)
@@ -51,7 +54,7 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	pd.mu.Unlock()
 	total, err := p.save(ctx, pd, pay, providerstates.Terms(&state).PaidBytes(pay.PaymentVoucher.Amount))
 	if errors.Is(err, errNodeAway) {
-		return p.stillOwed(ctx, pd, chid, err), dt.ErrPause
+		return p.stillOwed(ctx, pd, chid, p.ownFault(errNodeAway.Error(), err)), dt.ErrPause
 	}
 	if err != nil {
 		return p.badVoucher(ctx, pd, chid, err)
@@ -88,7 +91,7 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	}
 	switch {
 	case short:
-		return p.stillOwed(ctx, pd, chid, nil), errors.Join(err, dt.ErrPause)
+		return p.stillOwed(ctx, pd, chid, ""), errors.Join(err, dt.ErrPause)
 	case !unsealed:
 		return nil, err
 	case sentAll:
@@ -113,17 +116,14 @@ func (p *Provider) raiseEnded(ctx context.Context, pd *providerDeal, paid abi.To
 	return p.store.put(ctx, pd.id.String(), d, false)
 }
 
-// stillOwed is the request for payment that fits the phase of a deal.
-func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.ChannelID, why error) *rm.DealResponse {
+// stillOwed is the request for payment that fits the phase of a deal; why is told to the client.
+func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.ChannelID, why string) *rm.DealResponse {
 	state, _ := pd.machine.State()
 	sent := p.sent(ctx, chid)
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
 	v := p.verdict(pd, &state, sent)
-	resp := &rm.DealResponse{ID: pd.id.DealID, Status: demandStatus(v.Demand), PaymentOwed: v.Owed(pd.paid)}
-	if why != nil {
-		resp.Message = why.Error()
-	}
+	resp := &rm.DealResponse{ID: pd.id.DealID, Status: demandStatus(v.Demand), PaymentOwed: v.Owed(pd.paid), Message: why}
 	if pd.sentAll && v.Demand == accounting.DemandNothing {
 		resp.Status = rm.DealStatusFundsNeededLastPayment
 	}
@@ -200,7 +200,11 @@ func (p *Provider) badVoucher(ctx context.Context, pd *providerDeal, chid dt.Cha
 		pd.refused = cause // the deal fails with the transfer, which carries the answer
 	}
 	pd.mu.Unlock()
-	resp := p.stillOwed(ctx, pd, chid, cause)
+	why := cause.Error()
+	if !paych.IsVoucherFault(cause) && !errors.Is(cause, errForeignDeal) { // what a node of another kind says is not for others
+		why = p.ownFault("the voucher was not taken", cause)
+	}
+	resp := p.stillOwed(ctx, pd, chid, why)
 	if !over {
 		return resp, dt.ErrPause
 	}

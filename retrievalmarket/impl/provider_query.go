@@ -2,7 +2,6 @@ package retrievalimpl
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -58,12 +57,9 @@ func (p *Provider) unable() string {
 	return fmt.Sprintf("no new deal is taken at present: %s", reason.From(err))
 }
 
-// ownFault is what others are told of a fault of this node: what failed, its reason, and a number under which the log of this node has the
-// cause. Paths, addresses and errors of this machine stay here.
+// ownFault is what others are told of a fault of this node.
 func (p *Provider) ownFault(what string, cause error) string {
-	ref := rand.Text()[:8]
-	p.cfg.Log.Warn(what, "reference", ref, "error", cause)
-	return fmt.Sprintf("%s: %s (%s, reference %s)", what, reason.From(cause).Error(), reason.From(cause).String(), ref)
+	return reason.ToldStrangers(p.cfg.Log, what, cause)
 }
 
 func priced(amounts ...abi.TokenAmount) bool {
