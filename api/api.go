@@ -72,6 +72,7 @@ type Ask struct {
 type Offer struct {
 	Provider     string  `json:"provider"`
 	Available    bool    `json:"available"`
+	Reason       string  `json:"reason,omitempty"` // why there is none, one of Reasons
 	Message      string  `json:"message,omitempty"`
 	Size         uint64  `json:"size"`
 	Price        string  `json:"price"`

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,10 +111,17 @@ func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal((*plainError
 // UnmarshalJSON reads it back.
 func (e *Error) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*plainError)(e)) }
 
-// Errorf makes an Error.
+// Errorf makes an Error. Its reason is that of the cause which it wraps, where both have one exit code, else the general one of the code.
 func Errorf(code int, hint, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), Hint: hint}
+	r := reason.From(err)
+	switch {
+	case code == CodeOther:
+		code = r.Exit() // it says nothing that the cause does not say better
+	case r.Exit() != code:
+		r = reason.ForExit(code)
+	}
+	return &Error{Code: code, Reason: r.String(), Message: err.Error(), Hint: hint, Blame: r.Blame().String()}
 }
 
 // ErrorOf is any error as an Error, nil for nil: with the reason that was set where the fault was seen, its exit code and its side
@@ -126,6 +134,9 @@ func ErrorOf(err error) *Error {
 	r := reason.From(err)
 	e = &Error{Code: r.Exit(), Reason: r.String(), Message: err.Error(), Blame: reason.BlameOf(err).String()}
 	var told *reason.Error
+	if r == reason.Interrupted && errors.Is(err, context.Canceled) {
+		e.Message, e.Hint = r.Error(), r.Next() // what was cancelled in our code says nothing to a person
+	}
 	if errors.As(err, &told) {
 		e.Hint, e.Detail = told.Hint, told.Detail
 		if e.Hint == "" {

@@ -14,6 +14,8 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/multiformats/go-varint"
+
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // maxHeader bounds a CARv1 header.
@@ -38,18 +40,18 @@ func Inspect(f io.ReaderAt, size int64) (Layout, error) {
 	}
 	if n >= pragmaSize && bytes.Equal(head[:pragmaSize], pragma) {
 		if n < dataOffset {
-			return l, errors.New("not a CAR: a CARv2 header is cut")
+			return l, reason.NotAnArchive.Errorf("not a CAR: a CARv2 header is cut")
 		}
 		l.Version = 2
 		off, sz := binary.LittleEndian.Uint64(head[pragmaSize+16:]), binary.LittleEndian.Uint64(head[pragmaSize+24:])
 		if off < dataOffset || sz == 0 || off > uint64(size) || sz > uint64(size)-off {
-			return l, fmt.Errorf("not a CAR: CARv2 header says data of %d bytes at %d, the file has %d", sz, off, size)
+			return l, reason.NotAnArchive.Errorf("not a CAR: CARv2 header says data of %d bytes at %d, the file has %d", sz, off, size)
 		}
 		l.Offset, l.Size = int64(off), int64(sz)
 	}
 	roots, hlen, err := readV1Header(io.NewSectionReader(f, l.Offset, l.Size))
 	if err != nil {
-		return l, fmt.Errorf("not a CAR: %w", err)
+		return l, reason.NotAnArchive.Errorf("not a CAR: %w", err)
 	}
 	l.Roots, l.Header = roots, hlen
 	return l, nil
@@ -74,7 +76,7 @@ func readV1Header(r *io.SectionReader) ([]cid.Cid, int64, error) {
 	}
 	b := basicnode.Prototype.Map.NewBuilder()
 	if err := dagcbor.Decode(b, bytes.NewReader(buf)); err != nil {
-		return nil, 0, fmt.Errorf("header: %w", err)
+		return nil, 0, errors.New("it does not begin with the header of an archive")
 	}
 	roots, err := headerRoots(b.Build())
 	return roots, int64(used) + int64(n), err

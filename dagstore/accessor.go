@@ -63,7 +63,7 @@ func (s *Store) Acquire(ctx context.Context, piece cid.Cid) (*Accessor, error) {
 			return s.take(ctx, sh)
 		case StateErrored:
 			if int64(sh.Attempts) >= int64(s.cfg.RecoverAttempts) {
-				return nil, fmt.Errorf("shard %s is %s: %s", piece, sh.State, sh.Error)
+				return nil, fmt.Errorf("piece %s has %s: %s", piece, sh.State.Word(), sh.Error)
 			}
 		}
 		if err := s.await(ctx, sh.Number); err != nil {

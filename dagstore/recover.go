@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // Initialize reads a shard that was registered only, and waits for it. Any other state is refused.
@@ -24,7 +26,7 @@ func (s *Store) only(ctx context.Context, piece cid.Cid, verb string, state Stat
 		return err
 	}
 	if sh.State != state {
-		return fmt.Errorf("cannot %s shard; expected state %s, was: %s", verb, state, sh.State)
+		return reason.Usage.Errorf("cannot %s piece %s, which is %s: only one that is %s can be", verb, piece, sh.State.Word(), state.Word())
 	}
 	return s.await(ctx, sh.Number)
 }

@@ -173,8 +173,8 @@ func TestLazy(t *testing.T) {
 			found, err := w.Lookup(cids[3])
 			require.NoError(t, err)
 			require.Len(t, found, 1)
-			require.ErrorContains(t, w.Initialize(t.Context(), piece), "cannot initialize shard; expected state ShardStateNew, was: ShardStateAvailable")
-			require.ErrorContains(t, w.Recover(t.Context(), piece), "expected state ShardStateErrored")
+			require.ErrorContains(t, w.Initialize(t.Context(), piece), "which is available: only one that is registered and not read yet can be")
+			require.ErrorContains(t, w.Recover(t.Context(), piece), "only one that is failed can be")
 			w.restart()
 			w.readable(piece, cids[5])
 		})
@@ -251,7 +251,7 @@ func TestR_D3(t *testing.T) {
 	}
 	w.restart() // the count of attempts survives
 	_, err = w.Acquire(t.Context(), piece)
-	require.ErrorContains(t, err, "is ShardStateErrored: ")
+	require.ErrorContains(t, err, "has failed: ")
 	require.ErrorContains(t, err, errOrigin.Error())
 	require.NoError(t, w.Recover(t.Context(), piece))
 	w.readable(piece, cids[2])

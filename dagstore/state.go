@@ -37,6 +37,25 @@ func (s State) String() string {
 	return "__undefined__"
 }
 
+// Word is the state in the words of a person.
+func (s State) Word() string {
+	switch s {
+	case StateNew:
+		return "registered and not read yet"
+	case StateInitializing:
+		return "being read"
+	case StateAvailable:
+		return "available"
+	case StateServing:
+		return "being served"
+	case StateRecovering:
+		return "being recovered"
+	case StateErrored:
+		return "failed"
+	}
+	return "unknown"
+}
+
 var (
 	// ErrShardUnknown means that no shard has the key.
 	ErrShardUnknown = errors.New("shard not found")

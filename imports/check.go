@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // condition is whether an import can be served.
@@ -109,7 +110,7 @@ func (m *Manager) Check(ctx context.Context, log *slog.Logger) (Health, error) {
 }
 
 // ErrNotSame means that a file is not what was imported.
-var ErrNotSame = errors.New("it is not what was imported")
+var ErrNotSame error = reason.FileChanged.Errorf("it is not what was imported")
 
 // Repoint says where the file or folder of an import is now. Everything in it is read and compared first (R-I5).
 func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, error) {

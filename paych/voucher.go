@@ -58,7 +58,7 @@ var (
 	ErrLost                      = errors.New("vouchers were not redeemed before the channel was settled")
 	ErrFee                       = errors.New("the fee of a message is above what it may cost")
 	ErrPending                   = errors.New("message is not on the chain yet")
-	ErrNoKey                     = errors.New("wallet has no key for the address")
+	ErrNoKey               error = reason.KeyMissing.Errorf("wallet has no key for the address")
 )
 
 // IsVoucherFault tells whether an error is the payer's: another voucher is needed. Everything else may pass.

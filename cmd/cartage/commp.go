@@ -20,6 +20,7 @@ import (
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -146,7 +147,7 @@ func (c *cli) commp(ctx context.Context, args []string, f commpFlags) error {
 			r.err = c.printCommitment(r.v, len(args) > 1)
 		}
 		if r.err == nil && r.v.Matches != nil && !*r.v.Matches {
-			r.err = api.Errorf(api.CodeOther, "", "%s: the piece is %s, expected %s", r.v.File, r.v.CID, f.expect)
+			r.err = reason.VerificationFailed.Errorf("%s: the piece is %s, expected %s", r.v.File, r.v.CID, f.expect)
 		}
 		errs = append(errs, r.err)
 	}
@@ -193,7 +194,9 @@ func (c *cli) printCommitment(v commitment, named bool) error {
 func inFile(name string, err error) error {
 	var e *api.Error
 	if errors.As(err, &e) {
-		return &api.Error{Code: e.Code, Message: name + ": " + e.Message, Hint: e.Hint}
+		told := *e
+		told.Message = name + ": " + e.Message
+		return &told
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }

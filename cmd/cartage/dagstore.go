@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,7 +131,7 @@ func (c *cli) importPiecesCmd() *cobra.Command {
 				}
 			}
 			if failed > 0 {
-				return api.Errorf(api.CodeOther, "", "%d of %d pieces failed", failed, len(list))
+				return reason.PartlyFailed.Errorf("%d of %d pieces failed", failed, len(list))
 			}
 			return nil
 		})}
@@ -171,7 +172,7 @@ func (c *cli) doctorCmd() *cobra.Command {
 				return []string{f.Key, f.Reason, f.Repair, f.Detail}
 			}, "all shards are well")
 			if err == nil && len(list) > 0 {
-				err = api.Errorf(api.CodeOther, "cartage dagstore doctor --rebuild makes anew what can be.", "%d shards need attention", len(list))
+				err = reason.PartlyFailed.Errorf("%d shards need attention", len(list)).WithHint("cartage dagstore doctor --rebuild makes anew what can be.")
 			}
 			return err
 		})}
@@ -194,7 +195,7 @@ func (c *cli) rebuild(ctx context.Context, n *api.Node) error {
 		return []string{r.Key, "made anew"}
 	}, "all shards are well: nothing was made anew")
 	if err == nil && failed > 0 {
-		err = api.Errorf(api.CodeOther, "Those are as they were.", "%d of %d could not be made anew", failed, len(list))
+		err = reason.PartlyFailed.Errorf("%d of %d could not be made anew", failed, len(list)).WithHint("Those are as they were.")
 	}
 	return err
 }
@@ -267,7 +268,7 @@ func (c *cli) initializeAll(ctx context.Context, n *api.Node, jobs int, sealed b
 		note("aborted\n")
 		return ctx.Err()
 	case failed > 0:
-		return api.Errorf(api.CodeOther, "", "%d of %d shards failed", failed, len(list))
+		return reason.PartlyFailed.Errorf("%d of %d shards failed", failed, len(list))
 	}
 	return nil
 }

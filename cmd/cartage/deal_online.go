@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"os"
 	"time"
 
@@ -63,7 +64,7 @@ func (c *cli) followPush(ctx, nctx context.Context, n *api.Node, name string) er
 		case "Failing", "Error", "Rejecting":
 			return api.Errorf(api.CodeRejected, "", "the provider does not take the data of deal %s: %s", name, s.Message)
 		case "WaitingForData":
-			return api.Errorf(api.CodeOther, "Send it again: cartage deal resume "+name, "the provider still waits for the data of deal %s: %s", name, s.Message)
+			return reason.PartlyFailed.Errorf("the provider still waits for the data of deal %s: %s", name, s.Message).WithHint("Send it again: cartage deal resume " + name)
 		}
 		if ctx.Err() != nil || !shared.Sleep(vctx, pushPoll) {
 			return api.Errorf(api.CodeTimeout, "Ask later: cartage deal status --miner "+p.Miner+" "+name, "the data was sent; the deal is in state %s", s.State)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"io/fs"
 	"net"
 	"os"
@@ -96,7 +97,7 @@ func openLedger(ctx context.Context, h config.Home, options ...ledger.Option) (*
 	l, err := ledger.Open(ctx, h.Dir, options...)
 	switch {
 	case errors.Is(err, store.ErrLocked):
-		return nil, api.Errorf(api.CodeOther, "Its URL is in "+h.Path("api")+".", "another process serves the ledger in %s: %w", h.Dir, err)
+		return nil, reason.HomeBusy.Errorf("another process serves the ledger in %s: %w", h.Dir, err).WithHint("Its URL is in " + h.Path("api") + ".")
 	case errors.Is(err, ledger.ErrNotLedger):
 		return nil, api.Errorf(api.CodeUsage, "Make one with cartage ledger init.", "%w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/node"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"
 )
@@ -36,11 +37,10 @@ func (c *cli) askLedger(ctx context.Context) (*asked, error) {
 	}
 	end := func() {}
 	s, err := serveLedger(ctx, h, serveOptions{listen: unixSocket})
-	var code *api.Error
 	switch {
 	case err == nil:
 		end = s.close
-	case errors.As(err, &code) && code.Code == api.CodeOther: // somebody serves it
+	case errors.Is(err, reason.HomeBusy): // somebody serves it
 	default:
 		return nil, err
 	}

@@ -115,7 +115,10 @@ func (c *cli) home() (config.Home, error) { return config.Find(c.homeFlag) }
 
 // complain prints an error: a sentence with its reason and a hint, or one JSON object.
 func (c *cli) complain(err error, code int) {
-	e := api.ErrorOf(err)
+	e := *api.ErrorOf(err)
+	if e.Code != code { // how the program was called, or ended, says more
+		e.Code, e.Reason = code, reason.ForExit(code).String()
+	}
 	if c.json {
 		out := map[string]any{"error": e.Message, "hint": e.Hint, "code": code}
 		for key, value := range map[string]string{"reason": e.Reason, "blame": e.Blame, "detail": e.Detail, "spent": e.Spent} {

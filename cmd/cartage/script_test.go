@@ -21,6 +21,7 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/big"
 
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/ipfsstore/ipfstest"
 	"github.com/cartage-dev/cartage/paych/paychtest"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -212,9 +213,29 @@ func fails(ts *testscript.TestScript, _ bool, args []string) {
 	if !regexp.MustCompile(args[1]).MatchString(errs.String()) {
 		ts.Fatalf("stderr does not match %s:\n%s", args[1], errs.String())
 	}
-	if strings.Contains(errs.String(), "goroutine ") {
-		ts.Fatalf("panicked:\n%s", errs.String())
+	if why := unfitForPeople(errs.String()); why != "" {
+		ts.Fatalf("%s:\n%s", why, errs.String())
 	}
+}
+
+// codeInText finds the code of a refusal: in parentheses at the end of its sentence, or as a field of an object.
+var codeInText = regexp.MustCompile(`(?m)^cartage: .*\(([a-z-]+)\)$|"reason":"([a-z-]+)"`)
+
+// unfitForPeople says what is wrong with how a refusal is told: it has no code of the list, or words of the program.
+func unfitForPeople(text string) string {
+	for _, word := range []string{"goroutine ", "context canceled", "context deadline exceeded", "exit code", "ShardState", "piece info for cid", "DealStatus", "<nil>"} {
+		if strings.Contains(text, word) {
+			return "a person reads " + strconv.Quote(word)
+		}
+	}
+	m := codeInText.FindStringSubmatch(text)
+	if m == nil {
+		return "it has no code"
+	}
+	if _, known := reason.Parse(m[1] + m[2]); !known {
+		return "its code is not in the list"
+	}
+	return ""
 }
 
 // random FILE BYTES: pseudo-random bytes.

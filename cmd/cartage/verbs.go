@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"math/big"
 	"strings"
 
@@ -167,12 +168,12 @@ func (c *cli) findCmd() *cobra.Command {
 			}
 			err = table(c, list, []string{"PROVIDER", "PRICE (AT MOST)", "UNSEAL", "INTERVAL", "SIZE (AT MOST)", "ROUND TRIP"}, func(o api.Offer) []string {
 				if !o.Available {
-					return []string{o.Provider, "-", "-", "-", "-", o.Message}
+					return []string{o.Provider, "-", "-", "-", "-", o.Message + " (" + o.Reason + ")"}
 				}
 				return []string{o.Provider, o.Price, o.UnsealPrice, size(o.Interval), size(o.Size), fmt.Sprintf("%.1f ms", o.RoundTripMS)}
 			}, "no offers")
 			if err == nil && !any {
-				err = api.Errorf(api.CodeNotFound, "", "no provider has %s", args[0])
+				err = reason.NoOffer.Errorf("no provider has %s", args[0])
 			}
 			return err
 		})}

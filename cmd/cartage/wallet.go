@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"io"
 	"os"
 	"strings"
@@ -109,7 +110,7 @@ func (c *cli) walletSeal() *cobra.Command {
 				return err
 			}
 			if _, done, err := node.Dial(cmd.Context(), h); err != nil || done != nil {
-				return errors.Join(err, api.Errorf(api.CodeOther, "Stop it first.", "the daemon of %s is running and has the keys open", h.Dir))
+				return errors.Join(err, reason.HomeBusy.Errorf("the daemon of %s is running and has the keys open", h.Dir).WithHint("Stop it first."))
 			}
 			if (next == "") == !open {
 				return api.Errorf(api.CodeUsage, "", "say --new-file FILE to encrypt, or --none to decrypt")

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,7 +16,6 @@ import (
 
 	"github.com/ipfs/go-datastore"
 
-	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/blob"
 )
 
@@ -123,7 +124,7 @@ func (t *targets) roomFor(missing, whole uint64, output string) error {
 	}
 	for id, n := range need {
 		if n > free[id] {
-			return api.Errorf(api.CodeOther, "Free some, or choose another --home and output.", "too little disk: %s has %d bytes free, the retrieval needs up to %d", where[id], free[id], n)
+			return api.ErrorOf(reason.DiskFull.Errorf("too little disk: %s has %d bytes free, the retrieval needs up to %d", where[id], free[id], n).WithHint("Free some, or choose another --home and output."))
 		}
 	}
 	return nil

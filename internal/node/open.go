@@ -106,7 +106,7 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	}
 	state, err := open(h.Path("state"))
 	if errors.Is(err, store.ErrLocked) {
-		return nil, api.Errorf(api.CodeOther, "Stop it first, or use another --home.", "another cartage process has %s open: %w", h.Dir, err)
+		return nil, api.ErrorOf(reason.HomeBusy.Errorf("another cartage process has %s open: %w", h.Dir, err).WithHint("Stop it first, or use another --home."))
 	}
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func MarkRestored(ctx context.Context, h config.Home) error {
 	}
 	state, err := store.Open(h.Path("state"))
 	if errors.Is(err, store.ErrLocked) {
-		return api.Errorf(api.CodeOther, "Stop it first.", "a cartage process has %s open, and may have paid already: %w", h.Dir, err)
+		return api.ErrorOf(reason.HomeBusy.Errorf("a cartage process has %s open, and may have paid already: %w", h.Dir, err).WithHint("Stop it first."))
 	}
 	if errors.Is(err, reason.StateRolledBack) {
 		if err = store.Accept(h.Path("state")); err == nil {
@@ -158,7 +158,7 @@ func MarkRestored(ctx context.Context, h config.Home) error {
 func OpenWallet(h config.Home, passphrase string) (*paych.Wallet, error) {
 	w, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"), paych.WithPassphrase(passphrase))
 	if errors.Is(err, paych.ErrSealed) || errors.Is(err, paych.ErrPassphrase) {
-		return nil, api.Errorf(api.CodeUnauthorised, "Name the file that holds it with --wallet-passphrase-file FILE, or set CARTAGE_WALLET_PASSPHRASE_FILE.", "%w", err)
+		return nil, api.ErrorOf(reason.WalletLocked.Errorf("%w", err).WithHint("Name the file that holds it with --wallet-passphrase-file FILE, or set CARTAGE_WALLET_PASSPHRASE_FILE."))
 	}
 	return w, err
 }
@@ -168,7 +168,7 @@ func dialLotus(ctx context.Context, p *Parts) (func(), error) {
 	if f := p.Config.Lotus.TokenFile; f != "" {
 		t, err := ReadToken(f)
 		if err != nil {
-			return nil, api.Errorf(api.CodeUnauthorised, "Set it with --lotus-token-file FILE.", "%w", err)
+			return nil, api.ErrorOf(reason.TokenMissing.Errorf("%w", err).WithHint("Set it with --lotus-token-file FILE."))
 		}
 		cfg.Token = t
 	}
@@ -185,7 +185,7 @@ func dialLedger(ctx context.Context, p *Parts) (func(), error) {
 	if f := p.Config.Ledger.TokenFile; f != "" {
 		t, err := ReadToken(f)
 		if err != nil {
-			return nil, api.Errorf(api.CodeUnauthorised, "Set it with cartage init --ledger-token-file FILE.", "%w", err)
+			return nil, api.ErrorOf(reason.TokenMissing.Errorf("%w", err).WithHint("Set it with cartage init --ledger-token-file FILE."))
 		}
 		token = t
 	}

@@ -89,7 +89,7 @@ func (s Service) payChannel(ch string) (address.Address, error) {
 	return a, nil
 }
 
-var errNoLedger = api.Errorf(api.CodeFunds, "Set one with cartage init --ledger URL.", "this node has no ledger")
+var errNoLedger error = api.ErrorOf(reason.NoLedger.Errorf("this node has no ledger").WithHint("Set one with cartage init --ledger URL."))
 
 func (s Service) payCh(ctx context.Context, ch string, f func(context.Context, address.Address) error) error {
 	a, err := s.payChannel(ch)

@@ -50,7 +50,7 @@ func (n *Node) connect(ctx context.Context, addr string) (peer.ID, error) {
 	}
 	// Someone asks now: a failed attempt of a moment ago, when the provider was perhaps starting, does not count.
 	if err := n.Host.Connect(network.WithForceDirectDial(ctx, "retrieve"), info); err != nil {
-		return "", api.Errorf(api.CodeUnreachable, "Is the provider running, and is the address right?", "provider %s is not reachable: %w", addr, err)
+		return "", api.ErrorOf(reason.PeerUnreachable.Errorf("provider %s is not reachable: %w", addr, err).WithHint("Is the provider running, and is the address right?"))
 	}
 	return info.ID, nil
 }
@@ -82,7 +82,7 @@ func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid, piece *cid.Ci
 	q, err := n.Client.Query(ctx, rm.RetrievalPeer{ID: p}, root, rm.QueryParams{PieceCID: piece})
 	if err != nil {
 		hint := "Start it with cartage daemon --provide."
-		return q, api.Errorf(api.CodeUnreachable, hint, "peer %s does not answer queries, it is not a provider: %w", p, err)
+		return q, api.ErrorOf(reason.PeerNotProvider.Errorf("peer %s does not answer queries, it is not a provider: %w", p, err).WithHint(hint))
 	}
 	return q, nil
 }
@@ -283,9 +283,9 @@ func (n *Node) proposePart(ctx context.Context, r *run, w Want, b purchase, req 
 	}
 	switch q.Status {
 	case rm.QueryResponseUnavailable:
-		return 0, reason.RootUnknown.Errorf("the provider does not have %s: %s", root, q.Message).FromPeer(q.Message)
+		return 0, reason.RootUnknown.Errorf("the provider does not have %s", root)
 	case rm.QueryResponseError:
-		return 0, reason.PeerFailed.Errorf("the provider cannot answer: %s", q.Message)
+		return 0, reason.PeerFailed.Errorf("the provider cannot answer").FromPeer(q.Message)
 	}
 	if w.Part.Everything() && b.same(w.all()) { // of a part nobody knows the size
 		if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
@@ -293,7 +293,7 @@ func (n *Node) proposePart(ctx context.Context, r *run, w Want, b purchase, req 
 		}
 	}
 	if req.PaidTo != "" && req.PaidTo != q.PaymentAddress.String() {
-		return 0, api.Errorf(api.CodeRejected, "Ask for a new offer.", "the provider is paid at %s, the order says %s", q.PaymentAddress, req.PaidTo)
+		return 0, api.ErrorOf(reason.PeerClaims.Errorf("the provider is paid at %s, the order says %s", q.PaymentAddress, req.PaidTo).WithHint("Ask for a new offer."))
 	}
 	terms := accounting.Terms{Price: q.MinPricePerByte, Unseal: q.UnsealPrice, Interval: q.MaxPaymentInterval, Increase: q.MaxPaymentIntervalIncrease}
 	if terms, err = n.bounded(terms, req); err != nil {

@@ -71,9 +71,9 @@ func coded(err error) error {
 	case errors.As(err, &known):
 		return api.ErrorOf(err)
 	case errors.Is(err, ledger.ErrUnavailable):
-		return api.Errorf(api.CodeUnreachable, "Is cartage ledger serve running?", "%w", err)
+		return api.ErrorOf(reason.LedgerAway.Errorf("%w", err).WithHint("Is cartage ledger serve running?"))
 	case errors.Is(err, lotus.ErrNodeUnavailable), errors.Is(err, lotus.ErrNodeBehind):
-		return api.Errorf(api.CodeUnreachable, "Is the Lotus node running, and synced?", "%w", err)
+		return api.ErrorOf(reason.LedgerAway.Errorf("%w", err).WithHint("Is the Lotus node running, and synced?"))
 	case errors.Is(err, lotus.ErrAuth), errors.Is(err, ledger.ErrUnauthorised), errors.Is(err, fs.ErrPermission):
 		return api.Errorf(api.CodeUnauthorised, "", "%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, rm.ErrNotFound), errors.Is(err, dagstore.ErrShardUnknown), errors.Is(err, imports.ErrUnknownImport), errors.Is(err, paych.ErrUnknownChannel):
@@ -224,9 +224,10 @@ func (s Service) Find(ctx context.Context, c string, providers []string) ([]api.
 		o := api.Offer{Provider: addr}
 		if err := s.offer(ctx, &o, root); err != nil {
 			if len(providers) == 1 {
-				return nil, err
+				return nil, coded(err)
 			}
-			o.Message = err.Error()
+			e := api.ErrorOf(coded(err))
+			o.Message, o.Reason = e.Message, e.Reason
 		}
 		out = append(out, o)
 	}
@@ -248,6 +249,12 @@ func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
 	}
 	o.RoundTripMS = float64(time.Since(start).Microseconds()) / 1000
 	o.Available, o.Message, o.Size = q.Status == rm.QueryResponseAvailable, q.Message, q.Size
+	switch q.Status {
+	case rm.QueryResponseUnavailable: // it has no words of its own that would say more
+		o.Reason, o.Message = reason.RootUnknown.String(), reason.RootUnknown.Error()
+	case rm.QueryResponseError:
+		o.Reason = reason.PeerFailed.String()
+	}
 	o.Price, o.PricePerByte, o.UnsealPrice = q.PieceRetrievalPrice().String(), q.MinPricePerByte.String(), q.UnsealPrice.String()
 	o.Interval, o.Increase, o.PaidTo = q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease, q.PaymentAddress.String()
 	return nil

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"github.com/cartage-dev/cartage/internal/reason"
 
 	"github.com/filecoin-project/go-address"
 
@@ -93,7 +94,7 @@ func (s Service) WalletRemove(ctx context.Context, addr string) error {
 		return err
 	}
 	if s.n.Payments != nil && s.n.Payments.Uses(a) {
-		return api.Errorf(api.CodeRejected, "Wait until it is there: cartage paych list.", "a payment channel of %s is being made", a)
+		return api.ErrorOf(reason.WalletInUse.Errorf("a payment channel of %s is being made", a).WithHint("Wait until it is there: cartage paych list."))
 	}
 	if s.n.Payments != nil {
 		list, err := s.n.Payments.List(ctx)
@@ -102,7 +103,7 @@ func (s Service) WalletRemove(ctx context.Context, addr string) error {
 		}
 		for _, c := range list {
 			if !c.Collected && (c.From == a || c.To == a || c.Trouble != nil) {
-				return api.Errorf(api.CodeRejected, "Settle and collect it first: cartage paych list.", "%s is a party of payment channel %s, which is not collected", a, c.Channel)
+				return api.ErrorOf(reason.WalletInUse.Errorf("%s is a party of payment channel %s, which is not collected", a, c.Channel).WithHint("Settle and collect it first: cartage paych list."))
 			}
 		}
 	}

@@ -85,6 +85,8 @@ func From(err error) Reason {
 		return DiskFull
 	case errors.Is(err, fs.ErrPermission):
 		return FilePermission
+	case errors.Is(err, fs.ErrNotExist):
+		return FileMissing
 	case errors.Is(err, syscall.EADDRINUSE):
 		return PortBusy
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -100,4 +102,31 @@ func BlameOf(err error) Blame {
 		return e.Blame()
 	}
 	return From(err).Blame()
+}
+
+// ForExit is the general reason of an exit code, for what ends with it and has no reason of its own.
+func ForExit(code int) Reason {
+	switch code {
+	case ExitDone:
+		return None
+	case ExitUsage:
+		return Usage
+	case ExitUnreachable:
+		return PeerUnreachable
+	case ExitUnauthorised:
+		return TokenPermission
+	case ExitNotFound:
+		return IDUnknown
+	case ExitFunds:
+		return WalletShort
+	case ExitRejected:
+		return PeerRefused
+	case ExitVerification:
+		return VerificationFailed
+	case ExitTimeout:
+		return TimedOut
+	case ExitInterrupted:
+		return Interrupted
+	}
+	return Unknown
 }

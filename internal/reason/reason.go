@@ -119,6 +119,16 @@ const (
 	ArchiveRoot
 	ArchiveJoined
 
+	// What a command ends with that has no cause of its own among the above.
+	VerificationFailed
+	PartlyFailed
+	NoLedger
+	WalletInUse
+	FileMissing
+	FileChanged
+	NotAnArchive
+	KeyMissing
+
 	count // keep last
 )
 

@@ -99,9 +99,18 @@ var table = [count]row{
 	StateRolledBack: {"state-rolled-back", ExitOther, Ours, false, "what was acknowledged is not in a store of this home any more", "restore a backup, then cartage paych restored; a ledger: cartage ledger repair --from-log"},
 	PeerClaims:      {"peer-claims", ExitRejected, Theirs, false, "what the other side says contradicts itself", "ask another provider"},
 
-	SettleWindow:      {"settle-window", ExitRejected, Ours, false, "the settle window of the chain is too short for a payee to be safe", "use a ledger with a longer one: cartage ledger init --settle-delay; the provider sets ledger.min_settle_window"},
-	BlockTooLarge:     {"block-too-large", ExitOther, Ours, false, "a block is larger than can be sent", "make the data anew in smaller blocks: cartage provide FILE, or cartage generate-car"},
-	ArchiveIncomplete: {"archive-incomplete", ExitOther, Ours, false, "the archive does not hold the whole DAG of its root", "complete it, or sell what there is with --partial"},
-	ArchiveRoot:       {"archive-root", ExitOther, Ours, false, "the archive does not say which of its blocks is the root", "name it with --root CID"},
-	ArchiveJoined:     {"archive-joined", ExitOther, Ours, false, "the file holds another archive behind the first", "split it: each archive is a piece of its own"},
+	SettleWindow:       {"settle-window", ExitRejected, Ours, false, "the settle window of the chain is too short for a payee to be safe", "use a ledger with a longer one: cartage ledger init --settle-delay; the provider sets ledger.min_settle_window"},
+	BlockTooLarge:      {"block-too-large", ExitOther, Ours, false, "a block is larger than can be sent", "make the data anew in smaller blocks: cartage provide FILE, or cartage generate-car"},
+	ArchiveIncomplete:  {"archive-incomplete", ExitOther, Ours, false, "the archive does not hold the whole DAG of its root", "complete it, or sell what there is with --partial"},
+	ArchiveRoot:        {"archive-root", ExitOther, Ours, false, "the archive does not say which of its blocks is the root", "name it with --root CID"},
+	VerificationFailed: {"verification-failed", ExitVerification, Nobody, false, "what was checked is not what it should be", "the message says what differs"},
+	PartlyFailed:       {"partly-failed", ExitOther, Nobody, false, "some of it failed", "each failure is told above; the same command again does what is missing"},
+	NoLedger:           {"no-ledger", ExitFunds, Nobody, false, "the node has no ledger, and can neither pay nor be paid", "cartage init --ledger URL"},
+	KeyMissing:         {"key-missing", ExitOther, Ours, false, "the wallet does not have the key", "cartage wallet list shows those it has; cartage wallet import takes another"},
+	FileMissing:        {"file-missing", ExitOther, Nobody, false, "a file is not there", "name one that is"},
+	FileChanged:        {"file-changed", ExitOther, Nobody, false, "a file is not what it was", "put it back as it was, or import it again"},
+	NotAnArchive:       {"not-an-archive", ExitOther, Nobody, false, "the file is no CAR archive", "other files go under any name that does not end in .car: cartage provide FILE"},
+	WalletInUse:        {"wallet-in-use", ExitRejected, Nobody, false, "a payment channel needs the key", "cartage paych list says which; settle and collect it first"},
+
+	ArchiveJoined: {"archive-joined", ExitOther, Ours, false, "the file holds another archive behind the first", "split it: each archive is a piece of its own"},
 }
