@@ -116,7 +116,11 @@ func (w *world) checkDeal(ctx context.Context, o *order, t *try) {
 		say("file: %s", err)
 		return
 	}
-	if most := w.most(&c); c.FundsSpent.GreaterThan(most) && !terms.Free() {
+	got := c
+	if c.Status != rm.DealStatusCompleted { // what a loss of power took of an unfinished file was paid for
+		got.TotalReceived = max(c.TotalReceived, p.TotalSent)
+	}
+	if most := w.most(&got); c.FundsSpent.GreaterThan(most) && !terms.Free() {
 		say("paid more than %s", most)
 	}
 	mine, theirs := w.booked(ctx, o, t)

@@ -11,14 +11,11 @@ var open = []*regexp.Regexp{
 	regexp.MustCompile(`nothing happened in|timed out waiting .* for Complete message`),
 	// A deal that has no channel yet fails at once when its chain cannot be reached.
 	regexp.MustCompile(`error from payment channel: (the chain is away|context canceled)`),
-	// The provider does not count what it sent for a payment that came early, or before a restart.
-	regexp.MustCompile(`the provider's book says \d+ bytes, the client's \d+$`),
-	regexp.MustCompile(`the provider's book has \d+$`),
-	// A deal is stored as completed before its file is on stable storage: a power loss in between takes paid blocks.
+	// A client that lost its file after its transfer had ended completes by the word of its channel.
 	regexp.MustCompile(`complete with \d+ of \d+ bytes$`),
 	regexp.MustCompile(`counts \d+ bytes, the file got \d+$`),
-	// A provider that comes back from a crash completes by what it counts as sent, which is less than what the client got, at worst nothing.
-	regexp.MustCompile(`completed on both sides with \d+ (vouchered|booked), due is \d+$`),
+	// A client whose file was lost after its last payment completes by the word of its channel.
+	regexp.MustCompile(`completed on both sides with \d+ vouchered, due is 0$`),
 	// A client that lost blocks it had paid for completes without them, and one whose channel was lost cannot pay before a restart.
 	regexp.MustCompile(`paid more than \d+$`),
 	regexp.MustCompile(`voucher before restart: Inssufficient Funds`),
@@ -28,7 +25,6 @@ var open = []*regexp.Regexp{
 	regexp.MustCompile(`did not complete: deal \d+ DealStatusErrored: too much money requested for bytes sent`),
 	// What a deadline of the provider ends is a cancel for its client.
 	regexp.MustCompile(`did not complete: deal \d+ DealStatusCancelled: Provider cancelled retrieval$`),
-	regexp.MustCompile(`took \d+ bytes, the limit for what was paid is`),
 }
 
 // unknown are the findings of kinds that are not known to be open.
