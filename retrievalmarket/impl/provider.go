@@ -124,7 +124,7 @@ type providerDeal struct {
 	resumed  bool // the channel was let go when the piece could be read
 	sentAll  bool
 	whole    uint64    // what was sent, when that was all
-	size     uint64    // of the piece; 0 after a restart
+	size     uint64    // of the piece; 0 if it is not known after a restart
 	stored   bool      // taken up from the store: the count of what was sent may be behind
 	bound    bool      // a proposal that came again after a crash has a channel
 	heard    bool      // the client has said something since this process has the deal
@@ -217,6 +217,9 @@ func (p *Provider) load(ctx context.Context, d rm.ProviderDealState) error {
 	d.CurrentInterval = t.CurrentInterval(paidBytes)
 	pd := p.track(d)
 	pd.stored = true
+	if found, err := p.cfg.Pieces.Find(ctx, d.PayloadCID, d.PieceCID); err == nil { // what is asked for in advance is bounded by it again
+		pd.size = found.Size
+	}
 	pd.unsealed = d.Status != rm.DealStatusNew && d.Status != rm.DealStatusFundsNeededUnseal && d.Status != rm.DealStatusUnsealing
 	if d.ChannelID != (dt.ChannelID{}) {
 		p.mu.Lock()
