@@ -1,15 +1,18 @@
 package testnet_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/api"
@@ -158,4 +161,41 @@ func held(t *testing.T, path string, has map[string]int) {
 		has[b.Cid.KeyString()] = len(b.Data)
 		return nil
 	}))
+}
+
+// TestDamagedBlock: one flipped bit in the file of a retrieval costs the block that it lies in, and no other: a leaf, a node, the root.
+func TestDamagedBlock(t *testing.T) {
+	w := newTree(t)
+	for _, transport := range []string{api.TransportStream, api.TransportGraphsync} {
+		client := w.buyer(t)
+		req := w.of(api.RetrieveRequest{Transport: transport})
+		v, err := client.Retrieve(w.ctx, req)
+		require.NoError(t, err)
+		require.True(t, v.OK, v.Message)
+		want, err := os.ReadFile(v.CarPath)
+		require.NoError(t, err)
+		var list []carstore.Block
+		l, err := carstore.Inspect(bytes.NewReader(want), int64(len(want)))
+		require.NoError(t, err)
+		require.NoError(t, carstore.Walk(bytes.NewReader(want), l, func(b carstore.Block) error {
+			list = append(list, b)
+			return nil
+		}))
+		leaf := slices.IndexFunc(list, func(b carstore.Block) bool { return b.Cid.Prefix().Codec == cid.Raw && len(b.Data) > 1000 })
+		for _, i := range []int{leaf, 1, 0} { // big.bin is the second block
+			before := w.vouchered(t, client.API()).Uint64()
+			require.NoError(t, client.Stop(w.ctx))
+			data := bytes.Clone(want)
+			data[l.Offset+list[i].Offset+list[i].Section-1] ^= 1
+			require.NoError(t, os.WriteFile(v.CarPath, data, 0o600))
+			require.NoError(t, client.Start(w.ctx, nil))
+			again, err := client.Retrieve(w.ctx, req)
+			require.NoError(t, err)
+			require.True(t, again.OK, again.Message)
+			got, err := os.ReadFile(v.CarPath)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want, got), "block %d over %s", i, transport)
+			require.EqualValues(t, len(list[i].Data), w.vouchered(t, client.API()).Uint64()-before, "block %d over %s", i, transport)
+		}
+	}
 }
