@@ -219,7 +219,9 @@ type Node struct {
 	Ask       func(ctx context.Context) (*Ask, error)
 	SetAsk    func(ctx context.Context, ask Ask) (*Ask, error)
 	Find      func(ctx context.Context, c string, providers []string) ([]Offer, error)
-	Retrieve  func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
+	// FindIn is Find for a piece that has to serve it, by its CID of either version; empty: any.
+	FindIn   func(ctx context.Context, c, piece string, providers []string) ([]Offer, error)
+	Retrieve func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
 	// RetrieveWeb buys from a gateway, whose URL is the provider. It returns at the end; meanwhile Retrieval shows it under web/HOLDER.
 	RetrieveWeb func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
 	Retrieval   func(ctx context.Context, key string) (*Retrieval, error)

@@ -142,6 +142,7 @@ func perByteOf(perGiB string) (string, error) {
 
 func (c *cli) findCmd() *cobra.Command {
 	var providers []string
+	var piece string
 	cmd := &cobra.Command{Use: "find CID", Short: "Ask providers for their offers", Args: c.args(cobra.ExactArgs(1)),
 		RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
 			root, err := node.ParseCID(args[0])
@@ -158,7 +159,7 @@ func (c *cli) findCmd() *cobra.Command {
 			if local && len(providers) == 0 {
 				return nil
 			}
-			list, err := n.Find(ctx, args[0], providers)
+			list, err := n.FindIn(ctx, args[0], piece, providers)
 			if err != nil {
 				return err
 			}
@@ -178,6 +179,7 @@ func (c *cli) findCmd() *cobra.Command {
 			return err
 		})}
 	cmd.Flags().StringArrayVar(&providers, "provider", nil, "multiaddress with /p2p/ (may be repeated)")
+	cmd.Flags().StringVar(&piece, "piece", "", "CID of the piece that has to serve it, of version 1 or 2 (default: any)")
 	return cmd
 }
 

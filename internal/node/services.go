@@ -212,9 +212,18 @@ func (s Service) SetAsk(_ context.Context, a api.Ask) (*api.Ask, error) {
 
 // Find answers Cartage.Find: the offers of the named providers.
 func (s Service) Find(ctx context.Context, c string, providers []string) ([]api.Offer, error) {
+	return s.FindIn(ctx, c, "", providers)
+}
+
+// FindIn answers Cartage.FindIn.
+func (s Service) FindIn(ctx context.Context, c, in string, providers []string) ([]api.Offer, error) {
 	root, err := ParseCID(c)
 	if err != nil {
 		return nil, err
+	}
+	piece, err := parsePiece(in)
+	if err != nil {
+		return nil, coded(err)
 	}
 	if len(providers) == 0 {
 		return nil, api.Errorf(api.CodeUsage, "Name one with --provider.", "no provider is known for %s", root)
@@ -222,7 +231,7 @@ func (s Service) Find(ctx context.Context, c string, providers []string) ([]api.
 	out := []api.Offer{}
 	for _, addr := range providers {
 		o := api.Offer{Provider: addr}
-		if err := s.offer(ctx, &o, root); err != nil {
+		if err := s.offer(ctx, &o, root, piece); err != nil {
 			if len(providers) == 1 {
 				return nil, coded(err)
 			}
@@ -234,8 +243,11 @@ func (s Service) Find(ctx context.Context, c string, providers []string) ([]api.
 	return out, nil
 }
 
-func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
+func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid, piece *cid.Cid) error {
 	if isGateway(o.Provider) {
+		if piece != nil {
+			return reason.Usage.Errorf("%s: a gateway cannot be asked what one piece serves", o.Provider).WithHint("Leave --piece out.")
+		}
 		return s.webOffer(ctx, o, root)
 	}
 	p, err := s.n.connect(ctx, o.Provider)
@@ -243,7 +255,7 @@ func (s Service) offer(ctx context.Context, o *api.Offer, root cid.Cid) error {
 		return err
 	}
 	start := time.Now()
-	q, err := s.n.query(ctx, p, root, nil)
+	q, err := s.n.query(ctx, p, root, piece)
 	if err != nil {
 		return err
 	}
