@@ -33,7 +33,9 @@ func (cd *clientDeal) noteVoucher(p *rm.DealPayment) {
 	} else {
 		cd.repeats++
 	}
-	cd.quietFrom = time.Now()
+	if cd.repeats <= accounting.MaxRepeats { // each restart repeats it too: that may not put off the end of a wait for ever
+		cd.quietFrom = time.Now()
+	}
 }
 
 // takesUnasked reports whether a provider takes vouchers that it did not ask for.
@@ -57,7 +59,9 @@ func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accountin
 	defer cd.mu.Unlock()
 	f.Verified = max(f.Verified, cd.received)
 	f.Link, f.Repeats, f.Size = cd.link, cd.repeats, cd.size
-	if cd.target != nil { // what was here before is in the offer's size and is not owed
+	if cd.target != nil && (f.Verified > 0 || f.Vouchered.Sign() > 0) {
+		// What was here before is in the offer's size and is not owed. The provider does not know of it before the first block, and is paid the advance
+		// that was agreed to.
 		f.Size -= min(f.Size, cd.target.Base())
 	}
 	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= cd.patience()
