@@ -71,7 +71,15 @@ func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accountin
 
 // patience is how long no byte may come before something is done about it; mu is held.
 func (cd *clientDeal) patience() time.Duration {
+	if lacksBlocks(cd.status) { // a block may take its time, and nobody else waits
+		return lostPatience << min(cd.repeats, accounting.MaxRepeats)
+	}
 	return accounting.QuietAfter << min(cd.repeats, accounting.MaxRepeats)
+}
+
+// lacksBlocks reports whether a deal in a status waits for blocks alone: its provider has said that it is done.
+func lacksBlocks(s rm.DealStatus) bool {
+	return s == rm.DealStatusCheckComplete || s == rm.DealStatusClientWaitingForLastBlocks
 }
 
 // waitsForPayment reports whether a deal in a status has to decide on a request for payment.
@@ -100,10 +108,10 @@ func (c *Client) observe(cd *clientDeal, rec rm.ClientDealState) {
 	c.addFacts(cd, &rec, &f)
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
-	waited := waitsForPayment(cd.status)
+	waited := cd.waitsForBytes()
 	cd.status, cd.next = rec.Status, accounting.NextPayment(clientstates.Terms(&rec), f)
 	switch {
-	case !waitsForPayment(rec.Status):
+	case !cd.waitsForBytes():
 		cd.stopAlarm()
 	case !waited:
 		cd.quietFrom = time.Now()
@@ -113,23 +121,59 @@ func (c *Client) observe(cd *clientDeal, rec rm.ClientDealState) {
 	}
 }
 
-// setAlarm lets the deal decide anew when no byte has come for a while: the provider may never have got the last voucher, or denies it (T65). mu is held.
+// waitsForBytes reports whether something is done about a deal when no byte comes; mu is held.
+func (cd *clientDeal) waitsForBytes() bool {
+	return waitsForPayment(cd.status) || lacksBlocks(cd.status)
+}
+
+// setAlarm lets the deal decide anew when no byte has come for a while: the provider may never have got the last voucher, or denies it (T65), or blocks are
+// lost. mu is held.
 func (c *Client) setAlarm(cd *clientDeal) {
-	if cd.alarm != nil {
+	if cd.alarm != nil || lacksBlocks(cd.status) && cd.repeats >= maxLostAsked {
 		return
 	}
 	cd.alarm = time.AfterFunc(time.Until(cd.quietFrom.Add(cd.patience())), func() {
 		cd.mu.Lock()
 		cd.alarm = nil
-		waits := waitsForPayment(cd.status)
+		waits, chid := cd.waitsForBytes(), cd.chid
 		quiet := waits && time.Since(cd.quietFrom) >= cd.patience()
-		if waits && !quiet {
+		lacks := lacksBlocks(cd.status)
+		lost := quiet && (lacks || cd.repeats >= lostAfter)
+		if quiet && lacks {
+			cd.repeats, cd.quietFrom = cd.repeats+1, time.Now()
+		}
+		if waits && (!quiet || lacks) {
 			c.setAlarm(cd)
 		}
 		cd.mu.Unlock()
-		if quiet {
+		if lost {
+			c.askForLost(cd, chid)
+		}
+		if quiet && !lacks {
 			c.growAdvance(cd)
 			_ = cd.machine.Reenter()
+		}
+	})
+}
+
+const (
+	// lostAfter is how often the last voucher is repeated before what the provider asks money for counts as lost on its way.
+	lostAfter = 2
+	// lostPatience is how long no block may come of a deal that its provider calls complete, doubled with each time, and maxLostAsked how often the rest is
+	// asked for then.
+	lostPatience = 8 * time.Second
+	maxLostAsked = 3
+)
+
+// askForLost restarts the transfer of a deal whose provider has sent more than came, as its demands say: a message can be lost without an error, on a
+// stream that its reader has just given up.
+func (c *Client) askForLost(cd *clientDeal, chid dt.ChannelID) {
+	if d, _ := cd.machine.State(); d.AllBlocksReceived || chid == (dt.ChannelID{}) {
+		return
+	}
+	c.group.Go(func() {
+		if err := c.tryResume(chid); err != nil {
+			c.cfg.Log.Debug("ask again for what was lost", "deal", cd.id, "error", err)
 		}
 	})
 }

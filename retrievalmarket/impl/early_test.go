@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -22,6 +23,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/testmarket"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
+	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/network"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -181,4 +183,46 @@ func TestProposedAtTheNextStart(t *testing.T) {
 	d := comes(t, c, id, rm.DealStatusOngoing)
 	require.Len(t, next.opened, 3)
 	require.Equal(t, next.opened[2], d.ChannelID)
+}
+
+// asking is a manager that notes when a channel is restarted.
+type asking struct {
+	answers
+	restarts []time.Duration
+	began    time.Time
+}
+
+func (*asking) ConnectTo(context.Context, peer.ID) error { return nil }
+
+func (a *asking) RestartDataTransferChannel(context.Context, dt.ChannelID) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.restarts = append(a.restarts, time.Since(a.began))
+	return nil
+}
+
+// TestBlocksLostOnTheirWay: a provider says that it is done, its last message was lost without an error, and nobody else would do anything: the deal
+// asks again, a few times.
+func TestBlocksLostOnTheirWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &asking{answers: answers{answer: rm.DealStatusAccepted}}
+		hub, err := retrievalimpl.NewHub(m, "us")
+		require.NoError(t, err)
+		c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: hub, Network: noAddresses{}, Node: testmarket.Client{SimulatedBank: testmarket.NewBank()},
+			Store: dssync.MutexWrap(datastore.NewMapDatastore()), Log: slog.New(slog.DiscardHandler), Deadlines: clientstates.Deadlines(0, 0, 0, 0)})
+		require.NoError(t, err)
+		require.NoError(t, c.Start(t.Context()))
+		defer func() {
+			require.NoError(t, c.Stop(context.Background()))
+			hub.Close()
+		}()
+		id := lose(t, &m.answers, c)
+		d := comes(t, c, id, rm.DealStatusOngoing)
+		m.began = time.Now()
+		m.sub(dt.Event{Code: dt.NewVoucherResult}, said{fakeState: fakeState{chid: d.ChannelID}, voucher: m.voucher,
+			result: &rm.DealResponse{ID: id, Status: rm.DealStatusCompleted}})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.Equal(t, []time.Duration{8 * time.Second, 24 * time.Second, 56 * time.Second}, m.restarts)
+	})
 }
