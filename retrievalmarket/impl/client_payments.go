@@ -64,22 +64,47 @@ func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accountin
 		// that was agreed to.
 		f.Size -= min(f.Size, cd.target.Base())
 	}
-	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= cd.patience()
+	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= c.patience(cd)
 	f.Asked = c.advances.Granted(clientstates.DealKey(deal.ID))
 	f.Window = min(f.Asked, deal.PaymentInterval)
 }
 
-// patience is how long no byte may come before something is done about it; mu is held.
-func (cd *clientDeal) patience() time.Duration {
-	if lacksBlocks(cd.status) { // a block may take its time, and nobody else waits
-		return lostPatience << min(cd.repeats, accounting.MaxRepeats)
+// byteWait is what a deal waits for when no byte comes.
+type byteWait uint8
+
+const (
+	waitsForNothing byteWait = iota
+	waitsToPay               // for bytes that it is asked to pay for, or for the answer to a payment
+	waitsPaid                // for bytes that nobody asks money for at the moment
+	waitsForLast             // for bytes of a deal that its provider calls complete
+)
+
+// waitOf is what a deal waits for. A provider of another kind that has sent nothing may still unseal, and would take a restart for the end of that. mu is
+// held.
+func (c *Client) waitOf(cd *clientDeal) byteWait {
+	switch cd.status {
+	case rm.DealStatusFundsNeeded, rm.DealStatusFundsNeededLastPayment:
+		return waitsToPay
+	case rm.DealStatusCheckComplete, rm.DealStatusClientWaitingForLastBlocks:
+		return waitsForLast
+	case rm.DealStatusOngoing:
+		if cd.received > 0 || c.takesUnasked(cd.chid.Responder) {
+			return waitsPaid
+		}
 	}
-	return accounting.QuietAfter << min(cd.repeats, accounting.MaxRepeats)
+	return waitsForNothing
 }
 
-// lacksBlocks reports whether a deal in a status waits for blocks alone: its provider has said that it is done.
-func lacksBlocks(s rm.DealStatus) bool {
-	return s == rm.DealStatusCheckComplete || s == rm.DealStatusClientWaitingForLastBlocks
+// patience is how long no byte may come before something is done about it; mu is held.
+func (c *Client) patience(cd *clientDeal) time.Duration {
+	start := accounting.QuietAfter
+	switch c.waitOf(cd) {
+	case waitsPaid:
+		start = paidPatience
+	case waitsForLast:
+		start = lostPatience
+	}
+	return start << min(cd.repeats, accounting.MaxRepeats)
 }
 
 // waitsForPayment reports whether a deal in a status has to decide on a request for payment.
@@ -108,60 +133,55 @@ func (c *Client) observe(cd *clientDeal, rec rm.ClientDealState) {
 	c.addFacts(cd, &rec, &f)
 	cd.mu.Lock()
 	defer cd.mu.Unlock()
-	waited := cd.waitsForBytes()
+	before := c.waitOf(cd)
 	cd.status, cd.next = rec.Status, accounting.NextPayment(clientstates.Terms(&rec), f)
-	switch {
-	case !cd.waitsForBytes():
-		cd.stopAlarm()
-	case !waited:
+	if now := c.waitOf(cd); now != before {
 		cd.quietFrom = time.Now()
-		c.setAlarm(cd)
-	default:
-		c.setAlarm(cd)
+		cd.stopAlarm()
 	}
+	c.setAlarm(cd)
 }
 
-// waitsForBytes reports whether something is done about a deal when no byte comes; mu is held.
-func (cd *clientDeal) waitsForBytes() bool {
-	return waitsForPayment(cd.status) || lacksBlocks(cd.status)
-}
-
-// setAlarm lets the deal decide anew when no byte has come for a while: the provider may never have got the last voucher, or denies it (T65), or blocks are
-// lost. mu is held.
+// setAlarm lets a deal do something when no byte has come for a while: decide anew, as the provider may never have got the last voucher, or denies it (T65),
+// and ask again for blocks that may be lost. mu is held.
 func (c *Client) setAlarm(cd *clientDeal) {
-	if cd.alarm != nil || lacksBlocks(cd.status) && cd.repeats >= maxLostAsked {
+	wait := c.waitOf(cd)
+	if cd.alarm != nil || wait == waitsForNothing || wait != waitsToPay && cd.repeats >= maxLostAsked {
 		return
 	}
-	cd.alarm = time.AfterFunc(time.Until(cd.quietFrom.Add(cd.patience())), func() {
-		cd.mu.Lock()
-		cd.alarm = nil
-		waits, chid := cd.waitsForBytes(), cd.chid
-		quiet := waits && time.Since(cd.quietFrom) >= cd.patience()
-		lacks := lacksBlocks(cd.status)
-		lost := quiet && (lacks || cd.repeats >= lostAfter)
-		if quiet && lacks {
-			cd.repeats, cd.quietFrom = cd.repeats+1, time.Now()
-		}
-		if waits && (!quiet || lacks) {
-			c.setAlarm(cd)
-		}
-		cd.mu.Unlock()
-		if lost {
-			c.askForLost(cd, chid)
-		}
-		if quiet && !lacks {
-			c.growAdvance(cd)
-			_ = cd.machine.Reenter()
-		}
-	})
+	cd.alarm = time.AfterFunc(time.Until(cd.quietFrom.Add(c.patience(cd))), func() { c.alarmed(cd) })
+}
+
+// alarmed is told that a deal may have got no byte for as long as it has patience.
+func (c *Client) alarmed(cd *clientDeal) {
+	cd.mu.Lock()
+	cd.alarm = nil
+	wait, chid := c.waitOf(cd), cd.chid
+	quiet := wait != waitsForNothing && time.Since(cd.quietFrom) >= c.patience(cd)
+	lost := quiet && (wait != waitsToPay || cd.repeats >= lostAfter)
+	if quiet && wait != waitsToPay {
+		cd.repeats, cd.quietFrom = cd.repeats+1, time.Now()
+	}
+	if !quiet || wait != waitsToPay {
+		c.setAlarm(cd)
+	}
+	cd.mu.Unlock()
+	if lost {
+		c.askForLost(cd, chid)
+	}
+	if quiet && wait == waitsToPay {
+		c.growAdvance(cd)
+		_ = cd.machine.Reenter()
+	}
 }
 
 const (
 	// lostAfter is how often the last voucher is repeated before what the provider asks money for counts as lost on its way.
 	lostAfter = 2
-	// lostPatience is how long no block may come of a deal that its provider calls complete, doubled with each time, and maxLostAsked how often the rest is
-	// asked for then.
+	// lostPatience is how long no block may come of a deal that its provider calls complete, and paidPatience of one that is paid and goes on, doubled with
+	// each time: a block may take its time. maxLostAsked is how often the rest is asked for then.
 	lostPatience = 8 * time.Second
+	paidPatience = time.Minute
 	maxLostAsked = 3
 )
 

@@ -201,28 +201,45 @@ func (a *asking) RestartDataTransferChannel(context.Context, dt.ChannelID) error
 	return nil
 }
 
-// TestBlocksLostOnTheirWay: a provider says that it is done, its last message was lost without an error, and nobody else would do anything: the deal
-// asks again, a few times.
+// TestBlocksLostOnTheirWay: a provider says that it is done, or asks for nothing, its last message was lost without an error, and nobody else would do
+// anything: the deal asks again, a few times. One that may still unseal is left alone.
 func TestBlocksLostOnTheirWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := &asking{answers: answers{answer: rm.DealStatusAccepted}}
-		hub, err := retrievalimpl.NewHub(m, "us")
-		require.NoError(t, err)
-		c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: hub, Network: noAddresses{}, Node: testmarket.Client{SimulatedBank: testmarket.NewBank()},
-			Store: dssync.MutexWrap(datastore.NewMapDatastore()), Log: slog.New(slog.DiscardHandler), Deadlines: clientstates.Deadlines(0, 0, 0, 0)})
-		require.NoError(t, err)
-		require.NoError(t, c.Start(t.Context()))
-		defer func() {
-			require.NoError(t, c.Stop(context.Background()))
-			hub.Close()
-		}()
-		id := lose(t, &m.answers, c)
-		d := comes(t, c, id, rm.DealStatusOngoing)
-		m.began = time.Now()
-		m.sub(dt.Event{Code: dt.NewVoucherResult}, said{fakeState: fakeState{chid: d.ChannelID}, voucher: m.voucher,
-			result: &rm.DealResponse{ID: id, Status: rm.DealStatusCompleted}})
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		require.Equal(t, []time.Duration{8 * time.Second, 24 * time.Second, 56 * time.Second}, m.restarts)
-	})
+	for name, tc := range map[string]struct {
+		ours, done bool
+		restarts   []time.Duration
+	}{
+		"of a deal that is complete":    {true, true, []time.Duration{8 * time.Second, 24 * time.Second, 56 * time.Second}},
+		"of a deal that goes on":        {true, false, []time.Duration{1 * time.Minute, 3 * time.Minute, 7 * time.Minute}},
+		"of a provider of another kind": {false, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &asking{answers: answers{answer: rm.DealStatusAccepted}}
+				hub, err := retrievalimpl.NewHub(m, "us")
+				require.NoError(t, err)
+				c, err := retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{Hub: hub, Network: noAddresses{}, Node: testmarket.Client{SimulatedBank: testmarket.NewBank()},
+					Store: dssync.MutexWrap(datastore.NewMapDatastore()), Log: slog.New(slog.DiscardHandler), Deadlines: clientstates.Deadlines(0, 0, 0, 0),
+					SupportsAhead: func(peer.ID) bool { return tc.ours }})
+				require.NoError(t, err)
+				require.NoError(t, c.Start(t.Context()))
+				defer func() {
+					require.NoError(t, c.Stop(context.Background()))
+					hub.Close()
+				}()
+				m.began = time.Now()
+				id := lose(t, &m.answers, c)
+				d := comes(t, c, id, rm.DealStatusOngoing)
+				if tc.done {
+					m.sub(dt.Event{Code: dt.NewVoucherResult}, said{fakeState: fakeState{chid: d.ChannelID}, voucher: m.voucher,
+						result: &rm.DealResponse{ID: id, Status: rm.DealStatusCompleted}})
+				}
+				time.Sleep(20 * time.Minute)
+				synctest.Wait()
+				for i := range m.restarts {
+					m.restarts[i] = m.restarts[i].Truncate(time.Second) // the deal took milliseconds to begin
+				}
+				require.Equal(t, tc.restarts, m.restarts)
+			})
+		})
+	}
 }
