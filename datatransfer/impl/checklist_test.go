@@ -332,6 +332,16 @@ func TestChecklist12(t *testing.T) {
 	g.stop(t)
 }
 
+// TestAFirstRequestMayBeLost: without an error, as a restart may. It is made again until it is answered.
+func TestAFirstRequestMayBeLost(t *testing.T) {
+	f := fakedOn(t, dssync.MutexWrap(datastore.NewMapDatastore()),
+		impl.ChannelRestartConfig(channelmonitor.Config{RestartAckTimeout: 20 * time.Millisecond, RestartDebounce: time.Millisecond, MaxConsecutiveRestarts: 100}))
+	chid := f.pull(t)
+	require.Eventually(t, func() bool { return len(f.transport.OpenedChannels()) > 2 }, 20*time.Second, time.Millisecond)
+	require.NoError(t, f.transport.EventHandler().OnResponseReceived(chid, must(message.NewResponse(chid.ID, true, false, "", nil))))
+	require.Equal(t, dt.Ongoing, f.manager.TransferChannelStatus(t.Context(), chid))
+}
+
 // TestChecklist14: a subscriber may send vouchers, close channels and unsubscribe, all in the call that tells it.
 func TestChecklist14(t *testing.T) {
 	d := newTrade(t, true, 20, 1024, nil, &testutil.Meter{Every: 5 << 10})

@@ -82,6 +82,7 @@ func (m *Manager) OpenPullDataChannel(ctx context.Context, to peer.ID, voucher d
 		_ = c.Apply(dt.Error, err)
 		return c.ID(), err
 	}
+	m.monitor.Asked(c.ID()) // a first request may be lost without an error as a restart may
 	return c.ID(), nil
 }
 

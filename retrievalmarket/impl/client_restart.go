@@ -222,6 +222,9 @@ func (c *Client) prepareRestart(ctx context.Context, chid dt.ChannelID) error {
 	if cd.isHeld() {
 		return reason.ParkedAsked.Errorf("deal %s stands still", cd.id)
 	}
+	cd.mu.Lock()
+	cd.link = accounting.LinkRestarted // whatever the restart is for, messages may be lost
+	cd.mu.Unlock()
 	if err := c.openTarget(ctx, cd); err != nil {
 		return err
 	}

@@ -246,7 +246,7 @@ func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDea
 	}
 	t := Terms(&deal)
 	switch {
-	case deal.AllBlocksReceived && !accounting.Settled(t, deal.FundsSpent, deal.TotalReceived):
+	case deal.AllBlocksReceived && !neverAsked(&deal) && !accounting.Settled(t, deal.FundsSpent, deal.TotalReceived):
 		return payRest(ctx, env, deal, t.Due(deal.TotalReceived))
 	case deal.AllBlocksReceived:
 		repeatUnconfirmed(ctx.Context(), env, &deal)
@@ -255,6 +255,11 @@ func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDea
 		return ctx.Trigger(rm.ClientEventWaitForLastBlocks)
 	}
 	return nil
+}
+
+// neverAsked reports whether everything was here already: nothing came from the provider, which has not heard of the deal, and its unseal price is not due.
+func neverAsked(d *rm.ClientDealState) bool {
+	return d.TotalReceived == 0 && d.FundsSpent.IsZero() && d.PaymentRequested.IsZero()
 }
 
 // repeatUnconfirmed sends the last voucher once more to a provider that never said that it has it, where messages may have been lost: its book may

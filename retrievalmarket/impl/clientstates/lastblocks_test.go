@@ -40,3 +40,12 @@ func TestLastBlockInEveryOrder(t *testing.T) {
 		})
 	}
 }
+
+// TestEverythingWasHere: what is here already is proposed to nobody: the unseal price is not due.
+func TestEverythingWasHere(t *testing.T) {
+	r := start(t, rm.DealStatusWaitForAcceptance, 1000, 0, 2, 700, func(d *rm.ClientDealState, _ *fakeEnv) { d.PaymentInfo = nil })
+	r.send(rm.ClientEventAllBlocksReceived)
+	d := r.send(rm.ClientEventComplete)
+	require.Equal(t, rm.DealStatusCompleted, d.Status, d.Message)
+	require.Empty(t, r.env.vouchers)
+}
