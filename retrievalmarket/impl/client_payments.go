@@ -136,8 +136,10 @@ func (c *Client) observe(cd *clientDeal, rec rm.ClientDealState) {
 	before := c.waitOf(cd)
 	cd.status, cd.next = rec.Status, accounting.NextPayment(clientstates.Terms(&rec), f)
 	if now := c.waitOf(cd); now != before {
-		cd.quietFrom = time.Now()
 		cd.stopAlarm()
+		if now != waitsForNothing {
+			cd.quietFrom = time.Now()
+		}
 	}
 	c.setAlarm(cd)
 }
