@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,7 +76,13 @@ func (o *order) undisturbed() bool {
 			return false
 		}
 	}
-	return true
+	return !o.keptAdvance()
+}
+
+// keptAdvance reports whether the provider may have kept an advance of the client, because a leaf was missing: then the provider gets none for a day
+// and may give no credit.
+func (o *order) keptAdvance() bool {
+	return slices.ContainsFunc(o.w.deals, func(other *order) bool { return other.client == o.client && other.plan.Missing })
 }
 
 func (w *world) checkOrder(o *order) {

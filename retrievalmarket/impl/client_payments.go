@@ -2,6 +2,7 @@ package retrievalimpl
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/filecoin-project/go-state-types/abi"
@@ -59,9 +60,7 @@ func (c *Client) addFacts(cd *clientDeal, deal *rm.ClientDealState, f *accountin
 	defer cd.mu.Unlock()
 	f.Verified = max(f.Verified, cd.received)
 	f.Link, f.Repeats, f.Size = cd.link, cd.repeats, cd.size
-	if cd.target != nil && (f.Verified > 0 || f.Vouchered.Sign() > 0) {
-		// What was here before is in the offer's size and is not owed. The provider does not know of it before the first block, and is paid the advance
-		// that was agreed to.
+	if cd.target != nil { // what was here before is in the offer's size and is not owed
 		f.Size -= min(f.Size, cd.target.Base())
 	}
 	f.Quiet = !cd.quietFrom.IsZero() && time.Since(cd.quietFrom) >= c.patience(cd)
@@ -231,21 +230,24 @@ func (c *Client) payUnasked(cd *clientDeal, received uint64) {
 	_ = cd.machine.Send(rm.ClientEventPaymentRequested, accounting.Missing(act.Amount, d.FundsSpent))
 }
 
-// agreesToPrepay reports whether what a provider asks for before its first byte was agreed: the unseal price, and from a provider that gives no
-// credit what is paid in advance.
-func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) bool {
+// agreesToPrepay says why what a provider asks for before its first byte is not paid, or nothing: the unseal price was agreed, and with a provider that
+// gives no credit what is paid in advance.
+func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) (refused string) {
 	if owed.LessThanEqual(d.UnsealPrice) {
-		return true
+		return ""
 	}
 	// Before the first byte the number is all that is owed, however old the message is.
 	if owed.GreaterThan(clientstates.Terms(d).Due(d.PaymentInterval)) {
-		return false
+		return "too much money requested for bytes sent"
 	}
 	ok, err := c.advances.Reserve(c.ctx, clientstates.DealKey(d.ID), d.PayloadCID.String(), d.Sender.String(), d.PaymentInterval)
 	if err != nil {
 		c.cfg.Log.Warn("pay in advance", "deal", d.ID, "error", err)
 	}
-	return ok
+	if !ok {
+		return fmt.Sprintf("the provider gives no credit, and %d bytes are not paid to it in advance: it or another one has kept an advance, or the limit is used up", d.PaymentInterval)
+	}
+	return ""
 }
 
 // growAdvance lets a deal be paid further in advance for one block that is larger than its interval: all that was paid for is here, the last voucher

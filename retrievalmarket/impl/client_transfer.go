@@ -327,9 +327,9 @@ func (c *Client) response(cd *clientDeal, received uint64, r *rm.DealResponse) {
 		cd.sends = false
 		cd.mu.Unlock()
 		st, _ := cd.machine.State()
-		if !c.agreesToPrepay(&st, r.PaymentOwed) {
+		if why := c.agreesToPrepay(&st, r.PaymentOwed); why != "" {
 			// No byte can be on its way that would make it right. A payment that was lost is asked for again.
-			send(rm.ClientEventBadPaymentRequested, "too much money requested for bytes sent")
+			send(rm.ClientEventBadPaymentRequested, why)
 			return
 		}
 		send(rm.ClientEventUnsealPaymentRequested, r.PaymentOwed)
