@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -137,13 +138,6 @@ func (tr *tree) cbor(links map[string]datamodel.Link) datamodel.Link {
 	return l
 }
 
-// get reads a block of the tree.
-func (tr *tree) get(c cid.Cid) []byte {
-	data, err := tr.blocks.store.Get(tr.t.Context(), c.KeyString())
-	require.NoError(tr.t, err)
-	return data
-}
-
 // serve starts a gateway over the tree behind a real socket.
 func (tr *tree) serve(change func(*gateway.Config)) *client {
 	cfg := gateway.Config{Blocks: tr.blocks, Limits: gateway.Limits{Requests: 1e6, AllRequests: 1e6}}
@@ -212,7 +206,7 @@ func cids(t *testing.T, data []byte) (roots []cid.Cid, out []cid.Cid) {
 	require.NoError(t, err)
 	for {
 		b, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return r.Roots, out
 		}
 		require.NoError(t, err)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-unixfsnode"
-	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/ipld/go-ipld-prime/traversal/selector"
 	"github.com/ipld/go-ipld-prime/traversal/selector/builder"
@@ -44,7 +43,7 @@ func (tr *tree) traversal(root cid.Cid, path, scope, bytes string, dups bool) (o
 		}
 		return tr.blocks.store.Get(tr.t.Context(), c.KeyString())
 	})
-	var sel datamodel.Node = unixfsnode.UnixFSPathSelectorBuilder(path, target, false)
+	sel := unixfsnode.UnixFSPathSelectorBuilder(path, target, false)
 	require.NoError(tr.t, carstore.WalkSelector(&ls, root, sel, nil))
 	return out
 }

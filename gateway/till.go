@@ -102,7 +102,7 @@ func (t *till) priceHeader(h http.Header, b *body) {
 
 // sell answers a request for priced bytes.
 func (t *till) sell(x *exchange, b *body, s stretch, partial bool) error {
-	if err := t.sellable(x, b, s); err != nil {
+	if err := t.sellable(b, s); err != nil {
 		return err
 	}
 	if !hasPayment(x.r) {
@@ -134,7 +134,7 @@ func (t *till) sell(x *exchange, b *body, s stretch, partial bool) error {
 }
 
 // sellable refuses what cannot be bought at once.
-func (t *till) sellable(x *exchange, b *body, s stretch) error {
+func (t *till) sellable(b *body, s stretch) error {
 	l := t.cfg.Limits
 	if b.open {
 		return fail(http.StatusBadRequest, WindowRequired, "this DAG is too large to be sold in one CAR").with("window", l.Window).with("maxWindow", l.MaxWindow).
@@ -366,8 +366,7 @@ func (c *challenged) write(x *exchange) {
 	}
 	f := fail(c.status, Code(c.code), "%s", c.message).after(c.retry)
 	if len(prices) > 0 {
-		f.with("price", strings.Join(prices, ", or "))
-		f.withHint("Pay with a client of x402 version 2, or with cartage retrieve %s --provider URL.", strings.TrimPrefix(x.r.URL.Path, "/ipfs/"))
+		f = f.with("price", strings.Join(prices, ", or ")).withHint("Pay with a client of x402 version 2, or with cartage retrieve %s --provider URL.", strings.TrimPrefix(x.r.URL.Path, "/ipfs/"))
 	}
 	if body, err := json.Marshal(f.extra); err != nil || len(body) > 2<<10 {
 		f.extra = nil

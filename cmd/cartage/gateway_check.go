@@ -102,8 +102,17 @@ func (k *checker) add(what string, ok bool, seen, fix string) {
 	k.rows = append(k.rows, checkRow{what, ok, seen, fix})
 }
 
-// ask sends a request and reads at most a MiB of the answer.
-func (k *checker) ask(ctx context.Context, method, path string, headers ...string) (*http.Response, []byte, error) {
+// gatewayAnswer is an answer without its body.
+type gatewayAnswer struct {
+	StatusCode, ProtoMajor int
+	Status, Proto          string
+	Header                 http.Header
+	ContentLength          int64
+	TLS                    *tls.ConnectionState
+}
+
+// ask sends a request and reads at most 5 MiB of the answer.
+func (k *checker) ask(ctx context.Context, method, path string, headers ...string) (*gatewayAnswer, []byte, error) {
 	r, err := http.NewRequestWithContext(ctx, method, k.base+path, nil)
 	if err != nil {
 		return nil, nil, err
@@ -117,7 +126,7 @@ func (k *checker) ask(ctx context.Context, method, path string, headers ...strin
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 5<<20))
-	return resp, body, err
+	return &gatewayAnswer{resp.StatusCode, resp.ProtoMajor, resp.Status, resp.Proto, resp.Header, resp.ContentLength, resp.TLS}, body, err
 }
 
 // reachable looks at the connection.

@@ -33,16 +33,22 @@ func (f *fetch) more(from uint64) ([]byte, error) {
 	}
 	to := min(f.quote.Size, from+f.window)
 	if f.quote.Free {
-		resp, err := f.get(f.ctx, from, to, nil)
-		if err != nil {
-			return nil, err
-		}
-		return f.body(resp, from, to)
+		return f.free(from, to)
 	}
 	if f.order.Purse == nil {
 		return nil, reason.PriceAbove.Errorf("this costs %s, and no budget was given", f.quote.costs()).WithHint("Allow it with --budget.")
 	}
 	return f.buy(from, to)
+}
+
+// free fetches a window that costs nothing.
+func (f *fetch) free(from, to uint64) ([]byte, error) {
+	resp, err := f.get(f.ctx, from, to, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer drain(resp)
+	return f.body(resp, from, to)
 }
 
 // costs is what all of it costs, for people.
@@ -198,9 +204,9 @@ func (f *fetch) claimOnce(s *Signed, payment string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer drain(resp)
 	if resp.StatusCode == http.StatusPaymentRequired {
 		m := readMessage(resp)
-		drain(resp)
 		return nil, &refused{m.Error, m.Message, resp.StatusCode}
 	}
 	data, err := f.body(resp, s.From, s.To)
@@ -231,7 +237,6 @@ func (f *fetch) get(ctx context.Context, from, to uint64, header http.Header) (*
 
 // body reads a range, which has to be the one that was asked for, to its end.
 func (f *fetch) body(resp *http.Response, from, to uint64) ([]byte, error) {
-	defer drain(resp)
 	if resp.StatusCode != http.StatusPartialContent {
 		return nil, statusError(f.base, resp, readMessage(resp))
 	}
