@@ -7,7 +7,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
+	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
@@ -219,5 +222,45 @@ func TestT28QuoteIsHonoured(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		res, _ = m.propose(3)
 		require.Equal(t, "Price per byte too low", res.Message)
+	})
+}
+
+// bookedNode is a node that has a voucher of a deal in its book.
+type bookedNode struct {
+	*fakeNode
+	best *rm.DealVoucher
+}
+
+var _ rm.ProviderBook = (*bookedNode)(nil)
+
+func (n *bookedNode) SaveDealVoucher(_ context.Context, _ string, _ address.Address, v *paych.SignedVoucher, _ uint64) (abi.TokenAmount, rm.Outcome, error) {
+	return v.Amount, rm.Applied, nil
+}
+
+func (n *bookedNode) BestForDeal(context.Context, string) (*rm.DealVoucher, error) {
+	return n.best, nil
+}
+
+// TestStartLooksIntoBook: a voucher that was booked, and not told to its deal before the end of the process, counts at the next start.
+func TestStartLooksIntoBook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cfg retrievalimpl.ProviderConfig
+		node := &bookedNode{}
+		m := newMarket(t, func(c *retrievalimpl.ProviderConfig) {
+			node.fakeNode = c.Node.(*fakeNode)
+			c.Node = node
+			cfg = *c
+		})
+		_, err := m.propose(1)
+		require.ErrorIs(t, err, dt.ErrPause)
+		synctest.Wait()
+		require.NoError(t, m.Stop())
+		node.best = &rm.DealVoucher{Amount: big.NewInt(10 + 2*1000)}
+		again, err := retrievalimpl.NewProviderFromConfig(cfg)
+		require.NoError(t, err)
+		require.NoError(t, again.Start(t.Context()))
+		m.Provider = again
+		synctest.Wait()
+		require.Equal(t, "2010", m.deal(1).FundsReceived.String())
 	})
 }

@@ -8,9 +8,9 @@ var faults = []fault{
 		new: "err = m.note(ctx, p, func() (*laneRecord, error) {\n\t\tl := p.lanes[lane]",
 	},
 	{
-		name: "an accepted voucher is not synced", file: "paych/payee.go",
-		old: "if err := m.ds.Sync(ctx, datastore.NewKey(\"/\")); err != nil || info.SettlingAt == 0 {",
-		new: "if err := ctx.Err(); datastore.NewKey(\"/\").String() == \"\" || err != nil || info.SettlingAt == 0 {",
+		name: "an accepted voucher is not synced", file: "paych/accept.go",
+		old: "return grown, m.ds.Sync(ctx, datastore.NewKey(\"/\"))",
+		new: "return grown, func(datastore.Key) error { return ctx.Err() }(datastore.NewKey(\"/\"))",
 	},
 	{
 		name: "the funds of an ended deal stay reserved", file: "paych/lanes.go",
@@ -68,7 +68,7 @@ var faults = []fault{
 		test: "./paych TestScenarios",
 	},
 	{
-		name: "the signature of a voucher is not checked", file: "paych/payee.go",
+		name: "the signature of a voucher is not checked", file: "paych/accept.go",
 		old:  "if err := VerifyVoucher(v, info.From); err != nil {",
 		new:  "if err := ctx.Err(); err != nil {",
 		test: "./paych TestScenarios",
@@ -123,12 +123,14 @@ var faults = []fault{
 	},
 	{
 		name: "a provider's start does not look into its book", file: "retrievalmarket/impl/provider.go",
-		old: "if best != nil {",
-		new: "if best != nil && false {",
+		old:  "if best != nil {",
+		new:  "if best != nil && false {",
+		test: "./retrievalmarket/impl TestStartLooksIntoBook",
 	},
 	{
 		name: "a voucher that comes after the end is dropped", file: "retrievalmarket/impl/provider_payments.go",
-		old: "return p.bookLate(ctx, chid, pay)",
-		new: "return nil, errDealOver",
+		old:  "return p.bookLate(ctx, chid, pay)",
+		new:  "return nil, errDealOver",
+		test: "./retrievalmarket/impl TestM02UnknownChannel",
 	},
 }
