@@ -135,7 +135,7 @@ func manyPayers(t *testing.T) result {
 		a.take(t, th, a.root, 0)
 		a.leave(t, th)
 	}
-	return a.outcome(t, l, allowance+uint64(payers)/16+allowance, allowance/2) // the last block of each interval that is lent may go beyond it
+	return a.outcome(t, l, allowance+uint64(payers)/16+leaf, allowance/2)
 }
 
 // cheapThenDear earns a record with cheap data and takes dear data on it.
