@@ -18,6 +18,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/gateway/x402"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 func (c *cli) gatewayCmd() *cobra.Command {
@@ -75,7 +76,7 @@ func (c *cli) checkGateway(ctx context.Context, args []string) error {
 		return []string{r.What, "BAD", r.Seen, r.Fix}
 	}, "nothing was looked at")
 	if err == nil && bad > 0 {
-		err = api.Errorf(api.CodeOther, "", "%d of %d checks failed", bad, len(k.rows))
+		err = reason.PartlyFailed.Errorf("%d of %d checks failed", bad, len(k.rows))
 	}
 	return err
 }
