@@ -245,7 +245,7 @@ func (c *Client) agreesToPrepay(d *rm.ClientDealState, owed abi.TokenAmount) (re
 		c.cfg.Log.Warn("pay in advance", "deal", d.ID, "error", err)
 	}
 	if !ok {
-		return fmt.Sprintf("the provider gives no credit, and %d bytes are not paid to it in advance: it or another one has kept an advance, or the limit is used up", d.PaymentInterval)
+		return fmt.Sprintf("too much money requested for bytes sent: the provider gives no credit, and %d bytes are not paid to it in advance: it or another one has kept an advance, or the limit is used up", d.PaymentInterval)
 	}
 	return ""
 }
