@@ -6,7 +6,7 @@ test:
 race:
 	go test -race -p 2 ./...
 lint: ## golangci-lint of the version in tools/go.mod
-	go tool -modfile=tools/go.mod golangci-lint run --timeout 20m
+	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners --timeout 20m
 bench:
 	go run -C bench .
 	go run -C bench . -set file
