@@ -21,7 +21,7 @@ const (
 func (c *owner) work(ctx context.Context, o Order, run *progress) {
 	moved, err := false, c.slot(ctx, o)
 	if err == nil {
-		if moved, err = c.attempts(ctx, o, run); err == nil {
+		if moved, err = c.attempts(ctx, run); err == nil {
 			err = c.deliver(ctx, o)
 		}
 		c.freeSlot(o)
@@ -128,11 +128,11 @@ func (c *owner) freeSlot(o Order) {
 }
 
 // attempts makes one deal after another until everything is here, or another one would not help.
-func (c *owner) attempts(ctx context.Context, o Order, run *progress) (moved bool, err error) {
+func (c *owner) attempts(ctx context.Context, run *progress) (moved bool, err error) {
 	market := c.orders.cfg.Market
 	failures, first := 0, true
 	for {
-		o, _ = c.machine.State() // with the deals that it has by now
+		o, _ := c.machine.State() // with the deals that it has by now
 		if here, err := market.Complete(ctx, o); err != nil || here {
 			return moved, err
 		}
