@@ -213,7 +213,9 @@ func TestHostileCaller(t *testing.T) {
 // TestRefusalTravels: a client knows each refusal for what it is, whatever its text says.
 func TestRefusalTravels(t *testing.T) {
 	for _, k := range kinds() {
-		data, err := refusalOf(fmt.Errorf("account f1: %w", k.err)).(*Refusal).MarshalJSON()
+		var told *Refusal
+		require.ErrorAs(t, refusalOf(fmt.Errorf("account f1: %w", k.err)), &told)
+		data, err := told.MarshalJSON()
 		require.NoError(t, err)
 		var r Refusal
 		require.NoError(t, r.UnmarshalJSON(data))
