@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -276,5 +277,13 @@ func TestR_J3(t *testing.T) {
 	require.NoError(t, err)
 	cancel()
 	for range updates {
+	}
+}
+
+// TestEveryMethodAnswers: no function of the API is left out where a process runs the node itself.
+func TestEveryMethodAnswers(t *testing.T) {
+	v := reflect.ValueOf(*new(node.Node).API())
+	for i := range v.NumField() {
+		require.False(t, v.Field(i).IsNil(), "%s answers nothing", v.Type().Field(i).Name)
 	}
 }
