@@ -20,12 +20,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/datatransfer/impl"
 	dtnet "github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/marketnode"

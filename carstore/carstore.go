@@ -23,7 +23,7 @@ import (
 	"github.com/multiformats/go-varint"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 )
 
 // Sizes of the format and limits of what is read.
@@ -79,6 +79,7 @@ type Store struct {
 // Open creates the file for root, or continues it: sections that are complete and match their CID stay, anything behind
 // them is cut off. A block that is damaged is missing, also in a file that was complete, and can be put again.
 func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
+	fsys = blob.Or(fsys)
 	f, err := fsys.OpenRW(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return create(fsys, path, root)

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 
@@ -33,6 +33,7 @@ type Dest struct {
 // ClaimDest tells before anything is spent whether an export could go to a path, and keeps the path for it: whoever claims it before it is
 // released is refused with reason.OutputBusy. An existing file is replaced only with force, anything else that exists never.
 func ClaimDest(fsys blob.FS, path string, force bool) (*Dest, error) {
+	fsys = blob.Or(fsys)
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -161,6 +162,7 @@ func WriteAside(fsys blob.FS, path string, force bool, f func(io.Writer) error) 
 // WriteNew makes a new file of a home, for its owner alone, with what f writes, durable with its name. It is for names that nobody else can want and that are removed at the
 // next start if they were not finished: nothing is written aside.
 func WriteNew(fsys blob.FS, path string, f func(io.Writer) error) error {
+	fsys = blob.Or(fsys)
 	err := writeSynced(fsys, path, 0o600, f)
 	if err == nil {
 		err = fsys.SyncDir(filepath.Dir(path))

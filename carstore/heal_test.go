@@ -11,8 +11,8 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // TestDamagedBlockIsDropped: wherever a bit of a file is wrong, finished or not, at most the block with it is missing; once that is put again

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // TestPowerLossWhileGrowing: whatever pages of a file that grows survive a loss of power, also without the first, the next open takes what is

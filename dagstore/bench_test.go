@@ -11,8 +11,8 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // BenchmarkRead is blocks of 1 MiB out of a shard; BenchmarkHash is hashing as many bytes.

@@ -13,9 +13,9 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // both makes a block that is in two pieces: one behind a mount, registered first, and one in a file here.

@@ -15,8 +15,8 @@ import (
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/dagstore/index"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -115,6 +115,7 @@ func Open(ctx context.Context, fsys blob.FS, dir string) (*Store, error) {
 // background, and waited for by who acquires it. How long it takes does not depend on the number of shards.
 func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	cfg.setDefaults()
+	cfg.FS = blob.Or(cfg.FS)
 	open := store.OpenKV
 	if cfg.Reading {
 		open = store.OpenKVReading

@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 func TestMain(m *testing.M) {

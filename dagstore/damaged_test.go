@@ -9,9 +9,9 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // TestDamagedBlockFlagsThePiece: a block that does not have its hash when it is to be served is never served, and the doctor names the piece

@@ -13,7 +13,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 )
 
 // The file that says that all deals of a node have their shards, as nodes have named it, and the version that is in it.

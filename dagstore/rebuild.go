@@ -15,10 +15,10 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore/index"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
 )
 

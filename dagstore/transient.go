@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/shared"
 )
 

@@ -12,8 +12,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // ErrSourceChanged means that a source is not what it was when it was read first.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 

@@ -19,8 +19,8 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/store"
 )
 
@@ -71,6 +71,7 @@ type Manager struct {
 
 // Open opens the imports whose files are in dir and whose records are in ds, and removes what an interrupted import left.
 func Open(ctx context.Context, fsys blob.FS, dir string, ds datastore.Batching) (*Manager, error) {
+	fsys = blob.Or(fsys)
 	m := &Manager{fs: fsys, dir: dir, ds: ds, last: uint64(time.Now().UnixNano()), open: map[uint64]*opened{}}
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

@@ -16,9 +16,9 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/imports"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/oddcars"
 	"github.com/cartage-dev/cartage/internal/reason"
 )

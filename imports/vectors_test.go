@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/imports"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,8 +10,8 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // SourceKind is what is wrong with a source.

@@ -20,12 +20,12 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/shared"
 	"github.com/cartage-dev/cartage/storagedeal"

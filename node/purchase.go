@@ -8,9 +8,9 @@ import (
 	"github.com/ipld/go-ipld-prime"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dataselector"
-	"github.com/cartage-dev/cartage/internal/blob"
 	inner "github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/money"
 )

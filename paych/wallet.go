@@ -17,7 +17,7 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/crypto"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 
@@ -55,6 +55,7 @@ func WithPassphrase(p string) WalletOption { return func(w *Wallet) { w.passphra
 
 // OpenWallet reads the keys of a folder, which is made if it does not exist.
 func OpenWallet(fsys blob.FS, dir string, options ...WalletOption) (*Wallet, error) {
+	fsys = blob.Or(fsys)
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -22,10 +22,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/imports"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/storagedeal"
 )

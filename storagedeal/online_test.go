@@ -25,11 +25,11 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/commp"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/shared"
 	"github.com/cartage-dev/cartage/storagedeal"
 )

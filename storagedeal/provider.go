@@ -18,7 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -104,9 +104,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 	if p.cfg.Log == nil {
 		p.cfg.Log = slog.Default()
 	}
-	if p.cfg.FS == nil {
-		p.cfg.FS = blob.OS{}
-	}
+	p.cfg.FS = blob.Or(p.cfg.FS)
 	known := map[string]bool{}
 	for _, r := range Rules() {
 		known[r.Name] = true

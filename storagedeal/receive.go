@@ -10,9 +10,9 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // ReceiveConfig bounds what a provider takes in for online deals. Zeros are the defaults.

@@ -11,8 +11,8 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // staging keeps the data of online deals while it arrives: a CARv2 for each proposal, that grows in place and that a later transfer

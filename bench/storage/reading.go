@@ -18,9 +18,9 @@ import (
 	commphh "github.com/filecoin-project/go-fil-commp-hashhash"
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // reading: blocks of 1 MiB out of a shard, against hashing them.

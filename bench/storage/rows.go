@@ -27,11 +27,11 @@ import (
 	mh "github.com/multiformats/go-multihash"
 	"github.com/multiformats/go-varint"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	"github.com/cartage-dev/cartage/dagstore/index"
 	"github.com/cartage-dev/cartage/imports"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/store"
 )
 

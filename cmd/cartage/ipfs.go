@@ -11,8 +11,8 @@ import (
 	"github.com/ipld/go-ipld-prime"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/ipfsstore"
 )
 

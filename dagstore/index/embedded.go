@@ -13,7 +13,7 @@ import (
 
 	mh "github.com/multiformats/go-multihash"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/store"
 )
 
@@ -35,6 +35,7 @@ const keyRow = "b" // multihash, number of the piece -> offset, size, overhead
 
 // Open opens the order files of dir with the rows in kv, and removes what an interrupted Add left. kv stays the caller's.
 func Open(fsys blob.FS, dir string, kv *store.KV) (*Embedded, error) {
+	fsys = blob.Or(fsys)
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/dagstore/index"
 	"github.com/cartage-dev/cartage/dagstore/index/indextest"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/store"
 )

@@ -12,7 +12,7 @@ import (
 	"slices"
 	"sort"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 )
 
 // An order file holds the records of one piece in the order of multihashes:

@@ -10,7 +10,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 )
 
 // Records are sorted in memory up to a limit; what is more goes into runs on disk, which are merged at the end.

@@ -26,10 +26,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/gateway"
 	"github.com/cartage-dev/cartage/gateway/paychannel"
 	"github.com/cartage-dev/cartage/gateway/x402"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/ledger"

@@ -16,7 +16,7 @@ import (
 
 	"github.com/ipfs/go-datastore"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 )
 
 // cacheGrace is how long a file is kept although there is no room: whoever retrieved it is about to export it.

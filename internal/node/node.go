@@ -26,6 +26,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dagstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
@@ -38,7 +39,6 @@ import (
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/imports"
 	"github.com/cartage-dev/cartage/internal/accounting"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/node/download"

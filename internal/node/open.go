@@ -10,7 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 
 	"github.com/cartage-dev/cartage/api"
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"

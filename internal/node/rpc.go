@@ -13,7 +13,7 @@ import (
 	"github.com/filecoin-project/go-jsonrpc"
 
 	"github.com/cartage-dev/cartage/api"
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/rpc"

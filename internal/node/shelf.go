@@ -10,8 +10,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 )
 
 // maxShelved is how many blocks the shelf keeps the places of, about 100 bytes each; files that were not used for longest are left out beyond it.

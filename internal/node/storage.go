@@ -14,8 +14,8 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/storagedeal"
 )
 

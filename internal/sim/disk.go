@@ -8,7 +8,7 @@ import (
 
 	"github.com/ipfs/go-datastore"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/store"
 )

@@ -23,6 +23,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channelmonitor"
@@ -34,7 +35,6 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/accounting"
-	"github.com/cartage-dev/cartage/internal/blob"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"

@@ -14,8 +14,8 @@ import (
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/codec/dagcbor"
 
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 )

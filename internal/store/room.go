@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
-	"github.com/cartage-dev/cartage/internal/blob"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 )
 

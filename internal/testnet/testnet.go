@@ -24,7 +24,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/cartage-dev/cartage/api"
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/node"

@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 )
 
 // Certificate returns the certificate of a home for serving a ledger to other machines, which is made the first time, and its file:

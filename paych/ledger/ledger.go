@@ -15,7 +15,7 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/ipfs/go-cid"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
 	pay "github.com/cartage-dev/cartage/paych"

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/cartage-dev/cartage/internal/blob"
+	"github.com/cartage-dev/cartage/blob"
 	pay "github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/paych/lotus"
 	"github.com/cartage-dev/cartage/paych/paychtest"

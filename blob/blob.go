@@ -48,6 +48,14 @@ type FS interface {
 	SetAttributes(name string, a Attributes) error
 }
 
+// Or is fsys, or the file system of the host where a caller gives none.
+func Or(fsys FS) FS {
+	if fsys == nil {
+		return OS{}
+	}
+	return fsys
+}
+
 // OS is the file system of the host.
 type OS struct{}
 
