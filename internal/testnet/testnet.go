@@ -125,6 +125,9 @@ func (n *Net) Close() error {
 	return errors.Join(<-n.served, n.Ledger.Close())
 }
 
+// listenCloser is a network that can stop to listen.
+type listenCloser interface{ ListenClose(addrs ...ma.Multiaddr) }
+
 // Peer is a node that can be killed and started again. What it wrote outlives it.
 type Peer struct {
 	net     *Net
@@ -228,7 +231,7 @@ func (p *Peer) Silence() {
 	if h == nil {
 		return
 	}
-	if s, ok := (*h).Network().(interface{ ListenClose(...ma.Multiaddr) }); ok {
+	if s, ok := (*h).Network().(listenCloser); ok {
 		s.ListenClose((*h).Network().ListenAddresses()...)
 	}
 	for _, known := range (*h).Peerstore().Peers() { // nor does it dial
