@@ -59,8 +59,9 @@ func TestChecklist04(t *testing.T) {
 	d := newTrade(t, true, n, 40, nil, e)
 	e.manager = d.a.Manager
 	d.open(t)
-	require.True(t, d.ta.goesOn(30*time.Second, has(dt.CleanupComplete, 1)), "a resume was lost")
+	require.True(t, d.ta.goesOn(30*time.Second, has(dt.CleanupComplete, 1)), "a resume was lost, or a voucher was not sent: %v", e.unsent())
 	d.completed(t)
+	require.NoError(t, e.unsent())
 	require.Equal(t, n+1, e.demands)
 	require.Equal(t, 1+n+1, len(d.tb.state().Vouchers()))
 }
@@ -72,12 +73,30 @@ type eager struct {
 	voucher *testutil.FakeDTType
 	demands int
 	wait    sync.WaitGroup
+
+	mu     sync.Mutex
+	failed error // of the first voucher that was not sent
+}
+
+func (e *eager) unsent() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.failed
+}
+
+func (e *eager) pay(chid dt.ChannelID) {
+	err := e.manager.SendVoucher(context.Background(), chid, e.voucher)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failed == nil {
+		e.failed = err
+	}
 }
 
 func (e *eager) OnPullDataSent(chid dt.ChannelID, _ uint64) (bool, dt.VoucherResult, error) {
 	e.demands++
 	e.wait.Wait()
-	e.wait.Go(func() { _ = e.manager.SendVoucher(context.Background(), chid, e.voucher) })
+	e.wait.Go(func() { e.pay(chid) })
 	return true, testutil.NewFakeDTType("pay"), dt.ErrPause
 }
 
