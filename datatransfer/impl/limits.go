@@ -29,11 +29,6 @@ type Limits struct {
 	Refused func(ofPeer bool) error
 }
 
-// DefaultLimits are what a node that serves strangers should start from.
-func DefaultLimits() Limits {
-	return Limits{ChannelsPerPeer: 64, Channels: 4096, RestartBurst: 16, RestartEvery: 5 * time.Second, IdleTimeout: 5 * time.Minute}
-}
-
 // ChannelLimits sets the limits of a manager; without it there are none.
 func ChannelLimits(l Limits) DataTransferOption { return func(m *Manager) { m.limits = l } }
 

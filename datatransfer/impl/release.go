@@ -1,7 +1,6 @@
 package impl
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 
@@ -112,19 +111,4 @@ func (m *Manager) Waiting(chid dt.ChannelID) (size uint64) {
 		c.Do(func(_ *channels.Record, k *channels.Credit) { size = k.Next })
 	}
 	return size
-}
-
-// LimitChanged lets a sender go on whose limit was raised without a voucher.
-func (m *Manager) LimitChanged(ctx context.Context, chid dt.ChannelID) error {
-	c, err := m.get(ctx, chid)
-	if err != nil {
-		return err
-	}
-	if over(c) || !m.unpause(c) {
-		return nil
-	}
-	if err := c.Apply(dt.ResumeResponder); err != nil {
-		return err
-	}
-	return m.resume(ctx, c, m.updateMessage(chid, false))
 }

@@ -183,9 +183,6 @@ func (p PlainManager) SubscribeToProgress(s dt.Subscriber) dt.Unsubscribe {
 // Waiting implements SenderControl.
 func (PlainManager) Waiting(dt.ChannelID) uint64 { return 0 }
 
-// LimitChanged implements SenderControl.
-func (PlainManager) LimitChanged(context.Context, dt.ChannelID) error { return nil }
-
 // Suspend implements SenderControl.
 func (PlainManager) Suspend(context.Context, dt.ChannelID) error { return nil }
 

@@ -161,8 +161,6 @@ type Registrar interface {
 type SenderControl interface {
 	// Waiting is the size in bytes of the block that waits on a channel to be let out, 0 if it is not known.
 	Waiting(chid dt.ChannelID) uint64
-	// LimitChanged lets a channel go on whose limit was raised without a voucher.
-	LimitChanged(ctx context.Context, chid dt.ChannelID) error
 	// Suspend sends and answers nothing on a channel until Unsuspend: the application stops before its manager does.
 	Suspend(ctx context.Context, chid dt.ChannelID) error
 	Unsuspend(chid dt.ChannelID)
