@@ -168,8 +168,20 @@ func TestCancel(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, again.OK, "%s %s", again.Status, again.Message)
 			total := w.vouchered(t, a)
-			due := big.NewInt(int64(2 * w.bytes))
-			require.True(t, total.LessThanEqual(due), "%s paid in two deals for %s", total, due)
+			due, owed := big.NewInt(int64(2*w.bytes)), big.Zero()
+			deals, err = a.Deals(w.ctx)
+			require.NoError(t, err)
+			for _, d := range deals {
+				n, err := big.FromString(d.Owed)
+				require.NoError(t, err)
+				owed = big.Add(owed, n)
+			}
+			require.True(t, owed.LessThanEqual(due), "%s owed in two deals for %s", owed, due)
+			// Who left with bytes unpaid gets no credit for the second deal, and pays in advance: up to the size that was quoted, that of an archive.
+			offers, err := a.Find(w.ctx, w.root, []string{w.provider.Address()})
+			require.NoError(t, err)
+			quoted := big.NewInt(int64(2 * offers[0].Size))
+			require.True(t, total.LessThanEqual(quoted), "%s paid in two deals for %s", total, quoted)
 			require.True(t, big.Sub(due, total).LessThanEqual(big.NewInt(2*3<<20)), "at most what was under way was free: %s of %s", total, due)
 		})
 	}
