@@ -347,13 +347,16 @@ func (n *Node) sold(ctx context.Context) (map[rm.ProviderDealIdentifier]rm.Provi
 	return out, err
 }
 
-// book fills in what the voucher book knows.
+// book fills in what the voucher book knows: what it has is in what is shown, whatever became of the deal's record.
 func (s Service) book(ctx context.Context, v api.Deal, inbound bool, key string) api.Deal {
 	if s.n.Payments == nil {
 		return v
 	}
 	if e, err := s.n.Payments.Best(ctx, inbound, key); err == nil && e != nil {
 		v.PayCh, v.Lane, v.Vouchers = e.Channel.String(), e.Lane, e.Nonce
+		if recorded, err := big.FromString(v.Vouchered); err == nil { // a deal that ended while power was lost may not have heard of its last voucher
+			v.Vouchered = big.Max(recorded, e.Credit).String()
+		}
 	}
 	return v
 }
