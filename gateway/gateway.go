@@ -9,11 +9,12 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // Config is what a gateway is made of. Blocks is required, zero values of the rest are as their fields say.
@@ -45,9 +46,7 @@ type Gateway struct {
 	access  *accessLog
 	metrics *metrics
 
-	mu      sync.Mutex
-	closing bool
-	running sync.WaitGroup
+	running shared.Group // requests
 }
 
 var _ http.Handler = (*Gateway)(nil)
@@ -89,42 +88,18 @@ func connectionAddr(r *http.Request) netip.Addr {
 
 // Close answers new requests with 503 and waits for the running ones until ctx ends.
 func (g *Gateway) Close(ctx context.Context) error {
-	g.mu.Lock()
-	g.closing = true
-	g.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		g.running.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// enter counts a request, unless the gateway closes.
-func (g *Gateway) enter() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closing {
-		return false
-	}
-	g.running.Add(1)
-	return true
+	return g.running.Close(ctx)
 }
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.newExchange(w, r)
 	x.commonHeaders()
-	if !g.enter() {
+	if !g.running.Enter() {
 		x.fail(fail(http.StatusServiceUnavailable, Starting, "the gateway is closing").after(5))
 		return
 	}
-	defer g.running.Done()
+	defer g.running.Leave()
 	g.metrics.begin(x)
 	defer x.finish()
 	if err := g.route(x); err != nil {

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Group is goroutines that end together. Its zero value is open; it is safe for concurrent use.
+// Group is work that ends together: goroutines of its own, and calls of others that enter and leave. Its zero value is open; it is safe for concurrent use.
 type Group struct {
 	mu     sync.Mutex
 	wg     sync.WaitGroup
@@ -22,6 +22,20 @@ func (g *Group) Go(f func()) bool {
 	g.wg.Go(f)
 	return true
 }
+
+// Enter counts a call that runs on a goroutine of its caller, until Leave. It reports false, and counts nothing, once the group is closed.
+func (g *Group) Enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.wg.Add(1)
+	return true
+}
+
+// Leave ends a call that entered.
+func (g *Group) Leave() { g.wg.Done() }
 
 // Closed tells whether the group takes no more work.
 func (g *Group) Closed() bool {
