@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 )
 
 // AdvanceLimits bound what a client pays for before it is verified.
@@ -58,22 +57,17 @@ func OpenAdvances(ctx context.Context, ds datastore.Batching, limits AdvanceLimi
 		now = time.Now
 	}
 	a := &Advances{ds: ds, limits: limits, now: now, deals: map[string]*Advance{}}
-	res, err := ds.Query(ctx, query.Query{Prefix: advancePrefix})
-	if err != nil {
+	if err := eachRow(ctx, ds, advancePrefix, a.load); err != nil {
 		return nil, fmt.Errorf("read what was paid in advance: %w", err)
 	}
-	defer res.Close()
-	for r := range res.Next() {
-		row := &Advance{}
-		if r.Error == nil {
-			r.Error = json.Unmarshal(r.Value, row)
-		}
-		if r.Error != nil {
-			return nil, fmt.Errorf("advance record %s: %w", r.Key, r.Error)
-		}
-		a.deals[row.Deal] = row
-	}
 	return a, nil
+}
+
+func (a *Advances) load(_ string, value []byte) error {
+	row := &Advance{}
+	err := json.Unmarshal(value, row)
+	a.deals[row.Deal] = row
+	return err
 }
 
 func advanceKey(deal string) datastore.Key {

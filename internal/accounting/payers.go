@@ -62,20 +62,28 @@ func OpenPayers(ctx context.Context, ds datastore.Batching, limits CreditLimits,
 		now = time.Now
 	}
 	p := &Payers{ds: ds, limits: limits, standing: standing, now: now, loans: map[string]*Loan{}, records: map[string]*payerRecord{}, bound: map[string]string{}}
-	res, err := ds.Query(ctx, query.Query{Prefix: "/credit/1"})
-	if err != nil {
+	if err := eachRow(ctx, ds, "/credit/1", p.load); err != nil {
 		return nil, fmt.Errorf("read the accounts of payers: %w", err)
+	}
+	return p, nil
+}
+
+// eachRow calls load for each record below a prefix, and names the one that cannot be read.
+func eachRow(ctx context.Context, ds datastore.Read, prefix string, load func(key string, value []byte) error) error {
+	res, err := ds.Query(ctx, query.Query{Prefix: prefix})
+	if err != nil {
+		return err
 	}
 	defer res.Close()
 	for r := range res.Next() {
 		if r.Error == nil {
-			r.Error = p.load(r.Key, r.Value)
+			r.Error = load(r.Key, r.Value)
 		}
 		if r.Error != nil {
-			return nil, fmt.Errorf("account record %s: %w", r.Key, r.Error)
+			return fmt.Errorf("record %s: %w", r.Key, r.Error)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func (p *Payers) load(key string, value []byte) error {
