@@ -14,15 +14,15 @@ type Refusal struct {
 	Message string `json:"message"`
 }
 
-// kinds are the refusals that a client tells apart, the more special ones first.
-func kinds() []struct {
+// kind is a refusal that a client tells apart by its name.
+type kind struct {
 	name string
 	err  error
-} {
-	return []struct {
-		name string
-		err  error
-	}{{"wrong-seq", ErrWrongSeq}, {"intent-reused", ErrIntentReused}, {"queue-full", ErrQueueFull}, {"refused", ErrRefused}}
+}
+
+// kinds are all of them, the more special ones first.
+func kinds() []kind {
+	return []kind{{"wrong-seq", ErrWrongSeq}, {"intent-reused", ErrIntentReused}, {"queue-full", ErrQueueFull}, {"refused", ErrRefused}}
 }
 
 // refusalOf makes a refusal of an error that is one; others stay as they are.
