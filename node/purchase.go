@@ -35,13 +35,6 @@ func openPurchase(ctx context.Context, r *api.Retrieval, req api.RetrieveRequest
 	if err != nil {
 		return nil, api.ErrorOf(err)
 	}
-	ls := s.LinkSystem()
-	if _, err := want.Part.Parts(ctx, &ls, s.Root()); err != nil {
-		_ = s.Close()
-		e := *api.ErrorOf(err)
-		e.Spent, e.Bytes = r.TotalSpent(), r.Received
-		return nil, &e
-	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	return &Purchase{life, end, s, want.Part, *r}, nil
 }
