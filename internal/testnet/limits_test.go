@@ -75,9 +75,12 @@ func TestStreamsAtLimit(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return inUse() == 8 }, 20*time.Second, 10*time.Millisecond)
 	require.Zero(t, limitOf(t, p, "streams_peer").Hits)
-	s := open(h)
-	require.NoError(t, s.SetReadDeadline(time.Now().Add(20*time.Second)))
-	_, err = s.Read(make([]byte, 1))
+	s, err := h.NewStream(ctx, info.ID, stream.ProtocolID)
+	require.NoError(t, err)
+	require.NoError(t, s.SetDeadline(time.Now().Add(20*time.Second)))
+	if _, err = s.Write([]byte{1}); err == nil { // refused before or after the protocol was told
+		_, err = s.Read(make([]byte, 1))
+	}
 	require.ErrorIs(t, err, network.ErrReset)
 	l := limitOf(t, p, "streams_peer")
 	require.EqualValues(t, 1, l.Hits)
