@@ -22,10 +22,10 @@ import (
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/config"
 	product "github.com/cartage-dev/cartage/internal/node"
-	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/marketnode"
 	rmnet "github.com/cartage-dev/cartage/retrievalmarket/network"
 )
 

@@ -28,13 +28,13 @@ import (
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/paych"
-	"github.com/cartage-dev/cartage/paych/marketnode"
 	"github.com/cartage-dev/cartage/piecestore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/marketnode"
 	rmnet "github.com/cartage-dev/cartage/retrievalmarket/network"
 )
 

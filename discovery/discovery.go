@@ -36,9 +36,7 @@ func (p *RetrievalPeers) UnmarshalTuple(r io.Reader) error {
 }
 
 // PeerResolver returns who may have a payload; none is an empty slice and no error.
-type PeerResolver interface {
-	GetPeers(payloadCID cid.Cid) ([]rm.RetrievalPeer, error)
-}
+type PeerResolver = rm.PeerResolver
 
 // Static answers the same peers for every payload.
 type Static []rm.RetrievalPeer

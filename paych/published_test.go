@@ -7,8 +7,8 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/stretchr/testify/require"
 
-	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
+	"github.com/cartage-dev/cartage/retrievalmarket/marketnode"
 )
 
 // TestPublishedFunds: what the published node interface calls available, a voucher of any of its lanes may add, and not more; what a

@@ -53,7 +53,7 @@ var (
 )
 
 // PieceStore is safe for concurrent use; adding an equal deal or location changes nothing. Lookups of what is not
-// there answer an error that wraps retrievalmarket.ErrNotFound.
+// there answer an error that wraps shared.ErrNotFound.
 type PieceStore interface {
 	Start(ctx context.Context) error
 	OnReady(ready shared.ReadyFunc)

@@ -14,6 +14,11 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
+// PeerResolver returns who may have a payload; none is an empty slice and no error. Package discovery has implementations.
+type PeerResolver interface {
+	GetPeers(payloadCID cid.Cid) ([]RetrievalPeer, error)
+}
+
 // Unsubscribe ends a subscription; it may be called more than once and inside a callback.
 type Unsubscribe func()
 

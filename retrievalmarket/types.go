@@ -37,7 +37,7 @@ const (
 
 var (
 	// ErrNotFound is wrapped by lookups that find nothing.
-	ErrNotFound = errors.New("not found")
+	ErrNotFound = shared.ErrNotFound
 	// ErrVerification means that data did not verify.
 	ErrVerification = errors.New("Error when verify data")
 )

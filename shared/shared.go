@@ -27,6 +27,9 @@ const CloseDataTransferTimeout = 30 * time.Second
 // ErrNotReady is what a module answers before its start has finished.
 var ErrNotReady = errors.New("not ready: migrations have not run")
 
+// ErrNotFound is wrapped by lookups that find nothing.
+var ErrNotFound = errors.New("not found")
+
 // AllSelector selects a whole DAG: everything below the root, at any depth.
 func AllSelector() ipld.Node {
 	b := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)

@@ -13,10 +13,10 @@ import (
 	spaych "github.com/filecoin-project/go-state-types/builtin/v8/paych"
 
 	"github.com/cartage-dev/cartage/internal/accounting"
-	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/marketnode"
 )
 
 // Hostility is how a client cheats.

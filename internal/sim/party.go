@@ -38,12 +38,12 @@ import (
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
-	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/marketnode"
 	rmnet "github.com/cartage-dev/cartage/retrievalmarket/network"
 )
 

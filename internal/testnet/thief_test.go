@@ -22,10 +22,10 @@ import (
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/testmarket"
 	"github.com/cartage-dev/cartage/paych"
-	"github.com/cartage-dev/cartage/paych/marketnode"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
+	"github.com/cartage-dev/cartage/retrievalmarket/marketnode"
 )
 
 // loot is what all identities of an attack have taken together. It claims blocks of a payload that it can read without having been sent them.

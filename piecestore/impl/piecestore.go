@@ -16,7 +16,6 @@ import (
 
 	"github.com/cartage-dev/cartage/internal/wire"
 	"github.com/cartage-dev/cartage/piecestore"
-	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -54,7 +53,7 @@ func (s *Store) get(prefix, what string, c cid.Cid, v cbg.CBORUnmarshaler) error
 	defer cancel()
 	data, err := s.ds.Get(ctx, datastore.NewKey(prefix+c.String()))
 	if errors.Is(err, datastore.ErrNotFound) {
-		return fmt.Errorf("%s CID %s: %w", what, c, rm.ErrNotFound)
+		return fmt.Errorf("%s CID %s: %w", what, c, shared.ErrNotFound)
 	}
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func (s *Store) AddDealForPiece(piece cid.Cid, deal piecestore.DealInfo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info, err := s.GetPieceInfo(piece)
-	if errors.Is(err, rm.ErrNotFound) {
+	if errors.Is(err, shared.ErrNotFound) {
 		info, err = piecestore.PieceInfo{PieceCID: piece}, nil
 	}
 	if err != nil || slices.Contains(info.Deals, deal) {
@@ -102,7 +101,7 @@ func (s *Store) AddPieceBlockLocations(piece cid.Cid, locations map[cid.Cid]piec
 	}
 	for c, l := range locations {
 		info, err := s.GetCIDInfo(c)
-		if errors.Is(err, rm.ErrNotFound) {
+		if errors.Is(err, shared.ErrNotFound) {
 			info, err = piecestore.CIDInfo{CID: c}, nil
 		}
 		if err != nil {

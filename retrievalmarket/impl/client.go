@@ -19,7 +19,6 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/multistore"
@@ -58,7 +57,7 @@ type ClientConfig struct {
 	Hub      *Hub
 	Network  network.RetrievalMarketNetwork
 	Node     rm.RetrievalClientNode
-	Resolver discovery.PeerResolver
+	Resolver rm.PeerResolver
 	Store    datastore.Batching // namespaced by the caller
 	Targets  Targets
 	// Holds tells at Start which deals stand still until ResumeDeal; none when nil.

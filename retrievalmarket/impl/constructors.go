@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
-	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
@@ -46,7 +45,7 @@ func WithBlockstoreAccessor(a BlockstoreAccessor) ClientOption {
 // NewClient returns a client whose deals receive into the store of their id, or into the store of the transport. It must be made
 // before dataTransfer starts. A provider over the same dataTransfer shares its registrations. The value is a *Client: Stop ends it.
 func NewClient(net network.RetrievalMarketNetwork, multiStore *multistore.MultiStore, dataTransfer dt.Manager, node rm.RetrievalClientNode,
-	resolver discovery.PeerResolver, ds datastore.Batching, storedCounter *storedcounter.StoredCounter, options ...ClientOption) (rm.RetrievalClient, error) {
+	resolver rm.PeerResolver, ds datastore.Batching, storedCounter *storedcounter.StoredCounter, options ...ClientOption) (rm.RetrievalClient, error) {
 	hub, err := hubOf(dataTransfer, net.ID())
 	if err != nil {
 		return nil, err
