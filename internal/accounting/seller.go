@@ -37,7 +37,8 @@ const (
 type Verdict struct {
 	// Limit is the position at which sending stops. The block that reaches it may go beyond, if something is lent for it.
 	Limit uint64
-	// Exact says that nothing is lent: a block leaves only if the limit covers it whole. The sender reads it to see.
+	// Exact says that nothing is lent: a block leaves only if the limit covers it whole. The sender reads it to see. Once all of the payload is paid no
+	// block can be too large, and a sender that does not know their sizes goes on too.
 	Exact bool
 	// Send reports whether more may leave now.
 	Send bool
@@ -64,6 +65,9 @@ func MaySend(t Terms, f SellerFacts) Verdict {
 		return Verdict{Limit: math.MaxUint64, Send: !f.Whole, Total: orZero(t.Unseal)}
 	}
 	v := Verdict{Limit: add(covered, min(f.Loan, t.CurrentInterval(covered))), Exact: f.Loan == 0, Total: t.Due(f.Position)}
+	if v.Exact && f.Size > 0 && covered >= f.Size { // all there is
+		v.Exact, v.Limit = false, math.MaxUint64
+	}
 	below := f.Position < v.Limit
 	if v.Exact {
 		below = add(f.Position, f.next()) <= v.Limit

@@ -54,6 +54,8 @@ func TestMaySend(t *testing.T) {
 		{"in advance, there is", paid, 210, 0, 100, false, 1000, 1, false, 100, accounting.DemandInterval, 200},
 		{"in advance, the end is near", paid, 210, 0, 100, false, 150, 400, false, 100, accounting.DemandInterval, 100},
 		{"in advance, more than all", paid, 210, 0, 90, true, 150, 0, false, 100, accounting.DemandNothing, 0},
+		{"in advance, all is paid, and the size of the block is not known", paid, 310, 0, 80, false, 150, 2 << 20, true, math.MaxUint64, accounting.DemandNothing, 0},
+		{"in advance, all is paid and sent", paid, 310, 0, 150, false, 150, 2 << 20, true, math.MaxUint64, accounting.DemandNothing, 0},
 	} {
 		v := accounting.MaySend(row.terms, accounting.SellerFacts{Paid: big.NewInt(row.paid), Loan: row.loan, Position: row.position, Whole: row.whole, Size: row.size, Next: row.next})
 		require.Equal(t, row.send, v.Send, row.name)
@@ -75,9 +77,12 @@ func TestMaySendProperties(t *testing.T) {
 			Position: rapid.Uint64Range(0, 1<<26).Draw(t, "position"), Whole: rapid.Bool().Draw(t, "whole"), Size: rapid.Uint64Range(1, 1<<26).Draw(t, "size"), Next: rapid.Uint64Range(0, 1<<22).Draw(t, "next")}
 		v := accounting.MaySend(terms, f)
 		covered := terms.PaidBytes(f.Paid)
-		require.LessOrEqual(t, v.Limit, covered+min(f.Loan, terms.CurrentInterval(covered)))
-		require.Equal(t, f.Loan == 0 && f.Paid.GreaterThanEqual(terms.Unseal), v.Exact && f.Paid.GreaterThanEqual(terms.Unseal))
-		if v.Exact && v.Send { // not one byte is lent
+		if f.Loan > 0 || covered < f.Size {
+			require.LessOrEqual(t, v.Limit, covered+min(f.Loan, terms.CurrentInterval(covered)))
+		}
+		priced := f.Paid.GreaterThanEqual(terms.Unseal)
+		require.Equal(t, f.Loan == 0 && covered < f.Size && priced, v.Exact && priced)
+		if f.Loan == 0 && v.Send && f.Position < f.Size { // not one byte is lent
 			require.LessOrEqual(t, f.Position+min(f.Next, max(f.Size, f.Position)-f.Position), max(covered, f.Position))
 		}
 		require.False(t, v.Send && v.Demand != accounting.DemandNothing, "it sends and waits")
@@ -93,6 +98,7 @@ func TestMaySendProperties(t *testing.T) {
 			require.NotEqual(t, accounting.DemandUnseal, after.Demand)
 			return
 		}
+		require.True(t, f.Whole || !after.Exact || f.Position+f.Next <= after.Limit, "%+v paid %s, and the block does not fit", f, v.Total)
 		require.True(t, after.Send || f.Whole, "%+v waits for %s and then for %d %s", f, v.Total, after.Demand, after.Total)
 		if f.Whole && f.Position > 0 && !terms.Due(f.Position).GreaterThan(more.Paid) {
 			require.True(t, accounting.Settled(terms, more.Paid, f.Position))

@@ -89,3 +89,17 @@ func TestPrepaidAboveLimit(t *testing.T) {
 	made, _ := m.bank.Totals()
 	require.Zero(t, made.Int64())
 }
+
+// TestPrepaidOfUnknownBlocks: a transport that does not know the size of a block before it has left sends all the same when everything is paid: no
+// block is larger than what is left of the payload.
+func TestPrepaidOfUnknownBlocks(t *testing.T) {
+	m := newPair(t, terms(2, 0, 1<<20, 0), 30, 1024, withoutCredit(1<<20), func(m *pair) { m.p.Stream, m.c.Stream = false, false })
+	_, err := m.c.Client.Query(m.ctx, m.p.As(), m.root, rm.QueryParams{})
+	require.NoError(t, err)
+	id := m.retrieve()
+	require.Equal(t, rm.DealStatusCompleted, m.tc.ended(t), "%s: %s", m.tc, m.tc.text)
+	require.Equal(t, rm.DealStatusCompleted, m.tp.ended(t))
+	d, err := m.c.Client.GetDeal(id)
+	require.NoError(t, err)
+	require.Equal(t, m.due().String(), d.FundsSpent.String())
+}
