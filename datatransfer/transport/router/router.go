@@ -22,6 +22,8 @@ type Fast interface {
 	port.Transport
 	// Opening tells whether a request of a channel is being decided on.
 	Opening(dt.ChannelID) bool
+	// NotSpoken tells whether an error of OpenChannel says that the peer does not speak the transport.
+	NotSpoken(err error) bool
 }
 
 var _ port.Transport = (*Transport)(nil)
@@ -85,19 +87,28 @@ func (t *Transport) of(chid dt.ChannelID) port.Transport {
 	return t.slow
 }
 
-// OpenChannel implements datatransfer.Transport.
+// OpenChannel implements datatransfer.Transport. A peer that does not speak the fast transport is served over the other one for a while. One that
+// cannot be reached at the moment, as while it starts again, says nothing about what it speaks: a channel that goes on is tried again by whoever
+// restarts it.
 func (t *Transport) OpenChannel(ctx context.Context, sender peer.ID, chid dt.ChannelID, root ipld.Link, selector ipld.Node, state dt.ChannelState, msg dt.Message) error {
 	if t.takesFast(sender) {
 		err := t.fast.OpenChannel(ctx, sender, chid, root, selector, state, msg)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || state != nil && !t.fast.NotSpoken(err) {
 			return err
 		}
-		t.mu.Lock()
-		maps.DeleteFunc(t.failed, func(_ peer.ID, until time.Time) bool { return time.Now().After(until) })
-		t.failed[sender] = time.Now().Add(failedFor)
-		t.mu.Unlock()
+		if t.fast.NotSpoken(err) {
+			t.noteNotSpoken(sender)
+		}
 	}
 	return t.slow.OpenChannel(ctx, sender, chid, root, selector, state, msg)
+}
+
+// noteNotSpoken remembers that a peer does not speak the fast transport.
+func (t *Transport) noteNotSpoken(p peer.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.failed, func(_ peer.ID, until time.Time) bool { return time.Now().After(until) })
+	t.failed[p] = time.Now().Add(failedFor)
 }
 
 func (t *Transport) takesFast(p peer.ID) bool {

@@ -23,6 +23,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/port"
@@ -147,6 +148,11 @@ func SendMemory(m Memory) Option { return func(t *Transport) { t.lender.memory =
 
 // SendMemoryInUse is how many bytes senders hold of large blocks.
 func (t *Transport) SendMemoryInUse() int64 { return t.lender.inUse() }
+
+// NotSpoken implements router.Fast.
+func (t *Transport) NotSpoken(err error) bool {
+	return errors.Is(err, multistream.ErrNotSupported[protocol.ID]{})
+}
 
 // New makes a transport on a host. Channels without a store of their own read and write through ls.
 func New(h host.Host, ls ipld.LinkSystem, options ...Option) *Transport {
