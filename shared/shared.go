@@ -50,7 +50,8 @@ func SameNode(a, b ipld.Node) bool {
 	return err == nil && bytes.Equal(x, y)
 }
 
-// ReadyManager tells listeners when a module has started. A listener that comes late is called at once.
+// ReadyManager tells listeners when a module has started. A listener that comes late is called at once. Each is called on a goroutine of its own: it may
+// wait for who registered it.
 type ReadyManager struct {
 	mu    sync.Mutex
 	ready chan struct{}
@@ -75,7 +76,7 @@ func (m *ReadyManager) FireReady(err error) {
 	close(m.ready)
 	m.mu.Unlock()
 	for _, f := range subs {
-		f(err)
+		go f(err)
 	}
 }
 
@@ -89,7 +90,7 @@ func (m *ReadyManager) OnReady(f ReadyFunc) {
 	}
 	err := m.err
 	m.mu.Unlock()
-	f(err)
+	go f(err)
 }
 
 // Ready returns nil when the start has succeeded, its error when it failed, and ErrNotReady before.
@@ -102,8 +103,11 @@ func (m *ReadyManager) Ready() error {
 	return m.err
 }
 
-// AwaitReady waits for the outcome of the start.
+// AwaitReady waits for the outcome of the start, or until ctx ends. An outcome that is there is returned whatever ctx says.
 func (m *ReadyManager) AwaitReady(ctx context.Context) error {
+	if err := m.Ready(); !errors.Is(err, ErrNotReady) {
+		return err
+	}
 	select {
 	case <-m.ready:
 		return m.Ready()

@@ -189,7 +189,7 @@ func (m *Manager) watchIdle(ctx context.Context) {
 
 // Prune deletes the records of channels that ended before a time and reports how many. Nothing is deleted without it.
 func (m *Manager) Prune(ctx context.Context, before time.Time) (int, error) {
-	if err := m.ready.Ready(); err != nil {
+	if err := m.awaitReady(ctx); err != nil {
 		return 0, err
 	}
 	return m.channels.Prune(ctx, before)

@@ -75,9 +75,11 @@ type Manager struct {
 	coming   map[peer.ID]int       // channels whose validators are being asked, if there are limits
 	early    map[dt.ChannelID]bool // cancelled before they were there
 
+	started  atomic.Bool
 	ctx      context.Context
 	cancel   context.CancelFunc
 	stopOnce sync.Once
+	stopped  chan struct{} // closed when Stop has done everything
 	stopErr  error
 }
 
@@ -93,6 +95,7 @@ func NewDataTransfer(ds datastore.Batching, net network.DataTransferNetwork, tra
 		ready: shared.NewReadyManager(), spans: tracing.NewSpansIndex(),
 		validated: registry.NewRegistry(), revalidators: registry.NewRegistry(), results: registry.NewRegistry(), configurers: registry.NewRegistry(),
 		again: map[dt.ChannelID]served{}, coming: map[peer.ID]int{}, early: map[dt.ChannelID]bool{}, delay: func(peer.ID) time.Duration { return completionDelay },
+		stopped: make(chan struct{}),
 	}
 	for _, o := range options {
 		o(m)
@@ -116,8 +119,12 @@ func (m *Manager) Start(ctx context.Context) error {
 	m.channels = set
 	m.outbox = newOutbox(m.ctx, m.net, m.sendFailed, m.durable)
 	m.monitor = channelmonitor.NewMonitor(m, m.monitorConfig)
+	m.started.Store(true)
 	go func() {
 		err := set.Start(m.ctx)
+		if err == nil {
+			err = m.ctx.Err() // stopped meanwhile
+		}
 		if err == nil {
 			err = m.transport.SetEventHandler(m)
 		}
@@ -135,21 +142,45 @@ func (m *Manager) Start(ctx context.Context) error {
 // OnReady implements datatransfer.Manager.
 func (m *Manager) OnReady(f dt.ReadyFunc) { m.ready.OnReady(shared.ReadyFunc(f)) }
 
-// Stop implements datatransfer.Manager; it may be called again.
+// Stop implements datatransfer.Manager. What the application is doing in a validator or a subscriber is waited for until ctx ends; stopping goes on without
+// a caller then, and Stop may be called again to wait for its end.
 func (m *Manager) Stop(ctx context.Context) error {
 	m.stopOnce.Do(func() {
-		if m.cancel == nil {
+		if !m.started.Load() {
+			close(m.stopped)
 			return
 		}
-		_ = m.ready.AwaitReady(ctx)
-		m.net.SetDelegate(nil)
-		m.monitor.Shutdown()
-		err := m.transport.Shutdown(ctx)
-		m.cancel()
-		m.stopErr = errors.Join(err, m.idle.Close(ctx), m.outbox.wait(ctx), m.channels.Close(ctx))
-		m.spans.EndAll()
+		if m.ready.Ready() != nil {
+			m.cancel() // a store that is not open yet need not be opened
+		}
+		go m.shutDown(context.WithoutCancel(ctx))
 	})
-	return m.stopErr
+	select {
+	case <-m.stopped:
+		return m.stopErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// shutDown ends everything, in order.
+func (m *Manager) shutDown(ctx context.Context) {
+	defer close(m.stopped)
+	_ = m.ready.AwaitReady(ctx)
+	m.net.SetDelegate(nil)
+	m.monitor.Shutdown()
+	err := m.transport.Shutdown(ctx)
+	m.cancel()
+	m.stopErr = errors.Join(err, m.idle.Close(ctx), m.outbox.wait(ctx), m.channels.Close(ctx))
+	m.spans.EndAll()
+}
+
+// awaitReady lets what is asked of a manager that has been started wait for its store. Before the start it is refused.
+func (m *Manager) awaitReady(ctx context.Context) error {
+	if !m.started.Load() {
+		return shared.ErrNotReady
+	}
+	return m.ready.AwaitReady(ctx)
 }
 
 // PeerID is the id of this node.
@@ -303,14 +334,14 @@ func (m *Manager) ChannelState(ctx context.Context, chid dt.ChannelID) (dt.Chann
 
 // InProgressChannels implements datatransfer.Manager.
 func (m *Manager) InProgressChannels(ctx context.Context) (map[dt.ChannelID]dt.ChannelState, error) {
-	if err := m.ready.Ready(); err != nil {
+	if err := m.awaitReady(ctx); err != nil {
 		return nil, err
 	}
 	return m.channels.All(ctx)
 }
 
 func (m *Manager) get(ctx context.Context, chid dt.ChannelID) (*channels.Channel, error) {
-	if err := m.ready.Ready(); err != nil {
+	if err := m.awaitReady(ctx); err != nil {
 		return nil, err
 	}
 	return m.channels.Get(ctx, chid)

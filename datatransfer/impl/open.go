@@ -19,7 +19,7 @@ import (
 
 // open stores a new channel that this node initiates, for good.
 func (m *Manager) open(ctx context.Context, to peer.ID, voucher dt.Voucher, base cid.Cid, sel ipld.Node, pull bool) (*channels.Channel, dt.Request, error) {
-	if err := m.ready.Ready(); err != nil {
+	if err := m.awaitReady(ctx); err != nil {
 		return nil, nil, err
 	}
 	c, req, err := m.create(to, voucher, base, sel, pull)

@@ -178,7 +178,7 @@ func (m *Manager) OnDataRequest(chid dt.ChannelID, req dt.Request, has int64) (d
 }
 
 func (m *Manager) requestReceived(chid dt.ChannelID, req dt.Request, has uint64) (dt.Response, error) {
-	if err := m.ready.Ready(); err != nil {
+	if err := m.awaitReady(m.ctx); err != nil {
 		return nil, err
 	}
 	if chid.Initiator == m.peerID {

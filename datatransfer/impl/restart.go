@@ -17,6 +17,32 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
+// ChannelDataTransferType is the part that this manager has in a channel, which decides how it is restarted.
+type ChannelDataTransferType int
+
+const (
+	// ManagerPeerCreatePull is a pull that this manager opened.
+	ManagerPeerCreatePull ChannelDataTransferType = iota
+	// ManagerPeerCreatePush is a push that this manager opened.
+	ManagerPeerCreatePush
+	// ManagerPeerReceivePull is a pull that the other side opened.
+	ManagerPeerReceivePull
+	// ManagerPeerReceivePush is a push that the other side opened.
+	ManagerPeerReceivePush
+)
+
+func channelDataTransferType(s dt.ChannelState) ChannelDataTransferType {
+	switch mine := s.ChannelID().Initiator == s.SelfPeer(); {
+	case mine && s.IsPull():
+		return ManagerPeerCreatePull
+	case mine:
+		return ManagerPeerCreatePush
+	case s.IsPull():
+		return ManagerPeerReceivePull
+	}
+	return ManagerPeerReceivePush
+}
+
 // RestartDataTransferChannel implements datatransfer.Manager (section 4.10).
 func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.ChannelID) (err error) {
 	c, err := m.get(ctx, chid)
@@ -34,9 +60,26 @@ func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.Channe
 		return nil
 	case channels.IsChannelCleaningUp(s.Status()):
 		return ignoreOver(c, c.Apply(dt.CompleteCleanupOnRestart)) // looking it up has started what was left of the cleanup
-	case chid.Initiator != m.peerID:
-		return m.askRestart(ctx, s)
 	}
+	r := restarting{m, c, s}
+	switch t := channelDataTransferType(s); t {
+	case ManagerPeerReceivePull, ManagerPeerReceivePush:
+		return r.ask(ctx)
+	default:
+		return r.repeat(ctx, t)
+	}
+}
+
+// restarting is a channel that goes on.
+type restarting struct {
+	m *Manager
+	c *channels.Channel
+	s dt.ChannelState
+}
+
+// repeat makes the first request of a channel that this manager opened once more, as a restart.
+func (r restarting) repeat(ctx context.Context, t ChannelDataTransferType) error {
+	m, c, s, chid := r.m, r.c, r.s, r.c.ID()
 	v := s.Voucher()
 	if v == nil {
 		return fmt.Errorf("restart channel %s: its voucher does not decode", chid)
@@ -49,13 +92,16 @@ func (m *Manager) RestartDataTransferChannel(ctx context.Context, chid dt.Channe
 	m.net.Protect(chid.Responder, chid.String())
 	m.monitor.Add(chid)
 	m.monitor.Asked(chid)
-	if s.IsPull() && !finished(s.Status()) {
-		return m.transport.OpenChannel(m.ctx, chid.Responder, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), s, req)
+	if t == ManagerPeerCreatePull && !finished(s.Status()) {
+		if err := m.transport.OpenChannel(m.ctx, chid.Responder, chid, cidlink.Link{Cid: s.BaseCID()}, s.Selector(), s, req); err != nil {
+			return fmt.Errorf("Unable to send open channel restart request: %w", err)
+		}
+		return nil
 	}
-	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Unasked = !s.IsPull() })
+	c.Do(func(_ *channels.Record, cr *channels.Credit) { cr.Unasked = t == ManagerPeerCreatePush })
 	if err := m.net.SendMessage(ctx, chid.Responder, req); err != nil {
 		_ = c.Apply(dt.Disconnected, err.Error())
-		return fmt.Errorf("Unable to send request: %w", err)
+		return fmt.Errorf("Unable to send restart request: %w", err)
 	}
 	return nil
 }
@@ -66,9 +112,9 @@ func finished(s dt.Status) bool {
 	return s == dt.TransferFinished || s == dt.ResponderFinalizingTransferFinished
 }
 
-// askRestart lets the initiator restart a channel of which this node is the responder.
-func (m *Manager) askRestart(ctx context.Context, s dt.ChannelState) error {
-	chid := s.ChannelID()
+// ask lets the initiator restart a channel of which this node is the responder.
+func (r restarting) ask(ctx context.Context) error {
+	m, s, chid := r.m, r.s, r.c.ID()
 	v := s.Voucher()
 	if v == nil {
 		return fmt.Errorf("restart channel %s: its voucher does not decode", chid)
@@ -87,10 +133,13 @@ func (m *Manager) askRestart(ctx context.Context, s dt.ChannelState) error {
 		return true, r, err
 	})
 	if !accepted(err) {
-		return fmt.Errorf("restart request for channel %s failed validation: %w", chid, err)
+		return fmt.Errorf("failed to restart channel, validation error: %w", err)
 	}
 	m.net.Protect(chid.Initiator, chid.String())
-	return m.net.SendMessage(ctx, chid.Initiator, message.RestartExistingChannelRequest(chid))
+	if err := m.net.SendMessage(ctx, chid.Initiator, message.RestartExistingChannelRequest(chid)); err != nil {
+		return fmt.Errorf("unable to send restart request: %w", err)
+	}
+	return nil
 }
 
 // ReceiveRestartExistingChannelRequest implements network.Receiver.
@@ -143,7 +192,7 @@ func (m *Manager) receiveRestart(chid dt.ChannelID, req dt.Request) (dt.Response
 		return m.reject(chid, true, nil, err)
 	}
 	s := c.State()
-	if err := m.checkRestart(s, req); err != nil {
+	if err := (restarting{m, c, s}).check(req); err != nil {
 		return m.reject(chid, true, nil, err)
 	}
 	if s.Status() == dt.Completed || s.Status() == dt.Completing {
@@ -214,7 +263,8 @@ func (m *Manager) MayAskAgain(chid dt.ChannelID, has int64) (err error) {
 	return err
 }
 
-func (m *Manager) checkRestart(s dt.ChannelState, req dt.Request) error {
+func (r restarting) check(req dt.Request) error {
+	m, s := r.m, r.s
 	if !req.BaseCid().Equals(s.BaseCID()) {
 		return errors.New("base cid does not match")
 	}
