@@ -211,6 +211,10 @@ type DataCIDSize struct {
 
 // Node is the API; over RPC the methods are `Cartage.*`.
 type Node struct {
+	Version func(ctx context.Context) (*Version, error)
+	Status  func(ctx context.Context) (*Status, error)
+	Doctor  func(ctx context.Context, r DoctorRequest) ([]Check, error)
+
 	Info      func(ctx context.Context) (*Info, error)
 	Provide   func(ctx context.Context, path string) (*Piece, error)
 	ProvideAs func(ctx context.Context, r ProvideRequest) (*Piece, error)

@@ -108,6 +108,7 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags) error 
 	if err != nil {
 		return err
 	}
+	o.Version = version
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if o.Passphrase, err = c.passphrase(); err != nil {
 		return err

@@ -72,6 +72,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(), c.gatewayCmd(),
 		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
+	root.AddCommand(operator{c}.commands()...)
 	c.noteStart(root)
 	return root
 }
@@ -173,7 +174,7 @@ func (c *cli) onNode(ctx context.Context, f func(ctx context.Context, n *api.Nod
 	if err != nil {
 		return err
 	}
-	o := node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger(), Passphrase: pass}
+	o := node.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Log: c.logger(), Passphrase: pass, Version: version}
 	n, err := node.Open(ctx, h, o)
 	if reads && reason.From(err) == reason.DiskFull {
 		note("cartage: the disk is full: this is what the home holds, and nothing in it goes on\n")

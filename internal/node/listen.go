@@ -14,10 +14,7 @@ import (
 // listen opens the node to others, when all that they may ask for is there: what comes earlier would be lost. It listens on every address
 // that was asked for, or fails.
 func (n *Node) listen(ctx context.Context) error {
-	listen := n.parts.Listen
-	if len(listen) == 0 && n.parts.Host == nil {
-		listen = n.parts.Config.Network.Listen
-	}
+	listen := n.parts.listenAddrs()
 	addrs := make([]multiaddr.Multiaddr, 0, len(listen))
 	for _, l := range listen {
 		a, err := multiaddr.NewMultiaddr(l)
@@ -35,6 +32,14 @@ func (n *Node) listen(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listenAddrs are the addresses that were asked for.
+func (p *Parts) listenAddrs() []string {
+	if len(p.Listen) == 0 && p.Host == nil {
+		return p.Config.Network.Listen
+	}
+	return p.Listen
 }
 
 // errNotTCP is what an address of another transport meets.

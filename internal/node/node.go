@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -69,6 +70,8 @@ type Parts struct {
 	Reading bool
 	Listen  []string
 	Log     *slog.Logger
+	// Version is that of the program.
+	Version string
 	// Host is a host of the caller's, which stays open when the node closes, and of which the node listens on no address but those of Listen. nil: the
 	// node makes one with Key.
 	Host host.Host
@@ -127,6 +130,8 @@ type Node struct {
 	runs         map[string]*run // by the key of what is wanted
 	web          webBuys         // guarded by mu
 	orders       *download.Orders
+	watched      atomic.Pointer[settleWatch] // nil: the payment channels were not looked at yet
+	overview     *Overview
 	wg           sync.WaitGroup
 }
 
@@ -149,6 +154,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 			return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 		}
 	}
+	n.overview = newOverview(n)
 	return n, nil
 }
 

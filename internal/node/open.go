@@ -23,6 +23,7 @@ import (
 type Options struct {
 	Provide   bool
 	Reading   bool // of a home whose disk takes no writes: nothing is changed, nobody is reached
+	Rescue    bool // with Reading: of a home whose store is damaged, what can be read
 	Listen    []string
 	LedgerURL string // overrides the configuration
 	TokenFile string
@@ -32,6 +33,7 @@ type Options struct {
 	LotusTokenFile string
 	Passphrase     string // of the wallet; empty: its keys are not encrypted
 	Log            *slog.Logger
+	Version        string                     // as in Parts
 	Host           host.Host                  // as in Parts
 	Selling        func() error               // as in Parts
 	Money          paych.Chain                // the chain itself, instead of all the above
@@ -104,14 +106,18 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if o.Reading {
 		open = store.OpenReading
 	}
-	state, err := open(h.Path("state"))
+	openState := open
+	if o.Rescue {
+		openState = func(dir string) (datastore.Batching, error) { return store.OpenRescue(ctx, dir) }
+	}
+	state, err := openState(h.Path("state"))
 	if errors.Is(err, store.ErrLocked) {
 		return nil, api.ErrorOf(reason.HomeBusy.Errorf("another cartage process has %s open: %w", h.Dir, err).WithHint("Stop it first, or use another --home."))
 	}
 	if err != nil {
 		return nil, err
 	}
-	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log,
+	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log, Version: o.Version,
 		Host: o.Host, Selling: o.Selling, Chain: o.Money,
 		OpenBlocks: func() (datastore.Batching, error) { return open(h.Path("blocks")) }}
 	done := func() {}

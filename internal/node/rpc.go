@@ -27,8 +27,10 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 		return err
 	}
 	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(n.limits.Value(limits.RPCBody)))
-	srv.Register(api.Namespace, Service{n})
-	srv.Register(api.FilecoinNamespace, Service{n})
+	for _, space := range []string{api.Namespace, api.FilecoinNamespace} {
+		srv.Register(space, Service{n})
+		srv.Register(space, n.overview)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/rpc/v1", srv)
 	mux.Handle("GET /metrics", n.metrics())
@@ -40,6 +42,7 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	if err := ready(); err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	n.overview.keep()
 	var conns atomic.Int64
 	n.limits.Use(limits.RPCConns, conns.Load)
 	return rpc.Serve(ctx, ln, token, mux, rpc.MaxConns(n.limits.Value(limits.RPCConns), &conns, func() { _ = n.limits.Hit(limits.RPCConns) }))

@@ -36,8 +36,9 @@ type Service struct{ n *Node }
 
 // API is the node as its typed client.
 func (n *Node) API() *api.Node {
-	s := Service{n}
+	s, o := Service{n}, n.overview
 	return &api.Node{
+		Version: o.Version, Status: o.Status, Doctor: o.Doctor,
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find, FindIn: s.FindIn,
 		Retrieve: s.Retrieve, RetrieveWeb: s.RetrieveWeb, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal,
 		Orders: s.Orders, OrderWatch: s.OrderWatch, OrderRelease: s.OrderRelease, OrderPark: s.OrderPark, OrderResume: s.OrderResume, OrderCancel: s.OrderCancel, Faucet: s.Faucet,

@@ -12,11 +12,19 @@ import (
 // firstContact is how often a chain that was never reached is asked for its pace.
 const firstContact = time.Second
 
+// settleWatch is the last look at the payment channels.
+type settleWatch struct {
+	at     time.Time
+	period time.Duration
+	err    error
+}
+
 // tendPayments looks after the payment channels for as long as the node runs, as often as the settle window of the chain wants it.
 func (n *Node) tendPayments() {
 	period, ok := n.watchPeriod()
 	for ok && shared.Sleep(n.ctx, period) {
 		err := n.Payments.Tend(n.ctx)
+		n.watched.Store(&settleWatch{at: time.Now(), period: period, err: err})
 		switch {
 		case err == nil || n.ctx.Err() != nil:
 		case errors.Is(err, paych.ErrLost):

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/cartage-dev/cartage/internal/reason"
@@ -24,6 +25,10 @@ type engine struct {
 	dir   string
 	proof *proof // nil in memory
 	room  *room  // nil where space is not looked after
+
+	fs     vfs.FS                // with the tables
+	tables sstable.ReaderOptions // how they are read alone
+	lost   error                 // what was acknowledged and is not there, of a store that was accepted as it is
 
 	fault   atomic.Pointer[reason.Error] // the first one
 	stopped chan struct{}                // closed when a goroutine of the engine was ended: what waits for it would wait for ever
@@ -58,6 +63,8 @@ func openEngine(dir string, how openOptions) (*engine, error) {
 	e := &engine{dir: dir, stopped: make(chan struct{}), end: make(chan struct{}), full: make(chan struct{}, 1)}
 	o := e.options(how.fs)
 	o.Lock, o.ReadOnly = how.lock, how.readOnly
+	o.DisableAutomaticCompactions = how.shadow // what they write would stay in memory
+	e.fs, e.tables = how.fs, o.MakeReaderOptions()
 	if how.lock != nil {
 		e.room = newRoom(dir)
 	}
@@ -76,8 +83,8 @@ func (e *engine) open(o *pebble.Options, how openOptions) error {
 		if e.proof, err = openProof(how.fs, e.dir, how.readOnly); err != nil {
 			return err
 		}
-		if err := e.proof.checkManifest(); err != nil && !how.accept {
-			return errors.Join(err, e.proof.close())
+		if e.lost = e.proof.checkManifest(); e.lost != nil && !how.accept {
+			return errors.Join(e.lost, e.proof.close())
 		}
 	}
 	opened := make(chan *pebble.DB, 1)
@@ -107,8 +114,14 @@ func (e *engine) open(o *pebble.Options, how openOptions) error {
 // prove compares what is there with what was acknowledged.
 func (e *engine) prove(how openOptions) error {
 	last, err := e.lastMark()
+	switch {
+	case err == nil:
+		e.lost = errors.Join(e.lost, e.proof.check(last))
+	case how.accept && how.shadow: // the mark is where the store is damaged
+		e.lost, err = errors.Join(e.lost, err), nil
+	}
 	if err == nil && !how.accept {
-		err = e.proof.check(last)
+		err = e.lost
 	}
 	if err != nil {
 		return err
@@ -294,7 +307,7 @@ func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is
 
 // What helps.
 const (
-	rescueHint = "Stop what uses the home and copy it as it is, then restore a backup."
+	rescueHint = "Stop what uses the home and copy it as it is; cartage doctor --rescue shows what can be read. Then restore a backup."
 	mendHint   = "Look after the disk, then start again: what was committed before is there."
 )
 

@@ -42,6 +42,9 @@ func roomAbove(dir string, keep uint64) *room {
 	}}
 }
 
+// Reserve is how many bytes stay free: with less the stores take no writes.
+const Reserve = reserve
+
 // Room returns ErrNoRoom when too little is free in the file system of a folder for its stores to take writes.
 func Room(dir string) error {
 	r := newRoom(dir)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
 )
 
 // longestText is how much of one string is shown: a name of a peer may have a megabyte.
@@ -120,4 +122,21 @@ func escapeJSON(line []byte) []byte {
 		line = line[n:]
 	}
 	return out
+}
+
+// Wrap breaks a text between words into lines of so many cells at most; a longer word has a line of its own.
+func Wrap(s string, cells int) (lines []string) {
+	line := ""
+	for _, word := range strings.Fields(s) {
+		switch {
+		case line == "":
+			line = word
+		case uniseg.StringWidth(line)+1+uniseg.StringWidth(word) <= cells:
+			line += " " + word
+		default:
+			lines = append(lines, line)
+			line = word
+		}
+	}
+	return append(lines, line)
 }
