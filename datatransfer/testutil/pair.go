@@ -209,6 +209,8 @@ type PeerConfig struct {
 	Stream bool
 	// Later asks validators beside graphsync's loop (graphsync.AsyncValidation).
 	Later bool
+	// Exchange, if there is one, stands between the transport and graphsync.
+	Exchange func(exchange.GraphExchange) exchange.GraphExchange
 }
 
 // NewPeer starts a peer on a loopback TCP address.
@@ -244,6 +246,9 @@ func (cfg PeerConfig) Start(ctx context.Context) (*Peer, error) {
 	}
 	checked := graphsync.NewCheckedNetwork(gsnet.NewFromLibp2pHost(h))
 	gs := gsimpl.New(ctx, checked, p.Store.LinkSystem(), bounds...)
+	if cfg.Exchange != nil {
+		gs = cfg.Exchange(gs)
+	}
 	var err error
 	p.Manager, err = impl.NewDataTransfer(cfg.Datastore, network.NewFromLibp2pHost(h), p.transport(gs, checked, cfg),
 		append([]impl.DataTransferOption{impl.CompletionDelay(func(peer.ID) time.Duration { return 0 })}, cfg.Options...)...)

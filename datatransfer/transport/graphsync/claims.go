@@ -24,8 +24,7 @@ func (t *Transport) leftOut(request graphsync.RequestData, block graphsync.Block
 	}
 	t.beginAsking(chid, request.ID())
 	may, say := t.release(chid, block.Index()+1)
-	pause := may == port.ReleaseLater
-	t.endAsking(chid, request.ID(), pause)
+	pause := t.endAsking(chid, request.ID(), may == port.ReleaseLater)
 	if sayWithBlock(say, ha) && pause {
 		ha.PauseResponse()
 	}

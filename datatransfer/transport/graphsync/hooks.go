@@ -67,7 +67,7 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 		t.lateAcceptance(p, response)
 		return
 	}
-	if !t.from(p, chid) {
+	if chid.OtherParty(t.self) != p {
 		return
 	}
 	t.reached(chid)
@@ -194,7 +194,7 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		may, more := t.release(chid, block.Index()+1)
 		pause, say = may != port.ReleaseNow, append(say, more...)
 	}
-	t.endAsking(chid, request.ID(), pause)
+	pause = t.endAsking(chid, request.ID(), pause)
 	if !sayWithBlock(say, ha) {
 		return
 	}
@@ -230,13 +230,19 @@ func (t *Transport) beginAsking(chid datatransfer.ChannelID, id graphsync.Reques
 	}
 }
 
-// endAsking notes what the handler said.
-func (t *Transport) endAsking(chid datatransfer.ChannelID, id graphsync.RequestID, pause bool) {
+// endAsking notes what the handler said, and returns whether the response pauses.
+func (t *Transport) endAsking(chid datatransfer.ChannelID, id graphsync.RequestID, pause bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c := t.channels[chid]; c != nil && c.current == id {
-		c.asking, c.pausing = false, c.pausing || pause
+	c := t.channels[chid]
+	if c == nil || c.current != id {
+		return pause
 	}
+	c.asking = false
+	if pause = pause || c.holding; pause {
+		c.pauses++
+	}
+	return pause
 }
 
 // stale ends a response to an earlier request of a channel: nobody counts what it sends. It is paused and then cancelled: a
@@ -260,7 +266,7 @@ func (t *Transport) blockSent(p peer.ID, request graphsync.RequestData, block gr
 
 func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, update graphsync.RequestData, ha graphsync.RequestUpdatedHookActions) {
 	chid, ok := t.of(request.ID())
-	if !ok || !t.from(p, chid) {
+	if !ok || chid.OtherParty(t.self) != p {
 		return
 	}
 	msg, err := extension.GetTransferData(update, t.supported)

@@ -228,6 +228,7 @@ func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.Ex
 	case first && !last.over(paused), !first && last == wantsResume:
 		t.mu.Lock()
 		run := c.run
+		c.holding = false
 		t.mu.Unlock()
 		return t.unpause(c.id, id, run, exts, func(err error) { t.log(c.id, err) })
 	}
@@ -236,11 +237,10 @@ func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.Ex
 			return err
 		}
 	}
-	if first || last != wantsPause {
-		return nil
-	}
-	if err := t.gs.Pause(t.ctx, id); err != nil && !alreadyPaused(err) {
-		return err
+	if !first && last == wantsPause {
+		t.mu.Lock()
+		c.holding = true
+		t.mu.Unlock()
 	}
 	return nil
 }

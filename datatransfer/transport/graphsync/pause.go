@@ -14,30 +14,19 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// PauseChannel implements datatransfer.PauseableTransport. A sender pauses its response; a requester ends its request and
-// asks for the rest when it resumes.
+// PauseChannel implements datatransfer.PauseableTransport. A sender pauses its response after the block that it is at; a requester ends its
+// request and asks for the rest when it resumes. The pause of graphsync is not used: it may stay in its signal until after the response has paused
+// for another reason and gone on, and would then be a pause that nobody ends.
 func (t *Transport) PauseChannel(ctx context.Context, chid datatransfer.ChannelID) error {
 	if t.hold(chid) || t.later(chid, wantsPause, nil) {
 		return nil
 	}
-	id, _, away, err := t.wish(chid)
-	if err != nil || away {
-		return err
-	}
-	t.endAsking(chid, id, true)
-	err = t.gs.Pause(ctx, id)
-	if alreadyPaused(err) {
-		return nil
-	}
+	_, _, _, err := t.wish(chid, true)
 	return err
 }
 
-func alreadyPaused(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "already paused")
-}
-
 // wish starts a new wish for the running state of a channel and ends older ones.
-func (t *Transport) wish(chid datatransfer.ChannelID) (id graphsync.RequestID, run uint64, away bool, err error) {
+func (t *Transport) wish(chid datatransfer.ChannelID, hold bool) (id graphsync.RequestID, run uint64, away bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.channels[chid]
@@ -45,6 +34,7 @@ func (t *Transport) wish(chid datatransfer.ChannelID) (id graphsync.RequestID, r
 		return id, 0, false, datatransfer.ErrChannelNotFound
 	}
 	c.run++
+	c.holding = hold
 	return c.current, c.run, c.away, nil
 }
 
@@ -62,7 +52,7 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 	if t.later(chid, wantsResume, msg) {
 		return nil
 	}
-	id, run, away, err := t.wish(chid)
+	id, run, away, err := t.wish(chid, false)
 	if err != nil {
 		return err
 	}
@@ -104,7 +94,7 @@ func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID,
 func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.RequestID, exts []graphsync.ExtensionData) (done bool, err error) {
 	t.mu.Lock()
 	c := t.channels[chid]
-	coming := c == nil || c.current != id || c.asking || c.pausing
+	coming := c == nil || c.current != id || c.asking || c.pauses > c.releases
 	t.mu.Unlock()
 	err = t.gs.Unpause(t.ctx, id, exts...)
 	if notPausedYet(err) && coming {
@@ -119,7 +109,7 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c := t.channels[chid]; err == nil && c != nil && c.current == id {
-		c.pausing = false
+		c.releases++
 	}
 	return true, err
 }

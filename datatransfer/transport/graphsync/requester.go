@@ -133,11 +133,6 @@ func (t *Transport) abandon(chid datatransfer.ChannelID, id graphsync.RequestID)
 	t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, id)) })
 }
 
-// from tells whether a peer is the other side of a channel: request ids are secret only as long as nobody tells them.
-func (t *Transport) from(p peer.ID, chid datatransfer.ChannelID) bool {
-	return chid.OtherParty(t.self) == p
-}
-
 // lost ends the requests to a peer from which messages were lost; a restart asks for the rest.
 func (t *Transport) lost(p peer.ID) {
 	t.mu.Lock()

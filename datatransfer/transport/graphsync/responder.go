@@ -52,7 +52,7 @@ func (t *Transport) incomingRequest(p peer.ID, request graphsync.RequestData, ha
 		t.background(func(ctx context.Context) { t.log(chid, t.cancelRequest(ctx, b.old)) })
 	}
 	waits, say := t.startsPaused(chid, request, msg, b.last.over(paused))
-	t.endAsking(chid, request.ID(), waits)
+	waits = t.endAsking(chid, request.ID(), waits)
 	if waits {
 		ha.PauseResponse()
 	}

@@ -94,8 +94,11 @@ type channel struct {
 	last     wish                // what was asked for last while opening
 	run      uint64              // grows with each wish to pause or resume: an older one gives up
 	asking   bool                // the handler is being asked whether the next block may go
-	pausing  bool                // graphsync was told to pause, and not to go on since
-	done     chan struct{}
+	holding  bool                // the sender is to stop after the block that it is at
+	// pauses are the times that a hook made the current response pause, releases those that graphsync let it go on. A pause takes effect after the
+	// hook, so that one more of the former means: it is paused, or about to be. Both only grow, in whatever order they are noted.
+	pauses, releases uint64
+	done             chan struct{}
 
 	// Of a requester.
 	ask      ask
@@ -178,7 +181,8 @@ func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a 
 		}
 		t.forget(old)
 	}
-	c.current, c.live, c.sending, c.away, c.done, c.followed, c.asking, c.pausing = id, true, a == nil, false, make(chan struct{}), 0, false, false
+	c.current, c.live, c.sending, c.away, c.done, c.followed = id, true, a == nil, false, make(chan struct{}), 0
+	c.asking, c.holding, c.pauses, c.releases = false, false, 0, 0
 	if a != nil {
 		c.asked++
 		c.ask, c.held, c.heard, c.holdNext, c.shaken, c.position = *a, false, false, pausedAnswer(a.msg), false, max(c.position, a.skip)
