@@ -25,6 +25,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/impl"
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
+	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -174,6 +175,27 @@ func TestChecklist06(t *testing.T) {
 		require.Equal(t, blocks, gotBlocks)
 		require.Equal(t, bytes, gotBytes)
 	}
+}
+
+// TestVoucherInAnUpdate: a voucher that comes as an update of a paused graphsync request is taken on graphsync's own loop. It lets the response go
+// on, and holds up nobody.
+func TestVoucherInAnUpdate(t *testing.T) {
+	d := newTrade(t, true, 50, 1024, nil, &testutil.Meter{Every: 5 << 10})
+	r := newRawPeer(d.ctx, t, d.b)
+	request := func(id dt.TransferID) dt.Request {
+		return must(message.NewRequest(id, false, true, "FakeDTType", testutil.NewFakeDTType("v"), d.root, shared.AllSelector()))
+	}
+	first := r.ask(d.root, shared.AllSelector(), request(1), 0)
+	r.answered(first, graphsync.RequestPaused)
+	blocks, _ := r.got()
+	exts, err := extension.ToExtensionData(must(message.VoucherRequest(1, "FakeDTType", testutil.NewFakeDTType("good"))), []graphsync.ExtensionName{extension.ExtensionDataTransfer1_1})
+	require.NoError(t, err)
+	r.send(gsmsg.NewUpdateRequest(first, exts...))
+	require.Eventually(t, func() bool {
+		more, _ := r.got()
+		return more > blocks
+	}, 20*time.Second, time.Millisecond)
+	r.answered(r.ask(d.root, shared.AllSelector(), request(2), 0), graphsync.RequestPaused)
 }
 
 // TestW41SkippedBlocksCount: what a client says it has is neither sent nor paid; asked for later, it counts.

@@ -276,6 +276,7 @@ func (t *Transport) requestUpdated(p peer.ID, request graphsync.RequestData, upd
 		}
 		return
 	}
+	defer t.takesUpdate(chid)()
 	var resp datatransfer.Message
 	switch m := msg.(type) {
 	case datatransfer.Request:

@@ -90,12 +90,33 @@ func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID,
 	return nil
 }
 
-// tryUnpause reports whether a response went on, or will not have to: nobody paused it.
+// takesUpdate notes that an update of a channel is taken until the function that it returns is called.
+func (t *Transport) takesUpdate(chid datatransfer.ChannelID) (taken func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	if c == nil {
+		return func() {}
+	}
+	c.updating++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		c.updating--
+	}
+}
+
+// tryUnpause reports whether a response went on, or will not have to: nobody paused it. While an update of its request is taken it asks nothing: that
+// may be on the one loop of graphsync that would have to answer, which would wait for itself and serve no peer any more.
 func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.RequestID, exts []graphsync.ExtensionData) (done bool, err error) {
 	t.mu.Lock()
 	c := t.channels[chid]
 	coming := c == nil || c.current != id || c.asking || c.pauses > c.releases
+	updating := c != nil && c.updating > 0
 	t.mu.Unlock()
+	if updating {
+		return false, nil
+	}
 	err = t.gs.Unpause(t.ctx, id, exts...)
 	if notPausedYet(err) && coming {
 		return false, nil

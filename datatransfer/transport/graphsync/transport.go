@@ -95,6 +95,7 @@ type channel struct {
 	run      uint64              // grows with each wish to pause or resume: an older one gives up
 	asking   bool                // the handler is being asked whether the next block may go
 	holding  bool                // the sender is to stop after the block that it is at
+	updating int                 // updates of its request that are taken, on the loop of graphsync that answers Unpause
 	// pauses are the times that a hook made the current response pause, releases those that graphsync let it go on. A pause takes effect after the
 	// hook, so that one more of the former means: it is paused, or about to be. Both only grow, in whatever order they are noted.
 	pauses, releases uint64
