@@ -72,3 +72,17 @@ type Escrow interface {
 	// Release claims what was earned and gives an amount back to the payer. The entry has the nonce of the refund.
 	Release(ctx context.Context, e Entry, amount abi.TokenAmount) (string, error)
 }
+
+// RefusedError is what the chain or a facilitator says of something that it will not do. It does not pass: the same will be refused again.
+type RefusedError struct {
+	Code string // as the other side names it; empty: it has none
+	Text string
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string {
+	if e.Code == "" {
+		return "refused: " + e.Text
+	}
+	return "refused: " + e.Code + ": " + e.Text
+}

@@ -129,8 +129,15 @@ var (
 )
 
 // MarshalJSON implements json.Marshaler.
+func (v Voucher) MarshalJSON() ([]byte, error) { return json.Marshal(v.text()) }
+
+func (v Voucher) text() *voucherJSON {
+	return &voucherJSON{v.Channel, v.Maximum.String(), "0x" + hex.EncodeToString(v.Signature)}
+}
+
+// MarshalJSON implements json.Marshaler.
 func (p Payload) MarshalJSON() ([]byte, error) {
-	out := payloadJSON{Type: p.Type, Config: &p.Config, Voucher: &voucherJSON{p.Voucher.Channel, p.Voucher.Maximum.String(), "0x" + hex.EncodeToString(p.Voucher.Signature)}}
+	out := payloadJSON{Type: p.Type, Config: &p.Config, Voucher: p.Voucher.text()}
 	if d := p.Deposit; d != nil {
 		out.Deposit = &depositJSON{Amount: d.Amount.String()}
 		salt, err := wordOf(d.Salt, 256)
