@@ -17,7 +17,7 @@ var ErrNotExact = errors.New("voucher does not add exactly what is asked for")
 
 // Checked is a voucher that is good by itself, on a channel that pays this node. Only the book was not asked yet.
 type Checked struct {
-	owner   *payee
+	owner   *inChannel
 	info    *ChannelInfo
 	voucher *paych.SignedVoucher
 }
@@ -39,7 +39,7 @@ func (c *Checked) Lane() Entry {
 	if l == nil {
 		return Entry{Channel: c.owner.addr, Lane: c.voucher.Lane, Amount: big.Zero(), Credit: big.Zero()}
 	}
-	return l.entry()
+	return l.bookEntry()
 }
 
 // booking is what a voucher is taken for.
@@ -58,11 +58,11 @@ func (m *Manager) checkVoucher(ctx context.Context, ch address.Address, v *paych
 	if err := CheckStateless(v, ch); err != nil {
 		return nil, err
 	}
-	p := m.known(ch)
-	if err := p.paceOf(v.Lane).Wait(ctx); err != nil {
+	p := m.channelOrStranger(ch)
+	if err := p.limiterOf(v.Lane).Wait(ctx); err != nil {
 		return nil, err
 	}
-	info, err := m.state(ctx, p)
+	info, err := m.chainState(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -72,18 +72,18 @@ func (m *Manager) checkVoucher(ctx context.Context, ch address.Address, v *paych
 	if err := VerifyVoucher(v, info.From); err != nil {
 		return nil, err
 	}
-	return &Checked{m.remember(p), info, v}, nil // only now: addresses that somebody made up cost nothing
+	return &Checked{m.keepChannel(p), info, v}, nil // only now: addresses that somebody made up cost nothing
 }
 
-// book compares a voucher with the book and puts it there, in one synced commit.
-func (m *Manager) book(ctx context.Context, c *Checked, b booking) (abi.TokenAmount, error) {
-	grown, err := m.bind(ctx, c.owner, c.info, b)
+// bookSynced compares a voucher with the book and puts it there, in one synced commit.
+func (m *Manager) bookSynced(ctx context.Context, c *Checked, b booking) (abi.TokenAmount, error) {
+	grown, err := m.bookVoucher(ctx, c.owner, c.info, b)
 	if errors.Is(err, ErrInsufficientChannel) {
 		// A top-up may be there already. That the chain cannot be asked now is not the payer's fault.
 		var info *ChannelInfo
-		if info, err = m.reread(ctx, c.owner); err == nil {
+		if info, err = m.readChainState(ctx, c.owner); err == nil {
 			c.info = info
-			grown, err = m.bind(ctx, c.owner, info, b)
+			grown, err = m.bookVoucher(ctx, c.owner, info, b)
 		}
 	}
 	if err != nil {
@@ -114,7 +114,7 @@ type Exact struct {
 // AcceptExact takes a voucher that was checked: when it returns nil, voucher, deal, day and what Also writes are on stable storage, all or none.
 // A voucher that adds another amount, or that was taken before, is ErrNotExact and changes nothing.
 func (m *Manager) AcceptExact(ctx context.Context, c *Checked, e Exact) error {
-	grown, err := m.book(ctx, c, booking{deal: e.Deal, voucher: c.voucher, expected: e.Amount, exact: true, covers: e.Bytes, added: true, also: e.Also})
+	grown, err := m.bookSynced(ctx, c, booking{deal: e.Deal, voucher: c.voucher, expected: e.Amount, exact: true, covers: e.Bytes, added: true, also: e.Also})
 	switch {
 	case errors.Is(err, ErrStaleNonce), errors.Is(err, ErrAmountNotIncreasing), errors.Is(err, ErrTooSmall):
 		return fmt.Errorf("%w: %w", ErrNotExact, err)
@@ -132,7 +132,7 @@ func (m *Manager) AcceptVoucher(ctx context.Context, deal string, ch address.Add
 	if err != nil {
 		return big.Zero(), err
 	}
-	grown, err := m.book(ctx, c, booking{deal: deal, voucher: v, expected: expected, covers: covers})
+	grown, err := m.bookSynced(ctx, c, booking{deal: deal, voucher: v, expected: expected, covers: covers})
 	if err != nil || c.info.SettlingAt == 0 {
 		return grown, err
 	}

@@ -44,7 +44,7 @@ func (l *laneRecord) fields() []wire.Field {
 // record is something that lists its fields.
 type record interface{ fields() []wire.Field }
 
-func put(ctx context.Context, w datastore.Write, k datastore.Key, r record) error {
+func putRecord(ctx context.Context, w datastore.Write, k datastore.Key, r record) error {
 	data, err := wire.EncodeTuple(r.fields())
 	if err != nil {
 		return err
@@ -52,8 +52,8 @@ func put(ctx context.Context, w datastore.Write, k datastore.Key, r record) erro
 	return w.Put(ctx, k, data)
 }
 
-// get reads a record; found is false when there is none.
-func get(ctx context.Context, ds datastore.Datastore, k datastore.Key, r record) (found bool, err error) {
+// getRecord reads a record; found is false when there is none.
+func getRecord(ctx context.Context, ds datastore.Datastore, k datastore.Key, r record) (found bool, err error) {
 	data, err := ds.Get(ctx, k)
 	if errors.Is(err, datastore.ErrNotFound) {
 		return false, nil
@@ -64,16 +64,16 @@ func get(ctx context.Context, ds datastore.Datastore, k datastore.Key, r record)
 	return true, wire.DecodeTuple(data, "record "+k.String(), r.fields())
 }
 
-// each calls f with every record below a prefix.
-func each[T any, P interface {
+// eachRecord calls f with every record below a prefix.
+func eachRecord[T any, P interface {
 	*T
 	record
 }](ctx context.Context, ds datastore.Datastore, prefix string, f func(P) error) error {
-	return eachKey(ctx, ds, prefix, func(_ string, r P) error { return f(r) })
+	return eachKeyedRecord(ctx, ds, prefix, func(_ string, r P) error { return f(r) })
 }
 
-// eachKey is each, with the keys.
-func eachKey[T any, P interface {
+// eachKeyedRecord is each, with the keys.
+func eachKeyedRecord[T any, P interface {
 	*T
 	record
 }](ctx context.Context, ds datastore.Datastore, prefix string, f func(string, P) error) error {
@@ -115,7 +115,7 @@ type Entry struct {
 	Voucher *paych.SignedVoucher
 }
 
-func (l *laneRecord) entry() Entry {
+func (l *laneRecord) bookEntry() Entry {
 	return Entry{l.Deal, l.Channel, l.Lane, l.Nonce, l.Amount, big.Sub(l.Amount, l.Base), l.Bytes, l.Voucher}
 }
 

@@ -20,17 +20,17 @@ import (
 const (
 	waitLimit  = 10 * time.Minute // for messages to be on the chain (20 epochs); after that the state is looked at anew
 	maxMessage = 500              // that one sweep sends for a channel at once
-	tendAtOnce = 16               // channels
+	maintainAtOnce = 16               // channels
 )
 
-// cash locks the money of a channel: one message that moves it at a time, or one sweep. The lock is held while the chain is waited for, so
+// lockFunds locks the money of a channel: one message that moves it at a time, or one sweep. The lock is held while the chain is waited for, so
 // whoever wants it waits no longer than its ctx.
-func (m *Manager) cash(ctx context.Context, ch address.Address) (unlock func(), err error) {
+func (m *Manager) lockFunds(ctx context.Context, ch address.Address) (unlock func(), err error) {
 	m.mu.Lock()
-	l := m.cashing[ch]
+	l := m.fundsLocks[ch]
 	if l == nil {
 		l = make(chan struct{}, 1)
-		m.cashing[ch] = l
+		m.fundsLocks[ch] = l
 	}
 	m.mu.Unlock()
 	select {
@@ -51,11 +51,11 @@ func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
 	p := m.byAddr[ch]
 	m.mu.Unlock()
 	if p != nil { // before the message: no voucher may be signed that could come too late
-		if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
+		if err := m.updateRecord(ctx, p, func(r *outRecord) { r.Settling = true }); err != nil {
 			return err
 		}
 	}
-	by := m.party(info)
+	by := m.ownAddress(info)
 	if by == info.To {
 		if err := m.Redeem(ctx, ch); err != nil {
 			return err
@@ -64,22 +64,22 @@ func (m *Manager) Settle(ctx context.Context, ch address.Address) error {
 	if info.SettlingAt != 0 {
 		return nil
 	}
-	defer m.known(ch).forget()
-	return m.do(ctx, Op{Kind: OpSettle, From: by, Channel: ch})
+	defer m.channelOrStranger(ch).forgetChainState()
+	return m.submitAndWait(ctx, Op{Kind: OpSettle, From: by, Channel: ch})
 }
 
-// forget drops what is known of the chain, so that it is read again before the next voucher.
-func (p *payee) forget() {
+// forgetChainState drops what is known of the chain, so that it is read again before the next voucher.
+func (p *inChannel) forgetChainState() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.read = time.Time{}
+	p.readAt = time.Time{}
 }
 
 // Redeem puts the best voucher of every lane into the channel, if it adds something, the largest gain first. A lane that
 // fails does not keep the others back; one whose gain is below the fee of its message is left for later. All messages are sent before the
 // first is waited for.
 func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
-	unlock, err := m.cash(ctx, ch)
+	unlock, err := m.lockFunds(ctx, ch)
 	if err != nil {
 		return err
 	}
@@ -88,24 +88,24 @@ func (m *Manager) Redeem(ctx context.Context, ch address.Address) error {
 	if err != nil {
 		return err
 	}
-	gains := m.known(ch).gains(info)
+	gains := m.channelOrStranger(ch).redeemGains(info)
 	if len(gains) == 0 {
 		return nil
 	}
 	var errs []error
 	for len(gains) > 0 {
 		n := min(len(gains), maxMessage)
-		errs = append(errs, m.redeem(ctx, info, gains[:n]))
+		errs = append(errs, m.redeemLanes(ctx, info, gains[:n]))
 		gains = gains[n:]
 	}
 	if info, err = m.chain.Channel(ctx, ch); err == nil {
-		err = m.sawRedeemed(ctx, info)
+		err = m.bookRedeemed(ctx, info)
 	}
 	return errors.Join(append(errs, err)...)
 }
 
-// redeem sends the vouchers of several lanes and waits until they are on the chain.
-func (m *Manager) redeem(ctx context.Context, info *ChannelInfo, gains []gain) error {
+// redeemLanes sends the vouchers of several lanes and waits until they are on the chain.
+func (m *Manager) redeemLanes(ctx context.Context, info *ChannelInfo, gains []redeemGain) error {
 	var errs []error
 	sent := map[cid.Cid]uint64{}
 	for _, g := range gains {
@@ -121,18 +121,18 @@ func (m *Manager) redeem(ctx context.Context, info *ChannelInfo, gains []gain) e
 	wctx, cancel := context.WithTimeout(ctx, waitLimit)
 	defer cancel()
 	for msg, lane := range sent {
-		if err := m.landedWell(wctx, msg); err != nil {
+		if err := m.waitApplied(wctx, msg); err != nil {
 			errs = append(errs, fmt.Errorf("redeem lane %d of %s: %w", lane, info.Address, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// landedWell waits for a message and returns its failure.
-func (m *Manager) landedWell(ctx context.Context, msg cid.Cid) error {
+// waitApplied waits for a message and returns its failure.
+func (m *Manager) waitApplied(ctx context.Context, msg cid.Cid) error {
 	r, err := m.chain.Wait(ctx, msg)
 	if err == nil {
-		return r.failure(msg)
+		return r.failureOf(msg)
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("%w: %s, after %s", ErrPending, msg, waitLimit)
@@ -174,7 +174,7 @@ func (m *Manager) Plan(ctx context.Context, ch address.Address) (*Plan, error) {
 		return out, nil
 	}
 	if m.wallet.Has(info.To) && (info.SettlingAt == 0 || epoch < info.SettlingAt) {
-		for _, g := range m.known(ch).gains(info) {
+		for _, g := range m.channelOrStranger(ch).redeemGains(info) {
 			out.Redeem = append(out.Redeem, Redeem{g.voucher.Lane, g.amount})
 			out.Adds = big.Add(out.Adds, g.amount)
 		}
@@ -184,17 +184,17 @@ func (m *Manager) Plan(ctx context.Context, ch address.Address) (*Plan, error) {
 	return out, nil
 }
 
-// gain is what redeeming a voucher would add.
-type gain struct {
+// redeemGain is what redeeming a voucher would add.
+type redeemGain struct {
 	voucher *paych.SignedVoucher
 	amount  abi.TokenAmount
 }
 
-// gains lists the vouchers that are worth redeeming in a state of the chain.
-func (p *payee) gains(info *ChannelInfo) []gain {
+// redeemGains lists the vouchers that are worth redeeming in a state of the chain.
+func (p *inChannel) redeemGains(info *ChannelInfo) []redeemGain {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var out []gain
+	var out []redeemGain
 	for n, l := range p.lanes {
 		if l.Voucher == nil {
 			continue
@@ -202,18 +202,18 @@ func (p *payee) gains(info *ChannelInfo) []gain {
 		c, ok := info.Lanes[n]
 		switch {
 		case !ok:
-			out = append(out, gain{l.Voucher, l.Voucher.Amount})
+			out = append(out, redeemGain{l.Voucher, l.Voucher.Amount})
 		case c.Nonce < l.Voucher.Nonce && c.Redeemed.LessThan(l.Voucher.Amount):
-			out = append(out, gain{l.Voucher, big.Sub(l.Voucher.Amount, c.Redeemed)})
+			out = append(out, redeemGain{l.Voucher, big.Sub(l.Voucher.Amount, c.Redeemed)})
 		}
 	}
-	slices.SortFunc(out, func(a, b gain) int { return big.Cmp(b.amount, a.amount) })
+	slices.SortFunc(out, func(a, b redeemGain) int { return big.Cmp(b.amount, a.amount) })
 	return out
 }
 
 // Collect ends a settled channel: everybody gets what is theirs. On a collected one it does nothing.
 func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
-	unlock, err := m.cash(ctx, ch)
+	unlock, err := m.lockFunds(ctx, ch)
 	if err != nil {
 		return err
 	}
@@ -222,18 +222,18 @@ func (m *Manager) Collect(ctx context.Context, ch address.Address) error {
 	if err != nil || info.Collected {
 		return err
 	}
-	return m.do(ctx, Op{Kind: OpCollect, From: m.party(info), Channel: ch})
+	return m.submitAndWait(ctx, Op{Kind: OpCollect, From: m.ownAddress(info), Channel: ch})
 }
 
-// party is the address of ours in a channel, the payee's if both are.
-func (m *Manager) party(info *ChannelInfo) address.Address {
+// ownAddress is the address of ours in a channel, the payee's if both are.
+func (m *Manager) ownAddress(info *ChannelInfo) address.Address {
 	if m.wallet.Has(info.To) {
 		return info.To
 	}
 	return info.From
 }
 
-func (m *Manager) do(ctx context.Context, op Op) error {
+func (m *Manager) submitAndWait(ctx context.Context, op Op) error {
 	op.Intent = uuid.New()
 	msg, err := m.chain.Submit(ctx, op)
 	if err != nil {
@@ -241,13 +241,13 @@ func (m *Manager) do(ctx context.Context, op Op) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitLimit)
 	defer cancel()
-	return m.landedWell(ctx, msg)
+	return m.waitApplied(ctx, msg)
 }
 
-// Tend looks once at every channel that is not closed and does what is due (3.5): vouchers of a channel that somebody
+// Maintain looks once at every channel that is not closed and does what is due (3.5): vouchers of a channel that somebody
 // settles are redeemed before it is too late, and a settled channel is collected. The caller repeats it at least every 60
 // epochs; every step may be repeated. The error joins what could not be done for single channels.
-func (m *Manager) Tend(ctx context.Context) error {
+func (m *Manager) Maintain(ctx context.Context) error {
 	_, epoch, err := m.chain.Head(ctx)
 	if err != nil {
 		return err
@@ -255,12 +255,12 @@ func (m *Manager) Tend(ctx context.Context) error {
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
-	room := make(chan struct{}, tendAtOnce)
-	for _, ch := range m.open() {
+	room := make(chan struct{}, maintainAtOnce)
+	for _, ch := range m.openChannels() {
 		room <- struct{}{}
 		wg.Go(func() { // one that waits for the chain does not keep the others back
 			defer func() { <-room }()
-			if err := m.tend(ctx, ch, epoch); err != nil {
+			if err := m.maintainChannel(ctx, ch, epoch); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, fmt.Errorf("payment channel %s: %w", ch, err))
@@ -271,52 +271,52 @@ func (m *Manager) Tend(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// open lists the channels that were not seen collected.
-func (m *Manager) open() []address.Address {
+// openChannels lists the channels that were not seen collected.
+func (m *Manager) openChannels() []address.Address {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := make([]address.Address, 0, len(m.byAddr)+len(m.inbound))
+	out := make([]address.Address, 0, len(m.byAddr)+len(m.channels))
 	for ch := range m.byAddr {
-		if !m.over[ch] {
+		if !m.collected[ch] {
 			out = append(out, ch)
 		}
 	}
-	for ch := range m.inbound {
-		if m.byAddr[ch] == nil && !m.over[ch] {
+	for ch := range m.channels {
+		if m.byAddr[ch] == nil && !m.collected[ch] {
 			out = append(out, ch)
 		}
 	}
 	return out
 }
 
-func (m *Manager) tend(ctx context.Context, ch address.Address, epoch abi.ChainEpoch) error {
+func (m *Manager) maintainChannel(ctx context.Context, ch address.Address, epoch abi.ChainEpoch) error {
 	info, err := m.chain.Channel(ctx, ch)
 	if err == nil {
-		err = m.sawRedeemed(ctx, info)
+		err = m.bookRedeemed(ctx, info)
 	}
 	if err != nil {
 		return err
 	}
 	switch {
 	case info.Collected: // perhaps by the other side, and before this node looked
-		err := m.sawLost(ctx, ch, info)
+		err := m.bookLoss(ctx, ch, info)
 		if err == nil || errors.Is(err, ErrLost) {
 			m.mu.Lock()
-			m.over[ch] = true
+			m.collected[ch] = true
 			m.mu.Unlock()
 		}
 		return err
 	case info.SettlingAt == 0:
 		return nil
 	}
-	m.known(ch).forget()
-	if p, err := m.outbound(ch); err == nil && !p.retired() {
-		if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
+	m.channelOrStranger(ch).forgetChainState()
+	if p, err := m.outChannelAt(ch); err == nil && !p.isRetired() {
+		if err := m.updateRecord(ctx, p, func(r *outRecord) { r.Settling = true }); err != nil {
 			return err
 		}
 	}
-	if info.over(epoch) {
-		return errors.Join(m.sawLost(ctx, ch, info), m.Collect(ctx, ch))
+	if info.pastWindow(epoch) {
+		return errors.Join(m.bookLoss(ctx, ch, info), m.Collect(ctx, ch))
 	}
 	if m.wallet.Has(info.To) {
 		return m.Redeem(ctx, ch)

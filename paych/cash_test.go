@@ -42,19 +42,19 @@ func TestTend(t *testing.T) {
 		ch, lane := payer.fund("d", payee.addr, 100)
 		payee.mustTake("d", payer.pay("d", ch, lane, 10), 10)
 		late := payer.pay("d", ch, lane, 25)
-		require.NoError(t, payee.Tend(t.Context()))
+		require.NoError(t, payee.Maintain(t.Context()))
 		require.Zero(t, chain.sent(cpaych.OpRedeem), "an open channel is left alone")
 		require.NoError(t, payer.Settle(t.Context(), ch))
 		payee.mustTake("d", late, 15) // the cached state is not older than its limit
-		require.NoError(t, payee.Tend(t.Context()))
-		require.NoError(t, payee.Tend(t.Context()))
+		require.NoError(t, payee.Maintain(t.Context()))
+		require.NoError(t, payee.Maintain(t.Context()))
 		require.Equal(t, 1, chain.sent(cpaych.OpRedeem))
 		require.EqualValues(t, 25, chain.channels[ch].ToSend.Int64())
 		payee.mustTake("d", payer.resign(paych.SignedVoucher{ChannelAddr: ch, Lane: lane, Nonce: 9, Amount: big.NewInt(30), Merges: []paych.Merge{}}), 5)
 		require.EqualValues(t, 30, chain.channels[ch].ToSend.Int64(), "one that comes later is redeemed at once")
 		chain.set(func() { chain.epoch += 1440 })
-		require.NoError(t, payee.Tend(t.Context()))
-		require.NoError(t, payer.Tend(t.Context()))
+		require.NoError(t, payee.Maintain(t.Context()))
+		require.NoError(t, payer.Maintain(t.Context()))
 		require.Equal(t, 1, chain.sent(cpaych.OpCollect))
 	})
 }
@@ -135,7 +135,7 @@ func TestChainAway(t *testing.T) {
 		for minute := range int64(60) {
 			time.Sleep(time.Minute)
 			payee.mustTake("d", payer.pay("d", ch, lane, 11+minute), 1)
-			require.ErrorIs(t, payee.Tend(t.Context()), gone)
+			require.ErrorIs(t, payee.Maintain(t.Context()), gone)
 		}
 		_, err := payee.take("d", payer.resign(paych.SignedVoucher{ChannelAddr: ch, Lane: lane, Nonce: 99, Amount: big.NewInt(101), Merges: []paych.Merge{}}))
 		require.ErrorIs(t, err, gone, "more than the deposit that was seen: nobody knows whether it was raised")

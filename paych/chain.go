@@ -82,8 +82,8 @@ type Receipt struct {
 	Epoch    abi.ChainEpoch
 }
 
-// failure is the error of a change that was applied and failed.
-func (r *Receipt) failure(msg cid.Cid) error {
+// failureOf is the error of a change that was applied and failed.
+func (r *Receipt) failureOf(msg cid.Cid) error {
 	if r.ExitCode == 0 {
 		return nil
 	}

@@ -62,7 +62,7 @@ func TestSettledWhileQueued(t *testing.T) {
 				synctest.Wait()
 				require.NoError(t, payer.ReleaseDeal(t.Context(), "a"))
 				chain.set(func() { chain.channels[ch].SettlingAt = chain.epoch + 1440 })
-				require.NoError(t, payer.Tend(t.Context()))
+				require.NoError(t, payer.Maintain(t.Context()))
 				close(gate)
 				next, err := payer.WaitReady(t.Context(), (<-got).Wait)
 				require.NoError(t, err)
@@ -96,8 +96,8 @@ func TestOnlyOursIsEarned(t *testing.T) {
 	ch, lane := payer.fund("d", payee.addr, 100)
 	payee.mustTake("d", payer.pay("d", ch, lane, 70), 70)
 	require.NoError(t, payer.Settle(t.Context(), ch))
-	require.NoError(t, payee.Tend(t.Context()))
-	require.NoError(t, payer.Tend(t.Context()))
+	require.NoError(t, payee.Maintain(t.Context()))
+	require.NoError(t, payer.Maintain(t.Context()))
 	e, err := payer.Earnings(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, e.Days)
@@ -108,7 +108,7 @@ func TestOnlyOursIsEarned(t *testing.T) {
 	nowhere, err := address.NewActorAddress([]byte("nowhere"))
 	require.NoError(t, err)
 	require.ErrorIs(t, payer.Redeem(t.Context(), nowhere), cpaych.ErrUnknownChannel)
-	require.NoError(t, payer.Tend(t.Context()))
+	require.NoError(t, payer.Maintain(t.Context()))
 }
 
 // TestNotThePayersFault: a voucher that needs a top-up which the payee cannot see, because its chain is away, is asked for again later.

@@ -119,5 +119,5 @@ func TestMadeUpChannels(t *testing.T) {
 		_, err = payee.take("d", payer.resign(paych.SignedVoucher{ChannelAddr: ch, Nonce: 1, Amount: big.NewInt(1), Merges: []paych.Merge{}}))
 		require.ErrorIs(t, err, cpaych.ErrUnknownChannel)
 	}
-	require.NoError(t, payee.Tend(t.Context()), "nothing is looked after that is not there")
+	require.NoError(t, payee.Maintain(t.Context()), "nothing is looked after that is not there")
 }

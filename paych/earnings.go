@@ -46,27 +46,27 @@ func dayKey(date string, ch address.Address) datastore.Key {
 	return datastore.NewKey(dayPrefix + "/" + date + "/" + ch.String())
 }
 
-// today is the day book of a channel, as far as it is known.
-type today struct {
+// dayBook is the day book of a channel, as far as it is known.
+type dayBook struct {
 	date string
 	rec  dayRecord
 }
 
-// day returns the day book of a channel for now. p.mu is held.
-func (m *Manager) day(ctx context.Context, p *payee) (today, error) {
+// dayBookOf returns the day book of a channel for now. p.mu is held.
+func (m *Manager) dayBookOf(ctx context.Context, p *inChannel) (dayBook, error) {
 	date := time.Now().UTC().Format(time.DateOnly)
-	if p.today.date == date {
-		return p.today, nil
+	if p.dayBook.date == date {
+		return p.dayBook, nil
 	}
-	d := today{date, dayRecord{big.Zero(), big.Zero()}}
-	_, err := get(ctx, m.ds, dayKey(date, p.addr), &d.rec)
+	d := dayBook{date, dayRecord{big.Zero(), big.Zero()}}
+	_, err := getRecord(ctx, m.ds, dayKey(date, p.addr), &d.rec)
 	return d, err
 }
 
-// sawRedeemed books what the chain has paid since the last look.
-func (m *Manager) sawRedeemed(ctx context.Context, info *ChannelInfo) error {
+// bookRedeemed books what the chain has paid since the last look.
+func (m *Manager) bookRedeemed(ctx context.Context, info *ChannelInfo) error {
 	m.mu.Lock()
-	p := m.inbound[info.Address]
+	p := m.channels[info.Address]
 	m.mu.Unlock()
 	if p == nil || !m.wallet.Has(info.To) {
 		return nil
@@ -79,7 +79,7 @@ func (m *Manager) sawRedeemed(ctx context.Context, info *ChannelInfo) error {
 	defer p.mu.Unlock()
 	grown, paid := big.Zero(), map[uint64]abi.TokenAmount{}
 	for n, c := range info.Lanes {
-		before := p.paid[n]
+		before := p.redeemed[n]
 		if before.Nil() {
 			before = big.Zero()
 		}
@@ -88,24 +88,24 @@ func (m *Manager) sawRedeemed(ctx context.Context, info *ChannelInfo) error {
 		}
 		grown, paid[n] = big.Add(grown, big.Sub(c.Redeemed, before)), c.Redeemed
 		r := &paidRecord{info.Address, n, c.Redeemed}
-		if err := put(ctx, b, laneKey("i/paid", info.Address, n), r); err != nil {
+		if err := putRecord(ctx, b, laneKey("i/paid", info.Address, n), r); err != nil {
 			return err
 		}
 	}
 	if len(paid) == 0 {
 		return nil
 	}
-	d, err := m.day(ctx, p)
+	d, err := m.dayBookOf(ctx, p)
 	if err != nil {
 		return err
 	}
 	d.rec.Redeemed = big.Add(d.rec.Redeemed, grown)
-	if err := errors.Join(put(ctx, b, dayKey(d.date, p.addr), &d.rec), b.Commit(ctx)); err != nil {
+	if err := errors.Join(putRecord(ctx, b, dayKey(d.date, p.addr), &d.rec), b.Commit(ctx)); err != nil {
 		return err
 	}
-	p.today = d
+	p.dayBook = d
 	for n, a := range paid {
-		p.paid[n] = a
+		p.redeemed[n] = a
 	}
 	return nil
 }
@@ -159,14 +159,14 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 		}
 		return days[date]
 	}
-	err := eachKey(ctx, m.ds, dayPrefix, func(key string, d *dayRecord) error {
+	err := eachKeyedRecord(ctx, m.ds, dayPrefix, func(key string, d *dayRecord) error {
 		date, _, _ := strings.Cut(strings.TrimPrefix(key, dayPrefix+"/"), "/")
 		e := day(date)
 		e.Vouchered, e.Redeemed = big.Add(e.Vouchered, d.Vouchered), big.Add(e.Redeemed, d.Redeemed)
 		return nil
 	})
 	if err == nil {
-		err = m.addLost(ctx, day)
+		err = m.addLosses(ctx, day)
 	}
 	if err != nil {
 		return nil, err
@@ -179,8 +179,8 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 	if err != nil { // the chain is away: only what was seen collected is over
 		epoch = 0
 	}
-	for _, p := range m.payees() {
-		if err := m.earned(ctx, p, epoch, out); err != nil {
+	for _, p := range m.allInChannels() {
+		if err := m.addEarnings(ctx, p, epoch, out); err != nil {
 			return nil, err
 		}
 	}
@@ -191,27 +191,27 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 	return out, nil
 }
 
-func (m *Manager) payees() []*payee {
+func (m *Manager) allInChannels() []*inChannel {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := make([]*payee, 0, len(m.inbound))
-	for _, p := range m.inbound {
+	out := make([]*inChannel, 0, len(m.channels))
+	for _, p := range m.channels {
 		out = append(out, p)
 	}
 	return out
 }
 
-// earned adds the deals of one channel.
-func (m *Manager) earned(ctx context.Context, p *payee, epoch abi.ChainEpoch, out *Earnings) error {
-	info, err := m.lastKnown(ctx, p)
+// addEarnings adds the deals of one channel.
+func (m *Manager) addEarnings(ctx context.Context, p *inChannel, epoch abi.ChainEpoch, out *Earnings) error {
+	info, err := m.lastChainState(ctx, p)
 	if err == nil {
-		if err := m.sawRedeemed(ctx, info); err != nil {
+		if err := m.bookRedeemed(ctx, info); err != nil {
 			return err
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	over := info != nil && info.over(epoch)
+	over := info != nil && info.pastWindow(epoch)
 	claim := Claim{Channel: p.addr, Redeemable: big.Zero(), Trouble: err}
 	if out.Trouble == nil {
 		out.Trouble = err
@@ -220,8 +220,8 @@ func (m *Manager) earned(ctx context.Context, p *payee, epoch abi.ChainEpoch, ou
 		if l.Voucher == nil {
 			continue
 		}
-		e := l.entry()
-		paid := p.paid[n]
+		e := l.bookEntry()
+		paid := p.redeemed[n]
 		if paid.Nil() {
 			paid = big.Zero()
 		}

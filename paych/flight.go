@@ -12,29 +12,29 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// flight is a message that the chain has not answered yet.
-type flight struct {
+// depositMessage is a message that the chain has not answered yet.
+type depositMessage struct {
 	msg    cid.Cid
 	grants map[string]abi.TokenAmount // what it is for, by deal
 	done   chan struct{}              // closed when its result is stored
 }
 
-// inFlight tells whether a message is on its way; p.mu is held.
-func (p *payer) inFlight() bool { return len(p.rec.Intent) > 0 }
+// hasMessage tells whether a message is on its way; p.mu is held.
+func (p *outChannel) hasMessage() bool { return len(p.rec.Intent) > 0 }
 
-// errUnasked means that a message of before the process started was not sent then, and that nobody asks for it now.
-var errUnasked = errors.New("the message was not sent, and nobody asks for it")
+// errNotWanted means that a message of before the process started was not sent then, and that nobody asks for it now.
+var errNotWanted = errors.New("the message was not sent, and nobody asks for it")
 
-// wanted tells whether somebody waits for funds of the channel.
-func (p *payer) wanted() bool {
+// hasWaiting tells whether somebody waits for funds of the channel.
+func (p *outChannel) hasWaiting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.queue) > 0
 }
 
-// finish waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
+// completeMessage waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
 // is looked up by its intent.
-func (m *Manager) finish(ctx context.Context, p *payer) error {
+func (m *Manager) completeMessage(ctx context.Context, p *outChannel) error {
 	p.mu.Lock()
 	rec := p.rec
 	p.mu.Unlock()
@@ -43,11 +43,11 @@ func (m *Manager) finish(ctx context.Context, p *payer) error {
 	}
 	if rec.Msg == nil {
 		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
-		if err == nil && !msg.Defined() && m.maySpend != nil && !p.wanted() {
-			return errUnasked
+		if err == nil && !msg.Defined() && m.maySpend != nil && !p.hasWaiting() {
+			return errNotWanted
 		}
 		if err == nil && !msg.Defined() {
-			msg, err = m.submit(ctx, p, rec.pending())
+			msg, err = m.submitIntent(ctx, p, rec.pendingOp())
 		}
 		if err != nil {
 			return err
@@ -59,7 +59,7 @@ func (m *Manager) finish(ctx context.Context, p *payer) error {
 		return err
 	}
 	ok := r.ExitCode == 0
-	err = m.save(ctx, p, func(rec *outChannel) {
+	err = m.updateRecord(ctx, p, func(rec *outRecord) {
 		if ok {
 			rec.Amount, rec.Address = big.Add(rec.Amount, rec.Pending), r.Channel
 		}
@@ -73,25 +73,25 @@ func (m *Manager) finish(ctx context.Context, p *payer) error {
 		m.byAddr[r.Channel] = p
 		m.mu.Unlock()
 	}
-	p.land(ok)
+	p.finishMessage(ok)
 	return nil
 }
 
-// land turns what a message was for into reservations, or forgets it, and wakes who waits for it.
-func (p *payer) land(ok bool) {
+// finishMessage turns what a message was for into reservations, or forgets it, and wakes who waits for it.
+func (p *outChannel) finishMessage(ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.flight
+	f := p.message
 	if f == nil {
 		return
 	}
-	p.drop(withFlight)
+	p.unreserve(withMessage)
 	if ok {
 		for deal, amount := range f.grants {
-			p.hold(deal, amount)
+			p.reserve(deal, amount)
 		}
 	}
-	p.flight = nil
+	p.message = nil
 	close(f.done)
 }
 
@@ -101,48 +101,48 @@ func (m *Manager) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, 
 	if err != nil {
 		return address.Undef, err
 	}
-	if err := r.failure(msg); err != nil {
+	if err := r.failureOf(msg); err != nil {
 		return address.Undef, err
 	}
-	p, err := m.outbound(r.Channel)
+	p, err := m.outChannelAt(r.Channel)
 	if err != nil { // not stored yet
 		info, err := m.chain.Channel(ctx, r.Channel)
 		if err != nil {
 			return address.Undef, err
 		}
-		if p, err = m.pair(info.From, info.To); err != nil {
+		if p, err = m.channelBetween(info.From, info.To); err != nil {
 			return address.Undef, err
 		}
 	}
 	for {
-		f, landed, err := m.landed(p, r.Channel, msg)
+		f, landed, err := m.messageCompleted(p, r.Channel, msg)
 		if err != nil || landed {
 			return r.Channel, err
 		}
 		if err := m.enqueue(p, nil); err != nil {
 			return address.Undef, err
 		}
-		if err := waitFor(ctx, f); err != nil {
+		if err := waitForDeposit(ctx, f); err != nil {
 			return address.Undef, err
 		}
 	}
 }
 
-// landed tells whether the result of a message is stored, or why it is not.
-func (m *Manager) landed(p *payer, ch address.Address, msg cid.Cid) (*flight, bool, error) {
+// messageCompleted tells whether the result of a message is stored, or why it is not.
+func (m *Manager) messageCompleted(p *outChannel, ch address.Address, msg cid.Cid) (*depositMessage, bool, error) {
 	m.mu.Lock()
 	known := m.byAddr[ch] == p
 	m.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if known && (p.rec.Msg == nil || *p.rec.Msg != msg) && (p.flight == nil || p.flight.msg != msg) {
+	if known && (p.rec.Msg == nil || *p.rec.Msg != msg) && (p.message == nil || p.message.msg != msg) {
 		return nil, true, nil
 	}
-	return p.flight, false, p.trouble
+	return p.message, false, p.messageErr
 }
 
-// waitFor waits until a message has landed; one that was found at the start of the process has no flight to wait for.
-func waitFor(ctx context.Context, f *flight) error {
+// waitForDeposit waits until a message has landed; one that was found at the start of the process has no flight to wait for.
+func waitForDeposit(ctx context.Context, f *depositMessage) error {
 	var done chan struct{}
 	if f != nil {
 		done = f.done

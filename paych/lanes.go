@@ -12,13 +12,13 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// unspent is the lane that a deal was given on a channel and has not used yet, if there is one.
-func (m *Manager) unspent(ctx context.Context, p *payer, deal string) (*laneRecord, error) {
+// unusedLane is the lane that a deal was given on a channel and has not used yet, if there is one.
+func (m *Manager) unusedLane(ctx context.Context, p *outChannel, deal string) (*laneRecord, error) {
 	if deal == "" {
 		return nil, nil
 	}
 	var ref dealRef
-	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
+	found, err := getRecord(ctx, m.ds, dealKey("o", deal), &ref)
 	if err != nil || !found || ref.Channel != p.address() {
 		return nil, err
 	}
@@ -34,25 +34,25 @@ func (m *Manager) unspent(ctx context.Context, p *payer, deal string) (*laneReco
 // same key. A deal that has none, because the process was started again since, reserves amount as far as it is free. Asked again before
 // the first voucher it is the same lane.
 func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error) {
-	p, err := m.outbound(ch)
+	p, err := m.outChannelAt(ch)
 	if err != nil {
 		return 0, err
 	}
-	switch l, err := m.unspent(ctx, p, deal); {
+	switch l, err := m.unusedLane(ctx, p, deal); {
 	case err != nil:
 		return 0, err
 	case l != nil:
-		return l.Lane, m.enlarge(ctx, p, l)
+		return l.Lane, m.enlargeLane(ctx, p, l)
 	}
 	lane := &laneRecord{Channel: ch, Deal: deal, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
-	err = m.note(ctx, p, func() (*laneRecord, error) { // its first voucher is synced
+	err = m.updateLazy(ctx, p, func() (*laneRecord, error) { // its first voucher is synced
 		if p.rec.NextLane > MaxLane {
 			return nil, fmt.Errorf("%w: all lanes of %s are used", ErrLaneLimit, ch)
 		}
 		lane.Lane = p.rec.NextLane
-		if lane.Reserved, granted = p.drop(deal); !granted {
-			lane.Reserved = big.Min(amount, p.free())
+		if lane.Reserved, granted = p.unreserve(deal); !granted {
+			lane.Reserved = big.Min(amount, p.freeFunds())
 		}
 		p.rec.NextLane++
 		p.rec.Reserved = big.Add(p.rec.Reserved, lane.Reserved)
@@ -61,17 +61,17 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 	if err != nil && granted {
 		p.mu.Lock()
 		if p.lanes[lane.Lane] != lane { // the record was not written; else only its flush failed
-			p.hold(deal, lane.Reserved)
+			p.reserve(deal, lane.Reserved)
 		}
 		p.mu.Unlock()
 	}
 	return lane.Lane, err
 }
 
-// enlarge adds what a deal was granted since to the lane that it has.
-func (m *Manager) enlarge(ctx context.Context, p *payer, l *laneRecord) error {
-	return m.change(ctx, p, func() (*laneRecord, error) {
-		more, granted := p.drop(l.Deal)
+// enlargeLane adds what a deal was granted since to the lane that it has.
+func (m *Manager) enlargeLane(ctx context.Context, p *outChannel, l *laneRecord) error {
+	return m.updateSynced(ctx, p, func() (*laneRecord, error) {
+		more, granted := p.unreserve(l.Deal)
 		if !granted {
 			return nil, nil
 		}
@@ -86,8 +86,8 @@ func (m *Manager) enlarge(ctx context.Context, p *payer, l *laneRecord) error {
 // without a deal: each of them may spend it, and no deal by name.
 const Unnamed = "?"
 
-// unnamed is what was granted to requests without a deal; mu is held.
-func (p *payer) unnamed() abi.TokenAmount {
+// unnamedGrants is what was granted to requests without a deal; mu is held.
+func (p *outChannel) unnamedGrants() abi.TokenAmount {
 	sum := big.Zero()
 	for k, amount := range p.reserved {
 		if strings.HasPrefix(k, Unnamed) {
@@ -98,15 +98,15 @@ func (p *payer) unnamed() abi.TokenAmount {
 }
 
 // usableBy is what a lane may have beyond its own reservation; mu is held.
-func (p *payer) usableBy(deal string) abi.TokenAmount {
+func (p *outChannel) usableBy(deal string) abi.TokenAmount {
 	if deal != "" {
-		return p.free()
+		return p.freeFunds()
 	}
-	return big.Add(p.free(), p.unnamed())
+	return big.Add(p.freeFunds(), p.unnamedGrants())
 }
 
 // spendUnnamed takes up to amount out of the grants of requests without a deal, and returns how much it was; mu is held.
-func (p *payer) spendUnnamed(amount abi.TokenAmount) abi.TokenAmount {
+func (p *outChannel) spendUnnamed(amount abi.TokenAmount) abi.TokenAmount {
 	spent := big.Zero()
 	for k, has := range p.reserved {
 		if !strings.HasPrefix(k, Unnamed) || amount.Sign() <= 0 {
@@ -114,9 +114,9 @@ func (p *payer) spendUnnamed(amount abi.TokenAmount) abi.TokenAmount {
 		}
 		used := big.Min(has, amount)
 		amount, spent = big.Sub(amount, used), big.Add(spent, used)
-		p.drop(k)
+		p.unreserve(k)
 		if rest := big.Sub(has, used); rest.Sign() > 0 {
-			p.hold(k, rest)
+			p.reserve(k, rest)
 		}
 	}
 	return spent
@@ -125,15 +125,15 @@ func (p *payer) spendUnnamed(amount abi.TokenAmount) abi.TokenAmount {
 // CreateVoucher signs the total amount of a lane for a deal. The voucher, the deal it belongs to and the bytes it covers
 // are one synced commit; the same amount again returns the same voucher (D8).
 func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Address, lane uint64, amount abi.TokenAmount, covers uint64) (*paych.SignedVoucher, bool, error) {
-	p, err := m.outbound(ch)
+	p, err := m.outChannelAt(ch)
 	if err != nil {
 		return nil, false, err
 	}
 	var v *paych.SignedVoucher
-	replayed, denied := false, m.allowed(deal)
+	replayed, denied := false, m.checkSpending(deal)
 	var signed *laneRecord
 	spent := big.Zero() // of the grants of requests without a deal
-	err = m.change(ctx, p, func() (*laneRecord, error) {
+	err = m.updateSynced(ctx, p, func() (*laneRecord, error) {
 		l := p.lanes[lane]
 		if l != nil && l.Deal == deal && l.Voucher != nil && l.Amount.Equals(amount) {
 			v, replayed = l.Voucher, true // the first call may still be flushing it
@@ -142,7 +142,7 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 		if denied != nil {
 			return nil, fmt.Errorf("no voucher for deal %s: %w", deal, denied)
 		}
-		next, err := m.sign(p, l, deal, lane, amount, covers)
+		next, err := m.signVoucher(p, l, deal, lane, amount, covers)
 		if err != nil {
 			return nil, err
 		}
@@ -156,15 +156,15 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if spent.Sign() > 0 && p.lanes[lane] != signed { // the record was not written; else only its flush failed
-			p.hold(Unnamed, spent)
+			p.reserve(Unnamed, spent)
 		}
 		return nil, false, err
 	}
 	return v, replayed, nil
 }
 
-// sign makes the next voucher of a lane; p.mu is held.
-func (m *Manager) sign(p *payer, l *laneRecord, deal string, n uint64, amount abi.TokenAmount, covers uint64) (*laneRecord, error) {
+// signVoucher makes the next voucher of a lane; p.mu is held.
+func (m *Manager) signVoucher(p *outChannel, l *laneRecord, deal string, n uint64, amount abi.TokenAmount, covers uint64) (*laneRecord, error) {
 	switch {
 	case l == nil:
 		return nil, fmt.Errorf("lane %d of %s was not allocated", n, p.rec.Address)
@@ -209,7 +209,7 @@ type Funds struct {
 
 // Available reports the money of an outbound channel.
 func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, error) {
-	p, err := m.outbound(ch)
+	p, err := m.outChannelAt(ch)
 	if err != nil {
 		return Funds{}, err
 	}
@@ -233,15 +233,15 @@ func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 	}
 	m.mu.Unlock()
 	var ref dealRef
-	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
+	found, err := getRecord(ctx, m.ds, dealKey("o", deal), &ref)
 	if err != nil || !found {
 		return err
 	}
-	p, err := m.outbound(ref.Channel)
+	p, err := m.outChannelAt(ref.Channel)
 	if err != nil {
 		return err
 	}
-	return m.note(ctx, p, func() (*laneRecord, error) {
+	return m.updateLazy(ctx, p, func() (*laneRecord, error) {
 		l := p.lanes[ref.Lane]
 		if l == nil || l.Closed {
 			return nil, nil
@@ -254,14 +254,14 @@ func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
 }
 
 // forgetDeal takes back what a deal was granted, or will be when a message lands or its turn comes; mu is held.
-func (p *payer) forgetDeal(deal string) {
-	p.drop(deal)
-	if p.flight != nil {
-		delete(p.flight.grants, deal)
+func (p *outChannel) forgetDeal(deal string) {
+	p.unreserve(deal)
+	if p.message != nil {
+		delete(p.message.grants, deal)
 	}
 	for _, r := range p.queue {
 		if r.deal == deal {
-			r.left = true
+			r.abandoned = true
 		}
 	}
 }
@@ -269,7 +269,7 @@ func (p *payer) forgetDeal(deal string) {
 // Free is what a new deal between two addresses can have without a deposit.
 func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
 	m.mu.Lock()
-	p := m.pairs[pairOf(from, to)]
+	p := m.pairs[pairKey(from, to)]
 	m.mu.Unlock()
 	if p == nil {
 		return big.Zero()
@@ -279,5 +279,5 @@ func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
 	if p.rec.Address.Empty() || p.rec.Settling {
 		return big.Zero()
 	}
-	return p.free()
+	return p.freeFunds()
 }

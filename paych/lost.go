@@ -33,16 +33,16 @@ func lostKey(ch address.Address) datastore.Key {
 	return datastore.NewKey(lostPrefix + "/" + ch.String())
 }
 
-// over reports whether nothing can be redeemed of a channel any more.
-func (i *ChannelInfo) over(epoch abi.ChainEpoch) bool {
+// pastWindow reports whether nothing can be redeemed of a channel any more.
+func (i *ChannelInfo) pastWindow(epoch abi.ChainEpoch) bool {
 	return i.Collected || i.SettlingAt != 0 && epoch >= i.SettlingAt
 }
 
-// sawLost books what can never be redeemed of an inbound channel whose window has passed, and returns it, as an error that wraps
+// bookLoss books what can never be redeemed of an inbound channel whose window has passed, and returns it, as an error that wraps
 // ErrLost, the first time only.
-func (m *Manager) sawLost(ctx context.Context, ch address.Address, info *ChannelInfo) error {
+func (m *Manager) bookLoss(ctx context.Context, ch address.Address, info *ChannelInfo) error {
 	m.mu.Lock()
-	p := m.inbound[ch]
+	p := m.channels[ch]
 	m.mu.Unlock()
 	if p == nil {
 		return nil
@@ -57,7 +57,7 @@ func (m *Manager) sawLost(ctx context.Context, ch address.Address, info *Channel
 	}
 	b, err := m.ds.Batch(ctx)
 	if err == nil {
-		err = put(ctx, b, lostKey(ch), &r)
+		err = putRecord(ctx, b, lostKey(ch), &r)
 	}
 	if err == nil {
 		err = store.Commit(ctx, m.ds, b)
@@ -69,7 +69,7 @@ func (m *Manager) sawLost(ctx context.Context, ch address.Address, info *Channel
 }
 
 // unredeemed is what the lanes of a channel were promised beyond what the chain took of them.
-func (p *payee) unredeemed(info *ChannelInfo) abi.TokenAmount {
+func (p *inChannel) unredeemed(info *ChannelInfo) abi.TokenAmount {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sum := big.Zero()
@@ -77,18 +77,18 @@ func (p *payee) unredeemed(info *ChannelInfo) abi.TokenAmount {
 		if l.Voucher == nil {
 			continue
 		}
-		sum = big.Add(sum, big.Sub(l.Voucher.Amount, big.Min(l.Voucher.Amount, p.takenOf(n, info))))
+		sum = big.Add(sum, big.Sub(l.Voucher.Amount, big.Min(l.Voucher.Amount, p.redeemedOf(n, info))))
 	}
 	return sum
 }
 
-// takenOf is what the chain took of a lane: what it says, or what it said last, as a collected channel may be gone from it. mu is held.
-func (p *payee) takenOf(lane uint64, info *ChannelInfo) abi.TokenAmount {
+// redeemedOf is what the chain took of a lane: what it says, or what it said last, as a collected channel may be gone from it. mu is held.
+func (p *inChannel) redeemedOf(lane uint64, info *ChannelInfo) abi.TokenAmount {
 	taken := big.Zero()
 	if c, ok := info.Lanes[lane]; ok {
 		taken = c.Redeemed
 	}
-	if seen, ok := p.paid[lane]; ok {
+	if seen, ok := p.redeemed[lane]; ok {
 		taken = big.Max(taken, seen)
 	}
 	return taken
@@ -97,16 +97,16 @@ func (p *payee) takenOf(lane uint64, info *ChannelInfo) abi.TokenAmount {
 // Lost is all that was vouchered to this node and not redeemed in time.
 func (m *Manager) Lost(ctx context.Context) (abi.TokenAmount, error) {
 	sum := big.Zero()
-	err := each(ctx, m.ds, lostPrefix, func(r *lostRecord) error {
+	err := eachRecord(ctx, m.ds, lostPrefix, func(r *lostRecord) error {
 		sum = big.Add(sum, r.Amount)
 		return nil
 	})
 	return sum, err
 }
 
-// addLost adds what was lost to the days of the earnings.
-func (m *Manager) addLost(ctx context.Context, day func(date string) *EarnedDay) error {
-	return each(ctx, m.ds, lostPrefix, func(r *lostRecord) error {
+// addLosses adds what was lost to the days of the earnings.
+func (m *Manager) addLosses(ctx context.Context, day func(date string) *EarnedDay) error {
+	return eachRecord(ctx, m.ds, lostPrefix, func(r *lostRecord) error {
 		d := day(r.Date)
 		d.Lost = big.Add(d.Lost, r.Amount)
 		return nil

@@ -28,22 +28,22 @@ type Manager struct {
 	cancel context.CancelFunc
 	group  shared.Group
 
-	cashing   map[address.Address]chan struct{} // who moves the money of a channel; guarded by mu
+	fundsLocks   map[address.Address]chan struct{} // who moves the money of a channel; guarded by mu
 	strangers *rate.Limiter                     // of channels that have not paid yet
 
 	timing    atomic.Pointer[Timing]
 	minWindow time.Duration // of a chain on which vouchers are taken; 0: the default
 
-	unfinished []*payer // with a message that was in flight when the process ended
+	unfinished []*outChannel // with a message that was in flight when the process ended
 
 	maySpend func(deal string) error // nil: always
 
 	mu      sync.Mutex
-	pairs   map[string]*payer
-	byAddr  map[address.Address]*payer
-	inbound map[address.Address]*payee
+	pairs   map[string]*outChannel
+	byAddr  map[address.Address]*outChannel
+	channels map[address.Address]*inChannel
 	bound   map[string]dealRef       // the lane that pays for an inbound deal
-	over    map[address.Address]bool // collected: nothing can happen any more
+	collected    map[address.Address]bool // collected: nothing can happen any more
 }
 
 // MaySpend asks f before a voucher is signed and before a channel is opened or topped up for a deal; an error of it is the error of the
@@ -52,8 +52,8 @@ func MaySpend(f func(deal string) error) Option {
 	return func(m *Manager) { m.maySpend = f }
 }
 
-// allowed asks whether money may be spent for a deal now.
-func (m *Manager) allowed(deal string) error {
+// checkSpending asks whether money may be spent for a deal now.
+func (m *Manager) checkSpending(deal string) error {
 	if m.maySpend == nil {
 		return nil
 	}
@@ -63,19 +63,19 @@ func (m *Manager) allowed(deal string) error {
 // Open returns a manager over ds, which is namespaced by the caller. Its lifetime ends with Close, not with ctx. Messages
 // that were in flight are waited for again.
 func Open(ctx context.Context, ds datastore.Batching, chain Chain, wallet Signer, options ...Option) (*Manager, error) {
-	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*payer{}, byAddr: map[address.Address]*payer{}, inbound: map[address.Address]*payee{}, bound: map[string]dealRef{}, over: map[address.Address]bool{},
-		cashing:   map[address.Address]chan struct{}{},
+	m := &Manager{ds: ds, chain: chain, wallet: wallet, pairs: map[string]*outChannel{}, byAddr: map[address.Address]*outChannel{}, channels: map[address.Address]*inChannel{}, bound: map[string]dealRef{}, collected: map[address.Address]bool{},
+		fundsLocks:   map[address.Address]chan struct{}{},
 		strangers: rate.NewLimiter(strangerRate, 4*strangerRate)}
 	for _, o := range options {
 		o(m)
 	}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if err := m.load(ctx); err != nil {
+	if err := m.loadOutbound(ctx); err != nil {
 		m.cancel()
 		return nil, err
 	}
 	for _, p := range m.unfinished {
-		if p.inFlight() {
+		if p.hasMessage() {
 			if err := m.enqueue(p, nil); err != nil {
 				return nil, err
 			}
@@ -90,14 +90,14 @@ func (m *Manager) Close(ctx context.Context) error {
 	return m.group.Close(ctx)
 }
 
-func (m *Manager) load(ctx context.Context) error {
-	err := each(ctx, m.ds, "/o/pair", func(c *outChannel) error {
-		p := newPayer(*c)
-		if p.inFlight() {
+func (m *Manager) loadOutbound(ctx context.Context) error {
+	err := eachRecord(ctx, m.ds, "/o/pair", func(c *outRecord) error {
+		p := newOutChannel(*c)
+		if p.hasMessage() {
 			m.unfinished = append(m.unfinished, p)
 		}
 		if !c.Settling {
-			m.pairs[pairOf(c.From, c.To)] = p
+			m.pairs[pairKey(c.From, c.To)] = p
 		}
 		if !c.Address.Empty() {
 			m.byAddr[c.Address] = p
@@ -107,7 +107,7 @@ func (m *Manager) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = each(ctx, m.ds, "/o/lane", func(l *laneRecord) error {
+	err = eachRecord(ctx, m.ds, "/o/lane", func(l *laneRecord) error {
 		p := m.byAddr[l.Channel]
 		if p == nil {
 			return fmt.Errorf("lane %d belongs to unknown channel %s", l.Lane, l.Channel)
@@ -118,38 +118,38 @@ func (m *Manager) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.jump(ctx); err != nil {
+	if err := m.skipNoncesAfterRestore(ctx); err != nil {
 		return err
 	}
 	return m.loadInbound(ctx)
 }
 
-func pairOf(from, to address.Address) string { return string(from.Bytes()) + string(to.Bytes()) }
+func pairKey(from, to address.Address) string { return string(from.Bytes()) + string(to.Bytes()) }
 
-// pair returns the owner of the channel from one address to another.
-func (m *Manager) pair(from, to address.Address) (*payer, error) {
+// channelBetween returns the owner of the channel from one address to another.
+func (m *Manager) channelBetween(from, to address.Address) (*outChannel, error) {
 	if !m.wallet.Has(from) {
 		return nil, fmt.Errorf("%w: %s", ErrNoKey, from)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := pairOf(from, to)
+	k := pairKey(from, to)
 	p := m.pairs[k]
-	if p == nil || p.retired() {
-		p = newPayer(outChannel{ID: uuid.NewString(), From: from, To: to, Amount: big.Zero(), Promised: big.Zero(), Reserved: big.Zero(), Pending: big.Zero()})
+	if p == nil || p.isRetired() {
+		p = newOutChannel(outRecord{ID: uuid.NewString(), From: from, To: to, Amount: big.Zero(), Promised: big.Zero(), Reserved: big.Zero(), Pending: big.Zero()})
 		m.pairs[k] = p
 	}
 	return p, nil
 }
 
-// retired tells whether the channel is on its way to be closed: a new deal gets a new one.
-func (p *payer) retired() bool {
+// isRetired tells whether the channel is on its way to be closed: a new deal gets a new one.
+func (p *outChannel) isRetired() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.rec.Settling && !p.rec.Address.Empty()
 }
 
-func (m *Manager) outbound(ch address.Address) (*payer, error) {
+func (m *Manager) outChannelAt(ch address.Address) (*outChannel, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p := m.byAddr[ch]; p != nil {
@@ -164,7 +164,7 @@ func (m *Manager) Uses(a address.Address) bool {
 	defer m.mu.Unlock()
 	for _, p := range m.pairs {
 		p.mu.Lock()
-		busy := p.rec.From == a && (p.inFlight() || p.working)
+		busy := p.rec.From == a && (p.hasMessage() || p.serving)
 		p.mu.Unlock()
 		if busy {
 			return true

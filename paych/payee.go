@@ -17,24 +17,24 @@ import (
 // stateTTL is how long the state of a channel on the chain is trusted.
 const stateTTL = 5 * time.Second
 
-// payee is the owner of one inbound channel.
-type payee struct {
+// inChannel is the owner of one inbound channel.
+type inChannel struct {
 	mu       sync.Mutex
 	addr     address.Address
-	deep     bool // its create was seen deep enough in the chain
+	confirmed     bool // its create was seen deep enough in the chain
 	info     *ChannelInfo
-	read     time.Time
+	readAt     time.Time
 	lanes    map[uint64]*laneRecord
 	promised abi.TokenAmount            // best of book and chain over all lanes
-	paid     map[uint64]abi.TokenAmount // seen redeemed, by lane
-	today    today
-	pace     *rate.Limiter // of vouchers of lanes that have not paid yet
-	paces    map[uint64]*rate.Limiter
+	redeemed     map[uint64]abi.TokenAmount // seen redeemed, by lane
+	dayBook    dayBook
+	limiter     *rate.Limiter // of vouchers of lanes that have not paid yet
+	laneLimiters    map[uint64]*rate.Limiter
 }
 
 func (m *Manager) loadInbound(ctx context.Context) error {
-	err := each(ctx, m.ds, "/i/lane", func(l *laneRecord) error {
-		p := m.payee(l.Channel)
+	err := eachRecord(ctx, m.ds, "/i/lane", func(l *laneRecord) error {
+		p := m.inChannelAt(l.Channel)
 		p.lanes[l.Lane] = l
 		p.promised = big.Add(p.promised, l.Amount)
 		if l.Deal != "" {
@@ -45,21 +45,21 @@ func (m *Manager) loadInbound(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return each(ctx, m.ds, paidPrefix, func(r *paidRecord) error {
-		m.payee(r.Channel).paid[r.Lane] = r.Redeemed
+	return eachRecord(ctx, m.ds, paidPrefix, func(r *paidRecord) error {
+		m.inChannelAt(r.Channel).redeemed[r.Lane] = r.Redeemed
 		return nil
 	})
 }
 
-// known returns the owner of a channel, or one that is not remembered.
-func (m *Manager) known(ch address.Address) *payee {
+// channelOrStranger returns the owner of a channel, or one that is not remembered.
+func (m *Manager) channelOrStranger(ch address.Address) *inChannel {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p := m.inbound[ch]; p != nil {
+	if p := m.channels[ch]; p != nil {
 		return p
 	}
-	p := newPayee(ch)
-	p.pace = m.strangers
+	p := newInChannel(ch)
+	p.limiter = m.strangers
 	return p
 }
 
@@ -70,88 +70,88 @@ const (
 	strangerRate = 100
 )
 
-func newPayee(ch address.Address) *payee {
-	return &payee{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero(), paid: map[uint64]abi.TokenAmount{}, paces: map[uint64]*rate.Limiter{},
-		pace: rate.NewLimiter(voucherRate, 2*voucherRate)}
+func newInChannel(ch address.Address) *inChannel {
+	return &inChannel{addr: ch, lanes: map[uint64]*laneRecord{}, promised: big.Zero(), redeemed: map[uint64]abi.TokenAmount{}, laneLimiters: map[uint64]*rate.Limiter{},
+		limiter: rate.NewLimiter(voucherRate, 2*voucherRate)}
 }
 
-// paceOf is how fast vouchers of a lane may come.
-func (p *payee) paceOf(lane uint64) *rate.Limiter {
+// limiterOf is how fast vouchers of a lane may come.
+func (p *inChannel) limiterOf(lane uint64) *rate.Limiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lanes[lane] == nil {
-		return p.pace
+		return p.limiter
 	}
-	l := p.paces[lane]
+	l := p.laneLimiters[lane]
 	if l == nil {
 		l = rate.NewLimiter(voucherRate, 2*voucherRate)
-		p.paces[lane] = l
+		p.laneLimiters[lane] = l
 	}
 	return l
 }
 
-// remember keeps the owner of a channel that has paid, with what is known of it.
-func (m *Manager) remember(p *payee) *payee {
+// keepChannel keeps the owner of a channel that has paid, with what is known of it.
+func (m *Manager) keepChannel(p *inChannel) *inChannel {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if known := m.inbound[p.addr]; known != nil {
+	if known := m.channels[p.addr]; known != nil {
 		return known
 	}
-	p.pace = rate.NewLimiter(voucherRate, 2*voucherRate)
-	m.inbound[p.addr] = p
+	p.limiter = rate.NewLimiter(voucherRate, 2*voucherRate)
+	m.channels[p.addr] = p
 	return p
 }
 
-func (m *Manager) payee(ch address.Address) *payee {
+func (m *Manager) inChannelAt(ch address.Address) *inChannel {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.inbound[ch]
+	p := m.channels[ch]
 	if p == nil {
-		p = newPayee(ch)
-		m.inbound[ch] = p
+		p = newInChannel(ch)
+		m.channels[ch] = p
 	}
 	return p
 }
 
-// state returns the channel on the chain, cached; while the chain is away the last known state serves (D20).
-func (m *Manager) state(ctx context.Context, p *payee) (*ChannelInfo, error) {
-	info, err := m.lastKnown(ctx, p)
+// chainState returns the channel on the chain, cached; while the chain is away the last known state serves (D20).
+func (m *Manager) chainState(ctx context.Context, p *inChannel) (*ChannelInfo, error) {
+	info, err := m.lastChainState(ctx, p)
 	if err != nil && info != nil && !errors.Is(err, ErrUnknownChannel) {
 		return info, nil
 	}
 	return info, err
 }
 
-// lastKnown is what the chain says of a channel, or, with the error that kept it from saying it now, what it said last, which may be nothing.
-func (m *Manager) lastKnown(ctx context.Context, p *payee) (*ChannelInfo, error) {
+// lastChainState is what the chain says of a channel, or, with the error that kept it from saying it now, what it said last, which may be nothing.
+func (m *Manager) lastChainState(ctx context.Context, p *inChannel) (*ChannelInfo, error) {
 	p.mu.Lock()
-	info, fresh := p.info, time.Since(p.read) < stateTTL
+	info, fresh := p.info, time.Since(p.readAt) < stateTTL
 	p.mu.Unlock()
 	if info != nil && fresh {
 		return info, nil
 	}
-	next, err := m.reread(ctx, p)
+	next, err := m.readChainState(ctx, p)
 	if err != nil {
 		return info, err
 	}
 	return next, nil
 }
 
-// reread asks the chain for a channel.
-func (m *Manager) reread(ctx context.Context, p *payee) (*ChannelInfo, error) {
+// readChainState asks the chain for a channel.
+func (m *Manager) readChainState(ctx context.Context, p *inChannel) (*ChannelInfo, error) {
 	next, err := m.chain.Channel(ctx, p.addr)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
-	p.info, p.read = next, time.Now()
-	p.learn(next)
+	p.info, p.readAt = next, time.Now()
+	p.syncFromChain(next)
 	p.mu.Unlock()
 	return next, nil
 }
 
-// learn raises the lanes to what the chain has redeemed: the book may be older, or lost. mu is held.
-func (p *payee) learn(info *ChannelInfo) {
+// syncFromChain raises the lanes to what the chain has redeemed: the book may be older, or lost. mu is held.
+func (p *inChannel) syncFromChain(info *ChannelInfo) {
 	for n, c := range info.Lanes {
 		l := p.lanes[n]
 		if l == nil {
@@ -170,7 +170,7 @@ func (p *payee) learn(info *ChannelInfo) {
 }
 
 // checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
-func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo) error {
+func (m *Manager) checkChannel(ctx context.Context, p *inChannel, info *ChannelInfo) error {
 	if info.Collected {
 		return fmt.Errorf("%w: %s", ErrChannelSettled, info.Address)
 	}
@@ -184,7 +184,7 @@ func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo)
 		switch _, epoch, err := m.chain.Head(ctx); {
 		case err != nil:
 			return err
-		case info.over(epoch):
+		case info.pastWindow(epoch):
 			return fmt.Errorf("%w: %s, since epoch %d", ErrChannelSettled, info.Address, info.SettlingAt)
 		}
 	}
@@ -193,10 +193,10 @@ func (m *Manager) checkChannel(ctx context.Context, p *payee, info *ChannelInfo)
 
 // checkDepth waits for the confirmations of a channel. One that was seen deep enough is not asked for again: a chain that is away does
 // not stop the deals on it.
-func (m *Manager) checkDepth(ctx context.Context, p *payee, info *ChannelInfo) error {
+func (m *Manager) checkDepth(ctx context.Context, p *inChannel, info *ChannelInfo) error {
 	f := m.chain.Finality()
 	p.mu.Lock()
-	deep := p.deep
+	deep := p.confirmed
 	p.mu.Unlock()
 	if f == 0 || deep {
 		return nil
@@ -209,13 +209,13 @@ func (m *Manager) checkDepth(ctx context.Context, p *payee, info *ChannelInfo) e
 		return fmt.Errorf("%w: opened at %d, now %d, needed depth %d", ErrUnconfirmed, info.OpenedAt, epoch, f)
 	}
 	p.mu.Lock()
-	p.deep = true
+	p.confirmed = true
 	p.mu.Unlock()
 	return nil
 }
 
-// bind compares a voucher with the book and puts it there (rows 14 to 18).
-func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, want booking) (abi.TokenAmount, error) {
+// bookVoucher compares a voucher with the book and puts it there (rows 14 to 18).
+func (m *Manager) bookVoucher(ctx context.Context, p *inChannel, info *ChannelInfo, want booking) (abi.TokenAmount, error) {
 	deal, v := want.deal, want.voucher
 	b, err := m.ds.Batch(ctx)
 	if err != nil {
@@ -242,7 +242,7 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, want bo
 	grown := big.Sub(v.Amount, best.Amount)
 	promised := big.Add(p.promised, grown)
 	if promised.GreaterThan(info.Balance) {
-		p.read = time.Time{}
+		p.readAt = time.Time{}
 		return zero, fmt.Errorf("%w: short by %s", ErrInsufficientChannel, big.Sub(promised, info.Balance))
 	}
 	if grown.LessThan(want.expected) {
@@ -251,7 +251,7 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, want bo
 	if want.exact && grown.GreaterThan(want.expected) {
 		return zero, fmt.Errorf("%w: it adds %s, asked for are %s", ErrNotExact, grown, want.expected)
 	}
-	undo, err := m.reserve(deal, dealRef{p.addr, v.Lane})
+	undo, err := m.bindDeal(deal, dealRef{p.addr, v.Lane})
 	if err != nil {
 		return zero, err
 	}
@@ -260,10 +260,10 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, want bo
 	} else {
 		best.Bytes = want.covers
 	}
-	day, err := m.day(ctx, p)
+	day, err := m.dayBookOf(ctx, p)
 	day.rec.Vouchered = big.Add(day.rec.Vouchered, grown)
-	err = errors.Join(err, put(ctx, b, laneKey("i", p.addr, v.Lane), &best), put(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}),
-		put(ctx, b, dayKey(day.date, p.addr), &day.rec))
+	err = errors.Join(err, putRecord(ctx, b, laneKey("i", p.addr, v.Lane), &best), putRecord(ctx, b, dealKey("i", deal), &dealRef{p.addr, v.Lane}),
+		putRecord(ctx, b, dayKey(day.date, p.addr), &day.rec))
 	if err == nil && want.also != nil {
 		err = want.also(ctx, b)
 	}
@@ -274,12 +274,12 @@ func (m *Manager) bind(ctx context.Context, p *payee, info *ChannelInfo, want bo
 		undo()
 		return zero, err
 	}
-	p.lanes[v.Lane], p.promised, p.today = &best, promised, day
+	p.lanes[v.Lane], p.promised, p.dayBook = &best, promised, day
 	return grown, nil
 }
 
-// reserve binds a deal to a lane, unless it is bound to another; undo takes it back when nothing was stored.
-func (m *Manager) reserve(deal string, ref dealRef) (undo func(), err error) {
+// bindDeal binds a deal to a lane, unless it is bound to another; undo takes it back when nothing was stored.
+func (m *Manager) bindDeal(deal string, ref dealRef) (undo func(), err error) {
 	if deal == "" {
 		return func() {}, nil
 	}
@@ -317,14 +317,14 @@ type Summary struct {
 // Booked returns the channels of the books with their lanes; what the chain knows of them is left out.
 func (m *Manager) Booked() (out []Summary) {
 	m.mu.Lock()
-	payers, payees := maps.Clone(m.byAddr), maps.Clone(m.inbound)
+	payers, payees := maps.Clone(m.byAddr), maps.Clone(m.channels)
 	m.mu.Unlock()
 	for a, p := range payers {
 		s := Summary{Channel: a, Outbound: true}
 		p.mu.Lock()
 		s.Vouchered, s.From, s.To = p.rec.Promised, p.rec.From, p.rec.To
 		for _, l := range p.lanes {
-			s.Lanes = append(s.Lanes, l.entry())
+			s.Lanes = append(s.Lanes, l.bookEntry())
 		}
 		p.mu.Unlock()
 		out = append(out, s)
@@ -335,7 +335,7 @@ func (m *Manager) Booked() (out []Summary) {
 		s.Vouchered = p.promised
 		for _, l := range p.lanes {
 			if !l.chainOnly {
-				s.Lanes = append(s.Lanes, l.entry())
+				s.Lanes = append(s.Lanes, l.bookEntry())
 			}
 		}
 		p.mu.Unlock()

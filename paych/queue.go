@@ -20,15 +20,15 @@ const (
 	maxRetryWait = 30 * time.Second
 )
 
-// request is one call of GetOrCreate that waits for funds.
-type request struct {
+// fundsRequest is one call of GetOrCreate that waits for funds.
+type fundsRequest struct {
 	deal   string
 	amount abi.TokenAmount
-	answer chan answer
-	left   bool // the caller is gone; payer.mu guards it
+	answer chan fundsAnswer
+	abandoned   bool // the caller is gone; payer.mu guards it
 }
 
-type answer struct {
+type fundsAnswer struct {
 	ready Ready
 	err   error
 }
@@ -48,7 +48,7 @@ func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address
 	if amount.Nil() || amount.LessThan(big.Zero()) {
 		return Ready{}, fmt.Errorf("%w: %s asked for", ErrAmount, amount)
 	}
-	p, err := m.usable(ctx, from, to)
+	p, err := m.usableChannel(ctx, from, to)
 	if err != nil {
 		return Ready{}, err
 	}
@@ -57,13 +57,13 @@ func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address
 		defer p.mu.Unlock()
 		return Ready{Channel: p.rec.Address}, nil
 	}
-	if l, err := m.unspent(ctx, p, deal); err != nil || l != nil && l.Reserved.GreaterThanEqual(amount) {
+	if l, err := m.unusedLane(ctx, p, deal); err != nil || l != nil && l.Reserved.GreaterThanEqual(amount) {
 		return Ready{Channel: p.address()}, err
 	}
-	if err := m.allowed(deal); err != nil {
+	if err := m.checkSpending(deal); err != nil {
 		return Ready{}, fmt.Errorf("no funds for deal %s: %w", deal, err)
 	}
-	r := &request{deal: deal, amount: amount, answer: make(chan answer, 1)}
+	r := &fundsRequest{deal: deal, amount: amount, answer: make(chan fundsAnswer, 1)}
 	if err := m.enqueue(p, r); err != nil {
 		return Ready{}, err
 	}
@@ -73,27 +73,27 @@ func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	p.queue = slices.DeleteFunc(p.queue, func(q *request) bool { return q == r })
+	p.queue = slices.DeleteFunc(p.queue, func(q *fundsRequest) bool { return q == r })
 	p.mu.Unlock()
-	r.leave(p)
+	r.abandon(p)
 	return Ready{}, ctx.Err()
 }
 
-// leave takes back what a request was granted although nobody waits for it any more: at once, or when it is.
-func (r *request) leave(p *payer) {
+// abandon takes back what a request was granted although nobody waits for it any more: at once, or when it is.
+func (r *fundsRequest) abandon(p *outChannel) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r.left = true
-	p.drop(r.deal)
-	if p.flight != nil {
-		delete(p.flight.grants, r.deal)
+	r.abandoned = true
+	p.unreserve(r.deal)
+	if p.message != nil {
+		delete(p.message.grants, r.deal)
 	}
 }
 
-// usable returns the owner of the open channel of a pair. One that the other side is closing is given up, and the next
+// usableChannel returns the owner of the open channel of a pair. One that the other side is closing is given up, and the next
 // deal gets a new one; while the chain is away, what was last known counts.
-func (m *Manager) usable(ctx context.Context, from, to address.Address) (*payer, error) {
-	p, err := m.pair(from, to)
+func (m *Manager) usableChannel(ctx context.Context, from, to address.Address) (*outChannel, error) {
+	p, err := m.channelBetween(from, to)
 	if err != nil || p.address().Empty() {
 		return p, err
 	}
@@ -101,24 +101,24 @@ func (m *Manager) usable(ctx context.Context, from, to address.Address) (*payer,
 	if err != nil || !closing {
 		return p, err
 	}
-	if err := m.save(ctx, p, func(r *outChannel) { r.Settling = true }); err != nil {
+	if err := m.updateRecord(ctx, p, func(r *outRecord) { r.Settling = true }); err != nil {
 		return nil, err
 	}
-	return m.pair(from, to)
+	return m.channelBetween(from, to)
 }
 
 // isClosing asks the chain whether a channel is being closed. Calls that come while it is asked share the next answer. A chain that did
 // not answer is not asked again for a while.
-func (m *Manager) isClosing(ctx context.Context, p *payer) (bool, error) {
+func (m *Manager) isClosing(ctx context.Context, p *outChannel) (bool, error) {
 	asked := time.Now()
 	select {
-	case p.looking <- struct{}{}:
-		defer func() { <-p.looking }()
+	case p.askingChain <- struct{}{}:
+		defer func() { <-p.askingChain }()
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
 	p.mu.Lock()
-	known := p.rec.Settling || p.seen.After(asked) || time.Since(p.missed) < stateTTL
+	known := p.rec.Settling || p.askedAt.After(asked) || time.Since(p.unansweredAt) < stateTTL
 	closing := p.rec.Settling
 	p.mu.Unlock()
 	if known {
@@ -129,38 +129,38 @@ func (m *Manager) isClosing(ctx context.Context, p *payer) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
-		p.missed = time.Now()
+		p.unansweredAt = time.Now()
 		return false, ctx.Err()
 	}
-	p.seen = began
+	p.askedAt = began
 	return info.SettlingAt != 0 || info.Collected, nil
 }
 
 // enqueue adds a request and sees to it that somebody works on the queue. A nil request only wakes the worker.
-func (m *Manager) enqueue(p *payer, r *request) error {
+func (m *Manager) enqueue(p *outChannel, r *fundsRequest) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r != nil {
 		p.queue = append(p.queue, r)
 	}
-	if p.working {
+	if p.serving {
 		return nil
 	}
-	if p.working = m.group.Go(func() { m.work(p) }); !p.working {
+	if p.serving = m.group.Go(func() { m.serveQueue(p) }); !p.serving {
 		p.queue = nil
 		return ErrClosed
 	}
 	return nil
 }
 
-// work serves the queue of a pair until nothing waits and no message is in flight.
-func (m *Manager) work(p *payer) {
+// serveQueue serves the queue of a pair until nothing waits and no message is in flight.
+func (m *Manager) serveQueue(p *outChannel) {
 	for wait := minRetryWait; ; {
-		err := m.finish(m.ctx, p)
+		err := m.completeMessage(m.ctx, p)
 		p.mu.Lock()
-		if errors.Is(err, errUnasked) { // the next request goes on with the message
-			p.working = len(p.queue) > 0
-			more := p.working
+		if errors.Is(err, errNotWanted) { // the next request goes on with the message
+			p.serving = len(p.queue) > 0
+			more := p.serving
 			p.mu.Unlock()
 			if more {
 				continue
@@ -168,38 +168,38 @@ func (m *Manager) work(p *payer) {
 			return
 		}
 		batch := p.queue
-		p.queue, p.trouble = nil, err
-		if err != nil && p.inFlight() { // the chain is away: nobody is kept waiting for it, but the message stays ours
+		p.queue, p.messageErr = nil, err
+		if err != nil && p.hasMessage() { // the chain is away: nobody is kept waiting for it, but the message stays ours
 			p.mu.Unlock()
-			fail(batch, err)
+			failRequests(batch, err)
 			if !m.sleep(wait) {
-				p.abandon()
+				p.abandonQueue()
 				return
 			}
 			wait = min(2*wait, maxRetryWait)
 			continue
 		}
 		if len(batch) == 0 {
-			p.working = false
+			p.serving = false
 			p.mu.Unlock()
 			return
 		}
 		p.mu.Unlock()
 		wait = minRetryWait
-		m.serve(p, batch)
+		m.serveBatch(p, batch)
 		if m.ctx.Err() != nil {
-			p.abandon()
+			p.abandonQueue()
 			return
 		}
 	}
 }
 
-// abandon ends the work on a queue when the manager is closed.
-func (p *payer) abandon() {
+// abandonQueue ends the work on a queue when the manager is closed.
+func (p *outChannel) abandonQueue() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fail(p.queue, ErrClosed)
-	p.queue, p.working = nil, false
+	failRequests(p.queue, ErrClosed)
+	p.queue, p.serving = nil, false
 }
 
 func (m *Manager) sleep(d time.Duration) bool {
@@ -213,58 +213,58 @@ func (m *Manager) sleep(d time.Duration) bool {
 	}
 }
 
-func fail(batch []*request, err error) {
+func failRequests(batch []*fundsRequest, err error) {
 	for _, r := range batch {
-		r.answer <- answer{err: err}
+		r.answer <- fundsAnswer{err: err}
 	}
 }
 
-// errRetired means that the channel is being closed: requests go to the next one of the pair.
-var errRetired = errors.New("the payment channel is being closed")
+// errChannelRetired means that the channel is being closed: requests go to the next one of the pair.
+var errChannelRetired = errors.New("the payment channel is being closed")
 
-// serve gives what is free to the smallest requests first and makes one deposit for all others.
-func (m *Manager) serve(p *payer, batch []*request) {
-	slices.SortStableFunc(batch, func(a, b *request) int { return big.Cmp(a.amount, b.amount) })
+// serveBatch gives what is free to the smallest requests first and makes one deposit for all others.
+func (m *Manager) serveBatch(p *outChannel, batch []*fundsRequest) {
+	slices.SortStableFunc(batch, func(a, b *fundsRequest) int { return big.Cmp(a.amount, b.amount) })
 	for {
-		if batch = p.grant(batch); len(batch) == 0 {
+		if batch = p.grantRequests(batch); len(batch) == 0 {
 			return
 		}
-		ready, enough, err := m.deposit(m.ctx, p, batch)
+		ready, enough, err := m.depositForBatch(m.ctx, p, batch)
 		switch {
-		case errors.Is(err, errRetired):
-			m.pass(p, batch)
+		case errors.Is(err, errChannelRetired):
+			m.passToNextChannel(p, batch)
 			return
 		case enough: // something was given back meanwhile
 			continue
 		}
 		for _, r := range batch {
-			r.answer <- answer{ready, err}
+			r.answer <- fundsAnswer{ready, err}
 		}
 		return
 	}
 }
 
-// pass hands requests to the next channel of the pair.
-func (m *Manager) pass(p *payer, batch []*request) {
+// passToNextChannel hands requests to the next channel of the pair.
+func (m *Manager) passToNextChannel(p *outChannel, batch []*fundsRequest) {
 	for _, r := range batch {
-		next, err := m.pair(p.rec.From, p.rec.To)
+		next, err := m.channelBetween(p.rec.From, p.rec.To)
 		if err == nil {
 			err = m.enqueue(next, r)
 		}
 		if err != nil {
-			r.answer <- answer{err: err}
+			r.answer <- fundsAnswer{err: err}
 		}
 	}
 }
 
-// grant answers the requests that fit into what is free, and those that nobody waits for; the others are returned.
-func (p *payer) grant(batch []*request) (rest []*request) {
+// grantRequests answers the requests that fit into what is free, and those that nobody waits for; the others are returned.
+func (p *outChannel) grantRequests(batch []*fundsRequest) (rest []*fundsRequest) {
 	for _, r := range batch {
-		switch ch, ok := p.take(r); {
+		switch ch, ok := p.grantRequest(r); {
 		case ok:
-			r.answer <- answer{ready: Ready{Channel: ch}}
-		case p.hasLeft(r):
-			r.answer <- answer{err: context.Canceled}
+			r.answer <- fundsAnswer{ready: Ready{Channel: ch}}
+		case p.isAbandoned(r):
+			r.answer <- fundsAnswer{err: context.Canceled}
 		default:
 			rest = append(rest, r)
 		}
@@ -272,32 +272,32 @@ func (p *payer) grant(batch []*request) (rest []*request) {
 	return rest
 }
 
-func (p *payer) hasLeft(r *request) bool {
+func (p *outChannel) isAbandoned(r *fundsRequest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return r.left
+	return r.abandoned
 }
 
-// take grants a request if what it asks for is free on a ready channel.
-func (p *payer) take(r *request) (address.Address, bool) {
+// grantRequest grants a request if what it asks for is free on a ready channel.
+func (p *outChannel) grantRequest(r *fundsRequest) (address.Address, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.rec.Address.Empty() || p.rec.Settling || p.free().LessThan(r.amount) {
+	if p.rec.Address.Empty() || p.rec.Settling || p.freeFunds().LessThan(r.amount) {
 		return address.Undef, false
 	}
-	if !r.left {
-		p.hold(r.deal, r.amount)
+	if !r.abandoned {
+		p.reserve(r.deal, r.amount)
 	}
 	return p.rec.Address, true
 }
 
-// deposit sends one message for what a batch lacks: a new channel, or funds for the open one.
-func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (ready Ready, enough bool, err error) {
-	f := &flight{done: make(chan struct{}), grants: map[string]abi.TokenAmount{}}
+// depositForBatch sends one message for what a batch lacks: a new channel, or funds for the open one.
+func (m *Manager) depositForBatch(ctx context.Context, p *outChannel, batch []*fundsRequest) (ready Ready, enough bool, err error) {
+	f := &depositMessage{done: make(chan struct{}), grants: map[string]abi.TokenAmount{}}
 	total := big.Zero()
 	p.mu.Lock()
 	for _, r := range batch {
-		if r.left {
+		if r.abandoned {
 			continue
 		}
 		sum := r.amount
@@ -310,38 +310,38 @@ func (m *Manager) deposit(ctx context.Context, p *payer, batch []*request) (read
 	rec := p.rec
 	if rec.Settling && !rec.Address.Empty() {
 		p.mu.Unlock()
-		return Ready{}, false, errRetired
+		return Ready{}, false, errChannelRetired
 	}
-	missing := big.Sub(total, p.free())
+	missing := big.Sub(total, p.freeFunds())
 	if enough = missing.LessThanEqual(big.Zero()) && !rec.Address.Empty(); !enough {
-		p.flight = f
-		p.hold(withFlight, big.Max(big.Zero(), big.Sub(total, missing)))
+		p.message = f
+		p.reserve(withMessage, big.Max(big.Zero(), big.Sub(total, missing)))
 	}
 	p.mu.Unlock()
 	if enough {
 		return Ready{}, true, nil
 	}
-	ready, err = m.depositFor(ctx, p, f, rec, missing)
+	ready, err = m.sendDeposit(ctx, p, f, rec, missing)
 	if err != nil {
 		p.mu.Lock()
-		p.flight = nil
-		p.drop(withFlight)
+		p.message = nil
+		p.unreserve(withMessage)
 		p.mu.Unlock()
 		close(f.done)
 	}
 	return ready, false, err
 }
 
-// withFlight is the key under which what is free is kept for the deals of the message in flight: it brings only the rest.
-const withFlight = "message in flight"
+// withMessage is the key under which what is free is kept for the deals of the message in flight: it brings only the rest.
+const withMessage = "message in flight"
 
-func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outChannel, missing abi.TokenAmount) (Ready, error) {
+func (m *Manager) sendDeposit(ctx context.Context, p *outChannel, f *depositMessage, rec outRecord, missing abi.TokenAmount) (Ready, error) {
 	if missing.LessThanEqual(big.Zero()) { // all who wanted it are gone
 		return Ready{}, context.Canceled
 	}
 	id := uuid.New()
 	rec.Intent, rec.Pending = id[:], missing
-	op := rec.pending()
+	op := rec.pendingOp()
 	balance, err := m.chain.Balance(ctx, rec.From)
 	if err != nil {
 		return Ready{}, err
@@ -349,9 +349,9 @@ func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outCh
 	if balance.LessThan(missing) {
 		return Ready{}, fmt.Errorf("%w: %s has %s, the deal needs %s more", ErrWalletFunds, rec.From, balance, missing)
 	}
-	err = m.change(ctx, p, func() (*laneRecord, error) {
+	err = m.updateSynced(ctx, p, func() (*laneRecord, error) {
 		if p.rec.Settling && !p.rec.Address.Empty() {
-			return nil, errRetired
+			return nil, errChannelRetired
 		}
 		p.rec.Intent, p.rec.Pending = op.Intent[:], missing
 		return nil, nil
@@ -359,11 +359,11 @@ func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outCh
 	if err != nil {
 		return Ready{}, err
 	}
-	msg, err := m.submit(ctx, p, op)
+	msg, err := m.submitIntent(ctx, p, op)
 	if err != nil {
 		return Ready{}, err
 	}
-	if err := m.save(ctx, p, func(r *outChannel) { r.Msg = &msg }); err != nil {
+	if err := m.updateRecord(ctx, p, func(r *outRecord) { r.Msg = &msg }); err != nil {
 		return Ready{}, err
 	}
 	p.mu.Lock()
@@ -372,18 +372,18 @@ func (m *Manager) depositFor(ctx context.Context, p *payer, f *flight, rec outCh
 	return Ready{Channel: rec.Address, Wait: msg}, nil
 }
 
-// submit sends a message whose intent is stored. Only a refusal ends the intent: after any other error the message may be
+// submitIntent sends a message whose intent is stored. Only a refusal ends the intent: after any other error the message may be
 // on its way, and the same intent is submitted again until it is there.
-func (m *Manager) submit(ctx context.Context, p *payer, op Op) (cid.Cid, error) {
+func (m *Manager) submitIntent(ctx context.Context, p *outChannel, op Op) (cid.Cid, error) {
 	msg, err := m.chain.Submit(ctx, op)
 	if errors.Is(err, ErrRefused) {
-		err = errors.Join(err, m.save(ctx, p, func(r *outChannel) { r.Intent, r.Pending = nil, big.Zero() }))
+		err = errors.Join(err, m.updateRecord(ctx, p, func(r *outRecord) { r.Intent, r.Pending = nil, big.Zero() }))
 	}
 	return msg, err
 }
 
-// pending is the message of the stored intent.
-func (c *outChannel) pending() Op {
+// pendingOp is the message of the stored intent.
+func (c *outRecord) pendingOp() Op {
 	op := Op{Kind: OpCreate, From: c.From, To: c.To, Value: c.Pending, Intent: uuid.UUID(c.Intent)}
 	if !c.Address.Empty() {
 		op.Kind, op.Channel = OpAddFunds, c.Address

@@ -11,8 +11,8 @@ import (
 	"github.com/cartage-dev/cartage/internal/store"
 )
 
-// restoreJump is by how much nonces and lanes jump after a restore: no voucher and no lane that was used since the backup is used again.
-const restoreJump = 1 << 20
+// restoreSkip is by how much nonces and lanes jump after a restore: no voucher and no lane that was used since the backup is used again.
+const restoreSkip = 1 << 20
 
 func restoredKey() datastore.Key { return datastore.NewKey("/o/restored") }
 
@@ -29,17 +29,17 @@ func MarkRestored(ctx context.Context, ds datastore.Batching) error {
 	return store.Commit(ctx, ds, b)
 }
 
-// restoredLook bounds how long the chain is asked about a channel that was restored.
-const restoredLook = 10 * time.Second
+// restoredAskLimit bounds how long the chain is asked about a channel that was restored.
+const restoredAskLimit = 10 * time.Second
 
-// jump does what MarkRestored asks for, before deals start. It may be repeated.
-func (m *Manager) jump(ctx context.Context) error {
+// skipNoncesAfterRestore does what MarkRestored asks for, before deals start. It may be repeated.
+func (m *Manager) skipNoncesAfterRestore(ctx context.Context) error {
 	has, err := m.ds.Has(ctx, restoredKey())
 	if err != nil || !has {
 		return err
 	}
 	for _, p := range m.byAddr {
-		if err := m.jumpChannel(ctx, p); err != nil {
+		if err := m.skipNoncesOf(ctx, p); err != nil {
 			return fmt.Errorf("payment channel %s after a restore: %w", p.rec.Address, err)
 		}
 	}
@@ -53,8 +53,8 @@ func (m *Manager) jump(ctx context.Context) error {
 	return store.Commit(ctx, m.ds, b)
 }
 
-func (m *Manager) jumpChannel(ctx context.Context, p *payer) error {
-	lctx, cancel := context.WithTimeout(ctx, restoredLook)
+func (m *Manager) skipNoncesOf(ctx context.Context, p *outChannel) error {
+	lctx, cancel := context.WithTimeout(ctx, restoredAskLimit)
 	info, err := m.chain.Channel(lctx, p.rec.Address)
 	cancel()
 	if err != nil {
@@ -65,7 +65,7 @@ func (m *Manager) jumpChannel(ctx context.Context, p *payer) error {
 		return err
 	}
 	for n, l := range p.lanes {
-		l.Nonce += restoreJump
+		l.Nonce += restoreSkip
 		if c, ok := info.Lanes[n]; ok && c.Redeemed.GreaterThan(l.Amount) {
 			p.rec.Promised = big.Add(p.rec.Promised, big.Sub(c.Redeemed, l.Amount))
 			l.Amount, l.Voucher = c.Redeemed, nil
@@ -73,12 +73,12 @@ func (m *Manager) jumpChannel(ctx context.Context, p *payer) error {
 				p.rec.Reserved, l.Reserved = big.Add(p.rec.Reserved, over), l.Amount
 			}
 		}
-		if err := put(ctx, b, laneKey("o", l.Channel, l.Lane), l); err != nil {
+		if err := putRecord(ctx, b, laneKey("o", l.Channel, l.Lane), l); err != nil {
 			return err
 		}
 	}
-	p.rec.NextLane += restoreJump
-	if err := put(ctx, b, p.rec.key(), &p.rec); err != nil {
+	p.rec.NextLane += restoreSkip
+	if err := putRecord(ctx, b, p.rec.recordKey(), &p.rec); err != nil {
 		return err
 	}
 	return store.Commit(ctx, m.ds, b)

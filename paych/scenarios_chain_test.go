@@ -44,8 +44,8 @@ func chainScenarios() []scenario {
 			settle(w, w.payer, ch)
 			late := w.voucher(ch, lane, nil)
 			w.payee.mustTake("d", late, 50)
-			require.NoError(w.t, w.payee.Tend(w.t.Context()))
-			require.NoError(w.t, w.payee.Tend(w.t.Context()))
+			require.NoError(w.t, w.payee.Maintain(w.t.Context()))
+			require.NoError(w.t, w.payee.Maintain(w.t.Context()))
 			require.EqualValues(w.t, 150, w.info(ch).ToSend.Int64())
 			w.ends(ch, 150)
 		}},
@@ -86,7 +86,7 @@ func chainScenarios() []scenario {
 		{43, "LR", "payee settles after the first voucher", func(w *world) {
 			ch, lane := w.deal()
 			require.NoError(w.t, w.payee.Settle(w.t.Context(), ch))
-			require.NoError(w.t, w.payer.Tend(w.t.Context()))
+			require.NoError(w.t, w.payer.Maintain(w.t.Context()))
 			_, _, err := w.payer.CreateVoucher(w.t.Context(), "d", ch, lane, big.NewInt(150), 0)
 			require.ErrorIs(w.t, err, cpaych.ErrChannelSettling)
 			next, _ := w.payer.fund("next", w.payee.addr, 10)
@@ -134,12 +134,12 @@ func settle(w *world, s *side, ch address.Address) {
 // ends tends a settling channel until it is collected, and checks that the payee has got exactly so much.
 func (w *world) ends(ch address.Address, amount int64) {
 	w.t.Helper()
-	require.NoError(w.t, w.payee.Tend(w.t.Context()))
+	require.NoError(w.t, w.payee.Maintain(w.t.Context()))
 	before, rest := w.balance(w.payee), w.balance(w.payer)
 	balance := w.info(ch).Balance.Int64()
 	w.advance(settleDelay)
-	require.NoError(w.t, w.payee.Tend(w.t.Context()))
-	require.NoError(w.t, w.payer.Tend(w.t.Context()))
+	require.NoError(w.t, w.payee.Maintain(w.t.Context()))
+	require.NoError(w.t, w.payer.Maintain(w.t.Context()))
 	require.True(w.t, w.info(ch).Collected)
 	require.Equal(w.t, before+amount, w.balance(w.payee))
 	require.Equal(w.t, rest+balance-amount, w.balance(w.payer))
@@ -157,7 +157,7 @@ func (w *world) offLine(epochs int, amount int64) {
 	settle(w, w.payer, ch)
 	w.advance(epochs)
 	w.payee.open(nil)
-	err := w.payee.Tend(w.t.Context())
+	err := w.payee.Maintain(w.t.Context())
 	if amount == 0 {
 		require.ErrorIs(w.t, err, cpaych.ErrLost)
 		require.ErrorContains(w.t, err, "100 attoFIL")
@@ -166,7 +166,7 @@ func (w *world) offLine(epochs int, amount int64) {
 		require.EqualValues(w.t, amount, w.info(ch).ToSend.Int64())
 	}
 	w.advance(settleDelay)
-	require.NoError(w.t, w.payee.Tend(w.t.Context()))
+	require.NoError(w.t, w.payee.Maintain(w.t.Context()))
 	require.True(w.t, w.info(ch).Collected)
 	e, err := w.payee.Earnings(w.t.Context())
 	require.NoError(w.t, err)
@@ -355,7 +355,7 @@ func nodeBehind(w *world) {
 	w.node.Age(0)
 	w.node.Reorganise(3, false)
 	w.payee.mustTake("d", w.payer.pay("d", ch, lane, 200), 50)
-	require.NoError(w.t, w.payee.Tend(w.t.Context()))
+	require.NoError(w.t, w.payee.Maintain(w.t.Context()))
 	require.NoError(w.t, w.payee.Redeem(w.t.Context(), ch))
 	require.EqualValues(w.t, 200, w.info(ch).ToSend.Int64())
 }

@@ -45,7 +45,7 @@ func TestVoucherOfSettlingChannelWaits(t *testing.T) {
 	require.EqualValues(t, 25, best.Amount.Int64())
 	payee.reopen()
 	chain.set(func() { chain.refuse = nil })
-	require.NoError(t, payee.Tend(t.Context()))
+	require.NoError(t, payee.Maintain(t.Context()))
 	require.EqualValues(t, 25, chain.channels[v.ChannelAddr].ToSend.Int64())
 }
 
@@ -109,10 +109,10 @@ func TestLost(t *testing.T) {
 				})
 			}
 			payee.open(nil)
-			err := payee.Tend(t.Context())
+			err := payee.Maintain(t.Context())
 			require.ErrorIs(t, err, cpaych.ErrLost)
 			require.ErrorContains(t, err, "40 attoFIL")
-			require.NoError(t, payee.Tend(t.Context()))
+			require.NoError(t, payee.Maintain(t.Context()))
 			for range 2 {
 				e, err := payee.Earnings(t.Context())
 				require.NoError(t, err)
@@ -122,7 +122,7 @@ func TestLost(t *testing.T) {
 				require.EqualValues(t, 40, e.Days[0].Lost.Int64())
 				require.Empty(t, e.Claims)
 				payee.reopen()
-				require.NoError(t, payee.Tend(t.Context()), "it is told once")
+				require.NoError(t, payee.Maintain(t.Context()), "it is told once")
 			}
 		})
 	}

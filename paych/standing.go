@@ -11,15 +11,15 @@ import (
 // Standing is who pays with an inbound channel, and how much of what was paid on it is certain, in attoFIL: redeemed, or covered
 // by the deposit of a channel that is not settling. It may be some seconds old.
 func (m *Manager) Standing(ctx context.Context, ch address.Address) (payer address.Address, secured abi.TokenAmount, err error) {
-	p := m.known(ch)
-	info, err := m.state(ctx, p)
+	p := m.channelOrStranger(ch)
+	info, err := m.chainState(ctx, p)
 	if err != nil {
 		return address.Undef, big.Zero(), err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	redeemed := info.ToSend
-	for _, l := range p.paid {
+	for _, l := range p.redeemed {
 		redeemed = big.Max(redeemed, l)
 	}
 	if info.Collected || info.SettlingAt != 0 {

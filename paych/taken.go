@@ -6,10 +6,10 @@ import (
 	"github.com/filecoin-project/go-address"
 )
 
-// Taken returns what the book has of the lane that a voucher was taken for, without reading it.
-func (m *Manager) Taken(ch address.Address, lane uint64) (Entry, bool) {
+// LaneEntry returns what the book has of the lane that a voucher was taken for, without reading it.
+func (m *Manager) LaneEntry(ch address.Address, lane uint64) (Entry, bool) {
 	m.mu.Lock()
-	p := m.inbound[ch]
+	p := m.channels[ch]
 	m.mu.Unlock()
 	if p == nil {
 		return Entry{}, false
@@ -20,7 +20,7 @@ func (m *Manager) Taken(ch address.Address, lane uint64) (Entry, bool) {
 	if l == nil || l.chainOnly {
 		return Entry{}, false
 	}
-	return l.entry(), true
+	return l.bookEntry(), true
 }
 
 // Best returns the book's entry for a deal, or nil. inbound chooses the book of what we are paid.
@@ -30,14 +30,14 @@ func (m *Manager) Best(ctx context.Context, inbound bool, deal string) (*Entry, 
 		side = "i"
 	}
 	var ref dealRef
-	found, err := get(ctx, m.ds, dealKey(side, deal), &ref)
+	found, err := getRecord(ctx, m.ds, dealKey(side, deal), &ref)
 	if err != nil || !found {
 		return nil, err
 	}
 	var l laneRecord
-	if found, err = get(ctx, m.ds, laneKey(side, ref.Channel, ref.Lane), &l); err != nil || !found {
+	if found, err = getRecord(ctx, m.ds, laneKey(side, ref.Channel, ref.Lane), &l); err != nil || !found {
 		return nil, err
 	}
-	e := l.entry()
+	e := l.bookEntry()
 	return &e, nil
 }

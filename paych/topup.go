@@ -20,17 +20,17 @@ func (m *Manager) TopUp(ctx context.Context, deal string, from, to address.Addre
 			return err
 		}
 	}
-	p, l, err := m.openLane(ctx, deal)
+	p, l, err := m.openLaneOf(ctx, deal)
 	if err != nil {
 		return err
 	}
-	return m.enlarge(ctx, p, l)
+	return m.enlargeLane(ctx, p, l)
 }
 
 // Replenish gives a deal that has a lane what is missing to a total, and tells whether anything was: a deal that waited for its money while the process
 // was started again may have found it with another one.
 func (m *Manager) Replenish(ctx context.Context, deal string, from, to address.Address, total abi.TokenAmount) (added bool, err error) {
-	_, l, err := m.openLane(ctx, deal)
+	_, l, err := m.openLaneOf(ctx, deal)
 	if err != nil {
 		return false, err
 	}
@@ -41,17 +41,17 @@ func (m *Manager) Replenish(ctx context.Context, deal string, from, to address.A
 	return true, m.TopUp(ctx, deal, from, to, missing)
 }
 
-// openLane finds the lane of a deal and its channel.
-func (m *Manager) openLane(ctx context.Context, deal string) (*payer, *laneRecord, error) {
+// openLaneOf finds the lane of a deal and its channel.
+func (m *Manager) openLaneOf(ctx context.Context, deal string) (*outChannel, *laneRecord, error) {
 	var ref dealRef
-	found, err := get(ctx, m.ds, dealKey("o", deal), &ref)
+	found, err := getRecord(ctx, m.ds, dealKey("o", deal), &ref)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !found {
 		return nil, nil, fmt.Errorf("%w: deal %s has no lane", ErrUnknownChannel, deal)
 	}
-	p, err := m.outbound(ref.Channel)
+	p, err := m.outChannelAt(ref.Channel)
 	if err != nil {
 		return nil, nil, err
 	}

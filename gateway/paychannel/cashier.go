@@ -263,7 +263,7 @@ func (d *draft) replay(ctx context.Context, p gateway.Purchase) (gateway.Sale, e
 	if err != nil || rec == nil || rec.Nonce != d.voucher.Nonce || !bytes.Equal(rec.Key, p.Key[:]) {
 		return gateway.Sale{}, err
 	}
-	last, ok := d.c.cfg.Manager.Taken(d.voucher.ChannelAddr, d.voucher.Lane)
+	last, ok := d.c.cfg.Manager.LaneEntry(d.voucher.ChannelAddr, d.voucher.Lane)
 	if !ok || !paych.SameVoucher(d.voucher, last.Voucher) || rec.Replays >= maxReplays || d.c.cfg.Now().Sub(time.Unix(int64(rec.At), 0)) > replayTime {
 		return gateway.Sale{}, nil // the checks say what is wrong with it
 	}

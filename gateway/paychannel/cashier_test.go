@@ -33,7 +33,7 @@ func TestG_35_Windows(t *testing.T) {
 	}
 	require.Equal(t, s.block.data, got)
 	require.EqualValues(t, price*len(got), s.booked())
-	e, ok := s.seller.Taken(s.channel, s.lane)
+	e, ok := s.seller.LaneEntry(s.channel, s.lane)
 	require.True(t, ok)
 	require.EqualValues(t, len(got), e.Bytes)
 	require.NoError(t, s.seller.Redeem(t.Context(), s.channel))

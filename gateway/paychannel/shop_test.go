@@ -277,7 +277,7 @@ func (s *shop) sign(from, to int) string {
 
 // booked is what the seller has of the lane.
 func (s *shop) booked() int64 {
-	e, ok := s.seller.Taken(s.channel, s.lane)
+	e, ok := s.seller.LaneEntry(s.channel, s.lane)
 	if !ok {
 		return 0
 	}

@@ -23,7 +23,7 @@ type settleWatch struct {
 func (n *Node) tendPayments() {
 	period, ok := n.watchPeriod()
 	for ok && shared.Sleep(n.ctx, period) {
-		err := n.Payments.Tend(n.ctx)
+		err := n.Payments.Maintain(n.ctx)
 		n.watched.Store(&settleWatch{at: time.Now(), period: period, err: err})
 		switch {
 		case err == nil || n.ctx.Err() != nil:

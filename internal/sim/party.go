@@ -225,7 +225,7 @@ func (p *party) tend(ctx context.Context, r *process) {
 			t.Stop()
 			return
 		case <-t.C:
-			_ = r.payments.Tend(ctx)
+			_ = r.payments.Maintain(ctx)
 		}
 	}
 }

@@ -233,7 +233,7 @@ func (p Provider) SaveDealVoucher(ctx context.Context, deal string, ch address.A
 	case grown.IsZero():
 		outcome = rm.Replayed
 	}
-	if e, ok := p.Manager.Taken(ch, v.Lane); ok && e.Deal == deal {
+	if e, ok := p.Manager.LaneEntry(ch, v.Lane); ok && e.Deal == deal {
 		return e.Credit, outcome, nil
 	}
 	b, err := p.Manager.Best(ctx, true, deal)
