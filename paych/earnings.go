@@ -53,25 +53,31 @@ type dayBook struct {
 }
 
 // dayBookOf returns the day book of a channel for now. p.mu is held.
-func (m *Manager) dayBookOf(ctx context.Context, p *inChannel) (dayBook, error) {
+func (in *inChannels) dayBookOf(ctx context.Context, p *inChannel) (dayBook, error) {
 	date := time.Now().UTC().Format(time.DateOnly)
 	if p.dayBook.date == date {
 		return p.dayBook, nil
 	}
 	d := dayBook{date, dayRecord{big.Zero(), big.Zero()}}
-	_, err := getRecord(ctx, m.ds, dayKey(date, p.addr), &d.rec)
+	_, err := getRecord(ctx, in.ds, dayKey(date, p.addr), &d.rec)
 	return d, err
 }
 
+// earningsBook is what inbound channels have brought, by deal and by day.
+type earningsBook struct {
+	ds     datastore.Batching
+	chain  Chain
+	wallet Signer
+	in     *inChannels
+}
+
 // bookRedeemed books what the chain has paid since the last look.
-func (m *Manager) bookRedeemed(ctx context.Context, info *ChannelInfo) error {
-	m.mu.Lock()
-	p := m.channels[info.Address]
-	m.mu.Unlock()
-	if p == nil || !m.wallet.Has(info.To) {
+func (e *earningsBook) bookRedeemed(ctx context.Context, info *ChannelInfo) error {
+	p := e.in.knownChannel(info.Address)
+	if p == nil || !e.wallet.Has(info.To) {
 		return nil
 	}
-	b, err := m.ds.Batch(ctx)
+	b, err := e.ds.Batch(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,7 +101,7 @@ func (m *Manager) bookRedeemed(ctx context.Context, info *ChannelInfo) error {
 	if len(paid) == 0 {
 		return nil
 	}
-	d, err := m.dayBookOf(ctx, p)
+	d, err := e.in.dayBookOf(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -150,7 +156,7 @@ type Earnings struct {
 
 // Earnings adds up what the node was paid: for each deal, for each day, and what can still be redeemed and until when. Of channels that
 // the chain cannot be asked about, what was last known.
-func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
+func (e *earningsBook) Earnings(ctx context.Context) (*Earnings, error) {
 	out := &Earnings{}
 	days := map[string]*EarnedDay{}
 	day := func(date string) *EarnedDay {
@@ -159,14 +165,14 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 		}
 		return days[date]
 	}
-	err := eachKeyedRecord(ctx, m.ds, dayPrefix, func(key string, d *dayRecord) error {
+	err := eachKeyedRecord(ctx, e.ds, dayPrefix, func(key string, d *dayRecord) error {
 		date, _, _ := strings.Cut(strings.TrimPrefix(key, dayPrefix+"/"), "/")
 		e := day(date)
 		e.Vouchered, e.Redeemed = big.Add(e.Vouchered, d.Vouchered), big.Add(e.Redeemed, d.Redeemed)
 		return nil
 	})
 	if err == nil {
-		err = m.addLosses(ctx, day)
+		err = e.addLosses(ctx, day)
 	}
 	if err != nil {
 		return nil, err
@@ -175,12 +181,12 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 		out.Days = append(out.Days, *d)
 	}
 	slices.SortFunc(out.Days, func(a, b EarnedDay) int { return cmp.Compare(a.Date, b.Date) })
-	_, epoch, err := m.chain.Head(ctx)
+	_, epoch, err := e.chain.Head(ctx)
 	if err != nil { // the chain is away: only what was seen collected is over
 		epoch = 0
 	}
-	for _, p := range m.allInChannels() {
-		if err := m.addEarnings(ctx, p, epoch, out); err != nil {
+	for _, p := range e.in.allInChannels() {
+		if err := e.addEarnings(ctx, p, epoch, out); err != nil {
 			return nil, err
 		}
 	}
@@ -191,21 +197,11 @@ func (m *Manager) Earnings(ctx context.Context) (*Earnings, error) {
 	return out, nil
 }
 
-func (m *Manager) allInChannels() []*inChannel {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := make([]*inChannel, 0, len(m.channels))
-	for _, p := range m.channels {
-		out = append(out, p)
-	}
-	return out
-}
-
 // addEarnings adds the deals of one channel.
-func (m *Manager) addEarnings(ctx context.Context, p *inChannel, epoch abi.ChainEpoch, out *Earnings) error {
-	info, err := m.lastChainState(ctx, p)
+func (e *earningsBook) addEarnings(ctx context.Context, p *inChannel, epoch abi.ChainEpoch, out *Earnings) error {
+	info, err := e.in.lastChainState(ctx, p)
 	if err == nil {
-		if err := m.bookRedeemed(ctx, info); err != nil {
+		if err := e.bookRedeemed(ctx, info); err != nil {
 			return err
 		}
 	}

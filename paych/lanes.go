@@ -13,12 +13,12 @@ import (
 )
 
 // unusedLane is the lane that a deal was given on a channel and has not used yet, if there is one.
-func (m *Manager) unusedLane(ctx context.Context, p *outChannel, deal string) (*laneRecord, error) {
+func (o *outChannels) unusedLane(ctx context.Context, p *outChannel, deal string) (*laneRecord, error) {
 	if deal == "" {
 		return nil, nil
 	}
 	var ref dealRef
-	found, err := getRecord(ctx, m.ds, dealKey("o", deal), &ref)
+	found, err := getRecord(ctx, o.ds, dealKey("o", deal), &ref)
 	if err != nil || !found || ref.Channel != p.address() {
 		return nil, err
 	}
@@ -33,20 +33,20 @@ func (m *Manager) unusedLane(ctx context.Context, p *outChannel, deal string) (*
 // AllocateLane returns a lane that was never used, for a deal whose funds were made available with GetOrCreate under the
 // same key. A deal that has none, because the process was started again since, reserves amount as far as it is free. Asked again before
 // the first voucher it is the same lane.
-func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error) {
-	p, err := m.outChannelAt(ch)
+func (o *outChannels) AllocateLane(ctx context.Context, deal string, ch address.Address, amount abi.TokenAmount) (uint64, error) {
+	p, err := o.outChannelAt(ch)
 	if err != nil {
 		return 0, err
 	}
-	switch l, err := m.unusedLane(ctx, p, deal); {
+	switch l, err := o.unusedLane(ctx, p, deal); {
 	case err != nil:
 		return 0, err
 	case l != nil:
-		return l.Lane, m.enlargeLane(ctx, p, l)
+		return l.Lane, o.enlargeLane(ctx, p, l)
 	}
 	lane := &laneRecord{Channel: ch, Deal: deal, Amount: big.Zero(), Base: big.Zero()}
 	granted := false
-	err = m.updateLazy(ctx, p, func() (*laneRecord, error) { // its first voucher is synced
+	err = o.updateLazy(ctx, p, func() (*laneRecord, error) { // its first voucher is synced
 		if p.rec.NextLane > MaxLane {
 			return nil, fmt.Errorf("%w: all lanes of %s are used", ErrLaneLimit, ch)
 		}
@@ -69,8 +69,8 @@ func (m *Manager) AllocateLane(ctx context.Context, deal string, ch address.Addr
 }
 
 // enlargeLane adds what a deal was granted since to the lane that it has.
-func (m *Manager) enlargeLane(ctx context.Context, p *outChannel, l *laneRecord) error {
-	return m.updateSynced(ctx, p, func() (*laneRecord, error) {
+func (o *outChannels) enlargeLane(ctx context.Context, p *outChannel, l *laneRecord) error {
+	return o.updateSynced(ctx, p, func() (*laneRecord, error) {
 		more, granted := p.unreserve(l.Deal)
 		if !granted {
 			return nil, nil
@@ -124,16 +124,16 @@ func (p *outChannel) spendUnnamed(amount abi.TokenAmount) abi.TokenAmount {
 
 // CreateVoucher signs the total amount of a lane for a deal. The voucher, the deal it belongs to and the bytes it covers
 // are one synced commit; the same amount again returns the same voucher (D8).
-func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Address, lane uint64, amount abi.TokenAmount, covers uint64) (*paych.SignedVoucher, bool, error) {
-	p, err := m.outChannelAt(ch)
+func (o *outChannels) CreateVoucher(ctx context.Context, deal string, ch address.Address, lane uint64, amount abi.TokenAmount, covers uint64) (*paych.SignedVoucher, bool, error) {
+	p, err := o.outChannelAt(ch)
 	if err != nil {
 		return nil, false, err
 	}
 	var v *paych.SignedVoucher
-	replayed, denied := false, m.checkSpending(deal)
+	replayed, denied := false, o.checkSpending(deal)
 	var signed *laneRecord
 	spent := big.Zero() // of the grants of requests without a deal
-	err = m.updateSynced(ctx, p, func() (*laneRecord, error) {
+	err = o.updateSynced(ctx, p, func() (*laneRecord, error) {
 		l := p.lanes[lane]
 		if l != nil && l.Deal == deal && l.Voucher != nil && l.Amount.Equals(amount) {
 			v, replayed = l.Voucher, true // the first call may still be flushing it
@@ -142,7 +142,7 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 		if denied != nil {
 			return nil, fmt.Errorf("no voucher for deal %s: %w", deal, denied)
 		}
-		next, err := m.signVoucher(p, l, deal, lane, amount, covers)
+		next, err := o.signVoucher(p, l, deal, lane, amount, covers)
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +164,7 @@ func (m *Manager) CreateVoucher(ctx context.Context, deal string, ch address.Add
 }
 
 // signVoucher makes the next voucher of a lane; p.mu is held.
-func (m *Manager) signVoucher(p *outChannel, l *laneRecord, deal string, n uint64, amount abi.TokenAmount, covers uint64) (*laneRecord, error) {
+func (o *outChannels) signVoucher(p *outChannel, l *laneRecord, deal string, n uint64, amount abi.TokenAmount, covers uint64) (*laneRecord, error) {
 	switch {
 	case l == nil:
 		return nil, fmt.Errorf("lane %d of %s was not allocated", n, p.rec.Address)
@@ -185,7 +185,7 @@ func (m *Manager) signVoucher(p *outChannel, l *laneRecord, deal string, n uint6
 		return nil, &ShortfallError{big.Sub(promised, p.rec.Amount)}
 	}
 	v := &paych.SignedVoucher{ChannelAddr: p.rec.Address, Lane: n, Nonce: l.Nonce + 1, Amount: amount, Merges: []paych.Merge{}}
-	key, err := m.wallet.Key(p.rec.From)
+	key, err := o.wallet.Key(p.rec.From)
 	if err != nil {
 		return nil, err
 	}
@@ -208,8 +208,8 @@ type Funds struct {
 }
 
 // Available reports the money of an outbound channel.
-func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, error) {
-	p, err := m.outChannelAt(ch)
+func (o *outChannels) Available(ctx context.Context, ch address.Address) (Funds, error) {
+	p, err := o.outChannelAt(ch)
 	if err != nil {
 		return Funds{}, err
 	}
@@ -224,24 +224,24 @@ func (m *Manager) Available(ctx context.Context, ch address.Address) (Funds, err
 
 // ReleaseDeal gives back what a deal that ends reserved and did not spend. It may be called again. It is on stable storage with the next
 // synced commit of the same store: the caller, whose deals are in it, stores the end durably after it.
-func (m *Manager) ReleaseDeal(ctx context.Context, deal string) error {
-	m.mu.Lock()
-	for _, p := range m.pairs {
+func (o *outChannels) ReleaseDeal(ctx context.Context, deal string) error {
+	o.mu.Lock()
+	for _, p := range o.pairs {
 		p.mu.Lock()
 		p.forgetDeal(deal)
 		p.mu.Unlock()
 	}
-	m.mu.Unlock()
+	o.mu.Unlock()
 	var ref dealRef
-	found, err := getRecord(ctx, m.ds, dealKey("o", deal), &ref)
+	found, err := getRecord(ctx, o.ds, dealKey("o", deal), &ref)
 	if err != nil || !found {
 		return err
 	}
-	p, err := m.outChannelAt(ref.Channel)
+	p, err := o.outChannelAt(ref.Channel)
 	if err != nil {
 		return err
 	}
-	return m.updateLazy(ctx, p, func() (*laneRecord, error) {
+	return o.updateLazy(ctx, p, func() (*laneRecord, error) {
 		l := p.lanes[ref.Lane]
 		if l == nil || l.Closed {
 			return nil, nil
@@ -267,10 +267,10 @@ func (p *outChannel) forgetDeal(deal string) {
 }
 
 // Free is what a new deal between two addresses can have without a deposit.
-func (m *Manager) Free(from, to address.Address) abi.TokenAmount {
-	m.mu.Lock()
-	p := m.pairs[pairKey(from, to)]
-	m.mu.Unlock()
+func (o *outChannels) Free(from, to address.Address) abi.TokenAmount {
+	o.mu.Lock()
+	p := o.pairs[pairKey(from, to)]
+	o.mu.Unlock()
 	if p == nil {
 		return big.Zero()
 	}

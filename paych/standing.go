@@ -10,9 +10,9 @@ import (
 
 // Standing is who pays with an inbound channel, and how much of what was paid on it is certain, in attoFIL: redeemed, or covered
 // by the deposit of a channel that is not settling. It may be some seconds old.
-func (m *Manager) Standing(ctx context.Context, ch address.Address) (payer address.Address, secured abi.TokenAmount, err error) {
-	p := m.channelOrStranger(ch)
-	info, err := m.chainState(ctx, p)
+func (in *inChannels) Standing(ctx context.Context, ch address.Address) (payer address.Address, secured abi.TokenAmount, err error) {
+	p := in.channelOrStranger(ch)
+	info, err := in.chainState(ctx, p)
 	if err != nil {
 		return address.Undef, big.Zero(), err
 	}

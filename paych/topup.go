@@ -10,27 +10,27 @@ import (
 )
 
 // TopUp gives a deal that has a lane more than it was given: from what is free on its channel, else by a deposit, for which it waits.
-func (m *Manager) TopUp(ctx context.Context, deal string, from, to address.Address, more abi.TokenAmount) error {
-	r, err := m.GetOrCreate(ctx, deal, from, to, more)
+func (d *depositor) TopUp(ctx context.Context, deal string, from, to address.Address, more abi.TokenAmount) error {
+	r, err := d.GetOrCreate(ctx, deal, from, to, more)
 	if err != nil {
 		return err
 	}
 	if r.Wait.Defined() {
-		if _, err := m.WaitReady(ctx, r.Wait); err != nil {
+		if _, err := d.WaitReady(ctx, r.Wait); err != nil {
 			return err
 		}
 	}
-	p, l, err := m.openLaneOf(ctx, deal)
+	p, l, err := d.out.openLaneOf(ctx, deal)
 	if err != nil {
 		return err
 	}
-	return m.enlargeLane(ctx, p, l)
+	return d.out.enlargeLane(ctx, p, l)
 }
 
 // Replenish gives a deal that has a lane what is missing to a total, and tells whether anything was: a deal that waited for its money while the process
 // was started again may have found it with another one.
-func (m *Manager) Replenish(ctx context.Context, deal string, from, to address.Address, total abi.TokenAmount) (added bool, err error) {
-	_, l, err := m.openLaneOf(ctx, deal)
+func (d *depositor) Replenish(ctx context.Context, deal string, from, to address.Address, total abi.TokenAmount) (added bool, err error) {
+	_, l, err := d.out.openLaneOf(ctx, deal)
 	if err != nil {
 		return false, err
 	}
@@ -38,20 +38,20 @@ func (m *Manager) Replenish(ctx context.Context, deal string, from, to address.A
 	if missing.Sign() <= 0 {
 		return false, nil
 	}
-	return true, m.TopUp(ctx, deal, from, to, missing)
+	return true, d.TopUp(ctx, deal, from, to, missing)
 }
 
 // openLaneOf finds the lane of a deal and its channel.
-func (m *Manager) openLaneOf(ctx context.Context, deal string) (*outChannel, *laneRecord, error) {
+func (o *outChannels) openLaneOf(ctx context.Context, deal string) (*outChannel, *laneRecord, error) {
 	var ref dealRef
-	found, err := getRecord(ctx, m.ds, dealKey("o", deal), &ref)
+	found, err := getRecord(ctx, o.ds, dealKey("o", deal), &ref)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !found {
 		return nil, nil, fmt.Errorf("%w: deal %s has no lane", ErrUnknownChannel, deal)
 	}
-	p, err := m.outChannelAt(ref.Channel)
+	p, err := o.outChannelAt(ref.Channel)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -74,7 +74,6 @@ func TestMethodBudget(t *testing.T) {
 		"datatransfer/transport/graphsync.Transport": 111,
 		"internal/node.Node":                         107,
 		"internal/node.Service":                      103,
-		"paych.Manager":                              82,
 		"retrievalmarket/impl.Client":                76,
 		"retrievalmarket/impl.Provider":              71,
 	})

@@ -4,12 +4,12 @@ package main
 var faults = []fault{
 	{
 		name: "a voucher leaves before it is stored", file: "paych/lanes.go",
-		old: "err = m.change(ctx, p, func() (*laneRecord, error) {\n\t\tl := p.lanes[lane]",
-		new: "err = m.note(ctx, p, func() (*laneRecord, error) {\n\t\tl := p.lanes[lane]",
+		old: "err = o.updateSynced(ctx, p, func() (*laneRecord, error) {\n\t\tl := p.lanes[lane]",
+		new: "err = o.updateLazy(ctx, p, func() (*laneRecord, error) {\n\t\tl := p.lanes[lane]",
 	},
 	{
-		name: "an accepted voucher is not synced", file: "paych/accept.go",
-		old: "return grown, m.ds.Sync(ctx, datastore.NewKey(\"/\"))",
+		name: "an accepted voucher is not synced", file: "paych/acceptance.go",
+		old: "return grown, in.ds.Sync(ctx, datastore.NewKey(\"/\"))",
 		new: "return grown, func(datastore.Key) error { return ctx.Err() }(datastore.NewKey(\"/\"))",
 	},
 	{
@@ -18,24 +18,24 @@ var faults = []fault{
 		new: "next.Closed = true",
 	},
 	{
-		name: "a deposit is sent before its intent is stored", file: "paych/queue.go",
-		old: "err = m.change(ctx, p, func() (*laneRecord, error) {\n\t\tif p.rec.Settling && !p.rec.Address.Empty() {",
-		new: "err = m.note(ctx, p, func() (*laneRecord, error) {\n\t\tif p.rec.Settling && !p.rec.Address.Empty() {",
+		name: "a deposit is sent before its intent is stored", file: "paych/deposit.go",
+		old: "err = d.out.updateSynced(ctx, p, func() (*laneRecord, error) {\n\t\tif p.rec.Settling && !p.rec.Address.Empty() {",
+		new: "err = d.out.updateLazy(ctx, p, func() (*laneRecord, error) {\n\t\tif p.rec.Settling && !p.rec.Address.Empty() {",
 	},
 	{
-		name: "a deposit counts twice", file: "paych/flight.go",
+		name: "a deposit counts twice", file: "paych/deposit_message.go",
 		old: "rec.Amount, rec.Address = big.Add(rec.Amount, rec.Pending), r.Channel",
 		new: "rec.Amount, rec.Address = big.Add(rec.Amount, big.Add(rec.Pending, rec.Pending)), r.Channel",
 	},
 	{
-		name: "a lane pays for two deals", file: "paych/payee.go",
+		name: "a lane pays for two deals", file: "paych/voucher_book.go",
 		old:  "case l != nil && !l.chainOnly && best.Deal != deal:",
 		new:  "case false:",
 		test: "./paych TestScenarios",
 	},
 	{
-		name: "a settling channel is not redeemed", file: "paych/cash.go",
-		old:  "if m.wallet.Has(info.To) {\n\t\treturn m.Redeem(ctx, ch)\n\t}",
+		name: "a settling channel is not redeemed", file: "paych/maintenance.go",
+		old:  "if r.wallet.Has(info.To) {\n\t\treturn r.Redeem(ctx, ch)\n\t}",
 		new:  "",
 		test: "./paych TestTend",
 	},
@@ -62,13 +62,13 @@ var faults = []fault{
 		new: "Nonce: max(1, l.Nonce), Amount",
 	},
 	{
-		name: "a voucher beyond the deposit is taken", file: "paych/payee.go",
+		name: "a voucher beyond the deposit is taken", file: "paych/voucher_book.go",
 		old:  "if promised.GreaterThan(info.Balance) {",
 		new:  "if false {",
 		test: "./paych TestScenarios",
 	},
 	{
-		name: "the signature of a voucher is not checked", file: "paych/accept.go",
+		name: "the signature of a voucher is not checked", file: "paych/acceptance.go",
 		old:  "if err := VerifyVoucher(v, info.From); err != nil {",
 		new:  "if err := ctx.Err(); err != nil {",
 		test: "./paych TestScenarios",

@@ -33,34 +33,34 @@ func MarkRestored(ctx context.Context, ds datastore.Batching) error {
 const restoredAskLimit = 10 * time.Second
 
 // skipNoncesAfterRestore does what MarkRestored asks for, before deals start. It may be repeated.
-func (m *Manager) skipNoncesAfterRestore(ctx context.Context) error {
-	has, err := m.ds.Has(ctx, restoredKey())
+func (o *outChannels) skipNoncesAfterRestore(ctx context.Context) error {
+	has, err := o.ds.Has(ctx, restoredKey())
 	if err != nil || !has {
 		return err
 	}
-	for _, p := range m.byAddr {
-		if err := m.skipNoncesOf(ctx, p); err != nil {
+	for _, p := range o.byAddr {
+		if err := o.skipNoncesOf(ctx, p); err != nil {
 			return fmt.Errorf("payment channel %s after a restore: %w", p.rec.Address, err)
 		}
 	}
-	b, err := m.ds.Batch(ctx)
+	b, err := o.ds.Batch(ctx)
 	if err == nil {
 		err = b.Delete(ctx, restoredKey())
 	}
 	if err != nil {
 		return err
 	}
-	return store.Commit(ctx, m.ds, b)
+	return store.Commit(ctx, o.ds, b)
 }
 
-func (m *Manager) skipNoncesOf(ctx context.Context, p *outChannel) error {
+func (o *outChannels) skipNoncesOf(ctx context.Context, p *outChannel) error {
 	lctx, cancel := context.WithTimeout(ctx, restoredAskLimit)
-	info, err := m.chain.Channel(lctx, p.rec.Address)
+	info, err := o.chain.Channel(lctx, p.rec.Address)
 	cancel()
 	if err != nil {
 		info = &ChannelInfo{} // what was redeemed is learned no more: a voucher below it is refused, and nothing is lost
 	}
-	b, err := m.ds.Batch(ctx)
+	b, err := o.ds.Batch(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,5 +81,5 @@ func (m *Manager) skipNoncesOf(ctx context.Context, p *outChannel) error {
 	if err := putRecord(ctx, b, p.rec.recordKey(), &p.rec); err != nil {
 		return err
 	}
-	return store.Commit(ctx, m.ds, b)
+	return store.Commit(ctx, o.ds, b)
 }

@@ -54,48 +54,93 @@ type booking struct {
 }
 
 // checkVoucher makes the checks of a voucher that need no book (rows 1 to 13). Vouchers that come too fast wait.
-func (m *Manager) checkVoucher(ctx context.Context, ch address.Address, v *paych.SignedVoucher) (*Checked, error) {
+func (in *inChannels) checkVoucher(ctx context.Context, ch address.Address, v *paych.SignedVoucher) (*Checked, error) {
 	if err := CheckStateless(v, ch); err != nil {
 		return nil, err
 	}
-	p := m.channelOrStranger(ch)
+	p := in.channelOrStranger(ch)
 	if err := p.limiterOf(v.Lane).Wait(ctx); err != nil {
 		return nil, err
 	}
-	info, err := m.chainState(ctx, p)
+	info, err := in.chainState(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.checkChannel(ctx, p, info); err != nil {
+	if err := in.checkChannel(ctx, p, info); err != nil {
 		return nil, err
 	}
 	if err := VerifyVoucher(v, info.From); err != nil {
 		return nil, err
 	}
-	return &Checked{m.keepChannel(p), info, v}, nil // only now: addresses that somebody made up cost nothing
+	return &Checked{in.keepChannel(p), info, v}, nil // only now: addresses that somebody made up cost nothing
+}
+
+// checkChannel makes the checks that need the chain (3.5, rows 10 to 13).
+func (in *inChannels) checkChannel(ctx context.Context, p *inChannel, info *ChannelInfo) error {
+	if info.Collected {
+		return fmt.Errorf("%w: %s", ErrChannelSettled, info.Address)
+	}
+	if !in.wallet.Has(info.To) {
+		return fmt.Errorf("%w: %s pays %s", ErrWrongPayee, info.Address, info.To)
+	}
+	if err := in.clock.CheckWindow(ctx); err != nil {
+		return err
+	}
+	if info.SettlingAt != 0 {
+		switch _, epoch, err := in.chain.Head(ctx); {
+		case err != nil:
+			return err
+		case info.pastWindow(epoch):
+			return fmt.Errorf("%w: %s, since epoch %d", ErrChannelSettled, info.Address, info.SettlingAt)
+		}
+	}
+	return in.checkDepth(ctx, p, info)
+}
+
+// checkDepth waits for the confirmations of a channel. One that was seen deep enough is not asked for again: a chain that is away does
+// not stop the deals on it.
+func (in *inChannels) checkDepth(ctx context.Context, p *inChannel, info *ChannelInfo) error {
+	f := in.chain.Finality()
+	p.mu.Lock()
+	deep := p.confirmed
+	p.mu.Unlock()
+	if f == 0 || deep {
+		return nil
+	}
+	_, epoch, err := in.chain.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if epoch-info.OpenedAt < f {
+		return fmt.Errorf("%w: opened at %d, now %d, needed depth %d", ErrUnconfirmed, info.OpenedAt, epoch, f)
+	}
+	p.mu.Lock()
+	p.confirmed = true
+	p.mu.Unlock()
+	return nil
 }
 
 // bookSynced compares a voucher with the book and puts it there, in one synced commit.
-func (m *Manager) bookSynced(ctx context.Context, c *Checked, b booking) (abi.TokenAmount, error) {
-	grown, err := m.bookVoucher(ctx, c.owner, c.info, b)
+func (in *inChannels) bookSynced(ctx context.Context, c *Checked, b booking) (abi.TokenAmount, error) {
+	grown, err := in.bookVoucher(ctx, c.owner, c.info, b)
 	if errors.Is(err, ErrInsufficientChannel) {
 		// A top-up may be there already. That the chain cannot be asked now is not the payer's fault.
 		var info *ChannelInfo
-		if info, err = m.readChainState(ctx, c.owner); err == nil {
+		if info, err = in.readChainState(ctx, c.owner); err == nil {
 			c.info = info
-			grown, err = m.bookVoucher(ctx, c.owner, info, b)
+			grown, err = in.bookVoucher(ctx, c.owner, info, b)
 		}
 	}
 	if err != nil {
 		return grown, err
 	}
 	// Also for a replay: the first call may still be flushing it.
-	return grown, m.ds.Sync(ctx, datastore.NewKey("/"))
+	return grown, in.ds.Sync(ctx, datastore.NewKey("/"))
 }
 
 // CheckExact checks a voucher of somebody who pays in advance: everything but the book. Nothing is stored. A channel that is settling is refused.
-func (m *Manager) CheckExact(ctx context.Context, ch address.Address, v *paych.SignedVoucher) (*Checked, error) {
-	c, err := m.checkVoucher(ctx, ch, v)
+func (in *inChannels) CheckExact(ctx context.Context, ch address.Address, v *paych.SignedVoucher) (*Checked, error) {
+	c, err := in.checkVoucher(ctx, ch, v)
 	if err == nil && c.Settling() {
 		return nil, fmt.Errorf("%w: %s", ErrChannelSettling, ch)
 	}
@@ -113,8 +158,8 @@ type Exact struct {
 
 // AcceptExact takes a voucher that was checked: when it returns nil, voucher, deal, day and what Also writes are on stable storage, all or none.
 // A voucher that adds another amount, or that was taken before, is ErrNotExact and changes nothing.
-func (m *Manager) AcceptExact(ctx context.Context, c *Checked, e Exact) error {
-	grown, err := m.bookSynced(ctx, c, booking{deal: e.Deal, voucher: c.voucher, expected: e.Amount, exact: true, covers: e.Bytes, added: true, also: e.Also})
+func (in *inChannels) AcceptExact(ctx context.Context, c *Checked, e Exact) error {
+	grown, err := in.bookSynced(ctx, c, booking{deal: e.Deal, voucher: c.voucher, expected: e.Amount, exact: true, covers: e.Bytes, added: true, also: e.Also})
 	switch {
 	case errors.Is(err, ErrStaleNonce), errors.Is(err, ErrAmountNotIncreasing), errors.Is(err, ErrTooSmall):
 		return fmt.Errorf("%w: %w", ErrNotExact, err)

@@ -40,10 +40,8 @@ func (i *ChannelInfo) pastWindow(epoch abi.ChainEpoch) bool {
 
 // bookLoss books what can never be redeemed of an inbound channel whose window has passed, and returns it, as an error that wraps
 // ErrLost, the first time only.
-func (m *Manager) bookLoss(ctx context.Context, ch address.Address, info *ChannelInfo) error {
-	m.mu.Lock()
-	p := m.channels[ch]
-	m.mu.Unlock()
+func (e *earningsBook) bookLoss(ctx context.Context, ch address.Address, info *ChannelInfo) error {
+	p := e.in.knownChannel(ch)
 	if p == nil {
 		return nil
 	}
@@ -51,16 +49,16 @@ func (m *Manager) bookLoss(ctx context.Context, ch address.Address, info *Channe
 	if r.Amount.Sign() <= 0 {
 		return nil
 	}
-	has, err := m.ds.Has(ctx, lostKey(ch))
+	has, err := e.ds.Has(ctx, lostKey(ch))
 	if err != nil || has {
 		return err
 	}
-	b, err := m.ds.Batch(ctx)
+	b, err := e.ds.Batch(ctx)
 	if err == nil {
 		err = putRecord(ctx, b, lostKey(ch), &r)
 	}
 	if err == nil {
-		err = store.Commit(ctx, m.ds, b)
+		err = store.Commit(ctx, e.ds, b)
 	}
 	if err != nil {
 		return err
@@ -95,9 +93,9 @@ func (p *inChannel) redeemedOf(lane uint64, info *ChannelInfo) abi.TokenAmount {
 }
 
 // Lost is all that was vouchered to this node and not redeemed in time.
-func (m *Manager) Lost(ctx context.Context) (abi.TokenAmount, error) {
+func (e *earningsBook) Lost(ctx context.Context) (abi.TokenAmount, error) {
 	sum := big.Zero()
-	err := eachRecord(ctx, m.ds, lostPrefix, func(r *lostRecord) error {
+	err := eachRecord(ctx, e.ds, lostPrefix, func(r *lostRecord) error {
 		sum = big.Add(sum, r.Amount)
 		return nil
 	})
@@ -105,8 +103,8 @@ func (m *Manager) Lost(ctx context.Context) (abi.TokenAmount, error) {
 }
 
 // addLosses adds what was lost to the days of the earnings.
-func (m *Manager) addLosses(ctx context.Context, day func(date string) *EarnedDay) error {
-	return eachRecord(ctx, m.ds, lostPrefix, func(r *lostRecord) error {
+func (e *earningsBook) addLosses(ctx context.Context, day func(date string) *EarnedDay) error {
+	return eachRecord(ctx, e.ds, lostPrefix, func(r *lostRecord) error {
 		d := day(r.Date)
 		d.Lost = big.Add(d.Lost, r.Amount)
 		return nil
@@ -115,12 +113,12 @@ func (m *Manager) addLosses(ctx context.Context, day func(date string) *EarnedDa
 
 // redeemSettling makes a voucher of a channel that is settling count: it is submitted at once with the other best ones of the channel, and
 // is worth something when the chain has taken it. Until then it gives no credit, but stays in the book and is tried again by Tend.
-func (m *Manager) redeemSettling(ctx context.Context, info *ChannelInfo, lane uint64, amount abi.TokenAmount) error {
+func (r *redeemer) redeemSettling(ctx context.Context, info *ChannelInfo, lane uint64, amount abi.TokenAmount) error {
 	if l, ok := info.Lanes[lane]; ok && l.Redeemed.GreaterThanEqual(amount) {
 		return nil
 	}
-	err := m.Redeem(ctx, info.Address)
-	now, rerr := m.chain.Channel(ctx, info.Address)
+	err := r.Redeem(ctx, info.Address)
+	now, rerr := r.chain.Channel(ctx, info.Address)
 	if rerr == nil {
 		if l, ok := now.Lanes[lane]; ok && l.Redeemed.GreaterThanEqual(amount) {
 			return nil

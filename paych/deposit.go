@@ -12,6 +12,8 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
+
+	"github.com/cartage-dev/cartage/shared"
 )
 
 // retryWait bounds the pause between two attempts to hear of a message in flight.
@@ -22,10 +24,10 @@ const (
 
 // fundsRequest is one call of GetOrCreate that waits for funds.
 type fundsRequest struct {
-	deal   string
-	amount abi.TokenAmount
-	answer chan fundsAnswer
-	abandoned   bool // the caller is gone; payer.mu guards it
+	deal      string
+	amount    abi.TokenAmount
+	answer    chan fundsAnswer
+	abandoned bool // the caller is gone; guarded by the mutex of its channel
 }
 
 type fundsAnswer struct {
@@ -33,22 +35,38 @@ type fundsAnswer struct {
 	err   error
 }
 
+// depositor brings money into the channels that this node pays into: one message at a time for each.
+type depositor struct {
+	chain Chain
+	out   *outChannels
+
+	ctx    context.Context // of its messages; ended by Close
+	cancel context.CancelFunc
+	group  shared.Group
+}
+
+func newDepositor(ctx context.Context, chain Chain, out *outChannels) *depositor {
+	d := &depositor{chain: chain, out: out}
+	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return d
+}
+
 // GetOrCreate makes amount more available for one deal between two addresses: from what is free on the open channel,
 // else by a deposit. There is one message in flight for a pair; requests that arrive meanwhile share the next one
 // (docs/protocol/payments.md 3.3). A caller whose ctx ends leaves the queue. A deal that has a lane already, and may have forgotten it
 // in a crash, gets what that has reserved, and no second deposit.
-func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
-	from, err := m.chain.ResolveKey(ctx, from)
+func (d *depositor) GetOrCreate(ctx context.Context, deal string, from, to address.Address, amount abi.TokenAmount) (Ready, error) {
+	from, err := d.chain.ResolveKey(ctx, from)
 	if err != nil {
 		return Ready{}, err
 	}
-	if to, err = m.chain.ResolveKey(ctx, to); err != nil {
+	if to, err = d.chain.ResolveKey(ctx, to); err != nil {
 		return Ready{}, err
 	}
 	if amount.Nil() || amount.LessThan(big.Zero()) {
 		return Ready{}, fmt.Errorf("%w: %s asked for", ErrAmount, amount)
 	}
-	p, err := m.usableChannel(ctx, from, to)
+	p, err := d.usableChannel(ctx, from, to)
 	if err != nil {
 		return Ready{}, err
 	}
@@ -57,14 +75,14 @@ func (m *Manager) GetOrCreate(ctx context.Context, deal string, from, to address
 		defer p.mu.Unlock()
 		return Ready{Channel: p.rec.Address}, nil
 	}
-	if l, err := m.unusedLane(ctx, p, deal); err != nil || l != nil && l.Reserved.GreaterThanEqual(amount) {
+	if l, err := d.out.unusedLane(ctx, p, deal); err != nil || l != nil && l.Reserved.GreaterThanEqual(amount) {
 		return Ready{Channel: p.address()}, err
 	}
-	if err := m.checkSpending(deal); err != nil {
+	if err := d.out.checkSpending(deal); err != nil {
 		return Ready{}, fmt.Errorf("no funds for deal %s: %w", deal, err)
 	}
 	r := &fundsRequest{deal: deal, amount: amount, answer: make(chan fundsAnswer, 1)}
-	if err := m.enqueue(p, r); err != nil {
+	if err := d.enqueue(p, r); err != nil {
 		return Ready{}, err
 	}
 	select {
@@ -92,24 +110,24 @@ func (r *fundsRequest) abandon(p *outChannel) {
 
 // usableChannel returns the owner of the open channel of a pair. One that the other side is closing is given up, and the next
 // deal gets a new one; while the chain is away, what was last known counts.
-func (m *Manager) usableChannel(ctx context.Context, from, to address.Address) (*outChannel, error) {
-	p, err := m.channelBetween(from, to)
+func (d *depositor) usableChannel(ctx context.Context, from, to address.Address) (*outChannel, error) {
+	p, err := d.out.channelBetween(from, to)
 	if err != nil || p.address().Empty() {
 		return p, err
 	}
-	closing, err := m.isClosing(ctx, p)
+	closing, err := d.isClosing(ctx, p)
 	if err != nil || !closing {
 		return p, err
 	}
-	if err := m.updateRecord(ctx, p, func(r *outRecord) { r.Settling = true }); err != nil {
+	if err := d.out.updateRecord(ctx, p, func(r *outRecord) { r.Settling = true }); err != nil {
 		return nil, err
 	}
-	return m.channelBetween(from, to)
+	return d.out.channelBetween(from, to)
 }
 
 // isClosing asks the chain whether a channel is being closed. Calls that come while it is asked share the next answer. A chain that did
 // not answer is not asked again for a while.
-func (m *Manager) isClosing(ctx context.Context, p *outChannel) (bool, error) {
+func (d *depositor) isClosing(ctx context.Context, p *outChannel) (bool, error) {
 	asked := time.Now()
 	select {
 	case p.askingChain <- struct{}{}:
@@ -125,7 +143,7 @@ func (m *Manager) isClosing(ctx context.Context, p *outChannel) (bool, error) {
 		return closing, nil
 	}
 	began := time.Now()
-	info, err := m.chain.Channel(ctx, p.address())
+	info, err := d.chain.Channel(ctx, p.address())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
@@ -137,7 +155,7 @@ func (m *Manager) isClosing(ctx context.Context, p *outChannel) (bool, error) {
 }
 
 // enqueue adds a request and sees to it that somebody works on the queue. A nil request only wakes the worker.
-func (m *Manager) enqueue(p *outChannel, r *fundsRequest) error {
+func (d *depositor) enqueue(p *outChannel, r *fundsRequest) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r != nil {
@@ -146,7 +164,7 @@ func (m *Manager) enqueue(p *outChannel, r *fundsRequest) error {
 	if p.serving {
 		return nil
 	}
-	if p.serving = m.group.Go(func() { m.serveQueue(p) }); !p.serving {
+	if p.serving = d.group.Go(func() { d.serveQueue(p) }); !p.serving {
 		p.queue = nil
 		return ErrClosed
 	}
@@ -154,9 +172,9 @@ func (m *Manager) enqueue(p *outChannel, r *fundsRequest) error {
 }
 
 // serveQueue serves the queue of a pair until nothing waits and no message is in flight.
-func (m *Manager) serveQueue(p *outChannel) {
+func (d *depositor) serveQueue(p *outChannel) {
 	for wait := minRetryWait; ; {
-		err := m.completeMessage(m.ctx, p)
+		err := d.completeMessage(d.ctx, p)
 		p.mu.Lock()
 		if errors.Is(err, errNotWanted) { // the next request goes on with the message
 			p.serving = len(p.queue) > 0
@@ -172,7 +190,7 @@ func (m *Manager) serveQueue(p *outChannel) {
 		if err != nil && p.hasMessage() { // the chain is away: nobody is kept waiting for it, but the message stays ours
 			p.mu.Unlock()
 			failRequests(batch, err)
-			if !m.sleep(wait) {
+			if !shared.Sleep(d.ctx, wait) {
 				p.abandonQueue()
 				return
 			}
@@ -186,8 +204,8 @@ func (m *Manager) serveQueue(p *outChannel) {
 		}
 		p.mu.Unlock()
 		wait = minRetryWait
-		m.serveBatch(p, batch)
-		if m.ctx.Err() != nil {
+		d.serveBatch(p, batch)
+		if d.ctx.Err() != nil {
 			p.abandonQueue()
 			return
 		}
@@ -202,17 +220,6 @@ func (p *outChannel) abandonQueue() {
 	p.queue, p.serving = nil, false
 }
 
-func (m *Manager) sleep(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-m.ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 func failRequests(batch []*fundsRequest, err error) {
 	for _, r := range batch {
 		r.answer <- fundsAnswer{err: err}
@@ -223,16 +230,16 @@ func failRequests(batch []*fundsRequest, err error) {
 var errChannelRetired = errors.New("the payment channel is being closed")
 
 // serveBatch gives what is free to the smallest requests first and makes one deposit for all others.
-func (m *Manager) serveBatch(p *outChannel, batch []*fundsRequest) {
+func (d *depositor) serveBatch(p *outChannel, batch []*fundsRequest) {
 	slices.SortStableFunc(batch, func(a, b *fundsRequest) int { return big.Cmp(a.amount, b.amount) })
 	for {
 		if batch = p.grantRequests(batch); len(batch) == 0 {
 			return
 		}
-		ready, enough, err := m.depositForBatch(m.ctx, p, batch)
+		ready, enough, err := d.depositForBatch(d.ctx, p, batch)
 		switch {
 		case errors.Is(err, errChannelRetired):
-			m.passToNextChannel(p, batch)
+			d.passToNextChannel(p, batch)
 			return
 		case enough: // something was given back meanwhile
 			continue
@@ -245,11 +252,11 @@ func (m *Manager) serveBatch(p *outChannel, batch []*fundsRequest) {
 }
 
 // passToNextChannel hands requests to the next channel of the pair.
-func (m *Manager) passToNextChannel(p *outChannel, batch []*fundsRequest) {
+func (d *depositor) passToNextChannel(p *outChannel, batch []*fundsRequest) {
 	for _, r := range batch {
-		next, err := m.channelBetween(p.rec.From, p.rec.To)
+		next, err := d.out.channelBetween(p.rec.From, p.rec.To)
 		if err == nil {
-			err = m.enqueue(next, r)
+			err = d.enqueue(next, r)
 		}
 		if err != nil {
 			r.answer <- fundsAnswer{err: err}
@@ -257,42 +264,8 @@ func (m *Manager) passToNextChannel(p *outChannel, batch []*fundsRequest) {
 	}
 }
 
-// grantRequests answers the requests that fit into what is free, and those that nobody waits for; the others are returned.
-func (p *outChannel) grantRequests(batch []*fundsRequest) (rest []*fundsRequest) {
-	for _, r := range batch {
-		switch ch, ok := p.grantRequest(r); {
-		case ok:
-			r.answer <- fundsAnswer{ready: Ready{Channel: ch}}
-		case p.isAbandoned(r):
-			r.answer <- fundsAnswer{err: context.Canceled}
-		default:
-			rest = append(rest, r)
-		}
-	}
-	return rest
-}
-
-func (p *outChannel) isAbandoned(r *fundsRequest) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return r.abandoned
-}
-
-// grantRequest grants a request if what it asks for is free on a ready channel.
-func (p *outChannel) grantRequest(r *fundsRequest) (address.Address, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.rec.Address.Empty() || p.rec.Settling || p.freeFunds().LessThan(r.amount) {
-		return address.Undef, false
-	}
-	if !r.abandoned {
-		p.reserve(r.deal, r.amount)
-	}
-	return p.rec.Address, true
-}
-
 // depositForBatch sends one message for what a batch lacks: a new channel, or funds for the open one.
-func (m *Manager) depositForBatch(ctx context.Context, p *outChannel, batch []*fundsRequest) (ready Ready, enough bool, err error) {
+func (d *depositor) depositForBatch(ctx context.Context, p *outChannel, batch []*fundsRequest) (ready Ready, enough bool, err error) {
 	f := &depositMessage{done: make(chan struct{}), grants: map[string]abi.TokenAmount{}}
 	total := big.Zero()
 	p.mu.Lock()
@@ -321,7 +294,7 @@ func (m *Manager) depositForBatch(ctx context.Context, p *outChannel, batch []*f
 	if enough {
 		return Ready{}, true, nil
 	}
-	ready, err = m.sendDeposit(ctx, p, f, rec, missing)
+	ready, err = d.sendDeposit(ctx, p, f, rec, missing)
 	if err != nil {
 		p.mu.Lock()
 		p.message = nil
@@ -335,21 +308,21 @@ func (m *Manager) depositForBatch(ctx context.Context, p *outChannel, batch []*f
 // withMessage is the key under which what is free is kept for the deals of the message in flight: it brings only the rest.
 const withMessage = "message in flight"
 
-func (m *Manager) sendDeposit(ctx context.Context, p *outChannel, f *depositMessage, rec outRecord, missing abi.TokenAmount) (Ready, error) {
+func (d *depositor) sendDeposit(ctx context.Context, p *outChannel, f *depositMessage, rec outRecord, missing abi.TokenAmount) (Ready, error) {
 	if missing.LessThanEqual(big.Zero()) { // all who wanted it are gone
 		return Ready{}, context.Canceled
 	}
 	id := uuid.New()
 	rec.Intent, rec.Pending = id[:], missing
 	op := rec.pendingOp()
-	balance, err := m.chain.Balance(ctx, rec.From)
+	balance, err := d.chain.Balance(ctx, rec.From)
 	if err != nil {
 		return Ready{}, err
 	}
 	if balance.LessThan(missing) {
 		return Ready{}, fmt.Errorf("%w: %s has %s, the deal needs %s more", ErrWalletFunds, rec.From, balance, missing)
 	}
-	err = m.updateSynced(ctx, p, func() (*laneRecord, error) {
+	err = d.out.updateSynced(ctx, p, func() (*laneRecord, error) {
 		if p.rec.Settling && !p.rec.Address.Empty() {
 			return nil, errChannelRetired
 		}
@@ -359,11 +332,11 @@ func (m *Manager) sendDeposit(ctx context.Context, p *outChannel, f *depositMess
 	if err != nil {
 		return Ready{}, err
 	}
-	msg, err := m.submitIntent(ctx, p, op)
+	msg, err := d.submitIntent(ctx, p, op)
 	if err != nil {
 		return Ready{}, err
 	}
-	if err := m.updateRecord(ctx, p, func(r *outRecord) { r.Msg = &msg }); err != nil {
+	if err := d.out.updateRecord(ctx, p, func(r *outRecord) { r.Msg = &msg }); err != nil {
 		return Ready{}, err
 	}
 	p.mu.Lock()
@@ -374,10 +347,10 @@ func (m *Manager) sendDeposit(ctx context.Context, p *outChannel, f *depositMess
 
 // submitIntent sends a message whose intent is stored. Only a refusal ends the intent: after any other error the message may be
 // on its way, and the same intent is submitted again until it is there.
-func (m *Manager) submitIntent(ctx context.Context, p *outChannel, op Op) (cid.Cid, error) {
-	msg, err := m.chain.Submit(ctx, op)
+func (d *depositor) submitIntent(ctx context.Context, p *outChannel, op Op) (cid.Cid, error) {
+	msg, err := d.chain.Submit(ctx, op)
 	if errors.Is(err, ErrRefused) {
-		err = errors.Join(err, m.updateRecord(ctx, p, func(r *outRecord) { r.Intent, r.Pending = nil, big.Zero() }))
+		err = errors.Join(err, d.out.updateRecord(ctx, p, func(r *outRecord) { r.Intent, r.Pending = nil, big.Zero() }))
 	}
 	return msg, err
 }
@@ -393,3 +366,9 @@ func (c *outRecord) pendingOp() Op {
 
 // ErrClosed means that the manager has been closed.
 var ErrClosed = errors.New("payment channel manager is closed")
+
+// Close ends all waiting for the chain, bounded by ctx.
+func (d *depositor) Close(ctx context.Context) error {
+	d.cancel()
+	return d.group.Close(ctx)
+}

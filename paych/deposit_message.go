@@ -34,7 +34,7 @@ func (p *outChannel) hasWaiting() bool {
 
 // completeMessage waits for the message in flight of a pair and takes over its result; one whose fate is unknown after a crash
 // is looked up by its intent.
-func (m *Manager) completeMessage(ctx context.Context, p *outChannel) error {
+func (d *depositor) completeMessage(ctx context.Context, p *outChannel) error {
 	p.mu.Lock()
 	rec := p.rec
 	p.mu.Unlock()
@@ -42,24 +42,24 @@ func (m *Manager) completeMessage(ctx context.Context, p *outChannel) error {
 		return nil
 	}
 	if rec.Msg == nil {
-		msg, err := m.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
-		if err == nil && !msg.Defined() && m.maySpend != nil && !p.hasWaiting() {
+		msg, err := d.chain.Lookup(ctx, rec.From, uuid.UUID(rec.Intent))
+		if err == nil && !msg.Defined() && d.out.maySpend != nil && !p.hasWaiting() {
 			return errNotWanted
 		}
 		if err == nil && !msg.Defined() {
-			msg, err = m.submitIntent(ctx, p, rec.pendingOp())
+			msg, err = d.submitIntent(ctx, p, rec.pendingOp())
 		}
 		if err != nil {
 			return err
 		}
 		rec.Msg = &msg
 	}
-	r, err := m.chain.Wait(ctx, *rec.Msg)
+	r, err := d.chain.Wait(ctx, *rec.Msg)
 	if err != nil {
 		return err
 	}
 	ok := r.ExitCode == 0
-	err = m.updateRecord(ctx, p, func(rec *outRecord) {
+	err = d.out.updateRecord(ctx, p, func(rec *outRecord) {
 		if ok {
 			rec.Amount, rec.Address = big.Add(rec.Amount, rec.Pending), r.Channel
 		}
@@ -69,9 +69,7 @@ func (m *Manager) completeMessage(ctx context.Context, p *outChannel) error {
 		return err
 	}
 	if ok {
-		m.mu.Lock()
-		m.byAddr[r.Channel] = p
-		m.mu.Unlock()
+		d.out.addChannel(r.Channel, p)
 	}
 	p.finishMessage(ok)
 	return nil
@@ -96,30 +94,30 @@ func (p *outChannel) finishMessage(ok bool) {
 }
 
 // WaitReady waits for a message of GetOrCreate; it may be called again, also after a restart.
-func (m *Manager) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, error) {
-	r, err := m.chain.Wait(ctx, msg)
+func (d *depositor) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, error) {
+	r, err := d.chain.Wait(ctx, msg)
 	if err != nil {
 		return address.Undef, err
 	}
 	if err := r.failureOf(msg); err != nil {
 		return address.Undef, err
 	}
-	p, err := m.outChannelAt(r.Channel)
+	p, err := d.out.outChannelAt(r.Channel)
 	if err != nil { // not stored yet
-		info, err := m.chain.Channel(ctx, r.Channel)
+		info, err := d.chain.Channel(ctx, r.Channel)
 		if err != nil {
 			return address.Undef, err
 		}
-		if p, err = m.channelBetween(info.From, info.To); err != nil {
+		if p, err = d.out.channelBetween(info.From, info.To); err != nil {
 			return address.Undef, err
 		}
 	}
 	for {
-		f, landed, err := m.messageCompleted(p, r.Channel, msg)
+		f, landed, err := d.messageCompleted(p, r.Channel, msg)
 		if err != nil || landed {
 			return r.Channel, err
 		}
-		if err := m.enqueue(p, nil); err != nil {
+		if err := d.enqueue(p, nil); err != nil {
 			return address.Undef, err
 		}
 		if err := waitForDeposit(ctx, f); err != nil {
@@ -129,10 +127,8 @@ func (m *Manager) WaitReady(ctx context.Context, msg cid.Cid) (address.Address, 
 }
 
 // messageCompleted tells whether the result of a message is stored, or why it is not.
-func (m *Manager) messageCompleted(p *outChannel, ch address.Address, msg cid.Cid) (*depositMessage, bool, error) {
-	m.mu.Lock()
-	known := m.byAddr[ch] == p
-	m.mu.Unlock()
+func (d *depositor) messageCompleted(p *outChannel, ch address.Address, msg cid.Cid) (*depositMessage, bool, error) {
+	known := d.out.knownChannel(ch) == p
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known && (p.rec.Msg == nil || *p.rec.Msg != msg) && (p.message == nil || p.message.msg != msg) {

@@ -42,18 +42,18 @@ func (c *outRecord) fields() []wire.Field {
 
 // outChannel is the owner of one outbound channel.
 type outChannel struct {
-	mu       sync.Mutex // short: never held across chain calls or disk flushes
-	rec      outRecord
-	lanes    map[uint64]*laneRecord
-	reserved map[string]abi.TokenAmount // granted to a deal, not on a lane yet
-	reservedSum     abi.TokenAmount            // their sum
-	queue    []*fundsRequest
-	serving  bool          // a goroutine serves the queue
-	message   *depositMessage       // the message in flight, if this process sent it
-	askingChain  chan struct{} // held while the chain is asked about the channel
-	askedAt     time.Time     // when the chain was last asked about it
-	unansweredAt   time.Time     // when it last gave no answer
-	messageErr  error         // why the result of the message in flight is not known yet
+	mu           sync.Mutex // short: never held across chain calls or disk flushes
+	rec          outRecord
+	lanes        map[uint64]*laneRecord
+	reserved     map[string]abi.TokenAmount // granted to a deal, not on a lane yet
+	reservedSum  abi.TokenAmount            // their sum
+	queue        []*fundsRequest
+	serving      bool            // a goroutine serves the queue
+	message      *depositMessage // the message in flight, if this process sent it
+	askingChain  chan struct{}   // held while the chain is asked about the channel
+	askedAt      time.Time       // when the chain was last asked about it
+	unansweredAt time.Time       // when it last gave no answer
+	messageErr   error           // why the result of the message in flight is not known yet
 }
 
 // address is that of the channel, once it is there.
@@ -105,8 +105,8 @@ type Ready struct {
 }
 
 // updateRecord changes what the chain said of a channel, and nothing else.
-func (m *Manager) updateRecord(ctx context.Context, p *outChannel, f func(rec *outRecord)) error {
-	return m.updateSynced(ctx, p, func() (*laneRecord, error) {
+func (o *outChannels) updateRecord(ctx context.Context, p *outChannel, f func(rec *outRecord)) error {
+	return o.updateSynced(ctx, p, func() (*laneRecord, error) {
 		f(&p.rec)
 		return nil, nil
 	})
@@ -115,17 +115,17 @@ func (m *Manager) updateRecord(ctx context.Context, p *outChannel, f func(rec *o
 // updateSynced lets f change the record of a channel and at most one lane, and stores both in one synced batch. Batches of a
 // channel are applied in the order of the changes; the flush is outside the lock, so that several share it. When f or
 // the store fails nothing has changed.
-func (m *Manager) updateSynced(ctx context.Context, p *outChannel, f func() (*laneRecord, error)) error {
-	if err := m.updateLazy(ctx, p, f); err != nil {
+func (o *outChannels) updateSynced(ctx context.Context, p *outChannel, f func() (*laneRecord, error)) error {
+	if err := o.updateLazy(ctx, p, f); err != nil {
 		return err
 	}
-	return m.ds.Sync(ctx, datastore.NewKey("/"))
+	return o.ds.Sync(ctx, datastore.NewKey("/"))
 }
 
 // updateLazy is change for what nobody acts on before the next change: it is on stable storage with that at the latest, as the store keeps the
 // order of its writes.
-func (m *Manager) updateLazy(ctx context.Context, p *outChannel, f func() (*laneRecord, error)) error {
-	b, err := m.ds.Batch(ctx)
+func (o *outChannels) updateLazy(ctx context.Context, p *outChannel, f func() (*laneRecord, error)) error {
+	b, err := o.ds.Batch(ctx)
 	if err != nil {
 		return err
 	}

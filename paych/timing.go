@@ -3,6 +3,7 @@ package paych
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/filecoin-project/go-state-types/abi"
@@ -57,25 +58,32 @@ func MinSettleWindow(d time.Duration) Option {
 // ErrSettleWindow means that the chain gives a payee too little time to redeem: no voucher on it is taken.
 var ErrSettleWindow error = reason.SettleWindow.Errorf("the settle window of the chain is too short to take vouchers")
 
+// chainClock is where a chain is, and how fast it goes.
+type chainClock struct {
+	chain     Chain
+	minWindow time.Duration // of a chain on which vouchers are taken; 0: the default
+	timing    atomic.Pointer[Timing]
+}
+
 // Timing is the pace of the chain. It is asked once.
-func (m *Manager) Timing(ctx context.Context) (Timing, error) {
-	if t := m.timing.Load(); t != nil {
+func (c *chainClock) Timing(ctx context.Context) (Timing, error) {
+	if t := c.timing.Load(); t != nil {
 		return *t, nil
 	}
-	t, err := m.chain.Timing(ctx)
+	t, err := c.chain.Timing(ctx)
 	if err == nil {
-		m.timing.Store(&t)
+		c.timing.Store(&t)
 	}
 	return t, err
 }
 
 // CheckWindow returns an error that wraps ErrSettleWindow while the chain is one on which no vouchers are taken.
-func (m *Manager) CheckWindow(ctx context.Context) error {
-	t, err := m.Timing(ctx)
+func (c *chainClock) CheckWindow(ctx context.Context) error {
+	t, err := c.Timing(ctx)
 	if err != nil {
 		return err
 	}
-	least := m.minWindow
+	least := c.minWindow
 	switch {
 	case least == 0 && t.Dev:
 		least = DevMinSettleWindow
@@ -87,3 +95,11 @@ func (m *Manager) CheckWindow(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Head is where the chain is.
+func (c *chainClock) Head(ctx context.Context) ([]byte, abi.ChainEpoch, error) {
+	return c.chain.Head(ctx)
+}
+
+// Chain is the chain below the manager.
+func (c *chainClock) Chain() Chain { return c.chain }
