@@ -259,6 +259,8 @@ type Node struct {
 	PeerDebts     func(ctx context.Context) ([]Debt, error)
 	ForgivePeer   func(ctx context.Context, peer string) (int, error)
 	Limits        func(ctx context.Context) ([]Limit, error)
+	ConfigShow    func(ctx context.Context) ([]ConfigKey, error)
+	ConfigReload  func(ctx context.Context) (*ConfigChange, error)
 
 	Imports            func(ctx context.Context) ([]Import, error)
 	ClientListImports  func(ctx context.Context) ([]ClientImport, error)

@@ -71,14 +71,14 @@ func WithRegisterer(r prometheus.Registerer) Option { return func(o *options) { 
 // error of Open.
 func WithConfig(values map[string]string) Option {
 	return func(o *options) {
-		o.inner.Set = func(c *config.Config) error {
+		o.inner.Set = func(c *config.Loaded) error {
 			keys := make([]string, 0, len(values))
 			for k := range values {
 				keys = append(keys, k)
 			}
 			sort.Strings(keys)
 			for _, k := range keys {
-				if err := c.Set(k, values[k]); err != nil {
+				if err := c.Override(k, values[k], "WithConfig"); err != nil {
 					return api.Errorf(api.CodeUsage, "Names and values are those of config.toml.", "%w", err)
 				}
 			}

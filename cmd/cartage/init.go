@@ -127,10 +127,8 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags) error 
 	if err != nil {
 		return err
 	}
-	cfg, err := h.Load()
-	if err != nil {
-		return err
-	}
+	settings := node.SettingsOf(n.Node)
+	cfg := settings.Config()
 	ln, err := net.Listen("tcp", cfg.Network.API)
 	if err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -140,6 +138,7 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags) error 
 		return errors.Join(err, ln.Close(), n.Close(context.WithoutCancel(ctx)))
 	}
 	ended := web.serve(ctx, cancel)
+	defer settings.ReloadOn(hangups())()
 	err = n.Serve(ctx, h, ln, func() error { return c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1", web.urls()) })
 	cancel()
 	err = errors.Join(err, <-ended)

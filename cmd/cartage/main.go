@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -70,7 +69,7 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
 	root.PersistentFlags().StringVar(&c.passphraseFile, "wallet-passphrase-file", "", "file with the pass phrase of the wallet (default $"+passphraseVar+", else none)")
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(), c.gatewayCmd(),
-		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
+		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), configCmd(c), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
 	root.AddCommand(operator{c}.commands()...)
 	c.noteStart(root)
@@ -157,10 +156,8 @@ func (c *cli) onNode(ctx context.Context, f func(ctx context.Context, n *api.Nod
 	if err != nil {
 		return err
 	}
-	if _, err := h.Load(); errors.Is(err, fs.ErrPermission) {
+	if _, err := node.ReadConfig(h); err != nil {
 		return err
-	} else if err != nil {
-		return api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
 	}
 	remote, done, err := node.Dial(ctx, h)
 	if err != nil {

@@ -3,18 +3,11 @@ package config
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/adrg/xdg"
-	"github.com/pelletier/go-toml/v2"
-
-	"github.com/cartage-dev/cartage/blob"
 )
 
 // Config is what config.toml holds. A zero value of a limit means its default.
@@ -58,11 +51,11 @@ type Lotus struct {
 
 // Retrieval has the limits of a client.
 type Retrieval struct {
-	CacheBytes    int64 `toml:"cache_bytes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
-	QueueParallel int   `toml:"queue_parallel" comment:"how many retrievals of the queue run at a time"`
-	MaxExposure   int64 `toml:"max_exposure" comment:"how many bytes may be paid for at once: the largest payment interval that is proposed"`
+	CacheBytes    int64 `toml:"cache_bytes" unit:"bytes" hot:"yes" comment:"how much retrieved data is kept for a next time (least recently used goes first)"`
+	QueueParallel int   `toml:"queue_parallel" min:"1" max:"1024" comment:"how many retrievals of the queue run at a time"`
+	MaxExposure   int64 `toml:"max_exposure" unit:"bytes" comment:"how many bytes may be paid for at once: the largest payment interval that is proposed"`
 	// Into is where retrievals go that do not say.
-	Into string `toml:"into" comment:"car: a file for each payload; store: the blocks of all payloads together, which stay"`
+	Into string `toml:"into" hot:"yes" choices:"car store" comment:"car: a file for each payload; store: the blocks of all payloads together, which stay"`
 }
 
 // Transfer has the restart policy.
@@ -79,9 +72,9 @@ type DAGStore struct {
 	RootDir                   string   `comment:"root directory; empty: dagstore in the home"`
 	MaxConcurrentIndex        int      `comment:"how many pieces are read for their index at once"`
 	MaxConcurrentReadyFetches int      `comment:"how many pieces are copied at once that cannot be read at random"`
-	TransientQuota            int64    `comment:"bytes that such copies may take"`
+	TransientQuota            int64    `unit:"bytes" comment:"bytes that such copies may take"`
 	ReaderIdle                Duration `comment:"how long the file of a piece stays open after its last reader"`
-	RecoverAttempts           int      `comment:"how often a failed piece is read again because somebody wants it; -1 is never"`
+	RecoverAttempts           int      `min:"-1" comment:"how often a failed piece is read again because somebody wants it; -1 is never"`
 }
 
 // Client says where an IPFS node is, by the names that operators know.
@@ -96,7 +89,7 @@ type Storage struct {
 	Filter    []string `toml:"filter" comment:"command that decides about each deal: JSON on its input, exit code 0 accepts, else its output is the reason"`
 	SkipRules []string `toml:"skip_rules" comment:"rules of taking deals that do not apply here, by name"`
 	// The data of online deals.
-	StagingQuota int64    `toml:"staging_quota" comment:"bytes that the arriving data of online deals may take; 0: 256 GiB"`
+	StagingQuota int64    `toml:"staging_quota" unit:"bytes" comment:"bytes that the arriving data of online deals may take; 0: 256 GiB"`
 	StagingIdle  Duration `toml:"staging_idle" comment:"how long the transfer of such data may bring nothing"`
 }
 
@@ -173,45 +166,3 @@ func (h Home) Path(parts ...string) string {
 
 // ErrNoHome means that the home was not initialised.
 var ErrNoHome = errors.New("no home here")
-
-// Load reads the configuration.
-func (h Home) Load() (Config, error) {
-	c := Default()
-	data, err := os.ReadFile(h.Path("config.toml"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("%s: %w: run cartage init", h.Dir, ErrNoHome)
-	}
-	if err != nil {
-		return c, err
-	}
-	if err := toml.Unmarshal(data, &c); err != nil {
-		return c, fmt.Errorf("%s: %w", h.Path("config.toml"), err)
-	}
-	return c, nil
-}
-
-// Set changes one key, named as in the file: retrieval.max_exposure. The text is a value of TOML; one that is none is taken as a string. A key
-// that there is not is an error.
-func (c *Config) Set(key, text string) error {
-	next := *c
-	if err := decodeStrict(key+" = "+text, &next); err != nil {
-		if quoted := decodeStrict(key+" = "+strconv.Quote(text), &next); quoted != nil {
-			return fmt.Errorf("configuration: %s = %s: %w", key, text, err)
-		}
-	}
-	*c = next
-	return nil
-}
-
-func decodeStrict(line string, c *Config) error {
-	return toml.NewDecoder(strings.NewReader(line)).DisallowUnknownFields().Decode(c)
-}
-
-// Save writes the configuration with its comments.
-func (h Home) Save(c Config) error {
-	data, err := toml.Marshal(c)
-	if err != nil {
-		return err
-	}
-	return blob.WriteFile(blob.OS{}, h.Path("config.toml"), data, 0o600)
-}

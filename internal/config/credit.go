@@ -9,12 +9,12 @@ import (
 
 // Credit is what a provider risks on whom. Nothing of it is counted per identity alone: a new identity costs nothing.
 type Credit struct {
-	Strangers        int64    `toml:"strangers" comment:"bytes that all payers without a record together may have out unpaid; 0: strangers pay in advance"`
-	StrangersPerHour int64    `toml:"strangers_per_hour" comment:"how many of these bytes come back each hour"`
+	Strangers        int64    `toml:"strangers" unit:"bytes" comment:"bytes that all payers without a record together may have out unpaid; 0: strangers pay in advance"`
+	StrangersPerHour int64    `toml:"strangers_per_hour" unit:"bytes" comment:"how many of these bytes come back each hour"`
 	PerPeer          int64    `toml:"per_peer" comment:"how many deals of one stranger may draw on them at once; 0: none"`
 	PerNetwork       int64    `toml:"per_network" comment:"and of all strangers of one IPv4 /24 or IPv6 /56, and over relays; loopback and private addresses have no such limit; 0: none"`
 	PerAllocation    int64    `toml:"per_allocation" comment:"and of all strangers of one IPv6 /32; 0: none"`
-	Record           int64    `toml:"record" comment:"bytes that one payer with a record may have out unpaid; 0: nobody"`
+	Record           int64    `toml:"record" unit:"bytes" comment:"bytes that one payer with a record may have out unpaid; 0: nobody"`
 	RecordShare      int64    `toml:"record_share" comment:"16: no more than a sixteenth of what is secured by that payer's payments; 0: nothing is lent on a record"`
 	Memory           Duration `toml:"memory" comment:"how long a debt bars credit"`
 }

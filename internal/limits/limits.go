@@ -5,6 +5,7 @@ package limits
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,8 @@ const (
 type definition struct {
 	name     Name
 	unit     Unit
-	def, max int64
+	min, def int64
+	max      int64
 	code     reason.Reason // what is told when it is reached
 	doc      string
 }
@@ -59,21 +61,21 @@ type definition struct {
 func definitions() []definition {
 	const mib = 1 << 20
 	return append([]definition{
-		{ConnsNode, Count, 1024, 65536, reason.NodeLimit, "connections of others at once"},
-		{ConnsPeer, Count, 8, 64, reason.PeerLimit, "connections of one peer at once"},
-		{ConnsAddress, Count, 64, 4096, reason.PeerLimit, "connections from one IPv4 address or IPv6 /56 at once"},
-		{StreamsNode, Count, 8192, 262144, reason.NodeLimit, "streams of others at once"},
-		{StreamsPeer, Count, 256, 4096, reason.PeerLimit, "streams of one peer at once; a deal has one, and its messages and queries one each for a moment"},
-		{DealsNode, Count, 4096, 100_000, reason.NodeLimit, "transfers that are answered at once"},
-		{DealsPeer, Count, 64, 1024, reason.PeerLimit, "transfers of one peer that are answered at once"},
-		{Yield, Duration, int64(60 * time.Second), int64(time.Hour), reason.Idle, "a transfer on which nothing moves for so long yields its place when others wait"},
-		{RestartBurst, Count, 16, 256, reason.PeerLimit, "restarts of a transfer that are taken at once"},
-		{RestartEvery, Duration, int64(5 * time.Second), int64(time.Minute), reason.PeerLimit, "and one more after each such time"},
-		{MemoryNode, Bytes, 256 * mib, 4096 * mib, reason.MemoryLimit, "memory for blocks that are being sent over streams, of all transfers"},
-		{MemoryPeer, Bytes, 16 * mib, 256 * mib, reason.MemoryLimit, "and of one peer"},
-		{GraphsyncDeals, Count, 64, 1024, reason.NodeLimit, "requests of graphsync that are served at once; others wait in line"},
-		{RPCConns, Count, 64, 1024, reason.NodeLimit, "connections to the API at once"},
-		{RPCBody, Bytes, 1 * mib, 16 * mib, reason.Usage, "bytes of a call of the API"},
+		{ConnsNode, Count, 1, 1024, 65536, reason.NodeLimit, "connections of others at once"},
+		{ConnsPeer, Count, 1, 8, 64, reason.PeerLimit, "connections of one peer at once"},
+		{ConnsAddress, Count, 1, 64, 4096, reason.PeerLimit, "connections from one IPv4 address or IPv6 /56 at once"},
+		{StreamsNode, Count, 1, 8192, 262144, reason.NodeLimit, "streams of others at once"},
+		{StreamsPeer, Count, 1, 256, 4096, reason.PeerLimit, "streams of one peer at once; a deal has one, and its messages and queries one each for a moment"},
+		{DealsNode, Count, 1, 4096, 100_000, reason.NodeLimit, "transfers that are answered at once"},
+		{DealsPeer, Count, 1, 64, 1024, reason.PeerLimit, "transfers of one peer that are answered at once"},
+		{Yield, Duration, 1, int64(60 * time.Second), int64(time.Hour), reason.Idle, "a transfer on which nothing moves for so long yields its place when others wait"},
+		{RestartBurst, Count, 1, 16, 256, reason.PeerLimit, "restarts of a transfer that are taken at once"},
+		{RestartEvery, Duration, 1, int64(5 * time.Second), int64(time.Minute), reason.PeerLimit, "and one more after each such time"},
+		{MemoryNode, Bytes, 1, 256 * mib, 4096 * mib, reason.MemoryLimit, "memory for blocks that are being sent over streams, of all transfers"},
+		{MemoryPeer, Bytes, 1, 16 * mib, 256 * mib, reason.MemoryLimit, "and of one peer"},
+		{GraphsyncDeals, Count, 1, 64, 1024, reason.NodeLimit, "requests of graphsync that are served at once; others wait in line"},
+		{RPCConns, Count, 1, 64, 1024, reason.NodeLimit, "connections to the API at once"},
+		{RPCBody, Bytes, 1, 1 * mib, 16 * mib, reason.Usage, "bytes of a call of the API"},
 	}, gatewayDefinitions()...)
 }
 
@@ -82,6 +84,7 @@ type Row struct {
 	Name   Name
 	Unit   Unit
 	Value  int64
+	Min    int64
 	Max    int64 // hard cap
 	Origin string
 	InUse  int64 // -1: it is not counted
@@ -89,6 +92,9 @@ type Row struct {
 	Code   reason.Reason
 	Doc    string
 }
+
+// Fixed reports whether no configuration changes the limit: both sides of a protocol count on it.
+func (r Row) Fixed() bool { return r.Min == r.Max }
 
 // limit is a limit in force.
 type limit struct {
@@ -115,51 +121,32 @@ func Default() *Registry {
 	return r
 }
 
-// New takes over values of a configuration, as numbers or as text with a unit ("256MiB", "30s"); origin says where they stand. All faults are
-// told at once: a name that does not exist, a value that does not parse, or one outside 1 and the hard cap.
-func New(values map[string]any, origin string) (*Registry, error) {
+// New takes over values of a configuration, as numbers or as text with a unit ("256MiB", "30s"); origin says where one stands. All faults are
+// told at once: a name that does not exist, a value that does not parse, or one outside its bounds.
+func New(values map[string]any, origin func(Name) string) (*Registry, error) {
 	r := Default()
 	var faults []string
-	names := make([]string, 0, len(values))
-	for name := range values {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		l := r.byName[Name(name)]
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		name := Name(key)
+		l := r.byName[name]
 		if l == nil {
-			faults = append(faults, fmt.Sprintf("limits.%s is not a key: %s", name, r.nearest(name)))
+			faults = append(faults, fmt.Sprintf("limits.%s is not a key: cartage limits lists them", name))
 			continue
 		}
-		v, err := parse(values[name], l.unit)
+		v, err := l.unit.Parse(values[key])
 		switch {
 		case err != nil:
 			faults = append(faults, fmt.Sprintf("limits.%s: %v", name, err))
-		case v < 1 || v > l.max:
-			faults = append(faults, fmt.Sprintf("limits.%s is %s, it must be between %s and %s", name, l.unit.Format(v), l.unit.Format(1), l.unit.Format(l.max)))
+		case v < l.min || v > l.max:
+			faults = append(faults, fmt.Sprintf("limits.%s is %s, it must be between %s and %s", name, l.unit.Format(v), l.unit.Format(l.min), l.unit.Format(l.max)))
 		default:
-			l.value, l.origin = v, origin
+			l.value, l.origin = v, origin(name)
 		}
 	}
 	if len(faults) > 0 {
-		return nil, reason.ConfigValue.Errorf("%s: %s", origin, strings.Join(faults, "; "))
+		return nil, reason.ConfigValue.Errorf("%s", strings.Join(faults, "; "))
 	}
 	return r, nil
-}
-
-// nearest says which keys begin alike.
-func (r *Registry) nearest(name string) string {
-	head, _, _ := strings.Cut(name, "_")
-	var like []string
-	for _, l := range r.order {
-		if strings.HasPrefix(string(l.name), head) {
-			like = append(like, string(l.name))
-		}
-	}
-	if len(like) == 0 {
-		return "cartage limits lists them"
-	}
-	return strings.Join(like, ", ") + "?"
 }
 
 // Value is a limit in force. A name that was not defined is a fault of the program.
@@ -185,7 +172,7 @@ func (r *Registry) Use(n Name, f func() int64) { r.byName[n].use.Store(&f) }
 func (r *Registry) Rows() []Row {
 	out := make([]Row, 0, len(r.order))
 	for _, l := range r.order {
-		row := Row{Name: l.name, Unit: l.unit, Value: l.value, Max: l.max, Origin: l.origin, InUse: -1, Hits: l.hits.Load(), Code: l.code, Doc: l.doc}
+		row := Row{Name: l.name, Unit: l.unit, Value: l.value, Min: l.min, Max: l.max, Origin: l.origin, InUse: -1, Hits: l.hits.Load(), Code: l.code, Doc: l.doc}
 		if f := l.use.Load(); f != nil {
 			row.InUse = (*f)()
 		}
@@ -194,21 +181,36 @@ func (r *Registry) Rows() []Row {
 	return out
 }
 
+// sizes are the units of bytes, the largest first.
+var sizes = [...]struct {
+	suffix string
+	shift  int
+}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}}
+
 // Format is a value for a person.
 func (u Unit) Format(v int64) string {
-	switch {
-	case u == Duration:
-		return time.Duration(v).String()
-	case u == Bytes && v >= 1<<20 && v%(1<<20) == 0:
-		return fmt.Sprintf("%dMiB", v>>20)
-	case u == Bytes && v >= 1<<10 && v%(1<<10) == 0:
-		return fmt.Sprintf("%dKiB", v>>10)
+	switch u {
+	case Duration:
+		text := time.Duration(v).String()
+		if head, ok := strings.CutSuffix(text, "m0s"); ok {
+			text = head + "m"
+		}
+		if head, ok := strings.CutSuffix(text, "h0m"); ok {
+			text = head + "h"
+		}
+		return text
+	case Bytes:
+		for _, s := range sizes {
+			if v != 0 && v%(1<<s.shift) == 0 {
+				return strconv.FormatInt(v>>s.shift, 10) + s.suffix
+			}
+		}
 	}
 	return strconv.FormatInt(v, 10)
 }
 
-// parse reads a value of a configuration.
-func parse(v any, u Unit) (int64, error) {
+// Parse reads a value of a configuration: a number, or a text with a unit ("256MiB", "30s").
+func (u Unit) Parse(v any) (int64, error) {
 	switch v := v.(type) {
 	case int64:
 		if u == Duration {
@@ -227,9 +229,9 @@ func parse(v any, u Unit) (int64, error) {
 
 func parseSize(text string, u Unit) (int64, error) {
 	shift := 0
-	for suffix, s := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30} {
-		if head, ok := strings.CutSuffix(text, suffix); ok && u == Bytes {
-			text, shift = strings.TrimSpace(head), s
+	for _, s := range sizes {
+		if head, ok := strings.CutSuffix(text, s.suffix); ok && u == Bytes {
+			text, shift = strings.TrimSpace(head), s.shift
 		}
 	}
 	n, err := strconv.ParseInt(text, 10, 64)

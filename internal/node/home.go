@@ -35,36 +35,8 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 	if err := fsys.MkdirAll(h.Dir, 0o700); err != nil {
 		return config.Config{}, err
 	}
-	c, err := h.Load()
-	switch {
-	case errors.Is(err, config.ErrNoHome):
-		if err := closeEmpty(h.Dir); err != nil {
-			return c, err
-		}
-		c = config.Default()
-		if err := freshNetwork(&c); err != nil {
-			return c, err
-		}
-	case err != nil:
-		return c, err
-	}
-	if o.LedgerURL != "" {
-		c.Ledger.URL = o.LedgerURL
-	}
-	for _, f := range []struct{ given, to *string }{
-		{&o.LedgerTokenFile, &c.Ledger.TokenFile}, {&o.LedgerCertFile, &c.Ledger.CertFile}, {&o.ChainView, &c.Storage.ChainView},
-	} {
-		if *f.given == "" {
-			continue
-		}
-		if *f.to, err = filepath.Abs(*f.given); err != nil {
-			return c, err
-		}
-	}
-	if o.Miner != "" {
-		c.Storage.Miner = o.Miner
-	}
-	if err := h.Save(c); err != nil {
+	c, err := configure(h, o)
+	if err != nil {
 		return c, err
 	}
 	if err := makeKey(fsys, h.Path("libp2p.key")); err != nil {
@@ -85,6 +57,42 @@ func Init(h config.Home, o InitOptions) (config.Config, error) {
 		return c, err
 	}
 	return c, w.SetDefault(a)
+}
+
+// configure writes the configuration of a new home, or changes in that of an old one what is given.
+func configure(h config.Home, o InitOptions) (config.Config, error) {
+	c, err := h.Load()
+	fresh := errors.Is(err, config.ErrNoHome)
+	if fresh {
+		err = closeEmpty(h.Dir)
+		c = config.Default()
+	}
+	if err == nil && fresh {
+		err = freshNetwork(&c)
+	}
+	if err != nil {
+		return c, err
+	}
+	given := map[string]string{"ledger.url": o.LedgerURL, "storage.miner": o.Miner}
+	for key, file := range map[string]string{"ledger.token_file": o.LedgerTokenFile, "ledger.cert_file": o.LedgerCertFile, "storage.chain_view": o.ChainView} {
+		if file == "" {
+			continue
+		}
+		if given[key], err = filepath.Abs(file); err != nil {
+			return c, err
+		}
+	}
+	for key, value := range given {
+		if value == "" {
+			delete(given, key)
+		} else if err := c.Set(key, value); err != nil {
+			return c, err
+		}
+	}
+	if fresh {
+		return c, h.Save(c)
+	}
+	return c, h.Edit(given)
 }
 
 // closeEmpty keeps others out of a folder in which nothing is yet.

@@ -17,7 +17,7 @@ import (
 
 // openLimits takes the limits of the configuration into force.
 func (n *Node) openLimits() (err error) {
-	n.limits, err = limits.New(n.parts.Config.Limits, "config.toml")
+	n.limits, err = limits.New(n.parts.Config.Limits, func(name limits.Name) string { return n.parts.origin("limits." + string(name)) })
 	return err
 }
 

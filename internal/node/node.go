@@ -58,6 +58,8 @@ import (
 type Parts struct {
 	Home   config.Home
 	Config config.Config
+	Origin func(key string) string // where a key of the configuration was set; nil: it is not known
+	Fixed  func(key string) bool   // whether a key was set for this run; nil: none was
 	Key    crypto.PrivKey
 	Wallet *paych.Wallet
 	State  datastore.Batching // records; the caller closes it
@@ -87,6 +89,14 @@ type Parts struct {
 	WrapHost func(host.Host) host.Host
 }
 
+// origin is where a key of the configuration was set.
+func (p *Parts) origin(key string) string {
+	if p.Origin == nil {
+		return "config"
+	}
+	return p.Origin(key)
+}
+
 // pieces is what the market serves from.
 func (n *Node) pieces() retrievalimpl.PieceSource {
 	p := retrievalimpl.PieceSource(pieceSource{n.Pieces})
@@ -100,6 +110,7 @@ func (n *Node) pieces() retrievalimpl.PieceSource {
 type Node struct {
 	parts    Parts
 	limits   *limits.Registry
+	live     atomic.Pointer[liveConfig]
 	log      *slog.Logger
 	Host     host.Host
 	manager  dt.Manager
@@ -141,6 +152,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{parts: p, log: p.Log, registry: prometheus.NewRegistry(), blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, web: webBuys{}, carriers: map[peer.ID]string{}}
+	n.live.Store(&liveConfig{Config: p.Config})
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.openLimits(); err != nil {
 		return nil, err

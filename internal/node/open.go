@@ -37,22 +37,21 @@ type Options struct {
 	Host           host.Host                  // as in Parts
 	Selling        func() error               // as in Parts
 	Money          paych.Chain                // the chain itself, instead of all the above
-	Set            func(*config.Config) error // changes the configuration of this run; nil: nothing is changed
+	Set            func(*config.Loaded) error // changes the configuration of this run; nil: nothing is changed
 }
 
 // chain applies the options to a configuration and tells whether the chain is a Filecoin one.
-func (o *Options) chain(cfg *config.Config) (bool, error) {
-	if o.LedgerURL != "" {
-		cfg.Ledger.URL = o.LedgerURL
-	}
-	if o.TokenFile != "" {
-		cfg.Ledger.TokenFile = o.TokenFile
-	}
-	if o.LotusAPI != "" {
-		cfg.Lotus.API = o.LotusAPI
-	}
-	if o.LotusTokenFile != "" {
-		cfg.Lotus.TokenFile = o.LotusTokenFile
+func (o *Options) chain(cfg *config.Loaded) (bool, error) {
+	for _, f := range []struct{ value, key, flag string }{
+		{o.LedgerURL, "ledger.url", "--ledger"}, {o.TokenFile, "ledger.token_file", "--ledger-token-file"},
+		{o.LotusAPI, "lotus.api", "--lotus-api"}, {o.LotusTokenFile, "lotus.token_file", "--lotus-token-file"},
+	} {
+		if f.value == "" {
+			continue
+		}
+		if err := cfg.Override(f.key, f.value, f.flag); err != nil {
+			return false, err
+		}
 	}
 	switch {
 	case o.Chain == "ledger":
@@ -78,19 +77,14 @@ type Opened struct {
 
 // Open opens a home and runs a node on it. A home has one node at a time.
 func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
-	cfg, err := h.Load()
+	cfg, err := configured(h, o)
 	if err != nil {
-		return nil, api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
+		return nil, err
 	}
 	if err := h.CheckPrivate(); err != nil {
 		return nil, err
 	}
-	if o.Set != nil {
-		if err := o.Set(&cfg); err != nil {
-			return nil, err
-		}
-	}
-	filecoin, err := o.chain(&cfg)
+	filecoin, err := o.chain(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +111,7 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := Parts{Home: h, Config: cfg, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log, Version: o.Version,
+	parts := Parts{Home: h, Config: cfg.Config, Origin: cfg.Origin, Fixed: cfg.Fixed, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log, Version: o.Version,
 		Host: o.Host, Selling: o.Selling, Chain: o.Money,
 		OpenBlocks: func() (datastore.Batching, error) { return open(h.Path("blocks")) }}
 	done := func() {}
@@ -139,11 +133,37 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	return &Opened{n, state, done}, nil
 }
 
+// ReadConfig is the configuration of a home.
+func ReadConfig(h config.Home) (*config.Loaded, error) {
+	cfg, err := h.Read(os.Environ())
+	if errors.Is(err, config.ErrNoHome) {
+		return nil, api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
+	}
+	return cfg, err
+}
+
+// configured is the configuration of a home with what is changed for this run.
+func configured(h config.Home, o Options) (*config.Loaded, error) {
+	cfg, err := ReadConfig(h)
+	if err == nil && o.Set != nil {
+		err = o.Set(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o.Log != nil {
+		for _, w := range cfg.Warnings {
+			o.Log.Warn("configuration", "warning", w)
+		}
+	}
+	return cfg, nil
+}
+
 // MarkRestored notes in a home that no process has open that it was put back from a backup, or that it goes on without what is missing from
 // its store.
 func MarkRestored(ctx context.Context, h config.Home) error {
-	if _, err := h.Load(); err != nil {
-		return api.Errorf(api.CodeUsage, "Make one with cartage init.", "%w", err)
+	if _, err := ReadConfig(h); err != nil {
+		return err
 	}
 	state, err := store.Open(h.Path("state"))
 	if errors.Is(err, store.ErrLocked) {

@@ -275,7 +275,7 @@ func (m market) Changed(o download.Order, err error) {
 	if o.State == download.Failed || o.State == download.Cancelled {
 		n.discard(w)
 	}
-	if err := n.targets.trim(n.ctx, n.parts.Config.Retrieval.CacheBytes, time.Now()); err != nil && n.ctx.Err() == nil {
+	if err := n.targets.trim(n.ctx, n.live.Load().Retrieval.CacheBytes, time.Now()); err != nil && n.ctx.Err() == nil {
 		n.log.Warn("keep the cache within its quota", "error", err)
 	}
 }

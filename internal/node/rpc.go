@@ -30,6 +30,7 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	for _, space := range []string{api.Namespace, api.FilecoinNamespace} {
 		srv.Register(space, Service{n})
 		srv.Register(space, n.overview)
+		srv.Register(space, Settings{n})
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/rpc/v1", srv)

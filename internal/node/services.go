@@ -36,7 +36,7 @@ type Service struct{ n *Node }
 
 // API is the node as its typed client.
 func (n *Node) API() *api.Node {
-	s, o := Service{n}, n.overview
+	s, o, set := Service{n}, n.overview, Settings{n}
 	return &api.Node{
 		Version: o.Version, Status: o.Status, Doctor: o.Doctor,
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find, FindIn: s.FindIn,
@@ -46,6 +46,7 @@ func (n *Node) API() *api.Node {
 		WalletDefault: s.WalletDefault,
 		PayChannels:   s.PayChannels, PayChVouchers: s.PayChVouchers, PayChPlan: s.PayChPlan, RedeemPayCh: s.RedeemPayCh, SettlePayCh: s.SettlePayCh,
 		CollectPayCh: s.CollectPayCh, Earnings: s.Earnings, Spending: s.Spending, PeerDebts: s.PeerDebts, ForgivePeer: s.ForgivePeer, Limits: s.Limits,
+		ConfigShow: set.ConfigShow, ConfigReload: set.ConfigReload,
 		Imports: s.Imports, ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
 		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
 		ClientImport: s.ClientImport, ClientFindData: s.ClientFindData, ClientMinerQueryOffer: s.ClientMinerQueryOffer, ClientRetrieve: s.ClientRetrieve,

@@ -196,7 +196,7 @@ const (
 func (n *Node) destination(req api.RetrieveRequest) (string, error) {
 	into := req.Into
 	if into == "" {
-		into = n.parts.Config.Retrieval.Into
+		into = n.live.Load().Retrieval.Into
 	}
 	switch into {
 	case "", intoCAR:
