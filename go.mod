@@ -51,6 +51,7 @@ require (
 )
 
 require (
+	github.com/coreos/go-systemd/v22 v22.6.0
 	github.com/ipfs/go-log/v2 v2.9.2
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rivo/uniseg v0.4.7

@@ -86,10 +86,11 @@ func orNone(s string) string {
 func (c *cli) daemonCmd() *cobra.Command {
 	var o node.Options
 	var g gatewayFlags
+	var readyFile string
 	cmd := &cobra.Command{
 		Use: "daemon", Short: "Run the node until SIGINT or SIGTERM", Args: c.args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.daemon(cmd.Context(), o, g)
+			return c.daemon(cmd.Context(), o, g, readyFile)
 		},
 	}
 	cmd.Flags().BoolVar(&o.Provide, "provide", false, "answer queries and serve deals")
@@ -99,11 +100,12 @@ func (c *cli) daemonCmd() *cobra.Command {
 	cmd.Flags().StringVar(&o.Chain, "chain", "", "ledger, or lotus for a Filecoin chain (default: what the configuration has)")
 	cmd.Flags().StringVar(&o.LotusAPI, "lotus-api", "", "JSON-RPC API of a Lotus node, for example http://127.0.0.1:1234/rpc/v1")
 	cmd.Flags().StringVar(&o.LotusTokenFile, "lotus-token-file", "", "file with a token of that node that may sign")
+	cmd.Flags().StringVar(&readyFile, "ready-file", "", "write the peer id into this file when the node is ready, and remove it at the end")
 	g.declare(cmd)
 	return cmd
 }
 
-func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags) error {
+func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags, readyFile string) error {
 	h, err := c.home()
 	if err != nil {
 		return err
@@ -139,9 +141,14 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags) error 
 	}
 	ended := web.serve(ctx, cancel)
 	defer settings.ReloadOn(hangups())()
-	err = n.Serve(ctx, h, ln, func() error { return c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1", web.urls()) })
+	err = n.Serve(ctx, h, ln, func() error {
+		if err := c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1", web.urls()); err != nil {
+			return err
+		}
+		return tellReady(ctx, n, readyFile)
+	})
 	cancel()
-	err = errors.Join(err, <-ended)
+	err = errors.Join(err, tellStopping(readyFile), <-ended)
 	cctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 	defer stop()
 	return errors.Join(err, n.Close(cctx))
