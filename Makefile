@@ -1,4 +1,4 @@
-.PHONY: build test race lint bench demo soak planted
+.PHONY: build test race lint bench demo soak planted release
 build:
 	CGO_ENABLED=0 go build -p 2 -o bin/cartage ./cmd/cartage
 test:
@@ -27,3 +27,5 @@ soak:
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .
 planted:
 	go run ./internal/sim/planted
+release: ## what a version is published as, into dist/: make release VERSION=v0.2.0
+	go run -C tools/release . -version "$(VERSION)" -out "$(CURDIR)/dist"
