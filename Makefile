@@ -1,4 +1,4 @@
-.PHONY: build test race lint bench demo soak planted release
+.PHONY: build test race lint bench demo soak planted release interop-x402
 build:
 	CGO_ENABLED=0 go build -p 2 -o bin/cartage ./cmd/cartage
 test:
@@ -25,6 +25,8 @@ soak:
 	CARTAGE_KILLS=1000 go test -timeout 30m -run Scenario48 ./paych/ledger
 	go test -timeout 30m -run TestModel ./paych/ledger -rapid.checks=10000
 	CARTAGE_SOAK=10000 go test -C interop -timeout 60m -run TestFreeDeals .
+interop-x402: ## Node, and Chromium for browsers
+	interop/x402/run
 planted:
 	go run ./internal/sim/planted
 release: ## what a version is published as, into dist/: make release VERSION=v0.2.0

@@ -8,6 +8,7 @@ import { code, encodeHeader, parseAmount } from "../src/wire.js";
 export type Fault = "none" | "cut before commit" | "cut after commit" | "cut in body" | "busy" | "later" | "overcharge" | "miscount" | "free" | "new price" | "deposit only";
 
 interface Entry {
+  channelId: string;
   config: ChannelConfig;
   charged: bigint;
   signed: bigint;
@@ -74,7 +75,7 @@ export class GatewayDouble {
   constructor(terms: Terms, relay: Relay = paperMoney) {
     this.terms = terms;
     this.#relay = relay;
-    this.#server = createServer((q, r) => void this.#serve(q, r).catch((err: unknown) => r.destroy(err as Error)));
+    this.#server = createServer((q, r) => void this.#serve(q, r).catch((err: unknown) => (r.headersSent ? r.destroy(err as Error) : r.writeHead(500).end(String(err)))));
   }
 
   async listen(): Promise<string> {
@@ -162,7 +163,7 @@ export class GatewayDouble {
       return this.#challenge(q, r, amount, "invalid_batch_settlement_evm_voucher_signature");
     }
     const key = createHash("sha256").update(`${q.url} ${q.headers.range} ${JSON.stringify(p.accepted)}`).digest("hex");
-    const e = this.entries.get(id) ?? { config: p.payload.channelConfig, charged: 0n, signed: 0n, signature: "", balance: 0n, spare: 0n, key: "", receipt: {}, replays: 0 };
+    const e = this.entries.get(id) ?? { channelId: id, config: p.payload.channelConfig, charged: 0n, signed: 0n, signature: "", balance: 0n, spare: 0n, key: "", receipt: {}, replays: 0 };
     if (p.payload.type === "refund") return this.#refund(q, r, e, p);
     if (e.signature === v.signature && e.key === key && e.replays++ < 3) return this.#answer(r, body, e.receipt, partial, fault);
     if (p.accepted.amount !== amount.toString()) return this.#challenge(q, r, amount, "terms_changed");
