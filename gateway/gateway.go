@@ -125,6 +125,9 @@ func (g *Gateway) route(x *exchange) error {
 	case strings.HasPrefix(path, "/piece/"):
 		x.route = "piece"
 		return g.servePiece(x, strings.TrimPrefix(path, "/piece/"))
+	case path == "/x402/channel":
+		x.route = "channel"
+		return g.serveChannel(x)
 	case strings.HasPrefix(path, "/ipns/"):
 		return fail(http.StatusNotImplemented, NotImplemented, "names are not resolved here").withHint("Ask for /ipfs/CID.")
 	case strings.HasPrefix(path, "/routing/v1/") && g.cfg.Routing != nil:

@@ -28,6 +28,8 @@ type Cashier interface {
 type Draft interface {
 	// Channel is what it draws on: payments of one channel are taken one after the other.
 	Channel() string
+	// Buys reports whether it pays for bytes; one that asks for money back does not.
+	Buys() bool
 	// Check compares it with the terms and the book, and changes nothing. Errors are *x402.Refusal, or those of a store.
 	Check(ctx context.Context, p Purchase) (Sale, error)
 }
@@ -46,6 +48,8 @@ type Sale struct {
 	Asset   string
 	// Replayed says that it was taken before, with the same key: the bytes are sent again, and nothing is charged.
 	Replayed bool
+	// Spoiled books what was done already when the window cannot be served after all, a deposit for example, and gives the receipt of that; nil: nothing was.
+	Spoiled func(ctx context.Context) (*x402.Receipt, error)
 	// Commit takes it: when it returns nil, payment and receipt are on stable storage, and the bytes may leave. With an error nothing was taken.
 	// Of one that is replayed it notes that.
 	Commit func(ctx context.Context) error

@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -102,24 +99,22 @@ func (t *till) priceHeader(h http.Header, b *body) {
 
 // sell answers a request for priced bytes.
 func (t *till) sell(x *exchange, b *body, s stretch, partial bool) error {
+	if !hasPayment(x.r) {
+		if err := t.sellable(b, s); err != nil {
+			return err
+		}
+		return t.challenge(x, b, s, x402.CodeRequired, "these bytes cost money")
+	}
+	p, draft, err := t.draft(x, b, s)
+	if err != nil {
+		return err
+	}
+	if !draft.Buys() {
+		return t.refund(x, b, s, p, draft)
+	}
 	if err := t.sellable(b, s); err != nil {
 		return err
 	}
-	if !hasPayment(x.r) {
-		return t.challenge(x, b, s, x402.CodeRequired, "these bytes cost money")
-	}
-	p, err := readPayment(x.r)
-	if err != nil {
-		return err
-	}
-	draft, err := t.read(p)
-	if err == nil && draft == nil {
-		return t.challenge(x, b, s, x402.CodeTerms, "the payment takes none of the offers")
-	}
-	if err != nil {
-		return t.refused(x, b, s, p, err)
-	}
-	x.channel = draft.Channel()
 	leave, err := t.queue(x.r.Context(), x.channel)
 	if err != nil {
 		return err
@@ -131,6 +126,23 @@ func (t *till) sell(x *exchange, b *body, s stretch, partial bool) error {
 	}
 	defer release()
 	return t.hand(x, b, s, partial, sale, data)
+}
+
+// draft reads the payment of a request.
+func (t *till) draft(x *exchange, b *body, s stretch) (x402.Payment, Draft, error) {
+	p, err := readPayment(x.r)
+	if err != nil {
+		return p, nil, err
+	}
+	draft, err := t.read(p)
+	switch {
+	case err != nil:
+		return p, nil, t.refused(x, b, s, p, err)
+	case draft == nil:
+		return p, nil, t.challenge(x, b, s, x402.CodeTerms, "the payment takes none of the offers")
+	}
+	x.channel = draft.Channel()
+	return p, draft, nil
 }
 
 // sellable refuses what cannot be bought at once.
@@ -222,6 +234,11 @@ func (t *till) take(x *exchange, b *body, s stretch, d Draft, p x402.Payment) (s
 	if sale, err = d.Check(ctx, Purchase{Bytes: s.len(), Key: purchaseKey(b, s, p.Accepted)}); err != nil {
 		return sale, nil, nil, err
 	}
+	defer func() {
+		if err != nil {
+			t.spoil(x, sale)
+		}
+	}()
 	if release, err = t.reserve(ctx, int64(s.len())); err != nil {
 		return sale, nil, nil, err
 	}
@@ -232,16 +249,23 @@ func (t *till) take(x *exchange, b *body, s stretch, d Draft, p x402.Payment) (s
 	}()
 	// From here on a client that leaves changes nothing: it may ask again for what it has paid.
 	ctx = context.WithoutCancel(ctx)
+	if data, err = t.load(ctx, b, s); err != nil {
+		return sale, nil, release, err
+	}
+	return sale, data, release, sale.Commit(ctx)
+}
+
+// load reads a window into memory.
+func (t *till) load(ctx context.Context, b *body, s stretch) ([]byte, error) {
 	var window bytes.Buffer
 	window.Grow(int(s.len()))
-	if err = b.write(ctx, &window, s); err != nil {
-		return sale, nil, release, err
+	if err := b.write(ctx, &window, s); err != nil {
+		return nil, err
 	}
 	if uint64(window.Len()) != s.len() {
-		err = fmt.Errorf("a window of %d bytes has %d", s.len(), window.Len())
-		return sale, nil, release, err
+		return nil, fmt.Errorf("a window of %d bytes has %d", s.len(), window.Len())
 	}
-	return sale, window.Bytes(), release, sale.Commit(ctx)
+	return window.Bytes(), nil
 }
 
 // reserve takes memory for a window.
@@ -287,89 +311,4 @@ func (t *till) hand(x *exchange, b *body, s stretch, partial bool, sale Sale, da
 		x.abort(err)
 	}
 	return nil
-}
-
-// challenged is an answer 402, or what stands for it while something passes.
-type challenged struct {
-	code      string
-	message   string
-	status    int
-	retry     int
-	challenge x402.Challenge
-}
-
-// Error implements error.
-func (c *challenged) Error() string { return c.message }
-
-// challenge asks for a payment.
-func (t *till) challenge(x *exchange, b *body, s stretch, code, message string) error {
-	return &challenged{code: code, message: message, status: http.StatusPaymentRequired, challenge: t.describe(x, b, s, code)}
-}
-
-// describe is what is sold and what it costs.
-func (t *till) describe(x *exchange, b *body, s stretch, code string) x402.Challenge {
-	info := map[string]any{"window": t.cfg.Limits.Window, "maxWindow": t.cfg.Limits.MaxWindow}
-	return x402.Challenge{X402Version: x402.Version, Error: code, Accepts: t.offers(s.len()),
-		Resource:   x402.Resource{URL: t.resource(x.r), Description: fmt.Sprintf("bytes %d-%d of %d", s.from, max(s.to, 1)-1, b.size), MimeType: b.mime},
-		Extensions: map[string]any{"cartage": map[string]any{"info": info, "schema": map[string]any{}}}}
-}
-
-// resource is the URL of a request as clients know it.
-func (t *till) resource(r *http.Request) string {
-	u := *r.URL
-	if p := t.cfg.PublicURL; p != nil {
-		u.Scheme, u.Host = p.Scheme, p.Host
-		return u.String()
-	}
-	u.Scheme, u.Host = "http", r.Host
-	if r.TLS != nil {
-		u.Scheme = "https"
-	}
-	return u.String()
-}
-
-// refused turns why a payment was not taken into an answer: with a new challenge if the client can mend it.
-func (t *till) refused(x *exchange, b *body, s stretch, p x402.Payment, err error) error {
-	var r *x402.Refusal
-	if !errors.As(err, &r) {
-		return err
-	}
-	c := &challenged{code: r.Code, message: r.Message, status: r.Status, retry: r.RetryAfter, challenge: t.describe(x, b, s, r.Code)}
-	for i, o := range c.challenge.Accepts {
-		if len(r.State) > 0 && o.Scheme == p.Accepted.Scheme && o.Network == p.Accepted.Network && o.Asset == p.Accepted.Asset {
-			extra := map[string]any{}
-			for k, v := range o.Extra {
-				extra[k] = v
-			}
-			for k, v := range r.State {
-				extra[k] = v
-			}
-			c.challenge.Accepts[i].Extra = extra
-		}
-	}
-	return c
-}
-
-// write answers with the challenge: the header is for programs, the body for people.
-func (c *challenged) write(x *exchange) {
-	header, err := c.challenge.Encode()
-	if err != nil {
-		x.fail(err)
-		return
-	}
-	x.code = c.status
-	x.g.metrics.refusedPayment(c.code)
-	x.w.Header().Set(x402.HeaderRequired, header)
-	prices := make([]string, 0, len(c.challenge.Accepts))
-	for _, o := range c.challenge.Accepts {
-		prices = append(prices, o.Amount.String()+" "+o.Asset+" on "+o.Network)
-	}
-	f := fail(c.status, Code(c.code), "%s", c.message).after(c.retry)
-	if len(prices) > 0 {
-		f = f.with("price", strings.Join(prices, ", or ")).withHint("Pay with a client of x402 version 2, or with cartage retrieve %s --provider URL.", strings.TrimPrefix(x.r.URL.Path, "/ipfs/"))
-	}
-	if body, err := json.Marshal(f.extra); err != nil || len(body) > 2<<10 {
-		f.extra = nil
-	}
-	f.write(x.w, x.r, x.id)
 }

@@ -16,7 +16,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -55,26 +54,15 @@ type Config struct {
 
 // Bounds of time and number.
 const (
-	honoured    = 10 * time.Minute // for which a price that was offered is taken
-	maxHonoured = 16
-	timeout     = 600 // seconds, of an offer
-	replayTime  = 10 * time.Minute
-	maxReplays  = 3
+	timeout    = 600 // seconds, of an offer
+	replayTime = 10 * time.Minute
+	maxReplays = 3
 )
 
 // Cashier implements gateway.Cashier. It is safe for concurrent use.
 type Cashier struct {
-	cfg Config
-
-	mu      sync.Mutex
-	current abi.TokenAmount
-	past    []ask // the newest first
-}
-
-// ask is a price that is taken until a time.
-type ask struct {
-	price abi.TokenAmount
-	until time.Time
+	cfg    Config
+	prices *gateway.Prices
 }
 
 var (
@@ -87,26 +75,7 @@ func New(cfg Config) *Cashier {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Cashier{cfg: cfg, current: cfg.Price()}
-}
-
-// prices are those that are taken now, the current one first.
-func (c *Cashier) prices() []abi.TokenAmount {
-	now, price := c.cfg.Now(), c.cfg.Price()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !price.Equals(c.current) {
-		c.past = append([]ask{{c.current, now.Add(honoured)}}, c.past...)
-		c.past = c.past[:min(len(c.past), maxHonoured)]
-		c.current = price
-	}
-	out := []abi.TokenAmount{price}
-	for _, a := range c.past {
-		if now.Before(a.until) {
-			out = append(out, a.price)
-		}
-	}
-	return out
+	return &Cashier{cfg: cfg, prices: gateway.NewPrices(cfg.Price, cfg.Now)}
 }
 
 func amountOf(price abi.TokenAmount, n uint64) x402.Amount {
@@ -120,7 +89,7 @@ func amountOf(price abi.TokenAmount, n uint64) x402.Amount {
 
 // Offers implements gateway.Cashier.
 func (c *Cashier) Offers(n uint64) []x402.Offer {
-	price := c.prices()[0]
+	price := c.prices.Taken()[0]
 	if price.Sign() == 0 {
 		return nil
 	}
@@ -191,6 +160,9 @@ type draft struct {
 // Channel implements gateway.Draft. Lanes are paid side by side.
 func (d *draft) Channel() string { return fmt.Sprintf("%s/%d", d.voucher.ChannelAddr, d.voucher.Lane) }
 
+// Buys implements gateway.Draft.
+func (d *draft) Buys() bool { return true }
+
 // deal is what the lane is bound to in the book.
 func (d *draft) deal() string { return "http/" + d.Channel() }
 
@@ -200,7 +172,7 @@ func (d *draft) honours(n uint64) bool {
 	if err != nil || d.accepted.Asset != Asset || d.accepted.PayTo != to.String() {
 		return false
 	}
-	for _, price := range d.c.prices() {
+	for _, price := range d.c.prices.Taken() {
 		if price.Sign() > 0 && amountOf(price, n).Cmp(d.accepted.Amount) == 0 {
 			return true
 		}

@@ -99,11 +99,8 @@ func (b *Book) Each(ctx context.Context, f func(Entry) error) error {
 }
 
 // Apply replaces an entry by the next one, with what that adds to the day, and what else is to be written with it. When it returns nil all of it is on
-// stable storage; with an error nothing is. old is the entry as Get gave it.
+// stable storage; with an error nothing is. old has the version that next follows; of the first entry of a channel it has what was earned before.
 func (b *Book) Apply(ctx context.Context, old, next Entry, also ...Intent) error {
-	if err := next.check(old); err != nil {
-		return err
-	}
 	lock := &b.writing[maphash.String(b.seed, old.Key.Channel)%stripes]
 	lock.Lock()
 	defer lock.Unlock()
@@ -113,6 +110,12 @@ func (b *Book) Apply(ctx context.Context, old, next Entry, also ...Intent) error
 	}
 	if have.Version != old.Version {
 		return ErrConflict
+	}
+	if have.Version > 0 {
+		old = have
+	}
+	if err := next.check(old); err != nil {
+		return err
 	}
 	next.Version = old.Version + 1
 	batch, err := b.ds.Batch(ctx)

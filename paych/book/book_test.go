@@ -137,7 +137,7 @@ func TestCrashes(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			i, err := b.Intend(ctx, book.Intent{Key: e.Key, Nonce: "0x01", Created: clock()})
+			i, err := b.Intend(ctx, book.Intent{Key: e.Key, Nonce: "0x01", Before: big.Zero(), Created: clock()})
 			if err != nil {
 				return err
 			}
@@ -188,7 +188,7 @@ func TestPrune(t *testing.T) {
 	require.NoError(t, err)
 	next := earn(e, 7)
 	next.State, next.Redeemed = book.Closed, next.Earned
-	require.NoError(t, b.Apply(t.Context(), e, next, book.Intent{Key: e.Key, Nonce: "0x01", Created: clock(), Done: true}, book.Intent{Key: e.Key, Nonce: "0x02", Created: clock()}))
+	require.NoError(t, b.Apply(t.Context(), e, next, book.Intent{Key: e.Key, Nonce: "0x01", Before: big.Zero(), Created: clock(), Done: true}, book.Intent{Key: e.Key, Nonce: "0x02", Before: big.Zero(), Created: clock()}))
 	require.NoError(t, b.Prune(t.Context()))
 	intents, err := b.Intents(t.Context())
 	require.NoError(t, err)

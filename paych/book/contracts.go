@@ -47,14 +47,6 @@ type Instrument interface {
 	Check(p Payment, w Want, have Entry, now time.Time) (Entry, Outcome, error)
 }
 
-// Funding is a deposit that is to be relayed.
-type Funding struct {
-	Key     ChannelKey
-	Config  []byte
-	Payload []byte // the payment as it came
-	Before  Balance
-}
-
 // Settled is what a redemption came to.
 type Settled struct {
 	Balances []Balance // of the entries, as the chain shows them afterwards
@@ -63,8 +55,8 @@ type Settled struct {
 
 // Escrow is the chain side. Every method is idempotent: a repeat after a crash has no second effect. Errors that pass wrap ErrUnavailable.
 type Escrow interface {
-	// Fund relays a deposit and waits until the chain shows it. It returns the balance afterwards and the transaction.
-	Fund(ctx context.Context, f Funding) (Balance, string, error)
+	// Fund relays the deposit of an intent and waits until the chain shows it. It returns the balance afterwards and the transaction.
+	Fund(ctx context.Context, i Intent) (Balance, string, error)
 	// State is what the chain has of channels: one round trip for many.
 	State(ctx context.Context, e []Entry) ([]Balance, error)
 	// Redeem claims what was earned, and has it paid to the receiver. The entries are of one receiver, authorizer and token.

@@ -103,6 +103,7 @@ type Intent struct {
 	Nonce   string // of the authorization, in hexadecimal digits: the deposit is the same wherever it is the same
 	Payload []byte // the payment as it came
 	Config  []byte
+	Before  abi.TokenAmount // what the channel held then: a deposit that was relayed before a crash is seen by what it holds now
 	Created time.Time
 	Done    bool
 }
@@ -111,7 +112,7 @@ const maxPayload = 32 << 10
 
 func (i *Intent) fields() []wire.Field {
 	return []wire.Field{wire.Text("kind", &i.Key.Kind), wire.Text("network", &i.Key.Network), wire.Text("asset", &i.Key.Asset), wire.Text("channel", &i.Key.Channel), wire.Text("nonce", &i.Nonce),
-		wire.Bytes("payload", &i.Payload, maxPayload), wire.Bytes("config", &i.Config, maxConfig), seconds("created", &i.Created), wire.Bool("done", &i.Done)}
+		wire.Bytes("payload", &i.Payload, maxPayload), wire.Bytes("config", &i.Config, maxConfig), wire.Amount("before", &i.Before), seconds("created", &i.Created), wire.Bool("done", &i.Done)}
 }
 
 func (i *Intent) key() datastore.Key {
@@ -126,15 +127,22 @@ func (i *Intent) put(ctx context.Context, w datastore.Write) error {
 	return w.Put(ctx, i.key(), data)
 }
 
+// Intent is the one that is there for a deposit, if there is one.
+func (b *Book) Intent(ctx context.Context, i Intent) (have Intent, found bool, err error) {
+	data, err := b.ds.Get(ctx, i.key())
+	if errors.Is(err, datastore.ErrNotFound) {
+		return i, false, nil
+	}
+	if err != nil {
+		return i, false, err
+	}
+	return have, true, wire.DecodeTuple(data, "record "+i.key().String(), have.fields())
+}
+
 // Intend stores an intent, or gives the one that is there.
 func (b *Book) Intend(ctx context.Context, i Intent) (Intent, error) {
-	data, err := b.ds.Get(ctx, i.key())
-	if err == nil {
-		have := Intent{}
-		return have, wire.DecodeTuple(data, "record "+i.key().String(), have.fields())
-	}
-	if !errors.Is(err, datastore.ErrNotFound) {
-		return Intent{}, err
+	if have, found, err := b.Intent(ctx, i); found || err != nil {
+		return have, err
 	}
 	if err := i.put(ctx, b.ds); err != nil {
 		return Intent{}, err

@@ -75,7 +75,7 @@ func readPayload(data []byte) (envelope, evm.Payload, error) {
 }
 
 // Fund implements book.Escrow.
-func (d *Direct) Fund(ctx context.Context, f book.Funding) (book.Balance, string, error) {
+func (d *Direct) Fund(ctx context.Context, f book.Intent) (book.Balance, string, error) {
 	_, p, err := readPayload(f.Payload)
 	if err != nil {
 		return book.Balance{}, "", fmt.Errorf("deposit of channel %s: %w", f.Key.Channel, err)

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -168,7 +167,7 @@ func (f *Facilitator) settle(ctx context.Context, p envelope) (string, error) {
 }
 
 // Fund implements book.Escrow. A deposit that was settled before is seen by what the channel holds.
-func (f *Facilitator) Fund(ctx context.Context, in book.Funding) (b book.Balance, tx string, err error) {
+func (f *Facilitator) Fund(ctx context.Context, in book.Intent) (b book.Balance, tx string, err error) {
 	err = patiently(ctx, func() error {
 		b, tx, err = f.fundOnce(ctx, in)
 		return err
@@ -176,14 +175,14 @@ func (f *Facilitator) Fund(ctx context.Context, in book.Funding) (b book.Balance
 	return b, tx, err
 }
 
-func (f *Facilitator) fundOnce(ctx context.Context, in book.Funding) (book.Balance, string, error) {
+func (f *Facilitator) fundOnce(ctx context.Context, in book.Intent) (book.Balance, string, error) {
 	payment, p, err := readPayload(in.Payload)
 	if err != nil {
 		return book.Balance{}, "", fmt.Errorf("deposit of channel %s: %w", in.Key.Channel, err)
 	}
 	voucher := append(p.Voucher.Maximum.FillBytes(make([]byte, 16)), p.Voucher.Signature...)
 	entry := book.Entry{Key: in.Key, Config: in.Config, Proof: voucher}
-	wanted := fbig.Add(in.Before.Deposit, fbig.NewFromGo(p.Deposit.Amount))
+	wanted := fbig.Add(in.Before, fbig.NewFromGo(p.Deposit.Amount))
 	tx, serr := f.settle(ctx, payment)
 	for {
 		b, err := f.State(ctx, []book.Entry{entry})
@@ -251,51 +250,6 @@ func (f *Facilitator) State(ctx context.Context, entries []book.Entry) ([]book.B
 		}
 	}
 	return out, nil
-}
-
-// claimJSON is a claim as facilitators take it.
-type claimJSON struct {
-	Voucher struct {
-		Channel evm.ChannelConfig `json:"channel"`
-		Maximum string            `json:"maxClaimableAmount"`
-	} `json:"voucher"`
-	Signature    string `json:"signature"`
-	TotalClaimed string `json:"totalClaimed"`
-}
-
-func claimsJSON(claims []evm.Claim) []claimJSON {
-	out := make([]claimJSON, len(claims))
-	for i, c := range claims {
-		out[i].Voucher.Channel, out[i].Voucher.Maximum = c.Config, c.Maximum.String()
-		out[i].Signature, out[i].TotalClaimed = hexOf(c.Signature), c.TotalClaimed.String()
-	}
-	return out
-}
-
-func hexOf(b []byte) string { return "0x" + hex.EncodeToString(b) }
-
-// claimOrder has a batch claimed.
-type claimOrder struct {
-	Type      string      `json:"type"`
-	Claims    []claimJSON `json:"claims"`
-	Signature string      `json:"claimAuthorizerSignature,omitempty"`
-}
-
-// settleOrder has what was claimed paid to a receiver.
-type settleOrder struct {
-	Type     string      `json:"type"`
-	Receiver evm.Address `json:"receiver"`
-	Token    evm.Address `json:"token"`
-}
-
-// refundOrder has a channel claimed and refunded.
-type refundOrder struct {
-	claimOrder
-	Config          evm.ChannelConfig `json:"channelConfig"`
-	Voucher         json.RawMessage   `json:"voucher"`
-	Amount          string            `json:"amount"`
-	RefundNonce     string            `json:"refundNonce"`
-	RefundSignature string            `json:"refundAuthorizerSignature"`
 }
 
 // order sends a payload for the channel of a configuration.

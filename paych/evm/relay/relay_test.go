@@ -88,14 +88,14 @@ func (r *room) key(c evm.ChannelConfig) book.ChannelKey {
 	return book.ChannelKey{Kind: evm.Kind, Network: r.chain.Network(), Asset: c.Token.String(), Channel: r.chain.Domain().ChannelID(c).String()}
 }
 
-func (r *room) funding(c evm.ChannelConfig, amount, maximum int64, before book.Balance) book.Funding {
+func (r *room) funding(c evm.ChannelConfig, amount, maximum int64, before book.Balance) book.Intent {
 	offer := map[string]any{"scheme": evm.Scheme, "network": r.chain.Network(), "asset": c.Token, "payTo": c.Receiver}
 	payload, err := json.Marshal(map[string]any{"x402Version": 2, "accepted": offer, "payload": evm.Payload{Type: evm.TypeDeposit, Config: c, Voucher: r.payer.Voucher(c, maximum), Deposit: r.payer.Deposit(c, amount)}})
 	require.NoError(r.t, err)
 	if before.Deposit.Nil() {
 		before.Deposit = fbig.Zero()
 	}
-	return book.Funding{Key: r.key(c), Config: c.Encode(), Payload: payload, Before: before}
+	return book.Intent{Key: r.key(c), Config: c.Encode(), Payload: payload, Before: before.Deposit}
 }
 
 // entry is one that has earned an amount.
