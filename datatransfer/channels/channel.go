@@ -255,20 +255,23 @@ func (c *Channel) block(kind dt.EventCode, progress dt.EventCode, size uint64, i
 	return fresh, *bytes, err
 }
 
-// Claimable tells whether a block that the recipient says it has must be counted, for which its size is needed (see Claim).
+// Claimable tells whether a block that the recipient says it has must be counted, as queued or as sent, for which its size is needed (see Claim).
 func (c *Channel) Claimable(index uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pull && c.rec.claimable(index)
+	return c.pull && c.rec.claimable(index) || c.rec.unsent(index)
 }
 
-// Claim counts a block of a pull that the recipient says it got, once. It is stored with the next event: who forgets it hears of it again.
+// Claim counts a block that the recipient says it got, once. It is stored with the next event: who forgets it hears of it again.
 func (c *Channel) Claim(index, size uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pull && c.rec.claimable(index) {
 		c.rec.Queued += size
 		c.rec.Claimed.add(span{index, index})
+	}
+	if c.rec.unsent(index) {
+		c.rec.Sent, c.rec.SentTotal = c.rec.Sent+size, index
 	}
 }
 

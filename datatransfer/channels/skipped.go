@@ -36,6 +36,14 @@ func (h *Hot) claimable(index uint64) bool {
 	return index > 0 && !h.Withheld(index) && index > h.QueuedTotal
 }
 
+// unsent tells whether a block of this channel that the recipient has is not counted as sent: its connection broke before this side heard of it.
+func (h *Hot) unsent(index uint64) bool {
+	return index > h.SentTotal && (h.Counted(index) || h.Claimed.has(index))
+}
+
+// AllSent notes that the recipient has everything that was queued.
+func (h *Hot) AllSent() { h.Sent, h.SentTotal = h.Queued, max(h.SentTotal, h.QueuedTotal) }
+
 // handOut notes that block at goes out, with the recipient's claim to have the first has blocks, and tells whether it counts.
 func (h *Hot) handOut(at, has uint64) (fresh bool) {
 	claimed := h.Claimed.has(at)

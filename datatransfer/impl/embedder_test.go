@@ -8,11 +8,13 @@ import (
 
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/impl"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
+	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -116,4 +118,46 @@ func TestRestartRefusals(t *testing.T) {
 	chid := pulls.pull(t)
 	pulls.transport.OpenErr = away
 	require.EqualError(t, pulls.manager.RestartDataTransferChannel(t.Context(), chid), "Unable to send open channel restart request: nobody there")
+}
+
+// TestSentAfterRestart: what a sender says it has sent is everything once. Blocks that the recipient has were sent, also if their connection broke before
+// this side heard that they had left.
+func TestSentAfterRestart(t *testing.T) {
+	for name, pull := range map[string]bool{"pull": true, "push": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFaked(t)
+			h := port.HandlerOf(f.transport.EventHandler(), nil)
+			chid := asked()
+			if pull {
+				requested(true)(t, f)
+			} else {
+				chid = f.push(t)
+				accept(false)(t, f, chid)
+			}
+			block := cidlink.Link{Cid: f.root}
+			for i := range int64(4) {
+				_, err := h.OnDataQueued(chid, block, 10, i+1, true)
+				require.NoError(t, err)
+			}
+			require.NoError(t, h.OnDataSent(chid, block, 10, 1, true))
+			require.NoError(t, h.OnRequestDisconnected(chid, errors.New("gone")))
+			if pull {
+				_, err := h.OnDataRequest(chid, f.request(t, true, true), 3)
+				require.NoError(t, err)
+			}
+			for i := range int64(3) { // the transport leaves them out
+				if h.ClaimCounts(chid, i+1) {
+					h.OnBlockClaimed(chid, 10, i+1)
+				}
+			}
+			_, err := h.OnDataQueued(chid, block, 10, 4, true)
+			require.NoError(t, err)
+			require.NoError(t, h.OnDataSent(chid, block, 10, 4, true))
+			s, err := f.manager.ChannelState(t.Context(), chid)
+			require.NoError(t, err)
+			require.EqualValues(t, 40, s.Queued())
+			require.EqualValues(t, 40, s.Sent())
+			require.EqualValues(t, 4, s.SentCidsTotal())
+		})
+	}
 }

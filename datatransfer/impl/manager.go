@@ -386,8 +386,9 @@ func (m *Manager) Silent(chid dt.ChannelID) bool {
 }
 
 // Undelivered takes a message that a transport could not carry after all.
-func (m *Manager) Undelivered(chid dt.ChannelID, msg dt.Message) {
+func (m *Manager) Undelivered(chid dt.ChannelID, msg dt.Message) bool {
 	m.outbox.send(chid, chid.OtherParty(m.peerID), msg, time.Minute)
+	return true
 }
 
 // HasAll tells the channel that everything is here already: then the word of the responder that it is done ends it, and no

@@ -84,6 +84,7 @@ func (m *Manager) receiveFinished(chid dt.ChannelID, req dt.Request) {
 	c, err := m.live(chid)
 	if err == nil && c.Status() != dt.Finalizing {
 		if err = m.recount(c); err == nil {
+			c.Do(func(r *channels.Record, _ *channels.Credit) { r.AllSent() })
 			err = m.complete(c)
 		}
 	}

@@ -104,6 +104,7 @@ func (m *Manager) responderCompletes(c *channels.Channel) error {
 	if s.IsPull() || s.Status() != dt.Requested && !still {
 		return nil
 	}
+	c.Do(func(r *channels.Record, _ *channels.Credit) { r.AllSent() })
 	return ignoreOver(c, c.Apply(dt.FinishTransfer))
 }
 

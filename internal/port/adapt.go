@@ -82,7 +82,7 @@ func (PlainHandler) ClaimCounts(dt.ChannelID, int64) bool { return false }
 func (PlainHandler) OnBlockClaimed(dt.ChannelID, uint64, int64) {}
 
 // Undelivered implements MessageKeeper.
-func (PlainHandler) Undelivered(dt.ChannelID, dt.Message) {}
+func (PlainHandler) Undelivered(dt.ChannelID, dt.Message) bool { return false }
 
 // OnLateAcceptance implements MessageKeeper.
 func (PlainHandler) OnLateAcceptance(dt.ChannelID) {}

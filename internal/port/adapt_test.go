@@ -81,7 +81,7 @@ func TestPublishedHandlerIsAdapted(t *testing.T) {
 	h.OnBlockClaimed(chid, 1, 1)
 	h.OnDataAsked(chid)
 	h.OnLateAcceptance(chid)
-	h.Undelivered(chid, nil)
+	require.False(t, h.Undelivered(chid, nil))
 	require.Equal(t, h, port.HandlerOf(h, nil), "the whole contract is not adapted")
 }
 

@@ -67,8 +67,8 @@ type ClaimCounter interface {
 
 // MessageKeeper takes care of messages that have no stream to go with, or whose channel has ended.
 type MessageKeeper interface {
-	// Undelivered takes a message that a transport could not carry.
-	Undelivered(chid dt.ChannelID, msg dt.Message)
+	// Undelivered takes a message that a transport could not carry, and reports whether it will be delivered another way.
+	Undelivered(chid dt.ChannelID, msg dt.Message) bool
 	// OnLateAcceptance: a responder accepts a channel that has no request any more.
 	OnLateAcceptance(chid dt.ChannelID)
 	// OnAllSent is OnChannelCompleted for a transport that carries the answer with the data; it is stored already. nil is no answer.

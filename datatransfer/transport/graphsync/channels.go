@@ -50,11 +50,13 @@ type ChannelsForPeer struct {
 	ReceivingChannels map[datatransfer.ChannelID]ChannelGraphsyncRequests
 }
 
-// ChannelGraphsyncRequests are the graphsync requests of a channel.
+// ChannelGraphsyncRequests are the graphsync requests of a channel: the last one, and those before its restarts, oldest first, at most 8.
 type ChannelGraphsyncRequests struct {
 	Current  graphsync.RequestID
 	Previous []graphsync.RequestID
 }
+
+const maxPrevious = 8
 
 // ChannelsForPeer lists the channels with a peer, by direction of the data.
 func (t *Transport) ChannelsForPeer(p peer.ID) ChannelsForPeer {

@@ -12,6 +12,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
 	"github.com/cartage-dev/cartage/internal/port"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -71,7 +72,12 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 		return
 	}
 	t.reached(chid)
-	for _, msg := range t.messages(response) {
+	msgs, err := t.messages(response)
+	if err != nil {
+		ha.TerminateWithError(err)
+		return
+	}
+	for _, msg := range msgs {
 		var answer datatransfer.Message
 		var err error
 		switch m := msg.(type) {
@@ -101,7 +107,8 @@ func (t *Transport) incomingResponse(p peer.ID, response graphsync.ResponseData,
 
 // lateAcceptance passes on that a peer accepts a channel whose request has ended here: it has to hear that.
 func (t *Transport) lateAcceptance(p peer.ID, response graphsync.ResponseData) {
-	for _, m := range t.messages(response) {
+	msgs, _ := t.messages(response) // nothing is left to end
+	for _, m := range msgs {
 		if r, ok := m.(datatransfer.Response); ok && r.IsNew() && r.Accepted() {
 			t.handler().OnLateAcceptance(datatransfer.ChannelID{Initiator: t.self, Responder: p, ID: r.TransferID()})
 		}
@@ -110,8 +117,7 @@ func (t *Transport) lateAcceptance(p peer.ID, response graphsync.ResponseData) {
 
 // messages are those of a graphsync response: what a request hook answered, what a block hook caused, or the plain one,
 // which is left out when it stands again under another name.
-func (t *Transport) messages(response graphsync.ResponseData) []datatransfer.Message {
-	var out []datatransfer.Message
+func (t *Transport) messages(response graphsync.ResponseData) (out []datatransfer.Message, err error) {
 	var seen []datamodel.Node
 	for _, name := range []graphsync.ExtensionName{extension.ExtensionIncomingRequest1_1, extension.ExtensionOutgoingBlock1_1, extension.ExtensionDataTransfer1_1} {
 		n, ok := response.Extension(name)
@@ -126,11 +132,15 @@ func (t *Transport) messages(response graphsync.ResponseData) []datatransfer.Mes
 			continue
 		}
 		seen = append(seen, n)
-		if m, err := extension.GetTransferData(response, []graphsync.ExtensionName{name}); err == nil && m != nil {
+		m, err := extension.GetTransferData(response, []graphsync.ExtensionName{name})
+		if err != nil {
+			return nil, reason.PeerClaims.Errorf("extension %s of a graphsync response is no message of data transfer: %w", name, err)
+		}
+		if m != nil {
 			out = append(out, m)
 		}
 	}
-	return out
+	return out, nil
 }
 
 func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, block graphsync.BlockData, ha graphsync.IncomingBlockHookActions) {

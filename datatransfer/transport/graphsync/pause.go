@@ -63,7 +63,8 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 		return t.askForRest(chid, msg)
 	}
 	if away {
-		return errAway
+		t.undelivered(chid, msg, errAway)
+		return nil
 	}
 	return t.unpause(chid, id, run, exts, func(err error) { t.undelivered(chid, msg, err) })
 }
@@ -135,7 +136,10 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 	return true, err
 }
 
-// errAway means that the requester is not there at the moment: its next request decides anew whether data flows.
+// maxQueued is how many messages of a channel wait for its requester.
+const maxQueued = 64
+
+// errAway means that the requester is not there at the moment.
 var errAway = errors.New("the requester is away")
 
 // later keeps a wish for a request that is still being decided on.
@@ -146,7 +150,7 @@ func (t *Transport) later(chid datatransfer.ChannelID, w wish, msg datatransfer.
 	if c == nil || !c.opening {
 		return false
 	}
-	if msg != nil && len(c.queued) < 64 {
+	if msg != nil && len(c.queued) < maxQueued {
 		c.queued = append(c.queued, msg)
 	}
 	c.last = w
@@ -172,14 +176,20 @@ func (t *Transport) PeerAway(p peer.ID) {
 	}
 }
 
-// undelivered hands a message back that did not leave with a resumption.
+// undelivered hands a message back that did not leave with a resumption. One that the handler does not deliver another way travels with the answer to the
+// next request, which decides anew whether data flows.
 func (t *Transport) undelivered(chid datatransfer.ChannelID, msg datatransfer.Message, err error) {
 	if err == nil {
 		return
 	}
 	t.log(chid, err)
-	if msg != nil {
-		t.handler().Undelivered(chid, msg)
+	if msg == nil || t.handler().Undelivered(chid, msg) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil && len(c.queued) < maxQueued {
+		c.queued = append(c.queued, msg)
 	}
 }
 

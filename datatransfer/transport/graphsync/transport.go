@@ -174,12 +174,14 @@ func (t *Transport) bind(chid datatransfer.ChannelID, id graphsync.RequestID, a 
 		c = &channel{id: chid}
 		t.channels[chid] = c
 	}
-	if c.live && c.current != id {
-		old, hadOld = c.current, true
+	if c.current != id && c.current != (graphsync.RequestID{}) {
+		old, hadOld = c.current, c.live
 		c.previous = append(c.previous, old)
-		if len(c.previous) > 8 {
+		if len(c.previous) > maxPrevious {
 			c.previous = c.previous[1:]
 		}
+	}
+	if hadOld {
 		t.forget(old)
 	}
 	c.current, c.live, c.sending, c.away, c.done, c.followed = id, true, a == nil, false, make(chan struct{}), 0

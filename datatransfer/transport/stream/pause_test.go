@@ -108,10 +108,11 @@ func (l *listener) OnChannelCompleted(_ dt.ChannelID, err error) error {
 	return nil
 }
 
-func (l *listener) Undelivered(_ dt.ChannelID, m dt.Message) {
+func (l *listener) Undelivered(_ dt.ChannelID, m dt.Message) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lost = append(l.lost, m)
+	return true
 }
 
 func (l *listener) state() (received int, ends []error, cut []error) {
