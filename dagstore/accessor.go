@@ -60,23 +60,23 @@ func (s *Store) Acquire(ctx context.Context, piece cid.Cid) (*Accessor, error) {
 		}
 		switch sh.State {
 		case StateAvailable, StateServing:
-			return s.take(ctx, sh)
+			return s.acquireReader(ctx, sh)
 		case StateErrored:
 			if int64(sh.Attempts) >= int64(s.cfg.RecoverAttempts) {
 				return nil, fmt.Errorf("piece %s has %s: %s", piece, sh.State.Word(), sh.Error)
 			}
 		}
-		if err := s.await(ctx, sh.Number); err != nil {
+		if err := s.awaitIndexing(ctx, sh.Number); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// take takes a reference to the open file of a shard, which it opens if it has to.
-func (s *Store) take(ctx context.Context, sh Shard) (*Accessor, error) {
+// acquireReader takes a reference to the open file of a shard, which it opens if it has to.
+func (s *Store) acquireReader(ctx context.Context, sh Shard) (*Accessor, error) {
 	for {
 		s.mu.Lock()
-		if r := s.open[sh.Number]; r != nil {
+		if r := s.readers[sh.Number]; r != nil {
 			r.refs++
 			if r.timer != nil {
 				r.timer.Stop()
@@ -87,36 +87,36 @@ func (s *Store) take(ctx context.Context, sh Shard) (*Accessor, error) {
 			return &Accessor{store: s, r: r}, nil
 		}
 		s.mu.Unlock()
-		if err := s.share(ctx, jobKey{sh.Number, true}, func(ctx context.Context) error { return s.openShard(ctx, sh.Number) }); err != nil {
+		if err := s.shareJob(ctx, jobKey{sh.Number, true}, func(ctx context.Context) error { return s.openShard(ctx, sh.Number) }); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// unclaimed is how long an opened file waits for who asked for it.
-const unclaimed = time.Second
+// unclaimedLimit is how long an opened file waits for who asked for it.
+const unclaimedLimit = time.Second
 
 // openShard opens the file of a shard, unless the one before has done so in the meantime. It runs once at a time for a shard.
 func (s *Store) openShard(ctx context.Context, n uint64) error {
 	s.mu.Lock()
-	there := s.open[n] != nil
+	there := s.readers[n] != nil
 	s.mu.Unlock()
 	if there {
 		return nil
 	}
-	sh, err := s.cat.get(n)
+	sh, err := s.cat.shardOf(n)
 	if err != nil {
 		return err
 	}
 	f, err := s.openMount(ctx, &sh)
 	if err != nil {
 		err = fmt.Errorf("open piece %s: %w", sh.Piece, err)
-	} else if err = holds(f, &sh); err != nil {
+	} else if err = checkLength(f, &sh); err != nil {
 		err = errors.Join(err, f.Close())
 	}
 	if ctx.Err() == nil {
-		failed(&s.count.opens, err)
-		s.remember(n, err)
+		countFailure(&s.count.opens, err)
+		s.noteOutcome(n, err)
 	}
 	if err != nil {
 		return err
@@ -124,25 +124,25 @@ func (s *Store) openShard(ctx context.Context, n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &reader{file: f, shard: sh, slots: make(chan struct{}, readsAtOnce)}
-	s.open[n] = r
-	s.idle(n, r, max(unclaimed, s.cfg.ReaderIdle))
-	return s.spare()
+	s.readers[n] = r
+	s.closeAfter(n, r, max(unclaimedLimit, s.cfg.ReaderIdle))
+	return s.closeSpare()
 }
 
-// spare closes idle files above the bound. mu is held.
-func (s *Store) spare() (err error) {
+// closeSpare closes idle files above the bound. mu is held.
+func (s *Store) closeSpare() (err error) {
 	idle := 0
-	for _, r := range s.open {
+	for _, r := range s.readers {
 		if r.refs == 0 {
 			idle++
 		}
 	}
-	for n, r := range s.open {
+	for n, r := range s.readers {
 		if idle <= s.cfg.OpenReaders {
 			break
 		}
 		if r.refs == 0 {
-			delete(s.open, n)
+			delete(s.readers, n)
 			err = errors.Join(err, r.close())
 			idle--
 		}
@@ -150,28 +150,28 @@ func (s *Store) spare() (err error) {
 	return err
 }
 
-// detach lets go of the open file of a shard that is served from elsewhere from now on; who reads it goes on reading it.
-func (s *Store) detach(n uint64) {
+// detachReader lets go of the open file of a shard that is served from elsewhere from now on; who reads it goes on reading it.
+func (s *Store) detachReader(n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.open[n]
+	r := s.readers[n]
 	if r == nil {
 		return
 	}
-	delete(s.open, n)
+	delete(s.readers, n)
 	r.detached = true
 	if r.refs == 0 {
 		_ = r.close()
 	}
 }
 
-// idle closes a file after some time without users. mu is held.
-func (s *Store) idle(n uint64, r *reader, after time.Duration) {
+// closeAfter closes a file after some time without users. mu is held.
+func (s *Store) closeAfter(n uint64, r *reader, after time.Duration) {
 	r.timer = time.AfterFunc(after, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.open[n] == r && r.refs == 0 {
-			delete(s.open, n)
+		if s.readers[n] == r && r.refs == 0 {
+			delete(s.readers, n)
 			_ = r.file.Close()
 		}
 	})
@@ -181,7 +181,7 @@ func (s *Store) idle(n uint64, r *reader, after time.Duration) {
 func (a *Accessor) Close() (err error) {
 	a.once.Do(func() {
 		var left int
-		left, err = a.store.letGo(a.r)
+		left, err = a.store.releaseReader(a.r)
 		state := StateAvailable
 		if left > 0 {
 			state = StateServing
@@ -191,22 +191,22 @@ func (a *Accessor) Close() (err error) {
 	return err
 }
 
-// letGo takes a reference from an open file, and returns how many are left.
-func (s *Store) letGo(r *reader) (left int, err error) {
+// releaseReader takes a reference from an open file, and returns how many are left.
+func (s *Store) releaseReader(r *reader) (left int, err error) {
 	n := r.shard.Number
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.refs--; r.refs > 0 || s.open[n] != r && !r.detached {
+	if r.refs--; r.refs > 0 || s.readers[n] != r && !r.detached {
 		return r.refs, nil // others read it, or the store was closed
 	}
 	switch {
 	case r.detached:
 		err = r.close()
 	case s.cfg.ReaderIdle > 0:
-		s.idle(n, r, s.cfg.ReaderIdle)
-		err = s.spare()
+		s.closeAfter(n, r, s.cfg.ReaderIdle)
+		err = s.closeSpare()
 	default:
-		delete(s.open, n)
+		delete(s.readers, n)
 		err = r.close()
 	}
 	return 0, err
@@ -216,14 +216,14 @@ func (s *Store) letGo(r *reader) (left int, err error) {
 func (s *Store) Readers(number uint64) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.open[number]; r != nil {
+	if r := s.readers[number]; r != nil {
 		return r.refs
 	}
 	return 0
 }
 
-// row finds a block of the shard; of an identity CID it returns the bytes.
-func (a *Accessor) row(c cid.Cid) (index.Row, []byte, error) {
+// findRow finds a block of the shard; of an identity CID it returns the bytes.
+func (a *Accessor) findRow(c cid.Cid) (index.Row, []byte, error) {
 	if data, ok := carstore.Inlined(c); ok {
 		return index.Row{}, data, nil
 	}
@@ -232,20 +232,20 @@ func (a *Accessor) row(c cid.Cid) (index.Row, []byte, error) {
 		return index.Row{}, nil, err
 	}
 	defer leave()
-	row, err := a.store.rowIn(a.store.ctx, a.r.shard.Number, c.Hash())
+	row, err := a.store.rowOfPiece(a.store.ctx, a.r.shard.Number, c.Hash())
 	if err != nil {
 		return index.Row{}, nil, err
 	}
-	a.store.count.found(row != nil)
+	a.store.count.countLookup(row != nil)
 	if row != nil {
 		return *row, nil, nil
 	}
 	return index.Row{}, nil, fmt.Errorf("%w: %s is not in piece %s", ErrNotFound, c, a.r.shard.Piece)
 }
 
-// rowIn finds a multihash in one piece; nil if it is not there.
-func (s *Store) rowIn(ctx context.Context, number uint64, hash mh.Multihash) (*index.Row, error) {
-	rows, err := s.rows.Find(ctx, hash)
+// rowOfPiece finds a multihash in one piece; nil if it is not there.
+func (s *Store) rowOfPiece(ctx context.Context, number uint64, hash mh.Multihash) (*index.Row, error) {
+	rows, err := s.index.Find(ctx, hash)
 	for i := range rows {
 		if rows[i].Piece == number {
 			return &rows[i], nil
@@ -260,29 +260,29 @@ func (a *Accessor) Get(c cid.Cid) ([]byte, error) { return a.GetInto(nil, c) }
 // GetInto is Get into a buffer of the caller: the block lies in it if it has room for the block and its section head (64 bytes are
 // enough for that with usual CIDs), which saves memory that would be made and thrown away for each block.
 func (a *Accessor) GetInto(buf []byte, c cid.Cid) ([]byte, error) {
-	r, data, err := a.row(c)
+	r, data, err := a.findRow(c)
 	if err != nil || data != nil || r.Piece == 0 {
 		return data, err
 	}
-	return a.read(buf, c, r.Record)
+	return a.readRow(buf, c, r.Record)
 }
 
-// read reads the section of a row.
-func (a *Accessor) read(buf []byte, c cid.Cid, r index.Record) ([]byte, error) {
+// readRow reads the section of a row.
+func (a *Accessor) readRow(buf []byte, c cid.Cid, r index.Record) ([]byte, error) {
 	a.r.slots <- struct{}{}
 	defer func() { <-a.r.slots }()
 	data, err := carstore.ReadSectionInto(buf, a.r.file, int64(a.r.shard.Offset+r.Offset), int64(r.Section()), c)
 	if err != nil {
 		a.store.count.blocks.Add(1)
-		a.store.remember(a.r.shard.Number, err)
-		a.store.flag(a.r.shard.Number, c, err)
+		a.store.noteOutcome(a.r.shard.Number, err)
+		a.store.flagDamage(a.r.shard.Number, c, err)
 	}
 	return data, err
 }
 
 // Size is the size of a block, out of the index.
 func (a *Accessor) Size(c cid.Cid) (int, error) {
-	r, data, err := a.row(c)
+	r, data, err := a.findRow(c)
 	if err != nil || r.Piece == 0 {
 		return len(data), err
 	}

@@ -93,7 +93,7 @@ func (s *Set) AllKeysChan(ctx context.Context) (<-chan cid.Cid, error) {
 	ok := s.list[0].store.group.Go(func() {
 		defer close(out)
 		for _, a := range s.list {
-			for r, err := range a.store.rows.Iterate(ctx, a.r.shard.Number, nil) {
+			for r, err := range a.store.index.Iterate(ctx, a.r.shard.Number, nil) {
 				if err != nil {
 					return
 				}

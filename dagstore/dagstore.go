@@ -76,11 +76,11 @@ type Store struct {
 	cfg   Config
 	kv    *store.KV
 	cat   catalogue
-	rows  *index.Embedded
-	trans *transients
+	index  *index.Embedded
+	transients *transients
 	subs  subscribers
 	count counters
-	index chan struct{} // slots of Config.MaxConcurrentIndex
+	indexSlots chan struct{} // slots of Config.MaxConcurrentIndex
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -96,14 +96,14 @@ type Store struct {
 
 	mu   sync.Mutex
 	shut bool
-	open map[uint64]*reader
+	readers map[uint64]*reader
 	jobs map[jobKey]*job
 	// failed is when shards could not be opened or read, by number.
 	failed map[uint64]time.Time
 	// damaged is the last block of a shard that was read and was not what its CID says, by number.
 	damaged map[uint64]cid.Cid
 	// proved is what files were like when some of their blocks were read, by number.
-	proved map[uint64]stamp
+	proved map[uint64]fileStamp
 }
 
 // Open opens or creates a store in dir with the defaults.
@@ -125,7 +125,7 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	kv.BeforeWrite(cfg.BeforeWrite)
-	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, index: make(chan struct{}, cfg.MaxConcurrentIndex), open: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}, damaged: map[uint64]cid.Cid{}, proved: map[uint64]stamp{}}
+	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, indexSlots: make(chan struct{}, cfg.MaxConcurrentIndex), readers: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}, damaged: map[uint64]cid.Cid{}, proved: map[uint64]fileStamp{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -133,24 +133,24 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 			err = errors.Join(err, kv.Close())
 		}
 	}()
-	if s.rows, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
+	if s.index, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(s.cat.migrate(), s.skipNumbers()); err != nil {
 		return nil, err
 	}
-	if s.trans, err = openTransients(cfg, func(n uint64) bool {
-		_, err := s.cat.get(n)
+	if s.transients, err = openTransients(cfg, func(n uint64) bool {
+		_, err := s.cat.shardOf(n)
 		return !errors.Is(err, ErrShardUnknown)
 	}); err != nil {
 		return nil, err
 	}
-	work, err := s.cat.work()
+	work, err := s.cat.pendingWork()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range work {
-		s.begin(n)
+		s.startIndexing(n)
 	}
 	return s, nil
 }
@@ -171,11 +171,11 @@ func (s *Store) close() error {
 	s.subs.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n, r := range s.open {
+	for n, r := range s.readers {
 		err = errors.Join(err, r.close())
-		delete(s.open, n)
+		delete(s.readers, n)
 	}
-	return errors.Join(err, s.rows.Close(), s.kv.Close())
+	return errors.Join(err, s.index.Close(), s.kv.Close())
 }
 
 // enter keeps the engine open until leave is called; once the store closes it fails.
@@ -189,8 +189,8 @@ func (s *Store) enter() (leave func(), err error) {
 	return s.users.Done, nil
 }
 
-// within is a context that also ends with the store.
-func (s *Store) within(ctx context.Context) (context.Context, context.CancelFunc) {
+// boundByStore is a context that also ends with the store.
+func (s *Store) boundByStore(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.ctx, cancel)
 	return ctx, func() {
@@ -206,19 +206,19 @@ func (s *Store) Info(piece cid.Cid) (Shard, error) {
 		return Shard{}, err
 	}
 	defer leave()
-	n, err := s.cat.number(piece)
+	n, err := s.cat.numberOf(piece)
 	if err != nil {
 		return Shard{}, err
 	}
-	return s.shard(n)
+	return s.shardByNumber(n)
 }
 
-// shard is a shard as others see it.
-func (s *Store) shard(n uint64) (Shard, error) {
-	sh, err := s.cat.get(n)
+// shardByNumber is a shard as others see it.
+func (s *Store) shardByNumber(n uint64) (Shard, error) {
+	sh, err := s.cat.shardOf(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.open[n]; sh.State == StateAvailable && r != nil && r.refs > 0 {
+	if r := s.readers[n]; sh.State == StateAvailable && r != nil && r.refs > 0 {
 		sh.State = StateServing
 	}
 	return sh, err
@@ -232,11 +232,11 @@ func (s *Store) List() ([]Shard, error) {
 	}
 	defer leave()
 	var out []Shard
-	err = s.cat.each(func(sh Shard, _ bool) { out = append(out, sh) }, nil)
+	err = s.cat.eachShard(func(sh Shard, _ bool) { out = append(out, sh) }, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range out {
-		if r := s.open[out[i].Number]; out[i].State == StateAvailable && r != nil && r.refs > 0 {
+		if r := s.readers[out[i].Number]; out[i].State == StateAvailable && r != nil && r.refs > 0 {
 			out[i].State = StateServing
 		}
 	}
@@ -250,11 +250,11 @@ func (s *Store) Find(ctx context.Context, hash mh.Multihash) ([]index.Row, error
 		return nil, err
 	}
 	defer leave()
-	rows, err := s.rows.Find(ctx, hash)
-	s.count.found(len(rows) > 0)
+	rows, err := s.index.Find(ctx, hash)
+	s.count.countLookup(len(rows) > 0)
 	out := rows[:0]
 	for _, r := range rows {
-		sh, gerr := s.cat.get(r.Piece)
+		sh, gerr := s.cat.shardOf(r.Piece)
 		if gerr == nil && sh.State == StateAvailable {
 			out = append(out, r)
 		}
@@ -272,14 +272,14 @@ func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 		return nil, err
 	}
 	defer leave()
-	rows, err := s.rows.Find(s.ctx, c.Hash())
+	rows, err := s.index.Find(s.ctx, c.Hash())
 	if err != nil {
 		return nil, err
 	}
-	s.count.found(len(rows) > 0)
+	s.count.countLookup(len(rows) > 0)
 	var out []Shard
 	for _, r := range rows {
-		sh, err := s.shard(r.Piece)
+		sh, err := s.shardByNumber(r.Piece)
 		switch {
 		case errors.Is(err, ErrShardUnknown), errors.Is(err, ErrBadRecord): // another piece may have it
 		case err != nil:
@@ -290,15 +290,15 @@ func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slices.SortStableFunc(out, func(a, b Shard) int { return cmp.Compare(s.cost(&a), s.cost(&b)) })
+	slices.SortStableFunc(out, func(a, b Shard) int { return cmp.Compare(s.readCost(&a), s.readCost(&b)) })
 	return out, nil
 }
 
 // failureWorth is how long a shard that could not be opened or read comes after the others.
 const failureWorth = 10 * time.Minute
 
-// cost ranks what reading a shard costs. mu is held.
-func (s *Store) cost(sh *Shard) int {
+// readCost ranks what reading a shard costs. mu is held.
+func (s *Store) readCost(sh *Shard) int {
 	c := 2
 	switch {
 	case sh.State == StateServing:
@@ -319,8 +319,8 @@ func (s *Store) cost(sh *Shard) int {
 	return c
 }
 
-// remember notes whether a shard could be opened or read.
-func (s *Store) remember(n uint64, err error) {
+// noteOutcome notes whether a shard could be opened or read.
+func (s *Store) noteOutcome(n uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {

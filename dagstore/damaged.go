@@ -12,8 +12,8 @@ import (
 // BlockDamaged is the finding of a piece of which a block was to be served and was not what its CID says.
 const BlockDamaged = "block damaged"
 
-// flag notes that a block of a shard was read and is damaged: the doctor looks at it first.
-func (s *Store) flag(n uint64, c cid.Cid, err error) {
+// flagDamage notes that a block of a shard was read and is damaged: the doctor looks at it first.
+func (s *Store) flagDamage(n uint64, c cid.Cid, err error) {
 	if !errors.Is(err, carstore.ErrBadHash) {
 		return
 	}
@@ -22,15 +22,15 @@ func (s *Store) flag(n uint64, c cid.Cid, err error) {
 	s.damaged[n] = c
 }
 
-// reread looks at the block of a shard that was damaged when it was read last; one that is whole again is forgotten.
-func (s *Store) reread(ctx context.Context, sh Shard, file Reader) error {
+// recheckDamage looks at the block of a shard that was damaged when it was read last; one that is whole again is forgotten.
+func (s *Store) recheckDamage(ctx context.Context, sh Shard, file Reader) error {
 	s.mu.Lock()
 	c, flagged := s.damaged[sh.Number]
 	s.mu.Unlock()
 	if !flagged || file == nil {
 		return nil
 	}
-	rows, err := s.rows.Find(ctx, c.Hash())
+	rows, err := s.index.Find(ctx, c.Hash())
 	if err != nil {
 		return err
 	}

@@ -30,8 +30,8 @@ const (
 	BadRecord      = "bad record"
 )
 
-// sampled is one of how many rows of a piece is compared with its order file, and read.
-const sampled = 1000
+// sampleEvery is one of how many rows of a piece is compared with its order file, and read.
+const sampleEvery = 1000
 
 // Doctor looks at every shard, and tells what is wrong. It changes nothing.
 func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
@@ -42,11 +42,11 @@ func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 			return
 		}
 		defer leave()
-		ctx, cancel := s.within(ctx)
+		ctx, cancel := s.boundByStore(ctx)
 		defer cancel()
 		var list []Shard
 		var bad []Finding
-		err = s.cat.each(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
+		err = s.cat.eachShard(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
 			bad = append(bad, Finding{Number: n, Reason: BadRecord, Detail: fmt.Sprintf("%v: %x", err, raw[:min(len(raw), 64)]), Repair: "register the piece again"})
 		})
 		if err != nil {
@@ -63,57 +63,57 @@ func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 				yield(Finding{}, err)
 				return
 			}
-			if f, ok := s.examine(ctx, sh); !ok && !yield(f, nil) {
+			if f, ok := s.examineShard(ctx, sh); !ok && !yield(f, nil) {
 				return
 			}
 		}
 	}
 }
 
-// examine looks at one shard.
-func (s *Store) examine(ctx context.Context, sh Shard) (Finding, bool) {
+// examineShard looks at one shard.
+func (s *Store) examineShard(ctx context.Context, sh Shard) (Finding, bool) {
 	f := Finding{Number: sh.Number, Piece: sh.Piece, state: sh.State}
 	if sh.State != StateAvailable {
 		f.Reason, f.Detail, f.Repair = NotIndexed, fmt.Sprint(sh.State, " ", sh.Error), "dagstore initialize-shard, or recover-shard if it has failed"
 		return f, false
 	}
-	m, err := s.mount(&sh)
+	m, err := s.mountOf(&sh)
 	var file Reader
 	if _, streamed := m.(Streamer); err == nil && !streamed { // a stream would have to be copied
 		if file, err = m.Open(ctx); err == nil {
 			defer file.Close()
-			err = holds(file, &sh)
+			err = checkLength(file, &sh)
 		}
 	}
 	if err != nil {
 		f.Reason, f.Detail, f.Repair = CopyUnreadable, fmt.Sprintf("%s: %v", sh.Where(), err), "put the file back, or register the piece from where it is now"
 		return f, false
 	}
-	if err := s.reread(ctx, sh, file); err != nil {
+	if err := s.recheckDamage(ctx, sh, file); err != nil {
 		f.Reason, f.Detail, f.Repair = BlockDamaged, fmt.Sprintf("%s: %v", sh.Where(), err), "put a whole copy of the file in its place"
 		return f, false
 	}
-	if err := s.sample(ctx, sh, file); err != nil {
+	if err := s.sampleRows(ctx, sh, file); err != nil {
 		f.Reason, f.Detail, f.Repair = IndexMismatch, err.Error(), "destroy the shard and register it again"
 		return f, false
 	}
 	return f, true
 }
 
-// sample compares the order file of a piece with its rows, and some of them with the bytes.
-func (s *Store) sample(ctx context.Context, sh Shard, file Reader) error {
-	if err := s.rows.Check(sh.Number); err != nil {
+// sampleRows compares the order file of a piece with its rows, and some of them with the bytes.
+func (s *Store) sampleRows(ctx context.Context, sh Shard, file Reader) error {
+	if err := s.index.Check(sh.Number); err != nil {
 		return err
 	}
 	i, buf := 0, []byte(nil)
-	for r, err := range s.rows.Iterate(ctx, sh.Number, nil) {
+	for r, err := range s.index.Iterate(ctx, sh.Number, nil) {
 		if err != nil {
 			return err
 		}
-		if i++; i%sampled != 1 {
+		if i++; i%sampleEvery != 1 {
 			continue
 		}
-		rows, err := s.rows.Find(ctx, r.Multihash)
+		rows, err := s.index.Find(ctx, r.Multihash)
 		if err != nil {
 			return err
 		}

@@ -55,10 +55,10 @@ func (s *Store) Subscribe(buffer int, filter func(Event) bool) (events <-chan Ev
 		s.subs.list = map[*subscription]bool{}
 	}
 	s.subs.list[sub] = true
-	return sub.ch, func() { s.subs.drop(sub) }
+	return sub.ch, func() { s.subs.removeListener(sub) }
 }
 
-func (l *subscribers) drop(sub *subscription) {
+func (l *subscribers) removeListener(sub *subscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.list[sub] {
@@ -94,7 +94,7 @@ func (l *subscribers) close() {
 	l.list = nil
 }
 
-func (s *Store) tell(op string, sh Shard) {
+func (s *Store) tellState(op string, sh Shard) {
 	s.subs.publish(Event{Piece: sh.Piece, Op: op, State: sh.State, Error: sh.Error})
 }
 

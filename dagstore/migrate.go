@@ -38,7 +38,7 @@ type ExistingDeal struct {
 // answers whether there was anything to do. A deal that cannot be registered is logged and left out, and the next start tries again; the same
 // piece in several deals is one shard. An error of deals ends it; interrupted, it is done again from the start, which changes nothing that is there (R-W1).
 func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error], log *slog.Logger) (bool, error) {
-	done, err := s.migrated()
+	done, err := s.isMigrated()
 	if err != nil {
 		return false, err
 	}
@@ -67,7 +67,7 @@ func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error
 		return true, nil
 	}
 	log.Info("confirmed registration of all shards")
-	if err := blob.WriteFile(s.cfg.FS, s.marker(), []byte(migrationVersion+"\n"), 0o600); err != nil {
+	if err := blob.WriteFile(s.cfg.FS, s.markerPath(), []byte(migrationVersion+"\n"), 0o600); err != nil {
 		log.Warn("failed to mark shards as migrated", "error", err) // the next start does it all again, which is harmless
 	} else {
 		log.Info("successfully marked migration as complete")
@@ -89,11 +89,11 @@ func (s *Store) migrateDeal(ctx context.Context, d ExistingDeal, log *slog.Logge
 	return true
 }
 
-func (s *Store) marker() string { return filepath.Join(s.cfg.Dir, migrationMarker) }
+func (s *Store) markerPath() string { return filepath.Join(s.cfg.Dir, migrationMarker) }
 
-// migrated reads the marker; an empty one is that of another implementation, whose shards are not here.
-func (s *Store) migrated() (bool, error) {
-	data, err := os.ReadFile(s.marker())
+// isMigrated reads the marker; an empty one is that of another implementation, whose shards are not here.
+func (s *Store) isMigrated() (bool, error) {
+	data, err := os.ReadFile(s.markerPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -106,6 +106,6 @@ func (s *Store) migrated() (bool, error) {
 	case migrationVersion:
 		return true, nil
 	default:
-		return false, fmt.Errorf("%s says version %q, this program knows %s: it was written by a newer one", s.marker(), v, migrationVersion)
+		return false, fmt.Errorf("%s says version %q, this program knows %s: it was written by a newer one", s.markerPath(), v, migrationVersion)
 	}
 }

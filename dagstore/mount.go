@@ -48,10 +48,10 @@ type fileMount struct {
 // Open implements Mount.
 func (m fileMount) Open(context.Context) (Reader, error) { return m.fs.Open(m.path) }
 
-// mount returns the mount of a shard.
-func (s *Store) mount(sh *Shard) (Mount, error) {
+// mountOf returns the mount of a shard.
+func (s *Store) mountOf(sh *Shard) (Mount, error) {
 	if sh.Mount == "" {
-		return fileMount{s.cfg.FS, s.file(sh)}, nil
+		return fileMount{s.cfg.FS, s.filePath(sh)}, nil
 	}
 	u, err := url.Parse(sh.Mount)
 	if err != nil {
@@ -64,8 +64,8 @@ func (s *Store) mount(sh *Shard) (Mount, error) {
 	return f(u)
 }
 
-// file is the path of a shard that is a plain file: names without a folder are the store's own.
-func (s *Store) file(sh *Shard) string {
+// filePath is the path of a shard that is a plain file: names without a folder are the store's own.
+func (s *Store) filePath(sh *Shard) string {
 	if filepath.IsAbs(sh.Path) || sh.Path == "" {
 		return sh.Path
 	}
@@ -77,13 +77,13 @@ func (s *Store) File(sh Shard) string {
 	if sh.Mount != "" {
 		return ""
 	}
-	return s.file(&sh)
+	return s.filePath(&sh)
 }
 
 // Present tells whether the bytes of a shard seem to be there, without reading or copying all of them: of a file that was written to since it
 // was looked at, the root and a few other blocks are read.
 func (s *Store) Present(ctx context.Context, sh Shard) error {
-	m, err := s.mount(&sh)
+	m, err := s.mountOf(&sh)
 	if err != nil {
 		return err
 	}
@@ -94,28 +94,28 @@ func (s *Store) Present(ctx context.Context, sh Shard) error {
 	if err != nil {
 		return err
 	}
-	if err = holds(f, &sh); err == nil {
-		err = s.unchanged(ctx, f, &sh)
+	if err = checkLength(f, &sh); err == nil {
+		err = s.checkUnchanged(ctx, f, &sh)
 	}
 	return errors.Join(err, f.Close())
 }
 
-// stamp is what a file was like when some of its blocks were read.
-type stamp struct {
+// fileStamp is what a file was like when some of its blocks were read.
+type fileStamp struct {
 	size    int64
 	written time.Time
 }
 
-// looked is how many blocks of a changed file are read.
-const looked = 8
+// checkedBlocks is how many blocks of a changed file are read.
+const checkedBlocks = 8
 
-// unchanged reads some blocks of a file, unless it is as it was when that was done last.
-func (s *Store) unchanged(ctx context.Context, f Reader, sh *Shard) error {
-	st, err := os.Stat(s.file(sh))
+// checkUnchanged reads some blocks of a file, unless it is as it was when that was done last.
+func (s *Store) checkUnchanged(ctx context.Context, f Reader, sh *Shard) error {
+	st, err := os.Stat(s.filePath(sh))
 	if err != nil {
 		return err
 	}
-	now := stamp{st.Size(), st.ModTime()}
+	now := fileStamp{st.Size(), st.ModTime()}
 	s.mu.Lock()
 	same := s.proved[sh.Number] == now
 	s.mu.Unlock()
@@ -127,7 +127,7 @@ func (s *Store) unchanged(ctx context.Context, f Reader, sh *Shard) error {
 		return err
 	}
 	defer leave()
-	if err := s.look(ctx, f, sh); err != nil {
+	if err := s.checkSomeBlocks(ctx, f, sh); err != nil {
 		return reason.PieceDamaged.Errorf("piece %s: %s is not what it was when it was registered: %w", sh.Piece, sh.Where(), err).
 			WithHint("Put the file back, or provide it again.")
 	}
@@ -137,13 +137,13 @@ func (s *Store) unchanged(ctx context.Context, f Reader, sh *Shard) error {
 	return nil
 }
 
-func (s *Store) look(ctx context.Context, f Reader, sh *Shard) error {
+func (s *Store) checkSomeBlocks(ctx context.Context, f Reader, sh *Shard) error {
 	read := func(r *index.Row) error {
 		_, err := carstore.ReadSection(f, int64(sh.Offset+r.Offset), int64(r.Section()), cid.NewCidV1(cid.Raw, r.Multihash))
 		return err
 	}
 	for _, root := range sh.Roots() {
-		row, err := s.rowIn(ctx, sh.Number, root.Hash())
+		row, err := s.rowOfPiece(ctx, sh.Number, root.Hash())
 		if err == nil && row != nil {
 			err = read(row)
 		}
@@ -152,26 +152,26 @@ func (s *Store) look(ctx context.Context, f Reader, sh *Shard) error {
 		}
 	}
 	n := 0
-	for r, err := range s.rows.Iterate(ctx, sh.Number, nil) {
+	for r, err := range s.index.Iterate(ctx, sh.Number, nil) {
 		if err != nil {
 			return err
 		}
-		row, err := s.rowIn(ctx, sh.Number, r.Multihash)
+		row, err := s.rowOfPiece(ctx, sh.Number, r.Multihash)
 		if err == nil && row != nil {
 			err = read(row)
 		}
 		if err != nil {
 			return err
 		}
-		if n++; n == looked {
+		if n++; n == checkedBlocks {
 			break
 		}
 	}
 	return nil
 }
 
-// holds tells whether a file is as long as the shard needs it.
-func holds(f Reader, sh *Shard) error {
+// checkLength tells whether a file is as long as the shard needs it.
+func checkLength(f Reader, sh *Shard) error {
 	size, err := f.Size()
 	if err == nil && uint64(size) < sh.Offset+sh.CarSize {
 		err = fmt.Errorf("%w: it has %d bytes, it had at least %d when it was registered", io.ErrUnexpectedEOF, size, sh.Offset+sh.CarSize)
@@ -184,12 +184,12 @@ func holds(f Reader, sh *Shard) error {
 
 // openMount opens the bytes of a shard: as they lie where they can be read at random, else as a copy.
 func (s *Store) openMount(ctx context.Context, sh *Shard) (Reader, error) {
-	m, err := s.mount(sh)
+	m, err := s.mountOf(sh)
 	if err != nil {
 		return nil, err
 	}
 	if st, ok := m.(Streamer); ok {
-		return s.trans.open(ctx, sh.Number, st)
+		return s.transients.open(ctx, sh.Number, st)
 	}
 	return m.Open(ctx)
 }

@@ -46,7 +46,7 @@ func SectorMount(sectors Sectors, unseal bool) Scheme {
 	return func(u *url.URL) (Mount, error) {
 		piece, err := cid.Decode(u.Host)
 		if err == nil {
-			err = checkKey(piece)
+			err = checkPieceKey(piece)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("mount %q: %w", u, err)

@@ -17,19 +17,19 @@ func (s *Store) AcquireNumber(ctx context.Context, number uint64) (*Accessor, er
 		return nil, err
 	}
 	defer leave()
-	sh, err := s.cat.get(number)
+	sh, err := s.cat.shardOf(number)
 	if err != nil {
 		return nil, err
 	}
 	if sh.State != StateAvailable {
 		return nil, fmt.Errorf("%w: shard %s is %s", ErrNotFound, sh.Piece, sh.State)
 	}
-	return s.take(ctx, sh)
+	return s.acquireReader(ctx, sh)
 }
 
 // GetRow is GetInto for a block whose row is known: the index is not asked again.
 func (a *Accessor) GetRow(buf []byte, c cid.Cid, r index.Record) ([]byte, error) {
-	return a.read(buf, c, r)
+	return a.readRow(buf, c, r)
 }
 
 // Payload is the CARv1 of the piece.

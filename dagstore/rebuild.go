@@ -54,7 +54,7 @@ func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebui
 			}
 		}
 		for _, piece := range sick {
-			if !yield(Rebuilt{Piece: piece, Error: s.again(ctx, piece)}, ctx.Err()) {
+			if !yield(Rebuilt{Piece: piece, Error: s.reindexShard(ctx, piece)}, ctx.Err()) {
 				return
 			}
 		}
@@ -64,7 +64,7 @@ func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebui
 			return
 		}
 		for _, file := range files {
-			sh, err := s.takeBack(ctx, file, known)
+			sh, err := s.reclaimFile(ctx, file, known)
 			if !yield(Rebuilt{Piece: sh.Piece, File: file, Error: err}, ctx.Err()) {
 				return
 			}
@@ -72,47 +72,47 @@ func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebui
 	}
 }
 
-// again reads a shard anew. One that cannot be read to its end stays as it is: some of it may be served.
-func (s *Store) again(ctx context.Context, piece cid.Cid) error {
+// reindexShard reads a shard anew. One that cannot be read to its end stays as it is: some of it may be served.
+func (s *Store) reindexShard(ctx context.Context, piece cid.Cid) error {
 	leave, err := s.enter()
 	if err != nil {
 		return err
 	}
 	defer leave()
-	n, err := s.cat.number(piece)
+	n, err := s.cat.numberOf(piece)
 	if err != nil {
 		return err
 	}
-	sh, err := s.cat.get(n)
+	sh, err := s.cat.shardOf(n)
 	if err != nil {
 		return err
 	}
 	if sh.State == StateAvailable {
-		if err := s.readable(ctx, sh); err != nil {
+		if err := s.checkReadable(ctx, sh); err != nil {
 			return err
 		}
 		s.changing.Lock()
-		if sh, err = s.cat.get(n); err == nil && sh.State == StateAvailable {
+		if sh, err = s.cat.shardOf(n); err == nil && sh.State == StateAvailable {
 			sh.State = StateInitializing // a crash from here on is made good at the next start
-			err = s.cat.put(sh)
+			err = s.cat.putShard(sh)
 		}
 		s.changing.Unlock()
 		if err != nil {
 			return err
 		}
 	}
-	return s.await(ctx, n)
+	return s.awaitIndexing(ctx, n)
 }
 
-// readable tells whether every block of a shard can be read.
-func (s *Store) readable(ctx context.Context, sh Shard) error {
+// checkReadable tells whether every block of a shard can be read.
+func (s *Store) checkReadable(ctx context.Context, sh Shard) error {
 	f, err := s.openMount(ctx, &sh)
 	if err != nil {
 		return err
 	}
 	l, err := layoutOf(f)
 	if err == nil {
-		_, err = scan(ctx, f, l, &sh, &carstore.Closure{}, func(index.Record) error { return nil }, nil)
+		_, err = scanBlocks(ctx, f, l, &sh, &carstore.Closure{}, func(index.Record) error { return nil }, nil)
 	}
 	return errors.Join(err, f.Close())
 }
@@ -125,8 +125,8 @@ func layoutOf(f Reader) (carstore.Layout, error) {
 	return carstore.Inspect(f, size)
 }
 
-// numbered are the files in the folder of the store's own pieces, by their number.
-func (s *Store) numbered() (map[uint64]string, error) {
+// ownFiles are the files in the folder of the store's own pieces, by their number.
+func (s *Store) ownFiles() (map[uint64]string, error) {
 	entries, err := os.ReadDir(s.cfg.Pieces)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -149,21 +149,21 @@ func (s *Store) unknownFiles() (out []string, err error) {
 		return nil, err
 	}
 	defer leave()
-	files, err := s.numbered()
+	files, err := s.ownFiles()
 	if err != nil {
 		return nil, err
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	known := map[string]bool{}
-	work, err := s.cat.work()
+	work, err := s.cat.pendingWork()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range work {
-		known[s.own(n)] = true
+		known[s.ownPath(n)] = true
 	}
-	err = s.cat.each(func(sh Shard, _ bool) { known[s.file(&sh)] = true }, nil)
+	err = s.cat.eachShard(func(sh Shard, _ bool) { known[s.filePath(&sh)] = true }, nil)
 	for _, file := range files {
 		if !known[file] {
 			out = append(out, file)
@@ -173,10 +173,10 @@ func (s *Store) unknownFiles() (out []string, err error) {
 	return out, err
 }
 
-// takeBack makes a file of the store's own a shard again. It goes under its new name only when it is one.
-func (s *Store) takeBack(ctx context.Context, file string, known []KnownPiece) (Shard, error) {
+// reclaimFile makes a file of the store's own a shard again. It goes under its new name only when it is one.
+func (s *Store) reclaimFile(ctx context.Context, file string, known []KnownPiece) (Shard, error) {
 	src := Source{Name: file, Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, s.cfg.FS, file, to) }}
-	k, err := s.recognise(ctx, file, known)
+	k, err := s.recognisePiece(ctx, file, known)
 	if err != nil {
 		return Shard{}, fmt.Errorf("%s: %w", file, err)
 	}
@@ -185,7 +185,7 @@ func (s *Store) takeBack(ctx context.Context, file string, known []KnownPiece) (
 	if err != nil {
 		return sh, err
 	}
-	if s.file(&sh) == file {
+	if s.filePath(&sh) == file {
 		return sh, nil
 	}
 	if err := s.cfg.FS.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -194,8 +194,8 @@ func (s *Store) takeBack(ctx context.Context, file string, known []KnownPiece) (
 	return sh, nil
 }
 
-// recognise finds the known piece that a file is: its data with zeros behind it. None is the smallest piece of the data.
-func (s *Store) recognise(ctx context.Context, file string, known []KnownPiece) (k KnownPiece, err error) {
+// recognisePiece finds the known piece that a file is: its data with zeros behind it. None is the smallest piece of the data.
+func (s *Store) recognisePiece(ctx context.Context, file string, known []KnownPiece) (k KnownPiece, err error) {
 	if len(known) == 0 {
 		return k, nil
 	}
@@ -233,11 +233,11 @@ func (s *Store) recognise(ctx context.Context, file string, known []KnownPiece) 
 // skipNumbers keeps a catalogue that has lost records from handing out the numbers of files that are there: they would be taken for what a
 // crash left over.
 func (s *Store) skipNumbers() error {
-	fresh, err := s.cat.fresh()
+	fresh, err := s.cat.isFresh()
 	if err != nil || !fresh {
 		return err
 	}
-	files, err := s.numbered()
+	files, err := s.ownFiles()
 	last := uint64(0)
 	for n := range files {
 		last = max(last, n)
@@ -245,17 +245,17 @@ func (s *Store) skipNumbers() error {
 	if err != nil || last == 0 {
 		return err
 	}
-	return s.cat.startAt(last + 1)
+	return s.cat.setNextNumber(last + 1)
 }
 
 // nextNumber hands out a number that no file has. changing is held.
 func (s *Store) nextNumber() (uint64, error) {
 	for {
-		n, err := s.cat.next()
+		n, err := s.cat.takeNumber()
 		if err != nil {
 			return 0, err
 		}
-		if _, err := os.Lstat(s.own(n)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(s.ownPath(n)); errors.Is(err, fs.ErrNotExist) {
 			return n, nil
 		} else if err != nil {
 			return 0, err

@@ -12,15 +12,15 @@ import (
 
 // Initialize reads a shard that was registered only, and waits for it. Any other state is refused.
 func (s *Store) Initialize(ctx context.Context, piece cid.Cid) error {
-	return s.only(ctx, piece, "initialize", StateNew)
+	return s.indexInState(ctx, piece, "initialize", StateNew)
 }
 
 // Recover reads a failed shard again, and waits for it. Any other state is refused.
 func (s *Store) Recover(ctx context.Context, piece cid.Cid) error {
-	return s.only(ctx, piece, "recover", StateErrored)
+	return s.indexInState(ctx, piece, "recover", StateErrored)
 }
 
-func (s *Store) only(ctx context.Context, piece cid.Cid, verb string, state State) error {
+func (s *Store) indexInState(ctx context.Context, piece cid.Cid, verb string, state State) error {
 	sh, err := s.Info(piece)
 	if err != nil {
 		return err
@@ -28,15 +28,15 @@ func (s *Store) only(ctx context.Context, piece cid.Cid, verb string, state Stat
 	if sh.State != state {
 		return reason.Usage.Errorf("cannot %s piece %s, which is %s: only one that is %s can be", verb, piece, sh.State.Word(), state.Word())
 	}
-	return s.await(ctx, sh.Number)
+	return s.awaitIndexing(ctx, sh.Number)
 }
 
 // InitializeAnyway is Initialize that goes on when who asked for it has left.
 func (s *Store) InitializeAnyway(ctx context.Context, piece cid.Cid) error {
 	sh, err := s.Info(piece)
 	if err == nil && sh.State == StateNew {
-		s.begin(sh.Number)
-		return s.await(ctx, sh.Number)
+		s.startIndexing(sh.Number)
+		return s.awaitIndexing(ctx, sh.Number)
 	}
 	return errors.Join(err, s.Initialize(ctx, piece))
 }
@@ -50,9 +50,9 @@ func (s *Store) Destroy(ctx context.Context, piece cid.Cid) error {
 	}
 	defer leave()
 	s.changing.Lock()
-	sh, err := s.former(piece)
+	sh, err := s.formerShard(piece)
 	if err == nil {
-		err = s.unread(sh.Number)
+		err = s.closeUnread(sh.Number)
 	}
 	if err == nil {
 		// The record first: without it nothing of the rest is found, and the number is noted as one to clear away.
@@ -63,30 +63,30 @@ func (s *Store) Destroy(ctx context.Context, piece cid.Cid) error {
 		return err
 	}
 	sh.State, sh.Error = StateUnknown, ""
-	s.tell(OpDestroy, sh)
+	s.tellState(OpDestroy, sh)
 	if sh.Owned && sh.Path != "" {
-		err = s.cfg.FS.RemoveAll(s.file(&sh))
+		err = s.cfg.FS.RemoveAll(s.filePath(&sh))
 	}
-	return errors.Join(err, s.clear(ctx, sh.Number))
+	return errors.Join(err, s.clearAfterJobs(ctx, sh.Number))
 }
 
-// unread refuses a shard that somebody reads, and closes its file otherwise. changing is held.
-func (s *Store) unread(n uint64) error {
+// closeUnread refuses a shard that somebody reads, and closes its file otherwise. changing is held.
+func (s *Store) closeUnread(n uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.open[n]
+	r := s.readers[n]
 	if r == nil {
 		return nil
 	}
 	if r.refs > 0 {
 		return fmt.Errorf("%w: failed to destroy shard; active references: %d", ErrShardInUse, r.refs)
 	}
-	delete(s.open, n)
+	delete(s.readers, n)
 	return r.close()
 }
 
-// clear ends the work on a number that no shard has any more, and removes what it has.
-func (s *Store) clear(ctx context.Context, n uint64) error {
+// clearAfterJobs ends the work on a number that no shard has any more, and removes what it has.
+func (s *Store) clearAfterJobs(ctx context.Context, n uint64) error {
 	for _, key := range []jobKey{{n, false}, {n, true}} {
 		s.mu.Lock()
 		j := s.jobs[key]
@@ -103,8 +103,8 @@ func (s *Store) clear(ctx context.Context, n uint64) error {
 			return ctx.Err() // the note stays: a start clears it away
 		}
 	}
-	s.detach(n)
-	return s.forget(n)
+	s.detachReader(n)
+	return s.clearNumber(n)
 }
 
 // Collected is the outcome of a collection for one shard.
@@ -120,15 +120,15 @@ func (s *Store) Collect(ctx context.Context) (out []Collected, err error) {
 		return nil, err
 	}
 	defer leave()
-	for _, n := range s.trans.idle() {
+	for _, n := range s.transients.idle() {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
-		sh, err := s.cat.get(n)
+		sh, err := s.cat.shardOf(n)
 		if err != nil && !errors.Is(err, ErrShardUnknown) {
 			return out, err
 		}
-		out = append(out, Collected{sh.Piece, s.trans.drop(n)})
+		out = append(out, Collected{sh.Piece, s.transients.drop(n)})
 	}
 	return out, nil
 }

@@ -41,7 +41,7 @@ type Source struct {
 	Progress func(done, total int64)
 }
 
-func (src *Source) name() string {
+func (src *Source) displayName() string {
 	switch {
 	case src.Name != "":
 		return src.Name
@@ -54,7 +54,7 @@ func (src *Source) name() string {
 // RegisterLazy notes a shard that is read when it is first acquired. A piece that is known is success (R-W2): its shard is returned as
 // it is.
 func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
-	if err := checkKey(src.Piece); err != nil {
+	if err := checkPieceKey(src.Piece); err != nil {
 		return Shard{}, err
 	}
 	if src.Padded != 0 && commp.Padded(src.Padded) != commp.PaddedFor(commp.Payload(commp.Padded(src.Padded).Unpadded())) {
@@ -75,13 +75,13 @@ func (s *Store) RegisterLazy(_ context.Context, src Source) (Shard, error) {
 		return Shard{}, err
 	}
 	sh := Shard{Number: n, Piece: src.Piece, Padded: src.Padded, Path: src.Path, Mount: src.Mount, State: StateNew, Created: time.Now()}
-	if _, err := s.mount(&sh); err != nil {
+	if _, err := s.mountOf(&sh); err != nil {
 		return Shard{}, err
 	}
-	if err := s.cat.put(sh); err != nil {
+	if err := s.cat.putShard(sh); err != nil {
 		return sh, err
 	}
-	s.tell(OpRegister, sh)
+	s.tellState(OpRegister, sh)
 	return sh, nil
 }
 
@@ -93,14 +93,14 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 		return Shard{}, err
 	}
 	defer leave()
-	ctx, cancel := s.within(ctx)
+	ctx, cancel := s.boundByStore(ctx)
 	defer cancel()
-	release, err := s.slot(ctx)
+	release, err := s.waitForSlot(ctx)
 	if err != nil {
 		return Shard{}, err
 	}
 	defer release()
-	n, err := s.number()
+	n, err := s.reserveNumber()
 	if err != nil {
 		return Shard{}, err
 	}
@@ -109,53 +109,53 @@ func (s *Store) Register(ctx context.Context, src Source) (Shard, error) {
 	if src.Build != nil {
 		sh.Path, sh.Mount, sh.Owned = ownName(n), "", true
 		if err = s.cfg.FS.MkdirAll(s.cfg.Pieces, 0o700); err == nil {
-			err = src.Build(ctx, s.own(n))
+			err = src.Build(ctx, s.ownPath(n))
 		}
 	}
 	if err == nil {
-		err = s.read(ctx, &sh, src.Progress)
+		err = s.readPiece(ctx, &sh, src.Progress)
 	}
 	if err == nil {
-		err = s.checkLacks(ctx, &sh, &src)
+		err = s.checkComplete(ctx, &sh, &src)
 	}
 	if err != nil {
-		if name := src.name(); name != "" {
+		if name := src.displayName(); name != "" {
 			err = fmt.Errorf("%s: %w", name, err)
 		}
-		return Shard{}, errors.Join(err, s.forget(n))
+		return Shard{}, errors.Join(err, s.clearNumber(n))
 	}
-	return s.adopt(ctx, sh)
+	return s.adoptShard(ctx, sh)
 }
 
-// number hands out a piece number, noted as one that a start clears away if no shard has it by then.
-func (s *Store) number() (uint64, error) {
+// reserveNumber hands out a piece number, noted as one that a start clears away if no shard has it by then.
+func (s *Store) reserveNumber() (uint64, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	n, err := s.nextNumber()
 	if err == nil {
-		err = s.cat.begun(n)
+		err = s.cat.noteWork(n)
 	}
 	return n, err
 }
 
-// adopt makes what was read the shard of its piece.
-func (s *Store) adopt(ctx context.Context, sh Shard) (Shard, error) {
+// adoptShard makes what was read the shard of its piece.
+func (s *Store) adoptShard(ctx context.Context, sh Shard) (Shard, error) {
 	s.changing.Lock()
-	old, err := s.former(sh.Piece)
+	old, err := s.formerShard(sh.Piece)
 	if err != nil && !errors.Is(err, ErrShardUnknown) {
 		s.changing.Unlock()
-		return sh, errors.Join(err, s.forget(sh.Number))
+		return sh, errors.Join(err, s.clearNumber(sh.Number))
 	}
 	known := err == nil
 	if known && old.State == StateAvailable {
-		return s.move(ctx, old, sh) // which unlocks
+		return s.moveShard(ctx, old, sh) // which unlocks
 	}
-	steps := stepsTo(old, known, sh)
+	steps := registrationSteps(old, known, sh)
 	sh.State, sh.IndexedAt = StateAvailable, time.Now()
 	if !known {
-		err = s.cat.put(sh)
+		err = s.cat.putShard(sh)
 	} else { // not readable as it was known: this one takes its place
-		err = s.cat.replace(old.Number, sh)
+		err = s.cat.replaceShard(old.Number, sh)
 	}
 	s.changing.Unlock()
 	if err != nil {
@@ -167,11 +167,11 @@ func (s *Store) adopt(ctx context.Context, sh Shard) (Shard, error) {
 	if !known {
 		return sh, nil
 	}
-	return sh, s.clear(ctx, old.Number)
+	return sh, s.clearAfterJobs(ctx, old.Number)
 }
 
-// stepsTo is what happened to a piece that was read at its registration, in the order in which it is told.
-func stepsTo(old Shard, known bool, sh Shard) (out []Event) {
+// registrationSteps is what happened to a piece that was read at its registration, in the order in which it is told.
+func registrationSteps(old Shard, known bool, sh Shard) (out []Event) {
 	step := func(op string, state State) { out = append(out, Event{Piece: sh.Piece, Op: op, State: state}) }
 	switch {
 	case !known:
@@ -186,78 +186,78 @@ func stepsTo(old Shard, known bool, sh Shard) (out []Event) {
 	return out
 }
 
-// former is the shard that a piece has; of one whose record is damaged the number is known.
-func (s *Store) former(piece cid.Cid) (Shard, error) {
-	n, err := s.cat.number(piece)
+// formerShard is the shard that a piece has; of one whose record is damaged the number is known.
+func (s *Store) formerShard(piece cid.Cid) (Shard, error) {
+	n, err := s.cat.numberOf(piece)
 	if err != nil {
 		return Shard{}, err
 	}
-	old, err := s.cat.get(n)
+	old, err := s.cat.shardOf(n)
 	if errors.Is(err, ErrBadRecord) {
 		return Shard{Number: n, Piece: piece, State: StateErrored}, nil
 	}
 	return old, err
 }
 
-// move serves a piece that can be read already from where it is now. changing is held, and let go. A file of the store's own is
+// moveShard serves a piece that can be read already from where it is now. changing is held, and let go. A file of the store's own is
 // kept where it is, if it is all there.
-func (s *Store) move(ctx context.Context, old, sh Shard) (Shard, error) {
+func (s *Store) moveShard(ctx context.Context, old, sh Shard) (Shard, error) {
 	changed := !slices.Equal(old.Roots(), sh.Roots()) || old.Checked != sh.Checked || old.Missing != sh.Missing
 	old.Root, old.Others, old.Checked, old.Missing, old.Lacks = sh.Root, sh.Others, sh.Checked, sh.Missing, sh.Lacks
 	old.Dropped, old.Opaque = sh.Dropped, sh.Opaque
 	if changed {
-		if err := s.cat.put(old); err != nil {
+		if err := s.cat.putShard(old); err != nil {
 			s.changing.Unlock()
-			return old, errors.Join(err, s.forget(sh.Number))
+			return old, errors.Join(err, s.clearNumber(sh.Number))
 		}
 	}
 	same := old.Path == sh.Path && old.Mount == sh.Mount && old.Offset == sh.Offset
 	if same || sh.Owned && s.Present(ctx, old) == nil {
 		s.changing.Unlock()
-		return old, s.forget(sh.Number)
+		return old, s.clearNumber(sh.Number)
 	}
 	left := ""
 	if old.Owned && !s.sameFile(&old, &sh) {
-		left = s.file(&old)
+		left = s.filePath(&old)
 	}
 	old.Path, old.Mount, old.Offset, old.Owned = sh.Path, sh.Mount, sh.Offset, sh.Owned
-	err := s.cat.put(old)
+	err := s.cat.putShard(old)
 	s.changing.Unlock()
 	if err != nil {
-		return old, errors.Join(err, s.forget(sh.Number))
+		return old, errors.Join(err, s.clearNumber(sh.Number))
 	}
-	s.detach(old.Number)
+	s.detachReader(old.Number)
 	// From here on the piece is registered: what cannot be cleared away now is no failure of that.
 	if left != "" {
 		_ = s.cfg.FS.RemoveAll(left)
 	}
 	if sh.Owned { // its file is served; only its rows go
-		if s.rows.Remove(context.WithoutCancel(ctx), sh.Number) == nil {
-			_ = s.cat.done(sh.Number)
+		if s.index.Remove(context.WithoutCancel(ctx), sh.Number) == nil {
+			_ = s.cat.clearWork(sh.Number)
 		}
 		return old, nil
 	}
-	_ = s.forget(sh.Number)
+	_ = s.clearNumber(sh.Number)
 	return old, nil
 }
 
 func (s *Store) sameFile(a, b *Shard) bool {
-	x, err := os.Stat(s.file(a))
-	y, yerr := os.Stat(s.file(b))
+	x, err := os.Stat(s.filePath(a))
+	y, yerr := os.Stat(s.filePath(b))
 	return err == nil && yerr == nil && os.SameFile(x, y)
 }
 
-// checkKey takes CIDs of pieces only (R-D17).
-func checkKey(piece cid.Cid) error {
+// checkPieceKey takes CIDs of pieces only (R-D17).
+func checkPieceKey(piece cid.Cid) error {
 	if _, err := commp.Commitment(piece); err != nil {
 		return fmt.Errorf("%s is no key of a shard: %w", piece, err)
 	}
 	return nil
 }
 
-// read goes through the bytes of a shard once and makes its rows; root, sizes and, where it is not given, the piece are filled in. After an
+// readPiece goes through the bytes of a shard once and makes its rows; root, sizes and, where it is not given, the piece are filled in. After an
 // error the rows are as before.
-func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)) (err error) {
+func (s *Store) readPiece(ctx context.Context, sh *Shard, progress func(int64, int64)) (err error) {
 	f, err := s.openMount(ctx, sh)
 	if err != nil {
 		return err
@@ -283,12 +283,12 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 	sh.Offset, sh.Blocks = uint64(l.Offset), 0
 	closure := &carstore.Closure{}
 	began := time.Now()
-	sum, err := s.rows.Add(ctx, sh.Number, func(put func(index.Record) error) error {
-		p, err := scan(ctx, f, l, sh, closure, put, progress)
+	sum, err := s.index.Add(ctx, sh.Number, func(put func(index.Record) error) error {
+		p, err := scanBlocks(ctx, f, l, sh, closure, put, progress)
 		if err != nil {
 			return err
 		}
-		return fit(ctx, f, size, l, p, sh)
+		return checkPiece(ctx, f, size, l, p, sh)
 	})
 	s.count.indexNanos.Add(uint64(time.Since(began)))
 	if err == nil {
@@ -301,8 +301,8 @@ func (s *Store) read(ctx context.Context, sh *Shard, progress func(int64, int64)
 	return s.findMissing(ctx, f, sh, closure)
 }
 
-// scan checks every block, and returns the smallest piece of the CAR.
-func scan(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, closure *carstore.Closure, put func(index.Record) error, progress func(int64, int64)) (commp.Piece, error) {
+// scanBlocks checks every block, and returns the smallest piece of the CAR.
+func scanBlocks(ctx context.Context, f Reader, l carstore.Layout, sh *Shard, closure *carstore.Closure, put func(index.Record) error, progress func(int64, int64)) (commp.Piece, error) {
 	w := commp.NewWriter(0)
 	head := make([]byte, l.Header)
 	if _, err := f.ReadAt(head, l.Offset); err != nil {
@@ -351,9 +351,9 @@ func (e *WrongPieceError) Error() string {
 	return fmt.Sprintf("given data does not match expected commP (got: %s, expected %s)", e.Got, e.Expected)
 }
 
-// fit checks a CAR against the piece that it has to be: the CAR at the start of a larger piece, or a CARv2 as it lies. A shard without
+// checkPiece checks a CAR against the piece that it has to be: the CAR at the start of a larger piece, or a CARv2 as it lies. A shard without
 // a piece gets the smallest one.
-func fit(ctx context.Context, f Reader, size int64, l carstore.Layout, p commp.Piece, sh *Shard) error {
+func checkPiece(ctx context.Context, f Reader, size int64, l carstore.Layout, p commp.Piece, sh *Shard) error {
 	if !sh.Piece.Defined() {
 		sh.Piece, sh.Padded = p.CID, uint64(p.Padded)
 		return nil

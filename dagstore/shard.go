@@ -67,30 +67,30 @@ const (
 	keyOld   = "b" // rows of the first version
 )
 
-var undefined = cid.NewCidV1(cid.Raw, []byte{0, 0}) // stands for a root that is not known yet
+var undefinedRoot = cid.NewCidV1(cid.Raw, []byte{0, 0}) // stands for a root that is not known yet
 
 func (s *Shard) encode() ([]byte, error) {
-	root, created, indexed := s.Root, unix(s.Created), unix(s.IndexedAt)
+	root, created, indexed := s.Root, unixSeconds(s.Created), unixSeconds(s.IndexedAt)
 	if !root.Defined() {
-		root = undefined
+		root = undefinedRoot
 	}
-	return wire.EncodeTuple(append(s.second(&root, &created, &indexed), s.third()...))
+	return wire.EncodeTuple(append(s.fieldsV2(&root, &created, &indexed), s.fieldsV3()...))
 }
 
-// second are the fields of the second version, which begins with the first.
-func (s *Shard) second(root *cid.Cid, created, indexed *uint64) []wire.Field {
-	return append(s.first(root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
+// fieldsV2 are the fields of the second version, which begins with the first.
+func (s *Shard) fieldsV2(root *cid.Cid, created, indexed *uint64) []wire.Field {
+	return append(s.fieldsV1(root), wire.Text("mount", &s.Mount), wire.Bool("owned", &s.Owned),
 		wire.Uint("attempts", &s.Attempts), wire.Uint("created", created), wire.Uint("indexed", indexed))
 }
 
-// third are the fields that came after those.
-func (s *Shard) third() []wire.Field {
+// fieldsV3 are the fields that came after those.
+func (s *Shard) fieldsV3() []wire.Field {
 	each := func(c *cid.Cid) wire.Field { return wire.Cid("block", c) }
 	return []wire.Field{wire.List("others", &s.Others, each), wire.Bool("checked", &s.Checked), wire.Uint("missing", &s.Missing), wire.List("lacks", &s.Lacks, each)}
 }
 
-// first are the fields of the first version.
-func (s *Shard) first(root *cid.Cid) []wire.Field {
+// fieldsV1 are the fields of the first version.
+func (s *Shard) fieldsV1(root *cid.Cid) []wire.Field {
 	return []wire.Field{
 		wire.Uint("number", &s.Number), wire.Cid("piece", &s.Piece), wire.Cid("root", root), wire.Text("path", &s.Path),
 		wire.Uint("offset", &s.Offset), wire.Uint("carSize", &s.CarSize), wire.Uint("padded", &s.Padded), wire.Uint("blocks", &s.Blocks),
@@ -98,7 +98,7 @@ func (s *Shard) first(root *cid.Cid) []wire.Field {
 	}
 }
 
-func unix(t time.Time) uint64 {
+func unixSeconds(t time.Time) uint64 {
 	if t.IsZero() {
 		return 0
 	}
@@ -116,45 +116,45 @@ func fromUnix(n uint64) time.Time {
 func decodeShard(data []byte) (s Shard, old bool, err error) {
 	var root cid.Cid
 	var created, indexed uint64
-	err = wire.DecodeTuple(data, "shard", append(s.second(&root, &created, &indexed), s.third()...))
+	err = wire.DecodeTuple(data, "shard", append(s.fieldsV2(&root, &created, &indexed), s.fieldsV3()...))
 	if err != nil {
 		s = Shard{}
-		if wire.DecodeTuple(data, "shard", s.second(&root, &created, &indexed)) == nil {
+		if wire.DecodeTuple(data, "shard", s.fieldsV2(&root, &created, &indexed)) == nil {
 			err = nil
 		}
 	}
 	if err != nil {
 		s = Shard{}
-		if wire.DecodeTuple(data, "shard", s.first(&root)) != nil {
+		if wire.DecodeTuple(data, "shard", s.fieldsV1(&root)) != nil {
 			return s, false, err
 		}
 		old = true
 	}
-	if !root.Equals(undefined) {
+	if !root.Equals(undefinedRoot) {
 		s.Root = root
 	}
 	s.Created, s.IndexedAt = fromUnix(created), fromUnix(indexed)
 	return s, old, nil
 }
 
-func be(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+func bigEndian(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-func shardKey(n uint64) []byte  { return append([]byte(keyShard), be(n)...) }
-func workKey(n uint64) []byte   { return append([]byte(keyWork), be(n)...) }
+func shardKey(n uint64) []byte  { return append([]byte(keyShard), bigEndian(n)...) }
+func workKey(n uint64) []byte   { return append([]byte(keyWork), bigEndian(n)...) }
 func pieceKey(p cid.Cid) []byte { return append([]byte(keyPiece), p.Bytes()...) }
 
 // catalogue keeps shards durably.
 type catalogue struct{ kv *store.KV }
 
-// put stores a shard. What a start has to finish is noted beside it, so that a start looks at nothing else.
-func (c catalogue) put(s Shard) error {
+// putShard stores a shard. What a start has to finish is noted beside it, so that a start looks at nothing else.
+func (c catalogue) putShard(s Shard) error {
 	data, err := s.encode()
 	if err != nil {
 		return err
 	}
 	b := c.kv.NewBatch()
 	b.Set(shardKey(s.Number), data)
-	b.Set(pieceKey(s.Piece), be(s.Number))
+	b.Set(pieceKey(s.Piece), bigEndian(s.Number))
 	if s.State == StateInitializing || s.State == StateRecovering {
 		b.Set(workKey(s.Number), nil)
 	} else {
@@ -163,8 +163,8 @@ func (c catalogue) put(s Shard) error {
 	return b.Commit(true)
 }
 
-// replace makes one shard the successor of another in one write, and notes that the old number has something left.
-func (c catalogue) replace(old uint64, s Shard) error {
+// replaceShard makes one shard the successor of another in one write, and notes that the old number has something left.
+func (c catalogue) replaceShard(old uint64, s Shard) error {
 	data, err := s.encode()
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (c catalogue) replace(old uint64, s Shard) error {
 	b.Delete(shardKey(old))
 	b.Set(workKey(old), nil)
 	b.Set(shardKey(s.Number), data)
-	b.Set(pieceKey(s.Piece), be(s.Number))
+	b.Set(pieceKey(s.Piece), bigEndian(s.Number))
 	b.Delete(workKey(s.Number))
 	return b.Commit(true)
 }
@@ -187,20 +187,20 @@ func (c catalogue) removeLater(s Shard) error {
 	return b.Commit(true)
 }
 
-// begun notes that a number is being worked on that no shard has yet; done ends it.
-func (c catalogue) begun(n uint64) error {
+// noteWork notes that a number is being worked on that no shard has yet; done ends it.
+func (c catalogue) noteWork(n uint64) error {
 	b := c.kv.NewBatch()
 	b.Set(workKey(n), nil)
 	return b.Commit(true)
 }
 
-func (c catalogue) done(n uint64) error {
+func (c catalogue) clearWork(n uint64) error {
 	b := c.kv.NewBatch()
 	b.Delete(workKey(n))
 	return b.Commit(true)
 }
 
-func (c catalogue) number(piece cid.Cid) (uint64, error) {
+func (c catalogue) numberOf(piece cid.Cid) (uint64, error) {
 	n, err := c.kv.Get(pieceKey(piece))
 	if err != nil {
 		return 0, err
@@ -211,7 +211,7 @@ func (c catalogue) number(piece cid.Cid) (uint64, error) {
 	return binary.BigEndian.Uint64(n), nil
 }
 
-func (c catalogue) get(n uint64) (Shard, error) {
+func (c catalogue) shardOf(n uint64) (Shard, error) {
 	data, err := c.kv.Get(shardKey(n))
 	if err != nil {
 		return Shard{}, err
@@ -226,8 +226,8 @@ func (c catalogue) get(n uint64) (Shard, error) {
 	return s, err
 }
 
-// each calls f for every shard in the order of numbers, and bad for every record that does not parse (R-D15).
-func (c catalogue) each(f func(s Shard, old bool), bad func(number uint64, raw []byte, err error)) error {
+// eachShard calls f for every shard in the order of numbers, and bad for every record that does not parse (R-D15).
+func (c catalogue) eachShard(f func(s Shard, old bool), bad func(number uint64, raw []byte, err error)) error {
 	return c.kv.Scan([]byte(keyShard), func(key, value []byte) bool {
 		s, old, err := decodeShard(value)
 		if err == nil {
@@ -239,8 +239,8 @@ func (c catalogue) each(f func(s Shard, old bool), bad func(number uint64, raw [
 	})
 }
 
-// work are the numbers of the shards whose work was interrupted.
-func (c catalogue) work() (out []uint64, err error) {
+// pendingWork are the numbers of the shards whose work was interrupted.
+func (c catalogue) pendingWork() (out []uint64, err error) {
 	err = c.kv.Scan([]byte(keyWork), func(key, _ []byte) bool {
 		out = append(out, binary.BigEndian.Uint64(key[len(keyWork):]))
 		return true
@@ -248,8 +248,8 @@ func (c catalogue) work() (out []uint64, err error) {
 	return out, err
 }
 
-// next hands out a piece number. The caller serialises.
-func (c catalogue) next() (uint64, error) {
+// takeNumber hands out a piece number. The caller serialises.
+func (c catalogue) takeNumber() (uint64, error) {
 	b, err := c.kv.Get([]byte(keyNext))
 	if err != nil {
 		return 0, err
@@ -259,19 +259,19 @@ func (c catalogue) next() (uint64, error) {
 		n = binary.BigEndian.Uint64(b)
 	}
 	batch := c.kv.NewBatch()
-	batch.Set([]byte(keyNext), be(n+1))
+	batch.Set([]byte(keyNext), bigEndian(n+1))
 	return n, batch.Commit(true)
 }
 
-// fresh tells whether no number was ever handed out.
-func (c catalogue) fresh() (bool, error) {
+// isFresh tells whether no number was ever handed out.
+func (c catalogue) isFresh() (bool, error) {
 	b, err := c.kv.Get([]byte(keyNext))
 	return b == nil, err
 }
 
-func (c catalogue) startAt(n uint64) error {
+func (c catalogue) setNextNumber(n uint64) error {
 	b := c.kv.NewBatch()
-	b.Set([]byte(keyNext), be(n))
+	b.Set([]byte(keyNext), bigEndian(n))
 	return b.Commit(true)
 }
 
@@ -288,10 +288,10 @@ func (c catalogue) migrate() error {
 		return fmt.Errorf("the dagstore is of version %d, this program knows 2: use a newer one", v[0])
 	}
 	var errs []error
-	err = c.each(func(s Shard, old bool) {
+	err = c.eachShard(func(s Shard, old bool) {
 		if old {
 			s.State = StateInitializing
-			errs = append(errs, c.put(s))
+			errs = append(errs, c.putShard(s))
 		}
 	}, nil)
 	if err = errors.Join(append(errs, err)...); err != nil {

@@ -27,16 +27,16 @@ type counters struct {
 	running, queued                                          atomic.Int64
 }
 
-// found counts a look-up.
-func (c *counters) found(hit bool) {
+// countLookup counts a look-up.
+func (c *counters) countLookup(hit bool) {
 	c.lookups.Add(1)
 	if hit {
 		c.hits.Add(1)
 	}
 }
 
-// failed counts an error.
-func failed(n *atomic.Uint64, err error) {
+// countFailure counts an error.
+func countFailure(n *atomic.Uint64, err error) {
 	if err != nil {
 		n.Add(1)
 	}
@@ -57,7 +57,7 @@ func (s *Store) Stats() (Stats, error) {
 		IndexBytes: kv.Bytes, InitFailures: c.inits.Load(), OpenFailures: c.opens.Load(), BlockFailures: c.blocks.Load(),
 	}
 	s.mu.Lock()
-	out.OpenReaders = len(s.open)
+	out.OpenReaders = len(s.readers)
 	s.mu.Unlock()
 	return out, nil
 }

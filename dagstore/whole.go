@@ -28,7 +28,7 @@ func (s *Shard) setRoots(roots []cid.Cid) {
 // findMissing notes which blocks below its roots a shard lacks, whose rows are there. Only a CAR that links something it does not hold is walked.
 func (s *Store) findMissing(ctx context.Context, f Reader, sh *Shard, closure *carstore.Closure) error {
 	dangling, err := closure.Missing(func(hash mh.Multihash) (bool, error) {
-		row, err := s.rowIn(ctx, sh.Number, hash)
+		row, err := s.rowOfPiece(ctx, sh.Number, hash)
 		return row != nil, err
 	})
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *Store) findMissing(ctx context.Context, f Reader, sh *Shard, closure *c
 		if data, ok := carstore.Inlined(c); ok {
 			return data, nil
 		}
-		row, err := s.rowIn(ctx, sh.Number, c.Hash())
+		row, err := s.rowOfPiece(ctx, sh.Number, c.Hash())
 		if err != nil {
 			return nil, err
 		}
@@ -60,8 +60,8 @@ func (s *Store) findMissing(ctx context.Context, f Reader, sh *Shard, closure *c
 	return err
 }
 
-// checkLacks refuses a shard that lacks what its source has to have.
-func (s *Store) checkLacks(ctx context.Context, sh *Shard, src *Source) error {
+// checkComplete refuses a shard that lacks what its source has to have.
+func (s *Store) checkComplete(ctx context.Context, sh *Shard, src *Source) error {
 	if sh.Missing == 0 {
 		return nil
 	}
