@@ -4,11 +4,9 @@
 package dagstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +16,6 @@ import (
 	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/dagstore/index"
 	"github.com/cartage-dev/cartage/internal/store"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Config is what a Store is made with. Zero values are the defaults.
@@ -71,39 +68,25 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// Store is the shard store. It is safe for concurrent use.
+// Store is the shard store. It is safe for concurrent use. Each part has its own state; none calls upward in this list.
 type Store struct {
 	cfg   Config
 	kv    *store.KV
 	cat   catalogue
-	index  *index.Embedded
-	transients *transients
-	subs  subscribers
-	count counters
-	indexSlots chan struct{} // slots of Config.MaxConcurrentIndex
+	index *index.Embedded
+	count *counters
+	jobs  *jobSet
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	group  shared.Group
+	*lifetime    // what runs
+	*subscribers // who is told
+	*pieceFiles  // where bytes are
+	*readerPool  // files that are open
+	*indexer     // bytes become rows
+	*inspector   // whether bytes are what they were
 
-	closing sync.Once
-	closed  error
-
-	changing   sync.Mutex // held while the catalogue changes who a piece's shard is
-	rebuilding sync.Mutex
-
-	users sync.WaitGroup // calls that use the engine
-
-	mu   sync.Mutex
-	shut bool
-	readers map[uint64]*reader
-	jobs map[jobKey]*job
-	// failed is when shards could not be opened or read, by number.
-	failed map[uint64]time.Time
-	// damaged is the last block of a shard that was read and was not what its CID says, by number.
-	damaged map[uint64]cid.Cid
-	// proved is what files were like when some of their blocks were read, by number.
-	proved map[uint64]fileStamp
+	closing    sync.Once
+	closeErr   error
+	rebuilding chan struct{} // held by a rebuild
 }
 
 // Open opens or creates a store in dir with the defaults.
@@ -125,24 +108,14 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	kv.BeforeWrite(cfg.BeforeWrite)
-	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, indexSlots: make(chan struct{}, cfg.MaxConcurrentIndex), readers: map[uint64]*reader{}, jobs: map[jobKey]*job{}, failed: map[uint64]time.Time{}, damaged: map[uint64]cid.Cid{}, proved: map[uint64]fileStamp{}}
-	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s, err := newStore(ctx, cfg, kv)
 	defer func() {
 		if err != nil {
 			s.cancel()
 			err = errors.Join(err, kv.Close())
 		}
 	}()
-	if s.index, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(s.cat.migrate(), s.skipNumbers()); err != nil {
-		return nil, err
-	}
-	if s.transients, err = openTransients(cfg, func(n uint64) bool {
-		_, err := s.cat.shardOf(n)
-		return !errors.Is(err, ErrShardUnknown)
-	}); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	work, err := s.cat.pendingWork()
@@ -155,48 +128,39 @@ func OpenConfig(ctx context.Context, cfg Config) (_ *Store, err error) {
 	return s, nil
 }
 
+// newStore makes a store of its parts; also with an error it has a lifetime.
+func newStore(ctx context.Context, cfg Config, kv *store.KV) (_ *Store, err error) {
+	s := &Store{cfg: cfg, kv: kv, cat: catalogue{kv}, count: &counters{}, lifetime: newLifetime(ctx), subscribers: &subscribers{}, rebuilding: make(chan struct{}, 1)}
+	if s.index, err = index.Open(cfg.FS, filepath.Join(cfg.Dir, "order"), kv); err != nil {
+		return s, err
+	}
+	s.jobs = &jobSet{life: s.lifetime, jobs: map[jobKey]*job{}}
+	s.pieceFiles = &pieceFiles{cfg: cfg}
+	if err := errors.Join(s.cat.migrate(), s.skipNumbers()); err != nil {
+		return s, err
+	}
+	if s.transients, err = openTransients(cfg, func(n uint64) bool {
+		_, err := s.cat.shardOf(n)
+		return !errors.Is(err, ErrShardUnknown)
+	}); err != nil {
+		return s, err
+	}
+	s.readerPool = &readerPool{cfg: cfg, cat: s.cat, files: s.pieceFiles, jobs: s.jobs, subs: s.subscribers, count: s.count,
+		readers: map[uint64]*reader{}, failed: map[uint64]time.Time{}}
+	s.indexer = &indexer{life: s.lifetime, cat: s.cat, index: s.index, files: s.pieceFiles, jobs: s.jobs, subs: s.subscribers, count: s.count,
+		indexSlots: make(chan struct{}, cfg.MaxConcurrentIndex)}
+	s.inspector = &inspector{life: s.lifetime, cat: s.cat, index: s.index, files: s.pieceFiles, indexer: s.indexer}
+	return s, nil
+}
+
 // Close ends what runs, which goes on at the next start, and closes the files of readers. It may be called again.
 func (s *Store) Close() error {
-	s.closing.Do(func() { s.closed = s.close() })
-	return s.closed
-}
-
-func (s *Store) close() error {
-	s.mu.Lock()
-	s.shut = true
-	s.mu.Unlock()
-	s.cancel()
-	err := s.group.Close(context.WithoutCancel(s.ctx))
-	s.users.Wait()
-	s.subs.close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n, r := range s.readers {
-		err = errors.Join(err, r.close())
-		delete(s.readers, n)
-	}
-	return errors.Join(err, s.index.Close(), s.kv.Close())
-}
-
-// enter keeps the engine open until leave is called; once the store closes it fails.
-func (s *Store) enter() (leave func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.shut {
-		return nil, ErrClosed
-	}
-	s.users.Add(1)
-	return s.users.Done, nil
-}
-
-// boundByStore is a context that also ends with the store.
-func (s *Store) boundByStore(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.ctx, cancel)
-	return ctx, func() {
-		stop()
-		cancel()
-	}
+	s.closing.Do(func() {
+		err := s.end()
+		s.subscribers.close()
+		s.closeErr = errors.Join(err, s.closeReaders(), s.index.Close(), s.kv.Close())
+	})
+	return s.closeErr
 }
 
 // Info returns a shard by its piece.
@@ -216,9 +180,7 @@ func (s *Store) Info(piece cid.Cid) (Shard, error) {
 // shardByNumber is a shard as others see it.
 func (s *Store) shardByNumber(n uint64) (Shard, error) {
 	sh, err := s.cat.shardOf(n)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.readers[n]; sh.State == StateAvailable && r != nil && r.refs > 0 {
+	if sh.State == StateAvailable && s.Readers(n) > 0 {
 		sh.State = StateServing
 	}
 	return sh, err
@@ -233,10 +195,8 @@ func (s *Store) List() ([]Shard, error) {
 	defer leave()
 	var out []Shard
 	err = s.cat.eachShard(func(sh Shard, _ bool) { out = append(out, sh) }, nil)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for i := range out {
-		if r := s.readers[out[i].Number]; out[i].State == StateAvailable && r != nil && r.refs > 0 {
+		if out[i].State == StateAvailable && s.Readers(out[i].Number) > 0 {
 			out[i].State = StateServing
 		}
 	}
@@ -288,44 +248,6 @@ func (s *Store) Lookup(c cid.Cid) ([]Shard, error) {
 			out = append(out, sh)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slices.SortStableFunc(out, func(a, b Shard) int { return cmp.Compare(s.readCost(&a), s.readCost(&b)) })
+	s.sortByCost(out)
 	return out, nil
-}
-
-// failureWorth is how long a shard that could not be opened or read comes after the others.
-const failureWorth = 10 * time.Minute
-
-// readCost ranks what reading a shard costs. mu is held.
-func (s *Store) readCost(sh *Shard) int {
-	c := 2
-	switch {
-	case sh.State == StateServing:
-		c = 0
-	case sh.Mount == "":
-		c = 1
-	}
-	switch {
-	case sh.Whole():
-	case sh.Checked: // it lacks something: others first
-		c += 12
-	default:
-		c += 6
-	}
-	if at, ok := s.failed[sh.Number]; ok && time.Since(at) < failureWorth {
-		c += 24
-	}
-	return c
-}
-
-// noteOutcome notes whether a shard could be opened or read.
-func (s *Store) noteOutcome(n uint64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		delete(s.failed, n)
-	} else {
-		s.failed[n] = time.Now()
-	}
 }

@@ -13,24 +13,21 @@ import (
 const BlockDamaged = "block damaged"
 
 // flagDamage notes that a block of a shard was read and is damaged: the doctor looks at it first.
-func (s *Store) flagDamage(n uint64, c cid.Cid, err error) {
+func (in *inspector) flagDamage(n uint64, c cid.Cid, err error) {
 	if !errors.Is(err, carstore.ErrBadHash) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.damaged[n] = c
+	in.damaged.Store(n, c)
 }
 
 // recheckDamage looks at the block of a shard that was damaged when it was read last; one that is whole again is forgotten.
-func (s *Store) recheckDamage(ctx context.Context, sh Shard, file Reader) error {
-	s.mu.Lock()
-	c, flagged := s.damaged[sh.Number]
-	s.mu.Unlock()
-	if !flagged || file == nil {
+func (in *inspector) recheckDamage(ctx context.Context, sh Shard, file Reader) error {
+	flagged, _ := in.damaged.Load(sh.Number)
+	c, ok := flagged.(cid.Cid)
+	if !ok || file == nil {
 		return nil
 	}
-	rows, err := s.index.Find(ctx, c.Hash())
+	rows, err := in.index.Find(ctx, c.Hash())
 	if err != nil {
 		return err
 	}
@@ -42,8 +39,6 @@ func (s *Store) recheckDamage(ctx context.Context, sh Shard, file Reader) error 
 			return err
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.damaged, sh.Number)
+	in.damaged.Delete(sh.Number)
 	return nil
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/dagstore/index"
 )
 
 // Finding is what is wrong with a shard, by the names of the node spec 7.6, and what helps.
@@ -33,20 +35,32 @@ const (
 // sampleEvery is one of how many rows of a piece is compared with its order file, and read.
 const sampleEvery = 1000
 
+// inspector looks whether the bytes of shards are what they were when they were registered.
+type inspector struct {
+	life    *lifetime
+	cat     catalogue
+	index   *index.Embedded
+	files   *pieceFiles
+	indexer *indexer
+
+	damaged sync.Map // number of a shard -> CID of the last block that was read and was not what its CID says
+	proved  sync.Map // number of a shard -> fileStamp of the file when some of its blocks were read
+}
+
 // Doctor looks at every shard, and tells what is wrong. It changes nothing.
-func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
+func (in *inspector) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
-		leave, err := s.enter()
+		leave, err := in.life.enter()
 		if err != nil {
 			yield(Finding{}, err)
 			return
 		}
 		defer leave()
-		ctx, cancel := s.boundByStore(ctx)
+		ctx, cancel := in.life.boundByStore(ctx)
 		defer cancel()
 		var list []Shard
 		var bad []Finding
-		err = s.cat.eachShard(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
+		err = in.cat.eachShard(func(sh Shard, _ bool) { list = append(list, sh) }, func(n uint64, raw []byte, err error) {
 			bad = append(bad, Finding{Number: n, Reason: BadRecord, Detail: fmt.Sprintf("%v: %x", err, raw[:min(len(raw), 64)]), Repair: "register the piece again"})
 		})
 		if err != nil {
@@ -63,7 +77,7 @@ func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 				yield(Finding{}, err)
 				return
 			}
-			if f, ok := s.examineShard(ctx, sh); !ok && !yield(f, nil) {
+			if f, ok := in.examineShard(ctx, sh); !ok && !yield(f, nil) {
 				return
 			}
 		}
@@ -71,13 +85,13 @@ func (s *Store) Doctor(ctx context.Context) iter.Seq2[Finding, error] {
 }
 
 // examineShard looks at one shard.
-func (s *Store) examineShard(ctx context.Context, sh Shard) (Finding, bool) {
+func (in *inspector) examineShard(ctx context.Context, sh Shard) (Finding, bool) {
 	f := Finding{Number: sh.Number, Piece: sh.Piece, state: sh.State}
 	if sh.State != StateAvailable {
 		f.Reason, f.Detail, f.Repair = NotIndexed, fmt.Sprint(sh.State, " ", sh.Error), "dagstore initialize-shard, or recover-shard if it has failed"
 		return f, false
 	}
-	m, err := s.mountOf(&sh)
+	m, err := in.files.mountOf(&sh)
 	var file Reader
 	if _, streamed := m.(Streamer); err == nil && !streamed { // a stream would have to be copied
 		if file, err = m.Open(ctx); err == nil {
@@ -89,11 +103,11 @@ func (s *Store) examineShard(ctx context.Context, sh Shard) (Finding, bool) {
 		f.Reason, f.Detail, f.Repair = CopyUnreadable, fmt.Sprintf("%s: %v", sh.Where(), err), "put the file back, or register the piece from where it is now"
 		return f, false
 	}
-	if err := s.recheckDamage(ctx, sh, file); err != nil {
+	if err := in.recheckDamage(ctx, sh, file); err != nil {
 		f.Reason, f.Detail, f.Repair = BlockDamaged, fmt.Sprintf("%s: %v", sh.Where(), err), "put a whole copy of the file in its place"
 		return f, false
 	}
-	if err := s.sampleRows(ctx, sh, file); err != nil {
+	if err := in.sampleRows(ctx, sh, file); err != nil {
 		f.Reason, f.Detail, f.Repair = IndexMismatch, err.Error(), "destroy the shard and register it again"
 		return f, false
 	}
@@ -101,19 +115,19 @@ func (s *Store) examineShard(ctx context.Context, sh Shard) (Finding, bool) {
 }
 
 // sampleRows compares the order file of a piece with its rows, and some of them with the bytes.
-func (s *Store) sampleRows(ctx context.Context, sh Shard, file Reader) error {
-	if err := s.index.Check(sh.Number); err != nil {
+func (in *inspector) sampleRows(ctx context.Context, sh Shard, file Reader) error {
+	if err := in.index.Check(sh.Number); err != nil {
 		return err
 	}
 	i, buf := 0, []byte(nil)
-	for r, err := range s.index.Iterate(ctx, sh.Number, nil) {
+	for r, err := range in.index.Iterate(ctx, sh.Number, nil) {
 		if err != nil {
 			return err
 		}
 		if i++; i%sampleEvery != 1 {
 			continue
 		}
-		rows, err := s.index.Find(ctx, r.Multihash)
+		rows, err := in.index.Find(ctx, r.Multihash)
 		if err != nil {
 			return err
 		}

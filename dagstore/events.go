@@ -43,19 +43,19 @@ type subscription struct {
 
 // Subscribe tells about operations from now on. A listener that is more than buffer events behind loses some, and is told how many.
 // The channel is closed by cancel, which may be called again, and by Close.
-func (s *Store) Subscribe(buffer int, filter func(Event) bool) (events <-chan Event, cancel func()) {
+func (l *subscribers) Subscribe(buffer int, filter func(Event) bool) (events <-chan Event, cancel func()) {
 	sub := &subscription{ch: make(chan Event, max(buffer, 1)), filter: filter}
-	s.subs.mu.Lock()
-	defer s.subs.mu.Unlock()
-	if s.subs.closed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
 		close(sub.ch)
 		return sub.ch, func() {}
 	}
-	if s.subs.list == nil {
-		s.subs.list = map[*subscription]bool{}
+	if l.list == nil {
+		l.list = map[*subscription]bool{}
 	}
-	s.subs.list[sub] = true
-	return sub.ch, func() { s.subs.removeListener(sub) }
+	l.list[sub] = true
+	return sub.ch, func() { l.removeListener(sub) }
 }
 
 func (l *subscribers) removeListener(sub *subscription) {
@@ -94,11 +94,11 @@ func (l *subscribers) close() {
 	l.list = nil
 }
 
-func (s *Store) tellState(op string, sh Shard) {
-	s.subs.publish(Event{Piece: sh.Piece, Op: op, State: sh.State, Error: sh.Error})
+func (l *subscribers) tellState(op string, sh Shard) {
+	l.publish(Event{Piece: sh.Piece, Op: op, State: sh.State, Error: sh.Error})
 }
 
 // tellReading tells of a reader that came or went. mu is not held: a listener's filter may ask the store.
-func (s *Store) tellReading(op string, piece cid.Cid, state State) {
-	s.subs.publish(Event{Piece: piece, Op: op, State: state})
+func (l *subscribers) tellReading(op string, piece cid.Cid, state State) {
+	l.publish(Event{Piece: piece, Op: op, State: state})
 }

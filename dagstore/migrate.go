@@ -34,11 +34,17 @@ type ExistingDeal struct {
 	Padded      uint64 // size of the piece; 0 if it is not known
 }
 
+// migration is one run of Migrate.
+type migration struct {
+	store *Store
+}
+
 // Migrate registers the shards of existing deals, to be read when they are first wanted, and notes when all are (node spec 1.7). It
 // answers whether there was anything to do. A deal that cannot be registered is logged and left out, and the next start tries again; the same
 // piece in several deals is one shard. An error of deals ends it; interrupted, it is done again from the start, which changes nothing that is there (R-W1).
 func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error], log *slog.Logger) (bool, error) {
-	done, err := s.isMigrated()
+	m := &migration{store: s}
+	done, err := m.isMigrated()
 	if err != nil {
 		return false, err
 	}
@@ -57,7 +63,7 @@ func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error
 			continue
 		}
 		total++
-		if !s.migrateDeal(ctx, d, log.With("proposal", d.Proposal, "piece", d.Piece, "state", d.State)) {
+		if !m.migrateDeal(ctx, d, log.With("proposal", d.Proposal, "piece", d.Piece, "state", d.State)) {
 			failed++
 		}
 	}
@@ -67,7 +73,7 @@ func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error
 		return true, nil
 	}
 	log.Info("confirmed registration of all shards")
-	if err := blob.WriteFile(s.cfg.FS, s.markerPath(), []byte(migrationVersion+"\n"), 0o600); err != nil {
+	if err := blob.WriteFile(s.cfg.FS, m.markerPath(), []byte(migrationVersion+"\n"), 0o600); err != nil {
 		log.Warn("failed to mark shards as migrated", "error", err) // the next start does it all again, which is harmless
 	} else {
 		log.Info("successfully marked migration as complete")
@@ -76,24 +82,24 @@ func (s *Store) Migrate(ctx context.Context, deals iter.Seq2[ExistingDeal, error
 	return true, nil
 }
 
-func (s *Store) migrateDeal(ctx context.Context, d ExistingDeal, log *slog.Logger) bool {
+func (m *migration) migrateDeal(ctx context.Context, d ExistingDeal, log *slog.Logger) bool {
 	log.Info("registering deal in dagstore with lazy init")
 	src := Source{Piece: d.Piece, Path: d.Path, Mount: d.Mount, Padded: d.Padded}
 	if src.Path == "" && src.Mount == "" {
 		src.Mount = SectorScheme + "://" + d.Piece.String()
 	}
-	if _, err := s.RegisterLazy(ctx, src); err != nil {
+	if _, err := m.store.RegisterLazy(ctx, src); err != nil {
 		log.Warn("failed to register shard", "error", err)
 		return false
 	}
 	return true
 }
 
-func (s *Store) markerPath() string { return filepath.Join(s.cfg.Dir, migrationMarker) }
+func (m *migration) markerPath() string { return filepath.Join(m.store.cfg.Dir, migrationMarker) }
 
 // isMigrated reads the marker; an empty one is that of another implementation, whose shards are not here.
-func (s *Store) isMigrated() (bool, error) {
-	data, err := os.ReadFile(s.markerPath())
+func (m *migration) isMigrated() (bool, error) {
+	data, err := os.ReadFile(m.markerPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -106,6 +112,6 @@ func (s *Store) isMigrated() (bool, error) {
 	case migrationVersion:
 		return true, nil
 	default:
-		return false, fmt.Errorf("%s says version %q, this program knows %s: it was written by a newer one", s.markerPath(), v, migrationVersion)
+		return false, fmt.Errorf("%s says version %q, this program knows %s: it was written by a newer one", m.markerPath(), v, migrationVersion)
 	}
 }

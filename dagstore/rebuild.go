@@ -8,10 +8,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/ipfs/go-cid"
 
@@ -35,14 +32,26 @@ type KnownPiece struct {
 	Padded uint64
 }
 
+// rebuild is one run of Rebuild.
+type rebuild struct {
+	store *Store
+	known []KnownPiece
+}
+
 // Rebuild makes anew what can be lost, out of the pieces (R-N19): the rows of every shard that Doctor finds fault with, and the shards of files
 // of the store's own that no record names, as after a loss of all records. Such a file becomes the piece among known that its data makes, else
 // the smallest one. Shards that are well stay as they are, as do those that cannot be read and those that were registered only; files
 // that cannot be read stay where they are. Interrupted, it is begun again. One runs at a time.
 func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebuilt, error] {
 	return func(yield func(Rebuilt, error) bool) {
-		s.rebuilding.Lock()
-		defer s.rebuilding.Unlock()
+		select {
+		case s.rebuilding <- struct{}{}:
+			defer func() { <-s.rebuilding }()
+		case <-ctx.Done():
+			yield(Rebuilt{}, ctx.Err())
+			return
+		}
+		rb := &rebuild{store: s, known: known}
 		var sick []cid.Cid
 		for f, err := range s.Doctor(ctx) {
 			if err != nil {
@@ -54,17 +63,17 @@ func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebui
 			}
 		}
 		for _, piece := range sick {
-			if !yield(Rebuilt{Piece: piece, Error: s.reindexShard(ctx, piece)}, ctx.Err()) {
+			if !yield(Rebuilt{Piece: piece, Error: rb.reindexShard(ctx, piece)}, ctx.Err()) {
 				return
 			}
 		}
-		files, err := s.unknownFiles()
+		files, err := rb.unknownFiles()
 		if err != nil {
 			yield(Rebuilt{}, err)
 			return
 		}
 		for _, file := range files {
-			sh, err := s.reclaimFile(ctx, file, known)
+			sh, err := rb.reclaimFile(ctx, file)
 			if !yield(Rebuilt{Piece: sh.Piece, File: file, Error: err}, ctx.Err()) {
 				return
 			}
@@ -73,40 +82,40 @@ func (s *Store) Rebuild(ctx context.Context, known []KnownPiece) iter.Seq2[Rebui
 }
 
 // reindexShard reads a shard anew. One that cannot be read to its end stays as it is: some of it may be served.
-func (s *Store) reindexShard(ctx context.Context, piece cid.Cid) error {
-	leave, err := s.enter()
+func (rb *rebuild) reindexShard(ctx context.Context, piece cid.Cid) error {
+	leave, err := rb.store.enter()
 	if err != nil {
 		return err
 	}
 	defer leave()
-	n, err := s.cat.numberOf(piece)
+	n, err := rb.store.cat.numberOf(piece)
 	if err != nil {
 		return err
 	}
-	sh, err := s.cat.shardOf(n)
+	sh, err := rb.store.cat.shardOf(n)
 	if err != nil {
 		return err
 	}
 	if sh.State == StateAvailable {
-		if err := s.checkReadable(ctx, sh); err != nil {
+		if err := rb.checkReadable(ctx, sh); err != nil {
 			return err
 		}
-		s.changing.Lock()
-		if sh, err = s.cat.shardOf(n); err == nil && sh.State == StateAvailable {
+		rb.store.changing.Lock()
+		if sh, err = rb.store.cat.shardOf(n); err == nil && sh.State == StateAvailable {
 			sh.State = StateInitializing // a crash from here on is made good at the next start
-			err = s.cat.putShard(sh)
+			err = rb.store.cat.putShard(sh)
 		}
-		s.changing.Unlock()
+		rb.store.changing.Unlock()
 		if err != nil {
 			return err
 		}
 	}
-	return s.awaitIndexing(ctx, n)
+	return rb.store.awaitIndexing(ctx, n)
 }
 
 // checkReadable tells whether every block of a shard can be read.
-func (s *Store) checkReadable(ctx context.Context, sh Shard) error {
-	f, err := s.openMount(ctx, &sh)
+func (rb *rebuild) checkReadable(ctx context.Context, sh Shard) error {
+	f, err := rb.store.openMount(ctx, &sh)
 	if err != nil {
 		return err
 	}
@@ -125,45 +134,29 @@ func layoutOf(f Reader) (carstore.Layout, error) {
 	return carstore.Inspect(f, size)
 }
 
-// ownFiles are the files in the folder of the store's own pieces, by their number.
-func (s *Store) ownFiles() (map[uint64]string, error) {
-	entries, err := os.ReadDir(s.cfg.Pieces)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	out := map[uint64]string{}
-	for _, e := range entries {
-		base, ok := strings.CutSuffix(e.Name(), ".car")
-		if n, perr := strconv.ParseUint(base, 10, 63); ok && perr == nil {
-			out[n] = filepath.Join(s.cfg.Pieces, e.Name())
-		}
-	}
-	return out, err
-}
-
 // unknownFiles are the files of the store's own that no record names, and that nothing is working on. No number is handed out twice, so that
 // none of them can become a shard's later.
-func (s *Store) unknownFiles() (out []string, err error) {
-	leave, err := s.enter()
+func (rb *rebuild) unknownFiles() (out []string, err error) {
+	leave, err := rb.store.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	files, err := s.ownFiles()
+	files, err := rb.store.ownFiles()
 	if err != nil {
 		return nil, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	rb.store.changing.Lock()
+	defer rb.store.changing.Unlock()
 	known := map[string]bool{}
-	work, err := s.cat.pendingWork()
+	work, err := rb.store.cat.pendingWork()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range work {
-		known[s.ownPath(n)] = true
+		known[rb.store.ownPath(n)] = true
 	}
-	err = s.cat.eachShard(func(sh Shard, _ bool) { known[s.filePath(&sh)] = true }, nil)
+	err = rb.store.cat.eachShard(func(sh Shard, _ bool) { known[rb.store.filePath(&sh)] = true }, nil)
 	for _, file := range files {
 		if !known[file] {
 			out = append(out, file)
@@ -174,32 +167,32 @@ func (s *Store) unknownFiles() (out []string, err error) {
 }
 
 // reclaimFile makes a file of the store's own a shard again. It goes under its new name only when it is one.
-func (s *Store) reclaimFile(ctx context.Context, file string, known []KnownPiece) (Shard, error) {
-	src := Source{Name: file, Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, s.cfg.FS, file, to) }}
-	k, err := s.recognisePiece(ctx, file, known)
+func (rb *rebuild) reclaimFile(ctx context.Context, file string) (Shard, error) {
+	src := Source{Name: file, Build: func(ctx context.Context, to string) error { return blob.Clone(ctx, rb.store.cfg.FS, file, to) }}
+	k, err := rb.recognisePiece(ctx, file)
 	if err != nil {
 		return Shard{}, fmt.Errorf("%s: %w", file, err)
 	}
 	src.Piece, src.Padded = k.Piece, k.Padded
-	sh, err := s.Register(ctx, src)
+	sh, err := rb.store.Register(ctx, src)
 	if err != nil {
 		return sh, err
 	}
-	if s.filePath(&sh) == file {
+	if rb.store.filePath(&sh) == file {
 		return sh, nil
 	}
-	if err := s.cfg.FS.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := rb.store.cfg.FS.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return sh, fmt.Errorf("remove %s, whose piece has a file of its own now: %w", file, err)
 	}
 	return sh, nil
 }
 
 // recognisePiece finds the known piece that a file is: its data with zeros behind it. None is the smallest piece of the data.
-func (s *Store) recognisePiece(ctx context.Context, file string, known []KnownPiece) (k KnownPiece, err error) {
-	if len(known) == 0 {
+func (rb *rebuild) recognisePiece(ctx context.Context, file string) (k KnownPiece, err error) {
+	if len(rb.known) == 0 {
 		return k, nil
 	}
-	f, err := s.cfg.FS.Open(file)
+	f, err := rb.store.cfg.FS.Open(file)
 	if err != nil {
 		return k, err
 	}
@@ -221,7 +214,7 @@ func (s *Store) recognisePiece(ctx context.Context, file string, known []KnownPi
 		if err != nil {
 			return k, err
 		}
-		for _, k := range known {
+		for _, k := range rb.known {
 			if up, err := commp.PadUp(p, commp.Padded(k.Padded)); err == nil && up.CID.Equals(k.Piece) {
 				return k, nil
 			}

@@ -3,7 +3,6 @@ package dagstore
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/ipfs/go-cid"
 
@@ -63,44 +62,18 @@ func (s *Store) Destroy(ctx context.Context, piece cid.Cid) error {
 		return err
 	}
 	sh.State, sh.Error = StateUnknown, ""
-	s.tellState(OpDestroy, sh)
+	s.subscribers.tellState(OpDestroy, sh)
 	if sh.Owned && sh.Path != "" {
 		err = s.cfg.FS.RemoveAll(s.filePath(&sh))
 	}
 	return errors.Join(err, s.clearAfterJobs(ctx, sh.Number))
 }
 
-// closeUnread refuses a shard that somebody reads, and closes its file otherwise. changing is held.
-func (s *Store) closeUnread(n uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.readers[n]
-	if r == nil {
-		return nil
-	}
-	if r.refs > 0 {
-		return fmt.Errorf("%w: failed to destroy shard; active references: %d", ErrShardInUse, r.refs)
-	}
-	delete(s.readers, n)
-	return r.close()
-}
-
 // clearAfterJobs ends the work on a number that no shard has any more, and removes what it has.
 func (s *Store) clearAfterJobs(ctx context.Context, n uint64) error {
 	for _, key := range []jobKey{{n, false}, {n, true}} {
-		s.mu.Lock()
-		j := s.jobs[key]
-		if j != nil {
-			j.cancel() // who waits for it hears that the shard is not there
-		}
-		s.mu.Unlock()
-		if j == nil {
-			continue
-		}
-		select {
-		case <-j.done:
-		case <-ctx.Done():
-			return ctx.Err() // the note stays: a start clears it away
+		if err := s.jobs.endJob(ctx, key); err != nil {
+			return err // the note stays: a start clears it away
 		}
 	}
 	s.detachReader(n)

@@ -50,14 +50,12 @@ func (s *Store) Stats() (Stats, error) {
 	}
 	defer leave()
 	kv := s.kv.Stats()
-	c := &s.count
+	c := s.count
 	out := Stats{
 		Lookups: c.lookups.Load(), Hits: c.hits.Load(), FilterRejections: kv.FilterRejections, FilterPasses: kv.FilterPasses,
 		JobsRunning: int(c.running.Load()), JobsQueued: int(c.queued.Load()), Records: c.records.Load(), IndexTime: time.Duration(c.indexNanos.Load()),
 		IndexBytes: kv.Bytes, InitFailures: c.inits.Load(), OpenFailures: c.opens.Load(), BlockFailures: c.blocks.Load(),
 	}
-	s.mu.Lock()
-	out.OpenReaders = len(s.readers)
-	s.mu.Unlock()
+	out.OpenReaders = s.openCount()
 	return out, nil
 }

@@ -44,11 +44,16 @@ func (g *Group) Closed() bool {
 	return g.closed
 }
 
+// Stop lets nothing more begin, and does not wait.
+func (g *Group) Stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+}
+
 // Close lets nothing more begin and waits for what runs, or until ctx ends. It may be called again.
 func (g *Group) Close(ctx context.Context) error {
-	g.mu.Lock()
-	g.closed = true
-	g.mu.Unlock()
+	g.Stop()
 	done := make(chan struct{})
 	go func() {
 		g.wg.Wait()

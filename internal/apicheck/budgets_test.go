@@ -69,7 +69,6 @@ func TestMethodBudget(t *testing.T) {
 	}
 	within(t, "methods", maxMethods, counted, map[string]int{
 		"cmd/cartage.cli":                            106,
-		"dagstore.Store":                             80,
 		"datatransfer/impl.Manager":                  127,
 		"datatransfer/transport/graphsync.Transport": 111,
 		"internal/node.Node":                         107,

@@ -6,9 +6,7 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-cid"
-	mh "github.com/multiformats/go-multihash"
 
-	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 
@@ -23,41 +21,6 @@ func (s *Shard) setRoots(roots []cid.Cid) {
 			s.Others = append(s.Others, r)
 		}
 	}
-}
-
-// findMissing notes which blocks below its roots a shard lacks, whose rows are there. Only a CAR that links something it does not hold is walked.
-func (s *Store) findMissing(ctx context.Context, f Reader, sh *Shard, closure *carstore.Closure) error {
-	dangling, err := closure.Missing(func(hash mh.Multihash) (bool, error) {
-		row, err := s.rowOfPiece(ctx, sh.Number, hash)
-		return row != nil, err
-	})
-	if err != nil {
-		return err
-	}
-	sh.Checked, sh.Missing, sh.Lacks = true, 0, nil
-	if len(dangling) == 0 {
-		return nil
-	}
-	sh.Lacks, sh.Missing, err = carstore.MissingBelow(sh.Roots(), func(c cid.Cid) ([]byte, error) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if data, ok := carstore.Inlined(c); ok {
-			return data, nil
-		}
-		row, err := s.rowOfPiece(ctx, sh.Number, c.Hash())
-		if err != nil {
-			return nil, err
-		}
-		if row == nil {
-			return nil, carstore.ErrNotFound
-		}
-		if c.Prefix().Codec == cid.Raw {
-			return nil, nil // it is there, and links nothing
-		}
-		return carstore.ReadSection(f, int64(sh.Offset+row.Offset), int64(row.Section()), c)
-	})
-	return err
 }
 
 // checkComplete refuses a shard that lacks what its source has to have.

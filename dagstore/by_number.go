@@ -24,7 +24,7 @@ func (s *Store) AcquireNumber(ctx context.Context, number uint64) (*Accessor, er
 	if sh.State != StateAvailable {
 		return nil, fmt.Errorf("%w: shard %s is %s", ErrNotFound, sh.Piece, sh.State)
 	}
-	return s.acquireReader(ctx, sh)
+	return s.accessShard(ctx, sh)
 }
 
 // GetRow is GetInto for a block whose row is known: the index is not asked again.
