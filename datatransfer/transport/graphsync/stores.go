@@ -1,9 +1,15 @@
 package graphsync
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"sync/atomic"
 
 	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/ipld/go-ipld-prime/linking"
+	"github.com/ipld/go-ipld-prime/traversal/selector"
 
 	"github.com/cartage-dev/cartage/datatransfer"
 )
@@ -38,11 +44,12 @@ func (t *Transport) UseStore(chid datatransfer.ChannelID, lsys ipld.LinkSystem) 
 	return t.gs.RegisterPersistenceOption(s.name, s.lsys)
 }
 
-// dedupKey gives a request of a channel that is not its first a key of its own, with the store under that name if there is one.
-func (t *Transport) dedupKey(chid datatransfer.ChannelID) (key string, again bool) {
+// dedupKey gives a request of a channel that is not its first a key of its own, with the store under that name if there is one. led tells that the
+// answers of the other side lead through what is in the store.
+func (t *Transport) dedupKey(chid datatransfer.ChannelID, led bool) (key string, again bool) {
 	t.mu.Lock()
 	c, s := t.channels[chid], t.stores[chid]
-	if c == nil || c.asked < 2 {
+	if c == nil || c.asked < 2 && !led {
 		t.mu.Unlock()
 		return "", false
 	}
@@ -54,10 +61,57 @@ func (t *Transport) dedupKey(chid datatransfer.ChannelID) (key string, again boo
 	old := s.name
 	t.stores[chid] = &store{s.lsys, key, s.guard}
 	t.mu.Unlock()
-	if t.gs.RegisterPersistenceOption(key, s.lsys) == nil {
+	lsys := s.lsys
+	if led {
+		lsys = ledByAnswers(lsys)
+	}
+	if t.gs.RegisterPersistenceOption(key, lsys) == nil {
 		_ = t.gs.UnregisterPersistenceOption(old)
 	}
 	return key, true
+}
+
+// ledByAnswers makes a store of a request miss its first block once. Graphsync walks through what is in the store before it asks, and then compares
+// the answers with what it noted of each path; blocks below a node that is read as a file or folder all have the path of that node, and only the
+// last one is noted. A request that asks at its first block is led by the answers all the way, and reads what is not sent from the store.
+func ledByAnswers(ls ipld.LinkSystem) ipld.LinkSystem {
+	var asked atomic.Bool
+	read := ls.StorageReadOpener
+	ls.StorageReadOpener = func(lc linking.LinkContext, l ipld.Link) (io.Reader, error) {
+		if asked.CompareAndSwap(false, true) {
+			return nil, errAskFirst
+		}
+		return read(lc, l)
+	}
+	return ls
+}
+
+var errAskFirst = errors.New("the other side is asked first")
+
+// reifies tells whether a selector reads nodes as something else, such as a file.
+func reifies(sel ipld.Node) bool {
+	if sel == nil {
+		return false
+	}
+	switch sel.Kind() {
+	case datamodel.Kind_Map:
+		for it := sel.MapIterator(); !it.Done(); {
+			k, v, err := it.Next()
+			if err != nil {
+				return false
+			}
+			if name, _ := k.AsString(); name == selector.SelectorKey_ExploreInterpretAs || reifies(v) {
+				return true
+			}
+		}
+	case datamodel.Kind_List:
+		for it := sel.ListIterator(); !it.Done(); {
+			if _, v, err := it.Next(); err != nil || reifies(v) {
+				return err == nil
+			}
+		}
+	}
+	return false
 }
 
 // StoreOf implements port.ChannelStores.

@@ -282,7 +282,7 @@ func (t *Transport) request(chid datatransfer.ChannelID, a ask) error {
 		return err
 	}
 	t.bound(chid)
-	if key, again := t.dedupKey(chid); again {
+	if key, again := t.dedupKey(chid, a.again && reifies(a.selector)); again {
 		exts = append(exts, graphsync.ExtensionData{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString(key)})
 	}
 	ctx, cancel := context.WithCancel(context.WithValue(a.ctx, graphsync.RequestIDContextKey{}, id))
