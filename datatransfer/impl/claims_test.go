@@ -43,7 +43,7 @@ func newClaimed(t *testing.T) *claimed {
 			require.NoError(t, port.TransportOf(tr).UseStore(chid, c.cfg.Store.LinkSystem()))
 		}))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	c.trade.ctx = ctx
 	c.root, c.total, err = c.cfg.Store.BuildDAG(40, 1024, 7)

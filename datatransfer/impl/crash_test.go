@@ -172,7 +172,7 @@ type crashRun struct {
 const crashLeaves = 24
 
 func newCrashRun(t *testing.T, pull bool, every uint64) *crashRun {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	r := &crashRun{t: t, ctx: ctx, pull: pull, till: &till{every: every}}
 	monitor := impl.ChannelRestartConfig(channelmonitor.Config{RestartDebounce: 5 * time.Millisecond, MaxConsecutiveRestarts: 20})

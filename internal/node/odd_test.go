@@ -28,7 +28,7 @@ func (s *served) sell(t *testing.T, name string, a oddcars.Archive, r api.Provid
 // fetch retrieves a root and returns how that ended.
 func (s *served) fetch(t *testing.T, root cid.Cid, transport string) *api.Retrieval {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	req := api.RetrieveRequest{CID: root.String(), Provider: s.provider.Address(), Transport: transport}
 	v, err := s.Retrieve(ctx, req)

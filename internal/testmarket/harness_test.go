@@ -127,7 +127,7 @@ func ask(p rm.Params) *rm.Ask {
 // newPair starts a client and a provider with a list of leaves; change comes before the start.
 func newPair(t *testing.T, p rm.Params, leaves, size int, change ...func(*pair)) *pair {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	m := &pair{t: t, ctx: ctx, bank: testmarket.NewBank(), tc: newTrace(), tp: newTrace(), params: p}
 	var err error

@@ -217,7 +217,7 @@ func TestHostileProvider(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			bank := testmarket.NewBank()
 			c, err := testmarket.NewPeer(bank, 1)

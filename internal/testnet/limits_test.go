@@ -54,7 +54,7 @@ func limitOf(t *testing.T, p *testnet.Peer, name string) api.Limit {
 
 // TestStreamsAtLimit: a peer gets as many streams as the limit says, and not one beyond; another peer is not concerned.
 func TestStreamsAtLimit(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	p := limited(t, ctx, map[string]any{"streams_peer": int64(8)})
 	info, err := peer.AddrInfoFromString(p.Address())
@@ -94,7 +94,7 @@ func TestStreamsAtLimit(t *testing.T) {
 
 // TestConnsAtLimit: the same for connections of all.
 func TestConnsAtLimit(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	p := limited(t, ctx, map[string]any{"conns_node": int64(3)})
 	info, err := peer.AddrInfoFromString(p.Address())
@@ -113,7 +113,7 @@ func TestConnsAtLimit(t *testing.T) {
 
 // TestTransfersAtLimit: a peer has as many deals answered as the limit says; one beyond hears which limit it is.
 func TestTransfersAtLimit(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	net, err := testnet.New(ctx, t.TempDir())
 	require.NoError(t, err)

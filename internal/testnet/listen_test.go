@@ -16,7 +16,7 @@ import (
 
 // TestListen: a port has one node, and an address that this node cannot serve is refused with its text: nothing is left out in silence.
 func TestListen(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	first := openHome(t, ctx)
 	taken := first.Host.Addrs()[0].String()

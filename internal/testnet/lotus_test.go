@@ -18,7 +18,7 @@ import (
 // amounts as on the embedded ledger; redeemed and collected, nothing was made or lost. While the chain is away the deal goes on.
 func TestLotus(t *testing.T) {
 	ask := api.Ask{PricePerByte: "2", UnsealPrice: "777", PaymentInterval: 100_000, PaymentIntervalIncrease: 0}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	net := testnet.NewLotus(t.TempDir())
 	net.Lotus.Advance(20)

@@ -40,7 +40,7 @@ func view(t *testing.T, path string, addrs []string) {
 // newStoring makes both sides, with something imported at the client. Neither runs.
 func newStoring(t *testing.T) *storing {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	dir := t.TempDir()
 	tn, err := testnet.New(ctx, dir)

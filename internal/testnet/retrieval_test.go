@@ -39,7 +39,7 @@ type world struct {
 
 func newWorld(t *testing.T, size int, ask api.Ask) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	net, err := testnet.New(ctx, t.TempDir())
 	require.NoError(t, err)
@@ -194,7 +194,7 @@ func (c crashed) at(t *testing.T, n int) (crashed bool) {
 			req.Transport = c.transport
 			client := w.client
 			go func() {
-				ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
+				ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 				defer cancel()
 				r, _ := client.Retrieve(ctx, req)
 				ended <- r

@@ -16,7 +16,7 @@ import (
 func TestClientSettlesAndCollects(t *testing.T) {
 	for name, away := range map[string]bool{"on line": false, "off line": true} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			net, err := testnet.New(ctx, t.TempDir())
 			require.NoError(t, err)

@@ -198,7 +198,7 @@ func (w *trade) clientNode() rm.RetrievalClientNode {
 // retrieve asks, proposes what was asked for, and waits for the end.
 func (w *trade) retrieve(store *multistore.StoreID) (rm.ClientDealState, rm.QueryResponse) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 3*time.Minute)
 	defer cancel()
 	peer := rm.RetrievalPeer{Address: w.payee, ID: w.seller.Host.ID()}
 	offer, err := w.client.client.Query(ctx, peer, w.root, rm.QueryParams{})

@@ -68,7 +68,7 @@ func TestQueryProtocols(t *testing.T) {
 			require.NoError(t, server.SetDelegate(receiver{t}))
 			payload, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum([]byte(name))
 			require.NoError(t, err)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			s, err := network.NewFromLibp2pHost(c, tc.client...).NewQueryStream(ctx, p.ID())
 			if tc.fails {

@@ -32,7 +32,7 @@ type later struct {
 }
 
 func newLater(t *testing.T, vouchers ...string) *later {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	l := &later{ctx: ctx, asked: make(chan dt.ChannelID, 8), answer: map[string]chan error{}, ended: make(chan dt.ChannelState, 8)}
 	for _, v := range vouchers {

@@ -54,7 +54,7 @@ func (*each) OnComplete(dt.ChannelID) (bool, dt.VoucherResult, error) { return t
 
 // ordered starts a provider b with an ordered exchange, and a client a.
 func ordered(t *testing.T, r dt.Revalidator) (ctx context.Context, a, b *testutil.Peer, s *steps, ended chan dt.ChannelState) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	s = &steps{}
 	a, err := testutil.NewPeer(ctx, nil)

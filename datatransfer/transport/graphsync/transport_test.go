@@ -13,7 +13,7 @@ import (
 )
 
 func two(t *testing.T) (ctx context.Context, a, b *testutil.Peer) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	a, err := testutil.NewPeer(ctx, nil)
 	require.NoError(t, err)
@@ -87,8 +87,6 @@ func TestShutdownTwice(t *testing.T) {
 // on. The restart is served from the store of the channel all the same.
 func TestEndedWhileAskedAgain(t *testing.T) {
 	ctx, a, b := two(t)
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	voucher := testutil.NewFakeDTType("v")
 	require.NoError(t, a.Manager.RegisterVoucherType(voucher, &testutil.Validator{}))
 	require.NoError(t, b.Manager.RegisterVoucherType(voucher, &testutil.Validator{Pull: func(restart bool, _ dt.ChannelID, _ dt.Voucher) (dt.VoucherResult, error) {

@@ -43,7 +43,7 @@ const leaves = 8
 
 func newScene(t *testing.T, r dt.Revalidator, serve func(w *scene, s network.Stream)) *scene {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	w := &scene{t: t, ctx: ctx, source: testutil.NewMemStore(), ended: make(chan dt.ChannelState, 16)}
 	var err error

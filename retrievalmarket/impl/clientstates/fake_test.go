@@ -171,7 +171,7 @@ func (r *run) send(e rm.ClientEvent, args ...any) rm.ClientDealState {
 
 func (r *run) settle() rm.ClientDealState {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(r.t, r.Wait(ctx))
 	d, _ := r.State()
