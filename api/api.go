@@ -209,109 +209,115 @@ type DataCIDSize struct {
 	PieceCID    cid.Cid
 }
 
-// Node is the API; over RPC the methods are `Cartage.*`.
+// Node is the API; over RPC the methods are `Cartage.*`. The tag perm is what a token must permit for a call: read, pay, provide or admin; pay and
+// provide include read, and admin includes all. The tag path names what of the first argument is a path on the node's machine: 0 for all of it, else
+// its field; for anybody but an admin it must lie below api.paths of the configuration.
 type Node struct {
-	Version func(ctx context.Context) (*Version, error)
-	Status  func(ctx context.Context) (*Status, error)
-	Doctor  func(ctx context.Context, r DoctorRequest) ([]Check, error)
+	Version func(ctx context.Context) (*Version, error)                 `perm:"read"`
+	Status  func(ctx context.Context) (*Status, error)                  `perm:"read"`
+	Doctor  func(ctx context.Context, r DoctorRequest) ([]Check, error) `perm:"read"`
 
-	Info      func(ctx context.Context) (*Info, error)
-	Provide   func(ctx context.Context, path string) (*Piece, error)
-	ProvideAs func(ctx context.Context, r ProvideRequest) (*Piece, error)
-	Pieces    func(ctx context.Context) ([]Piece, error)
-	Import    func(ctx context.Context, r ImportRequest) (*Import, error)
-	Ask       func(ctx context.Context) (*Ask, error)
-	SetAsk    func(ctx context.Context, ask Ask) (*Ask, error)
-	Find      func(ctx context.Context, c string, providers []string) ([]Offer, error)
+	Info      func(ctx context.Context) (*Info, error)                                 `perm:"read"`
+	Provide   func(ctx context.Context, path string) (*Piece, error)                   `perm:"provide" path:"0"`
+	ProvideAs func(ctx context.Context, r ProvideRequest) (*Piece, error)              `perm:"provide" path:"Path"`
+	Pieces    func(ctx context.Context) ([]Piece, error)                               `perm:"read"`
+	Import    func(ctx context.Context, r ImportRequest) (*Import, error)              `perm:"provide" path:"Path"`
+	Ask       func(ctx context.Context) (*Ask, error)                                  `perm:"read"`
+	SetAsk    func(ctx context.Context, ask Ask) (*Ask, error)                         `perm:"provide"`
+	Find      func(ctx context.Context, c string, providers []string) ([]Offer, error) `perm:"read"`
 	// FindIn is Find for a piece that has to serve it, by its CID of either version; empty: any.
-	FindIn   func(ctx context.Context, c, piece string, providers []string) ([]Offer, error)
-	Retrieve func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
+	FindIn   func(ctx context.Context, c, piece string, providers []string) ([]Offer, error) `perm:"read"`
+	Retrieve func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)                `perm:"pay" path:"Output"`
 	// RetrieveWeb buys from a gateway, whose URL is the provider. It returns at the end; meanwhile Retrieval shows it under web/HOLDER.
-	RetrieveWeb func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)
-	Retrieval   func(ctx context.Context, key string) (*Retrieval, error)
-	Deals       func(ctx context.Context) ([]Deal, error)
-	CancelDeal  func(ctx context.Context, id string) error
+	RetrieveWeb func(ctx context.Context, r RetrieveRequest) (*Retrieval, error) `perm:"admin"`
+	Retrieval   func(ctx context.Context, key string) (*Retrieval, error)        `perm:"read"`
+	Deals       func(ctx context.Context) ([]Deal, error)                        `perm:"read"`
+	CancelDeal  func(ctx context.Context, id string) error                       `perm:"admin"`
 
-	Orders       func(ctx context.Context) ([]Order, error)
-	OrderWatch   func(ctx context.Context, w OrderWatch) (*Retrieval, error)
-	OrderRelease func(ctx context.Context, w OrderWatch) (*Retrieval, error)
-	OrderPark    func(ctx context.Context, id string) (*Retrieval, error)
-	OrderResume  func(ctx context.Context, r OrderResume) (*Retrieval, error)
-	OrderCancel  func(ctx context.Context, id string) (*Retrieval, error)
+	Orders       func(ctx context.Context) ([]Order, error)                   `perm:"read"`
+	OrderWatch   func(ctx context.Context, w OrderWatch) (*Retrieval, error)  `perm:"pay"`
+	OrderRelease func(ctx context.Context, w OrderWatch) (*Retrieval, error)  `perm:"pay"`
+	OrderPark    func(ctx context.Context, id string) (*Retrieval, error)     `perm:"pay"`
+	OrderResume  func(ctx context.Context, r OrderResume) (*Retrieval, error) `perm:"pay"`
+	OrderCancel  func(ctx context.Context, id string) (*Retrieval, error)     `perm:"pay"`
 
-	Faucet func(ctx context.Context) (*Balance, error)
+	Faucet func(ctx context.Context) (*Balance, error) `perm:"admin"`
 
-	WalletNew     func(ctx context.Context, kind string) (*Balance, error)
-	WalletList    func(ctx context.Context) ([]Balance, error)
-	WalletExport  func(ctx context.Context, addr string) (string, error)
-	WalletImport  func(ctx context.Context, key string) (*Balance, error)
-	WalletRemove  func(ctx context.Context, addr string) error
-	WalletDefault func(ctx context.Context, addr string) (*Balance, error)
+	WalletNew     func(ctx context.Context, kind string) (*Balance, error) `perm:"admin"`
+	WalletList    func(ctx context.Context) ([]Balance, error)             `perm:"read"`
+	WalletExport  func(ctx context.Context, addr string) (string, error)   `perm:"admin"`
+	WalletImport  func(ctx context.Context, key string) (*Balance, error)  `perm:"admin"`
+	WalletRemove  func(ctx context.Context, addr string) error             `perm:"admin"`
+	WalletDefault func(ctx context.Context, addr string) (*Balance, error) `perm:"admin"`
 
-	PayChannels   func(ctx context.Context) ([]PayChannel, error)
-	PayChVouchers func(ctx context.Context, ch string) ([]Voucher, error)
-	PayChPlan     func(ctx context.Context, ch string) (*PayChPlan, error)
-	RedeemPayCh   func(ctx context.Context, ch string) error
-	SettlePayCh   func(ctx context.Context, ch string) error
-	CollectPayCh  func(ctx context.Context, ch string) error
-	Earnings      func(ctx context.Context) (*Earnings, error)
-	Spending      func(ctx context.Context) (*Spending, error)
-	PeerDebts     func(ctx context.Context) ([]Debt, error)
-	ForgivePeer   func(ctx context.Context, peer string) (int, error)
-	Limits        func(ctx context.Context) ([]Limit, error)
-	ConfigShow    func(ctx context.Context) ([]ConfigKey, error)
-	ConfigReload  func(ctx context.Context) (*ConfigChange, error)
+	PayChannels   func(ctx context.Context) ([]PayChannel, error)          `perm:"read"`
+	PayChVouchers func(ctx context.Context, ch string) ([]Voucher, error)  `perm:"read"`
+	PayChPlan     func(ctx context.Context, ch string) (*PayChPlan, error) `perm:"read"`
+	RedeemPayCh   func(ctx context.Context, ch string) error               `perm:"provide"`
+	SettlePayCh   func(ctx context.Context, ch string) error               `perm:"admin"`
+	CollectPayCh  func(ctx context.Context, ch string) error               `perm:"admin"`
+	Earnings      func(ctx context.Context) (*Earnings, error)             `perm:"read"`
+	Spending      func(ctx context.Context) (*Spending, error)             `perm:"read"`
+	PeerDebts     func(ctx context.Context) ([]Debt, error)                `perm:"read"`
+	ForgivePeer   func(ctx context.Context, peer string) (int, error)      `perm:"provide"`
+	Limits        func(ctx context.Context) ([]Limit, error)               `perm:"read"`
+	ConfigShow    func(ctx context.Context) ([]ConfigKey, error)           `perm:"read"`
+	ConfigReload  func(ctx context.Context) (*ConfigChange, error)         `perm:"admin"`
 
-	Imports            func(ctx context.Context) ([]Import, error)
-	ClientListImports  func(ctx context.Context) ([]ClientImport, error)
-	ClientRemoveImport func(ctx context.Context, id uint64) error
-	ClientHasLocal     func(ctx context.Context, root cid.Cid) (bool, error)
-	ClientLocal        func(ctx context.Context, root string) (*Import, error)
-	ClientRepoint      func(ctx context.Context, id uint64, path string) (*Import, error)
-	ClientDealPieceCID func(ctx context.Context, root cid.Cid) (*DataCIDSize, error)
+	TokenCreate func(ctx context.Context, t TokenRequest) (*Token, error) `perm:"admin"`
+	TokenList   func(ctx context.Context) ([]Token, error)                `perm:"admin"`
+	TokenRevoke func(ctx context.Context, name string) (*Token, error)    `perm:"admin"`
 
-	ClientImport              func(ctx context.Context, ref FileRef) (*ImportRes, error)
-	ClientFindData            func(ctx context.Context, root cid.Cid, piece *cid.Cid) ([]QueryOffer, error)
-	ClientMinerQueryOffer     func(ctx context.Context, miner address.Address, root cid.Cid, piece *cid.Cid) (*QueryOffer, error)
-	ClientRetrieve            func(ctx context.Context, order RetrievalOrder) (*RetrievalRes, error)
-	ClientRetrieveWait        func(ctx context.Context, id rm.DealID) error
-	ClientListRetrievals      func(ctx context.Context) ([]RetrievalInfo, error)
-	ClientCancelRetrievalDeal func(ctx context.Context, id rm.DealID) error
-	ClientExport              func(ctx context.Context, ref ExportRef, to FileRef) error
-	ClientDealSize            func(ctx context.Context, root cid.Cid) (*DataSize, error)
-	ClientCalcCommP           func(ctx context.Context, path string) (*CommPRet, error)
-	ClientGenCar              func(ctx context.Context, ref FileRef, out string) error
+	Imports            func(ctx context.Context) ([]Import, error)                        `perm:"read"`
+	ClientListImports  func(ctx context.Context) ([]ClientImport, error)                  `perm:"read"`
+	ClientRemoveImport func(ctx context.Context, id uint64) error                         `perm:"admin"`
+	ClientHasLocal     func(ctx context.Context, root cid.Cid) (bool, error)              `perm:"read"`
+	ClientLocal        func(ctx context.Context, root string) (*Import, error)            `perm:"read"`
+	ClientRepoint      func(ctx context.Context, id uint64, path string) (*Import, error) `perm:"admin"`
+	ClientDealPieceCID func(ctx context.Context, root cid.Cid) (*DataCIDSize, error)      `perm:"read"`
 
-	DagstoreListShards      func(ctx context.Context) ([]DagstoreShardInfo, error)
-	DagstoreShards          func(ctx context.Context, p DagstoreListParams) ([]DagstoreShard, error)
-	DagstoreRegisterShard   func(ctx context.Context, key string) error
-	DagstoreRegister        func(ctx context.Context, key, where string, url, lazy bool) (*Piece, error)
-	DagstoreInitializeShard func(ctx context.Context, key string) error
-	DagstoreRecoverShard    func(ctx context.Context, key string) error
-	DagstoreDestroyShard    func(ctx context.Context, key string) error
-	DagstoreGC              func(ctx context.Context) ([]DagstoreShardResult, error)
-	DagstoreLookupPieces    func(ctx context.Context, c string) ([]DagstoreShardInfo, error)
-	DagstoreImport          func(ctx context.Context, from string) ([]DagstoreShardResult, error)
-	DagstoreDoctor          func(ctx context.Context) ([]DagstoreFinding, error)
-	DagstoreRebuild         func(ctx context.Context) ([]DagstoreShardResult, error)
+	ClientImport              func(ctx context.Context, ref FileRef) (*ImportRes, error)                                          `perm:"provide" path:"Path"`
+	ClientFindData            func(ctx context.Context, root cid.Cid, piece *cid.Cid) ([]QueryOffer, error)                       `perm:"read"`
+	ClientMinerQueryOffer     func(ctx context.Context, miner address.Address, root cid.Cid, piece *cid.Cid) (*QueryOffer, error) `perm:"read"`
+	ClientRetrieve            func(ctx context.Context, order RetrievalOrder) (*RetrievalRes, error)                              `perm:"pay"`
+	ClientRetrieveWait        func(ctx context.Context, id rm.DealID) error                                                       `perm:"read"`
+	ClientListRetrievals      func(ctx context.Context) ([]RetrievalInfo, error)                                                  `perm:"read"`
+	ClientCancelRetrievalDeal func(ctx context.Context, id rm.DealID) error                                                       `perm:"admin"`
+	ClientExport              func(ctx context.Context, ref ExportRef, to FileRef) error                                          `perm:"admin"`
+	ClientDealSize            func(ctx context.Context, root cid.Cid) (*DataSize, error)                                          `perm:"read"`
+	ClientCalcCommP           func(ctx context.Context, path string) (*CommPRet, error)                                           `perm:"admin"`
+	ClientGenCar              func(ctx context.Context, ref FileRef, out string) error                                            `perm:"admin"`
 
-	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
-	ClientDealStatus    func(ctx context.Context, miner, wallet, proposal string) (*StorageDealState, error)
-	ClientQueryAsk      func(ctx context.Context, miner string) (*StorageAsk, error)
-	ClientStartDeal     func(ctx context.Context, p StartDealParams) (*cid.Cid, error)
-	StoragePushes       func(ctx context.Context) ([]StoragePush, error)
-	StoragePush         func(ctx context.Context, proposal string) (*StoragePush, error)
-	ResumeStoragePush   func(ctx context.Context, proposal string) error
-	StorageDeals        func(ctx context.Context) ([]StorageDeal, error)
-	StorageImport       func(ctx context.Context, proposal, path string) (*StorageDeal, error)
-	StorageAsk          func(ctx context.Context) (*StorageAsk, error)
-	SetStorageAsk       func(ctx context.Context, ask StorageAsk, epochs int64) (*StorageAsk, error)
+	DagstoreListShards      func(ctx context.Context) ([]DagstoreShardInfo, error)                       `perm:"read"`
+	DagstoreShards          func(ctx context.Context, p DagstoreListParams) ([]DagstoreShard, error)     `perm:"read"`
+	DagstoreRegisterShard   func(ctx context.Context, key string) error                                  `perm:"admin"`
+	DagstoreRegister        func(ctx context.Context, key, where string, url, lazy bool) (*Piece, error) `perm:"admin"`
+	DagstoreInitializeShard func(ctx context.Context, key string) error                                  `perm:"admin"`
+	DagstoreRecoverShard    func(ctx context.Context, key string) error                                  `perm:"admin"`
+	DagstoreDestroyShard    func(ctx context.Context, key string) error                                  `perm:"admin"`
+	DagstoreGC              func(ctx context.Context) ([]DagstoreShardResult, error)                     `perm:"admin"`
+	DagstoreLookupPieces    func(ctx context.Context, c string) ([]DagstoreShardInfo, error)             `perm:"read"`
+	DagstoreImport          func(ctx context.Context, from string) ([]DagstoreShardResult, error)        `perm:"admin"`
+	DagstoreDoctor          func(ctx context.Context) ([]DagstoreFinding, error)                         `perm:"read"`
+	DagstoreRebuild         func(ctx context.Context) ([]DagstoreShardResult, error)                     `perm:"admin"`
+
+	ClientStatelessDeal func(ctx context.Context, p StartDealParams) (*cid.Cid, error)                       `perm:"admin"`
+	ClientDealStatus    func(ctx context.Context, miner, wallet, proposal string) (*StorageDealState, error) `perm:"read"`
+	ClientQueryAsk      func(ctx context.Context, miner string) (*StorageAsk, error)                         `perm:"read"`
+	ClientStartDeal     func(ctx context.Context, p StartDealParams) (*cid.Cid, error)                       `perm:"admin"`
+	StoragePushes       func(ctx context.Context) ([]StoragePush, error)                                     `perm:"read"`
+	StoragePush         func(ctx context.Context, proposal string) (*StoragePush, error)                     `perm:"read"`
+	ResumeStoragePush   func(ctx context.Context, proposal string) error                                     `perm:"admin"`
+	StorageDeals        func(ctx context.Context) ([]StorageDeal, error)                                     `perm:"read"`
+	StorageImport       func(ctx context.Context, proposal, path string) (*StorageDeal, error)               `perm:"admin"`
+	StorageAsk          func(ctx context.Context) (*StorageAsk, error)                                       `perm:"read"`
+	SetStorageAsk       func(ctx context.Context, ask StorageAsk, epochs int64) (*StorageAsk, error)         `perm:"admin"`
 }
 
 // Streams are the methods that answer more than once; they need a WebSocket.
 type Streams struct {
-	DagstoreInitializeAll     func(ctx context.Context, p DagstoreInitializeAllParams) (<-chan DagstoreInitializeAllEvent, error)
-	ClientGetRetrievalUpdates func(ctx context.Context) (<-chan RetrievalInfo, error)
+	DagstoreInitializeAll     func(ctx context.Context, p DagstoreInitializeAllParams) (<-chan DagstoreInitializeAllEvent, error) `perm:"admin"`
+	ClientGetRetrievalUpdates func(ctx context.Context) (<-chan RetrievalInfo, error)                                             `perm:"read"`
 }
 
 // Namespace of the methods. FilecoinNamespace has the same ones: programs of a Filecoin node find those that they know there.

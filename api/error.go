@@ -188,9 +188,12 @@ func Reasons() []ReasonInfo {
 	return out
 }
 
+// ErrorCode is the code of an Error over JSON-RPC.
+const ErrorCode = 1000
+
 // Errors registers the error type with both ends.
 func Errors() jsonrpc.Errors {
 	e := jsonrpc.NewErrors()
-	e.Register(1000, new(*Error))
+	e.Register(ErrorCode, new(*Error))
 	return e
 }

@@ -13,6 +13,7 @@ import (
 // Config is what config.toml holds. A zero value of a limit means its default.
 type Config struct {
 	Network   Network   `toml:"network" comment:"Where this node listens."`
+	API       API       `toml:"api" comment:"What holders of tokens may do here."`
 	Ledger    Ledger    `toml:"ledger" comment:"The ledger that payment channels live on. Without one only free deals are possible."`
 	Lotus     Lotus     `toml:"lotus" comment:"A Filecoin chain, instead of a ledger."`
 	Retrieval Retrieval `toml:"retrieval" comment:"How this node retrieves."`
@@ -30,6 +31,11 @@ type Config struct {
 type Network struct {
 	Listen []string `toml:"listen" comment:"libp2p multiaddresses"`
 	API    string   `toml:"api" comment:"address of the JSON-RPC server; loopback only"`
+}
+
+// API says what holders of tokens may do.
+type API struct {
+	Paths []string `toml:"paths" comment:"folders below which tokens without admin may name files of this machine; empty: none"`
 }
 
 // Ledger says how to reach the ledger.

@@ -45,6 +45,7 @@ const (
 	GraphsyncDeals Name = "graphsync_deals"
 	RPCConns       Name = "rpc_conns"
 	RPCBody        Name = "rpc_body"
+	RefusedTokens  Name = "refused_tokens"
 )
 
 // definition is a row of the registry.
@@ -76,6 +77,7 @@ func definitions() []definition {
 		{GraphsyncDeals, Count, 1, 64, 1024, reason.NodeLimit, "requests of graphsync that are served at once; others wait in line"},
 		{RPCConns, Count, 1, 64, 1024, reason.NodeLimit, "connections to the API at once"},
 		{RPCBody, Bytes, 1, 1 * mib, 16 * mib, reason.Usage, "bytes of a call of the API"},
+		{RefusedTokens, Count, 1, 60, 10_000, reason.NodeLimit, "calls a minute with a token that opens nothing which are told why; others are told to wait"},
 	}, gatewayDefinitions()...)
 }
 

@@ -43,6 +43,7 @@ import (
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/node/download"
+	"github.com/cartage-dev/cartage/internal/node/tokens"
 	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -141,6 +142,7 @@ type Node struct {
 	runs         map[string]*run // by the key of what is wanted
 	web          webBuys         // guarded by mu
 	orders       *download.Orders
+	tokens       *tokens.Store
 	watched      atomic.Pointer[settleWatch] // nil: the payment channels were not looked at yet
 	overview     *Overview
 	wg           sync.WaitGroup
@@ -251,7 +253,10 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if err := n.openImports(ctx); err != nil {
 		return err
 	}
-	if n.orders, err = download.Open(ctx, download.Config{Store: n.space("/orders"), Market: market{n}, Parallel: n.parts.Config.Retrieval.QueueParallel, Deliver: n.deliver, Log: n.log}); err != nil {
+	if n.tokens, err = tokens.Open(ctx, n.space("/tokens")); err != nil {
+		return err
+	}
+	if n.orders, err = download.Open(ctx, download.Config{Store: n.space("/orders"), Market: market{n}, Parallel: n.parts.Config.Retrieval.QueueParallel, Deliver: n.deliver, Allowance: Tokens{n}.allowance, Log: n.log}); err != nil {
 		return err
 	}
 	if n.parts.Chain != nil {

@@ -87,7 +87,13 @@ func (s Service) leaveOrder(ctx context.Context, name string, f func(context.Con
 	if err != nil {
 		return nil, coded(err)
 	}
-	o, err := f(ctx, id)
+	o, err := s.n.orders.Get(ctx, id)
+	if err == nil {
+		err = mayTouch(ctx, o)
+	}
+	if err == nil {
+		o, err = f(ctx, id)
+	}
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -119,6 +125,13 @@ func (s Service) OrderResume(ctx context.Context, q api.OrderResume) (*api.Retri
 			return nil, api.Errorf(api.CodeUsage, "", "budget %q is not an amount in attoFIL", q.Budget)
 		}
 		budget = &b
+	}
+	had, err := s.n.orders.Get(ctx, id)
+	if err == nil {
+		err = mayTouch(ctx, had)
+	}
+	if err != nil {
+		return nil, coded(err)
 	}
 	if err = s.n.orders.Resume(ctx, id, budget, stalling(q.StallSeconds), q.Holder); err == nil {
 		err = s.n.orders.Await(ctx, id, q.Holder)

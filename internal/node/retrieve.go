@@ -108,6 +108,7 @@ func (n *Node) Retrieve(ctx context.Context, req api.RetrieveRequest, owner down
 	if err != nil {
 		return nil, err
 	}
+	o.Token = tokenOf(ctx)
 	r := newRun(key, w, req)
 	here, err := n.here(r, w, req)
 	switch {

@@ -20,18 +20,15 @@ import (
 )
 
 // Serve answers the API, and /metrics, over loopback HTTP until ctx ends. HOME/api holds the URL while it runs; every call needs the
-// token of HOME/token. ready is called when others can call.
+// token of HOME/token, which permits everything, or one of cartage token create. ready is called when others can call.
 func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready func() error) error {
 	token, err := ReadToken(h.Path("token"))
 	if err != nil {
 		return err
 	}
-	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(n.limits.Value(limits.RPCBody)))
-	for _, space := range []string{api.Namespace, api.FilecoinNamespace} {
-		srv.Register(space, Service{n})
-		srv.Register(space, n.overview)
-		srv.Register(space, Settings{n})
-	}
+	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(n.limits.Value(limits.RPCBody)), jsonrpc.WithServerMethodNameFormatter(methodName))
+	in := newDoors(n, token)
+	in.register(srv, n)
 	mux := http.NewServeMux()
 	mux.Handle("/rpc/v1", srv)
 	mux.Handle("GET /metrics", n.metrics())
@@ -46,7 +43,7 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	n.overview.keep()
 	var conns atomic.Int64
 	n.limits.Use(limits.RPCConns, conns.Load)
-	return rpc.Serve(ctx, ln, token, mux, rpc.MaxConns(n.limits.Value(limits.RPCConns), &conns, func() { _ = n.limits.Hit(limits.RPCConns) }))
+	return rpc.Serve(ctx, ln, token, mux, rpc.Enter(in.enter, refuse), rpc.MaxConns(n.limits.Value(limits.RPCConns), &conns, func() { _ = n.limits.Hit(limits.RPCConns) }))
 }
 
 // Dial returns the API of a running daemon, or nil when none runs on the home.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"sort"
 	"strconv"
 	"strings"
@@ -36,8 +37,8 @@ type Service struct{ n *Node }
 
 // API is the node as its typed client.
 func (n *Node) API() *api.Node {
-	s, o, set := Service{n}, n.overview, Settings{n}
-	return &api.Node{
+	s, o, set, tok := Service{n}, n.overview, Settings{n}, Tokens{n}
+	return withCodes(&api.Node{
 		Version: o.Version, Status: o.Status, Doctor: o.Doctor,
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find, FindIn: s.FindIn,
 		Retrieve: s.Retrieve, RetrieveWeb: s.RetrieveWeb, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal,
@@ -47,6 +48,7 @@ func (n *Node) API() *api.Node {
 		PayChannels:   s.PayChannels, PayChVouchers: s.PayChVouchers, PayChPlan: s.PayChPlan, RedeemPayCh: s.RedeemPayCh, SettlePayCh: s.SettlePayCh,
 		CollectPayCh: s.CollectPayCh, Earnings: s.Earnings, Spending: s.Spending, PeerDebts: s.PeerDebts, ForgivePeer: s.ForgivePeer, Limits: s.Limits,
 		ConfigShow: set.ConfigShow, ConfigReload: set.ConfigReload,
+		TokenCreate: tok.TokenCreate, TokenList: tok.TokenList, TokenRevoke: tok.TokenRevoke,
 		Imports: s.Imports, ClientListImports: s.ClientListImports, ClientRemoveImport: s.ClientRemoveImport, ClientHasLocal: s.ClientHasLocal, ClientLocal: s.ClientLocal,
 		ClientRepoint: s.ClientRepoint, ClientDealPieceCID: s.ClientDealPieceCID,
 		ClientImport: s.ClientImport, ClientFindData: s.ClientFindData, ClientMinerQueryOffer: s.ClientMinerQueryOffer, ClientRetrieve: s.ClientRetrieve,
@@ -58,7 +60,24 @@ func (n *Node) API() *api.Node {
 		ClientStatelessDeal: s.ClientStatelessDeal, ClientDealStatus: s.ClientDealStatus, ClientQueryAsk: s.ClientQueryAsk,
 		ClientStartDeal: s.ClientStartDeal, StoragePushes: s.StoragePushes, StoragePush: s.StoragePush, ResumeStoragePush: s.ResumeStoragePush,
 		StorageDeals: s.StorageDeals, StorageImport: s.StorageImport, StorageAsk: s.StorageAsk, SetStorageAsk: s.SetStorageAsk,
+	})
+}
+
+// withCodes gives the errors of every method a code and a hint, whatever the method itself does about them.
+func withCodes(a *api.Node) *api.Node {
+	v := reflect.ValueOf(a).Elem()
+	for i := range v.NumField() {
+		f := reflect.ValueOf(v.Field(i).Interface())
+		v.Field(i).Set(reflect.MakeFunc(f.Type(), func(args []reflect.Value) []reflect.Value {
+			out := f.Call(args)
+			if err, failed := out[len(out)-1].Interface().(error); failed {
+				err = coded(err)
+				out[len(out)-1] = reflect.ValueOf(&err).Elem()
+			}
+			return out
+		}))
 	}
+	return a
 }
 
 // coded gives an error of the node a code and a hint.

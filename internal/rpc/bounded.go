@@ -1,7 +1,9 @@
 package rpc
 
 import (
+	"context"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +16,15 @@ type settings struct {
 	conns int64
 	inUse *atomic.Int64
 	over  func()
+
+	enter  func(ctx context.Context, bearer string) (context.Context, error)
+	refuse func(w http.ResponseWriter, err error)
+}
+
+// Enter lets callers in by the token that they bear, instead of the one token of Serve: enter returns the context of their calls, or refuse answers
+// with its error.
+func Enter(enter func(ctx context.Context, bearer string) (context.Context, error), refuse func(w http.ResponseWriter, err error)) Option {
+	return func(s *settings) { s.enter, s.refuse = enter, refuse }
 }
 
 // MaxConns bounds the connections at once: one beyond is answered 503 and closed, and over is called. inUse follows how many there are.

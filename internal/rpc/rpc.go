@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -23,7 +24,10 @@ func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler, o
 	for _, option := range options {
 		option(&o)
 	}
-	h = guard(token, h)
+	if o.enter == nil {
+		oneToken(token)(&o)
+	}
+	h = o.guard(h)
 	switch a := ln.Addr().(type) {
 	case *net.UnixAddr:
 	case *net.TCPAddr:
@@ -74,7 +78,7 @@ func Encrypt(ln net.Listener, cert tls.Certificate) net.Listener {
 func local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
-		if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if err != nil || !isLocal(host) || !ownPage(r.Header.Get("Origin")) {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -82,14 +86,41 @@ func local(next http.Handler) http.Handler {
 	})
 }
 
+func isLocal(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// ownPage reports whether a call was not sent by a page of another host; a program sends no origin.
+func ownPage(origin string) bool {
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && isLocal(u.Hostname())
+}
+
+// errToken is that a call does not have the one token.
+var errToken = errors.New("another token is needed")
+
+// oneToken lets those in who bear a token.
+func oneToken(token string) Option {
+	return Enter(func(ctx context.Context, bearer string) (context.Context, error) {
+		if subtle.ConstantTimeCompare([]byte(bearer), []byte(token)) != 1 {
+			return ctx, errToken
+		}
+		return ctx, nil
+	}, func(w http.ResponseWriter, _ error) { w.WriteHeader(http.StatusUnauthorized) })
+}
+
 // guard checks the token.
-func guard(token string, next http.Handler) http.Handler {
+func (o *settings) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if subtle.ConstantTimeCompare([]byte(got), []byte(token)) != 1 {
-			w.WriteHeader(http.StatusUnauthorized)
+		ctx, err := o.enter(r.Context(), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+		if err != nil {
+			o.refuse(w, err)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

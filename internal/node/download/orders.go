@@ -60,7 +60,9 @@ type Config struct {
 	Lease    time.Duration // Lease when 0
 	// Deliver writes what an order of the queue has brought to its output, for which nobody waits; nil: nobody does.
 	Deliver func(ctx context.Context, o Order) error
-	Log     *slog.Logger
+	// Allowance is what the orders of a token may cost together; nil: there are no tokens.
+	Allowance func(token string) (Allowance, error)
+	Log       *slog.Logger
 }
 
 // Orders owns the orders of a home. All methods are safe for concurrent use.
@@ -210,11 +212,19 @@ func (s *Orders) Place(ctx context.Context, req Order, holder string) (ID, error
 		o, _ := c.machine.State()
 		switch {
 		case o.State.Final():
+		case o.Key == req.Key && req.Token != "" && o.Token != req.Token:
+			return 0, reason.TokenPermission.Errorf("order %s, which is not of this token, is for the same", o.ID)
 		case o.Key == req.Key:
+			if err := s.affords(ctx, o.Token, o.ID, req.Budget); err != nil {
+				return 0, err
+			}
 			return c.id, c.goOn(ctx, &req, holder)
 		case o.State == Running && req.Output != "" && o.Output == req.Output:
 			return 0, reason.OutputBusy.Errorf("order %s writes to %s", o.ID, o.Output)
 		}
+	}
+	if err := s.affords(ctx, req.Token, 0, req.Budget); err != nil {
+		return 0, err
 	}
 	s.mu.Lock()
 	s.last++
@@ -344,7 +354,12 @@ func (s *Orders) Resume(ctx context.Context, id ID, budget *abi.TokenAmount, cha
 	if err != nil {
 		return err
 	}
+	s.placing.Lock()
+	defer s.placing.Unlock()
 	o, _ := c.machine.State()
+	if err := s.affords(ctx, o.Token, id, budget); err != nil {
+		return err
+	}
 	o.Budget = budget
 	if change != nil {
 		o.Want = change(o.Want)
