@@ -93,7 +93,7 @@ type Parts struct {
 // origin is where a key of the configuration was set.
 func (p *Parts) origin(key string) string {
 	if p.Origin == nil {
-		return "config"
+		return "config.toml"
 	}
 	return p.Origin(key)
 }

@@ -24,7 +24,9 @@ func TestTokenBudget(t *testing.T) {
 		})
 		defer func() { w.close() }()
 		since := time.Time{}
-		allow := func() { w.cfg.Allowance = func(string) (Allowance, error) { return Allowance{big.NewInt(100), since}, nil } }
+		allow := func() {
+			w.cfg.Allowance = func(string) (Allowance, error) { return Allowance{big.NewInt(100), since}, nil }
+		}
 		allow()
 		try := func(key, token string, budget int64) (ID, error) {
 			b := big.NewInt(budget)
