@@ -15,6 +15,20 @@ import (
 // lentBuffer has room for a block of 1 MiB, the largest that is usual.
 const lentBuffer = 1<<20 + carstore.SectionHead
 
+// largeLoan is what is counted for a larger block. Its memory is the store's: it is counted, and not kept.
+const largeLoan = carstore.MaxBlock + carstore.SectionHead
+
+// loanFor is what a sender has to hold for a block of a size; 0: so little is not counted.
+func loanFor(size int) int64 {
+	switch {
+	case size <= lentBuffer/8:
+		return 0
+	case size+carstore.SectionHead <= lentBuffer:
+		return lentBuffer
+	}
+	return largeLoan
+}
+
 // slowAfter is how long a write of a block may take before its sender gives the buffer back and goes on in small steps: a recipient that does
 // not read holds no memory but one step.
 const slowAfter = time.Second
@@ -23,7 +37,7 @@ const slowAfter = time.Second
 const step = 32 << 10
 
 // Memory bounds what senders over streams hold of large blocks, of all peers together and of each; who is over it waits. Zeros stand for
-// 256 MiB and 16 MiB. A buffer has room for a block of 1 MiB.
+// 256 MiB and 16 MiB. A buffer has room for a block of 1 MiB; for a larger one that of the largest counts.
 type Memory struct {
 	Node, Peer int64
 	// Waits is told of each sender that has to wait, for its peer's share or for the node's. It may be nil.
@@ -46,10 +60,11 @@ type lender struct {
 	back   chan struct{} // closed when one comes back that somebody waits for
 }
 
-// lent is a buffer on loan.
+// lent is a buffer on loan; without bytes for what is only counted.
 type lent struct {
-	buf []byte
-	to  peer.ID
+	buf  []byte
+	to   peer.ID
+	size int64
 }
 
 // inUse is how many bytes are on loan.
@@ -59,14 +74,14 @@ func (l *lender) inUse() int64 {
 	return l.out
 }
 
-// take waits for a buffer for a sender to a peer; it is nil if ctx ends.
-func (l *lender) take(ctx context.Context, to peer.ID) *lent {
+// take waits for a loan of a size, lentBuffer or largeLoan, for a sender to a peer; it is nil if ctx ends.
+func (l *lender) take(ctx context.Context, to peer.ID, size int64) *lent {
 	for told := false; ; {
 		l.mu.Lock()
-		ofPeer, full := l.full(to)
+		ofPeer, full := l.full(to, size)
 		if !full {
 			defer l.mu.Unlock()
-			return l.lend(to)
+			return l.lend(to, size)
 		}
 		if l.back == nil {
 			l.back = make(chan struct{})
@@ -85,8 +100,8 @@ func (l *lender) take(ctx context.Context, to peer.ID) *lent {
 	}
 }
 
-// full reports whether another buffer would be too much, of the peer or of all; one is always lent. mu is held.
-func (l *lender) full(to peer.ID) (ofPeer, full bool) {
+// full reports whether another loan would be too much, of the peer or of all; one is always lent. mu is held.
+func (l *lender) full(to peer.ID, size int64) (ofPeer, full bool) {
 	node, share := l.memory.Node, l.memory.Peer
 	if node == 0 {
 		node = defaultNodeMemory
@@ -94,24 +109,28 @@ func (l *lender) full(to peer.ID) (ofPeer, full bool) {
 	if share == 0 {
 		share = defaultPeerMemory
 	}
-	if has := l.ofPeer[to]; has > 0 && has+lentBuffer > share {
+	if has := l.ofPeer[to]; has > 0 && has+size > share {
 		return true, true
 	}
-	return false, l.out > 0 && l.out+lentBuffer > node
+	return false, l.out > 0 && l.out+size > node
 }
 
-// lend hands a buffer out; mu is held.
-func (l *lender) lend(to peer.ID) *lent {
-	b, ok := l.spare.Get().(*lent)
-	if !ok {
-		b = &lent{buf: make([]byte, lentBuffer)}
+// lend hands a loan out; mu is held.
+func (l *lender) lend(to peer.ID, size int64) *lent {
+	b := &lent{}
+	if size == lentBuffer {
+		if spare, ok := l.spare.Get().(*lent); ok {
+			b = spare
+		} else {
+			b.buf = make([]byte, lentBuffer)
+		}
 	}
-	b.to = to
+	b.to, b.size = to, size
 	if l.ofPeer == nil {
 		l.ofPeer = map[peer.ID]int64{}
 	}
-	l.out += lentBuffer
-	l.ofPeer[to] += lentBuffer
+	l.out += size
+	l.ofPeer[to] += size
 	return b
 }
 
@@ -119,11 +138,13 @@ func (l *lender) lend(to peer.ID) *lent {
 func (l *lender) put(b *lent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.out -= lentBuffer
-	if l.ofPeer[b.to] -= lentBuffer; l.ofPeer[b.to] == 0 {
+	l.out -= b.size
+	if l.ofPeer[b.to] -= b.size; l.ofPeer[b.to] == 0 {
 		delete(l.ofPeer, b.to)
 	}
-	l.spare.Put(b)
+	if b.buf != nil {
+		l.spare.Put(b)
+	}
 	if l.back != nil {
 		close(l.back)
 		l.back = nil

@@ -42,7 +42,7 @@ func slowSender(ctx context.Context, t *Transport, to peer.ID, block []byte) (*s
 	ours, theirs := net.Pipe()
 	s := &pipeStream{pipe: ours, to: to}
 	ls := carstore.Links(func(cid.Cid) ([]byte, error) { return block, nil })
-	sd := &sender{t: t, r: &run{ctx: ctx, stream: s}, ls: ls, out: &output{s: s}, lends: true}
+	sd := &sender{t: t, r: &run{ctx: ctx, stream: s}, ls: ls, out: &output{s: s}, loan: lentBuffer}
 	sd.reading = carstore.Lend(ctx, &sd.buf)
 	c, _ := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum(block)
 	return sd, c, theirs
@@ -132,7 +132,7 @@ func TestLentAtLimit(t *testing.T) {
 		take := func(to peer.ID) bool {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			b := l.take(ctx, to)
+			b := l.take(ctx, to, lentBuffer)
 			if b != nil {
 				out = append(out, b)
 			}
@@ -152,5 +152,49 @@ func TestLentAtLimit(t *testing.T) {
 			l.put(b)
 		}
 		require.Zero(t, l.inUse())
+	})
+}
+
+// TestLargeBlocksAtLimit: blocks of more than a MiB count as what they are: no more of them are held than the memory of all has room for, whoever
+// reads them, and each arrives in the end. One that was not expected is counted too.
+func TestLargeBlocksAtLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &Transport{}
+		tr.lender.memory = Memory{Node: 3 * largeLoan, Peer: 2 * largeLoan}
+		big := bytes.Repeat(block(1), 3)
+		const deals = 10
+		var ends []net.Conn
+		done := make(chan error, deals)
+		loaded := make(chan int64, deals)
+		for i := range deals {
+			sd, c, theirs := slowSender(t.Context(), tr, peer.ID(fmt.Sprint(i%2)), big)
+			ends = append(ends, theirs)
+			go func() {
+				data, err := sd.load(c)
+				loaded <- tr.lender.inUse()
+				if err == nil {
+					_, err = sd.body(c, data)
+				}
+				sd.giveBack()
+				done <- err
+			}()
+		}
+		synctest.Wait()
+		require.EqualValues(t, 3*largeLoan, tr.lender.inUse())
+		require.Len(t, loaded, 3, "the others wait before they read")
+		for i, theirs := range ends {
+			go func() {
+				got := make([]byte, len(big))
+				_, err := io.ReadFull(theirs, got)
+				if err == nil && !bytes.Equal(big, got) {
+					err = fmt.Errorf("deal %d got something else", i)
+				}
+				done <- err
+			}()
+		}
+		for range 2 * deals {
+			require.NoError(t, <-done)
+		}
+		require.Zero(t, tr.lender.inUse())
 	})
 }

@@ -34,9 +34,9 @@ type sender struct {
 
 	buf     []byte // of the block that is being read and written, lent to the store
 	pooled  *lent
-	lends   bool // the blocks are of a size for it
-	cleared bool // the handler has let the next block out
-	bySize  bool // if it fits
+	loan    int64 // what the last block took: the next one is expected to take as much
+	cleared bool  // the handler has let the next block out
+	bySize  bool  // if it fits
 	at      int64
 	reading context.Context
 }
@@ -55,7 +55,7 @@ func (m *missingBlock) Error() string {
 func (t *Transport) send(r *run, q *question, in *bufio.Reader, out *output) {
 	defer context.AfterFunc(r.ctx, func() { _ = r.stream.Reset() })()
 	ls, limit := t.storeOf(r.chid)
-	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: newSeen(), lends: true}
+	sd := &sender{t: t, r: r, ls: ls, out: out, has: q.has, seen: newSeen(), loan: lentBuffer}
 	sd.reading = carstore.Lend(r.ctx, &sd.buf)
 	defer sd.giveBack()
 	listening := make(chan struct{})
@@ -286,10 +286,31 @@ func (sd *sender) visit(c cid.Cid, index int64, leaf bool) ([]byte, error) {
 	return data, sd.out.err
 }
 
+// load reads a block, in memory that is counted for its peer and for all. It expects one of the size of the last; one of more than a MiB that was
+// not expected is read again when its memory is there.
 func (sd *sender) load(c cid.Cid) ([]byte, error) {
+	data, err := sd.read(c, sd.loan)
+	if err != nil {
+		return nil, err
+	}
+	if need := loanFor(len(data)); need == largeLoan && sd.loan != need {
+		if data, err = sd.read(c, need); err != nil {
+			return nil, err
+		}
+	}
+	sd.loan = loanFor(len(data))
+	if sd.pooled != nil && len(data) < large { // a buffer is not held for so little
+		data = bytes.Clone(data)
+		sd.giveBack()
+	}
+	return data, nil
+}
+
+// read reads a block when so much memory is there for it.
+func (sd *sender) read(c cid.Cid, loan int64) ([]byte, error) {
 	sd.giveBack()
-	if sd.lends {
-		if sd.pooled = sd.t.lender.take(sd.r.ctx, sd.peer()); sd.pooled != nil {
+	if loan > 0 {
+		if sd.pooled = sd.t.lender.take(sd.r.ctx, sd.peer(), loan); sd.pooled != nil {
 			sd.buf = sd.pooled.buf
 		}
 	}
@@ -297,13 +318,8 @@ func (sd *sender) load(c cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, &missingBlock{c, err}
 	}
-	sd.lends = len(data) > lentBuffer/8 && len(data)+carstore.SectionHead <= lentBuffer
 	if len(data) > MaxBlock {
-		return nil, fmt.Errorf("block %s of more than %d bytes", c, MaxBlock)
-	}
-	if sd.pooled != nil && len(data) < large { // a buffer is not held for so little
-		data = bytes.Clone(data)
-		sd.giveBack()
+		return nil, carstore.TooLarge(c, uint64(len(data)))
 	}
 	return data, nil
 }
