@@ -94,7 +94,7 @@ func (c *cli) daemonCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&o.Provide, "provide", false, "answer queries and serve deals")
-	cmd.Flags().StringArrayVar(&o.Listen, "listen", nil, "listen on this multiaddress instead of the configured ones (may be repeated)")
+	cmd.Flags().StringArrayVar(&o.Listen, "listen", nil, "listen on this multiaddress instead of the configured ones (may be repeated): /ip4/0.0.0.0/tcp/7110, /ip4/0.0.0.0/tcp/7110/ws or /ip4/0.0.0.0/udp/7110/quic-v1")
 	cmd.Flags().StringVar(&o.LedgerURL, "ledger", "", "URL of the ledger, or serve to run the one in HOME/ledger")
 	cmd.Flags().StringVar(&o.TokenFile, "ledger-token-file", "", "file with the token of the ledger")
 	cmd.Flags().StringVar(&o.Chain, "chain", "", "ledger, or lotus for a Filecoin chain (default: what the configuration has)")

@@ -27,7 +27,8 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	address.CurrentNetwork = address.Mainnet
-	_ = golog.SetLogLevel("rpc", "fatal") // the library logs whole calls: signed transactions, keys. What fails is told to the caller
+	_ = golog.SetLogLevel("rpc", "fatal")                           // the library logs whole calls: signed transactions, keys. What fails is told to the caller
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true") // the library would print it between the lines of an answer
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not listen to the first

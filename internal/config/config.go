@@ -29,7 +29,7 @@ type Config struct {
 
 // Network says where the node listens.
 type Network struct {
-	Listen []string `toml:"listen" comment:"libp2p multiaddresses"`
+	Listen []string `toml:"listen" comment:"libp2p multiaddresses: /ip4/0.0.0.0/tcp/7110, with /ws behind it for WebSocket, or /ip4/0.0.0.0/udp/7110/quic-v1"`
 	API    string   `toml:"api" comment:"address of the JSON-RPC server; loopback only"`
 }
 

@@ -24,7 +24,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cartage-dev/cartage/blob"
@@ -215,13 +214,13 @@ func (n *Node) makeHost() error {
 	if err != nil {
 		return err
 	}
-	var more []libp2p.Option
+	more := transports()
 	if n.parts.Reading {
 		more = append(more, libp2p.ConnectionGater(unconnected{}))
 	}
 	n.Host, err = libp2p.New(append(more,
 		libp2p.Identity(n.parts.Key), libp2p.NoListenAddrs,
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Muxer(yamux.ID, smallFrames()),
+		libp2p.Muxer(yamux.ID, smallFrames()),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.ResourceManager(resources),
 	)...)

@@ -142,6 +142,8 @@ type Peer struct {
 	Config config.Config
 	// WrapPieces changes what a provider serves; it counts from the next Start on.
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
+	// Listen are the addresses of the next Start, instead of a TCP port that stays the same; nil: that port.
+	Listen []string
 	// Now is the clock of credit and debts; it counts from the next Start on.
 	Now func() time.Time
 	// WrapHost listens to what is said to others, WrapChain changes what the chain says, Log is the node's own; they count from the next Start on.
@@ -181,6 +183,13 @@ func (n *Net) Peer(ctx context.Context, name string, provide bool) (*Peer, error
 	return &Peer{net: n, name: name, provide: provide, home: h, key: key, Wallet: w, state: dssync.MutexWrap(datastore.NewMapDatastore()), Config: cfg}, nil
 }
 
+func (p *Peer) listenOn() []string {
+	if p.Listen != nil {
+		return p.Listen
+	}
+	return []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)}
+}
+
 // Start builds the node over what is stored. sw may be nil.
 func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 	if sw == nil {
@@ -196,7 +205,7 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 	n, err := node.Build(ctx, node.Parts{
 		Home: p.home, Config: p.Config, Key: p.key, Wallet: p.Wallet, Chain: chain, Provide: p.provide,
 		State: faults.Store{Batching: p.state, Switch: sw}, FS: faults.FS{FS: blob.OS{}, Switch: sw},
-		WrapPieces: p.WrapPieces, WrapHost: p.WrapHost, Log: p.Log, Now: p.Now, Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.port)},
+		WrapPieces: p.WrapPieces, WrapHost: p.WrapHost, Log: p.Log, Now: p.Now, Listen: p.listenOn(),
 	})
 	if err != nil {
 		hangup()
@@ -204,7 +213,7 @@ func (p *Peer) Start(ctx context.Context, sw *faults.Switch) error {
 	}
 	p.Node, p.hangup = n, hangup
 	p.host.Store(&n.Host)
-	if p.port == 0 {
+	if p.port == 0 && p.Listen == nil {
 		var port int
 		if _, err := fmt.Sscanf(n.Host.Addrs()[0].String(), "/ip4/127.0.0.1/tcp/%d", &port); err != nil {
 			return err
