@@ -92,6 +92,11 @@ type RetrieveRequest struct {
 	MaxExposure uint64 `json:"max_exposure"`      // bytes; 0: as configured
 	Transport   string `json:"transport"`         // one of the names below
 	PaidTo      string `json:"paid_to,omitempty"` // refuse a provider that is paid elsewhere
+	// What is proposed to a provider that takes deals and answers no queries, in attoFIL and bytes; it is paid at PaidTo. Without a price such a
+	// provider is only asked for a Piece, for nothing. One that answers queries is proposed what it offers.
+	PricePerByte    string `json:"price_per_byte,omitempty"`
+	UnsealPrice     string `json:"unseal_price,omitempty"`
+	PaymentInterval uint64 `json:"payment_interval,omitempty"`
 	// A part of the payload, as package dataselector reads it: DataSelector is a path of data model fields or a selector in DAG-JSON;
 	// Path is one of UnixFS names, and Range FIRST:LAST of the bytes of the file there. All empty: everything.
 	DataSelector string `json:"data_selector,omitempty"`

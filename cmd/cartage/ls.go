@@ -73,7 +73,7 @@ func (c *cli) listing(ctx, nctx context.Context, n *api.Node, arg string, f *ret
 
 // listRemote buys the first block of a folder, and the others if it is spread over several.
 func (c *cli) listRemote(ctx, nctx context.Context, n *api.Node, req api.RetrieveRequest, f *retrieveFlags) ([]carstore.Entry, error) {
-	if err := f.terms(&req); err != nil {
+	if err := f.fillTerms(&req); err != nil {
 		return nil, err
 	}
 	for req.List = api.ListNode; ; req.List = api.ListShards {

@@ -27,6 +27,7 @@ import (
 
 // retrieveFlags are the choices of a retrieval.
 type retrieveFlags struct {
+	terms                                      proposalFlags
 	provider, out, budget, exposure, transport string
 	into, ipfs, piece                          string
 	selector, bytes                            string
@@ -100,6 +101,7 @@ func (f *retrieveFlags) declare(cmd *cobra.Command) {
 // declareDeal declares what a deal may cost and how it is carried.
 func (f *retrieveFlags) declareDeal(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.budget, "budget", "", "the most to spend: attoFIL, or with FIL or nanoFIL")
+	f.terms.declare(cmd)
 	cmd.Flags().StringVar(&f.exposure, "max-exposure", "0", "bytes that may be received before they are paid for; 0 is what the configuration says (8MiB)")
 	cmd.Flags().StringVar(&f.transport, "transport", "auto", "auto, stream or graphsync")
 	cmd.Flags().DurationVar(&f.stall, "stall", 2*time.Minute, "give up after so long without progress; the retrieval can be continued")
@@ -146,7 +148,7 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	case f.out == "":
 		return req, api.Errorf(api.CodeUsage, "Name a file or folder with -o, or - for stdout.", "no output given")
 	}
-	if err := f.terms(&req); err != nil {
+	if err := f.fillTerms(&req); err != nil {
 		return req, err
 	}
 	if req.Into = f.into; f.into == "ipfs" {
@@ -162,8 +164,8 @@ func (f *retrieveFlags) request(root string) (api.RetrieveRequest, error) {
 	return req, err
 }
 
-// terms fills in what a deal may cost and how it is carried.
-func (f *retrieveFlags) terms(req *api.RetrieveRequest) (err error) {
+// fillTerms fills in what a deal may cost and how it is carried.
+func (f *retrieveFlags) fillTerms(req *api.RetrieveRequest) (err error) {
 	if err := checkTransport(f.transport); err != nil {
 		return err
 	}
@@ -172,9 +174,11 @@ func (f *retrieveFlags) terms(req *api.RetrieveRequest) (err error) {
 		return err
 	}
 	if f.budget != "" {
-		req.Budget, err = parseAmount(f.budget)
+		if req.Budget, err = parseAmount(f.budget); err != nil {
+			return err
+		}
 	}
-	return err
+	return f.terms.fill(req)
 }
 
 // buy runs a retrieval to its end. Without a budget it asks the person at the terminal.

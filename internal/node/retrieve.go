@@ -9,7 +9,6 @@ import (
 	"github.com/filecoin-project/go-address"
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
-	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -74,17 +73,6 @@ func (n *Node) recall(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-func (n *Node) query(ctx context.Context, p peer.ID, root cid.Cid, piece *cid.Cid) (rm.QueryResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryLimit)
-	defer cancel()
-	q, err := n.Client.Query(ctx, rm.RetrievalPeer{ID: p}, root, rm.QueryParams{PieceCID: piece})
-	if err != nil {
-		hint := "Start it with cartage daemon --provide."
-		return q, api.ErrorOf(reason.PeerNotProvider.Errorf("peer %s does not answer queries, it is not a provider: %w", p, err).WithHint(hint))
-	}
-	return q, nil
 }
 
 // Retrieve starts a retrieval, goes on with one that stands still, or attaches to an equal one that is running. It returns when there is a
@@ -278,15 +266,9 @@ func (n *Node) proposePart(ctx context.Context, r *run, w Want, b purchase, req 
 	if err := n.carry(p, req.Transport); err != nil {
 		return 0, err
 	}
-	q, err := n.query(ctx, p, root, w.Piece)
+	q, err := quoted(ctx, n, p, root, w, req)
 	if err != nil {
 		return 0, err
-	}
-	switch q.Status {
-	case rm.QueryResponseUnavailable:
-		return 0, reason.RootUnknown.Errorf("the provider does not have %s", root)
-	case rm.QueryResponseError:
-		return 0, reason.PeerFailed.Errorf("the provider cannot answer").FromPeer(q.Message)
 	}
 	if w.Part.Everything() && b.same(w.all()) { // of a part nobody knows the size
 		if err := n.targets.roomFor(q.Size-min(q.Size, r.snapshot().Bytes), q.Size, req.Output); err != nil {
@@ -305,7 +287,7 @@ func (n *Node) proposePart(ctx context.Context, r *run, w Want, b purchase, req 
 	if err != nil {
 		return 0, err
 	}
-	params, err := b.params(q, w.Piece)
+	params, err := b.params(q.QueryResponse, w.Piece)
 	if err != nil {
 		return 0, err
 	}
@@ -348,18 +330,24 @@ func (n *Node) bounded(t accounting.Terms, req api.RetrieveRequest) (accounting.
 }
 
 // funds is what a deal may spend at first: what is left of the order's budget, and never more than the offer says (D19).
-func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q rm.QueryResponse, a download.Attempt) (abi.TokenAmount, error) {
+func (n *Node) funds(ctx context.Context, r *run, t accounting.Terms, q offered, a download.Attempt) (abi.TokenAmount, error) {
 	if t.Free() {
 		return big.Zero(), nil
 	}
 	missing := q.Size - min(q.Size, r.snapshot().Bytes)
 	quote := t.Due(missing)
+	if a.Left == nil && q.unasked {
+		return quote, reason.PriceAbove.Errorf("%s attoFIL a byte are to be proposed, and no budget was given", t.Price).WithHint("Allow it with --budget AMOUNT.")
+	}
 	if a.Left == nil {
 		return quote, reason.PriceAbove.Errorf("the offer is at most %s attoFIL for at most %d bytes, and no budget was given", quote, missing).
 			WithHint(fmt.Sprintf("Allow it with --budget %s.", quote))
 	}
 	// A provider may quote less than there is: something is missing, and the next interval of it is paid for.
 	quote = big.Max(quote, t.Due(t.Interval))
+	if q.unasked { // nobody has told the size: the budget bounds it, and one interval is the least that there is
+		quote, missing = big.Max(quote, *a.Left), t.Interval
+	}
 	if least := t.Due(min(t.Interval, max(missing, 1))); a.Left.LessThan(least) {
 		if len(a.Order.Deals) > 0 && a.Order.Budget.GreaterThanEqual(least) {
 			spent := big.Sub(*a.Order.Budget, *a.Left)

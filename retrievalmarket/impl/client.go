@@ -21,6 +21,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/multistore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
@@ -374,6 +375,9 @@ func (c *Client) NextID() rm.DealID { return rm.DealID(c.ids.Next()) }
 func (c *Client) RetrieveWithID(ctx context.Context, id rm.DealID, payload cid.Cid, params rm.Params, totalFunds abi.TokenAmount, p rm.RetrievalPeer, clientWallet, minerWallet address.Address, storeID *multistore.StoreID) (rm.DealID, error) {
 	if err := checkParams(payload, params, totalFunds); err != nil {
 		return 0, err
+	}
+	if clientWallet == address.Undef || minerWallet == address.Undef { // the record of the deal could not be stored
+		return 0, reason.Usage.Errorf("a deal has an address that pays and one that is paid: %q and %q were given", clientWallet, minerWallet)
 	}
 	if err := c.addresses(ctx, p); err != nil {
 		return 0, err
