@@ -14,7 +14,6 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
 	"github.com/cartage-dev/cartage/internal/reason"
-	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 )
@@ -177,30 +176,3 @@ func (p *Provider) Accounts() *accounting.Payers {
 	}
 	return p.payers
 }
-
-// bookLate books a voucher of a deal that has ended: what it pays of a debt counts.
-func (p *Provider) bookLate(ctx context.Context, chid dt.ChannelID, pay *rm.DealPayment) (*rm.DealResponse, error) {
-	id := rm.ProviderDealIdentifier{Receiver: chid.Initiator, DealID: pay.ID}
-	d, err := p.store.get(ctx, id.String())
-	if err != nil {
-		return nil, err
-	}
-	if d.ChannelID != chid {
-		return nil, errDealOver
-	}
-	if err := paych.CheckStateless(pay.PaymentVoucher, pay.PaymentChannel); err != nil {
-		return nil, err
-	}
-	t, ended := providerstates.Terms(&d), &providerDeal{id: id, paid: d.FundsReceived}
-	total, err := p.save(ctx, ended, pay, t.PaidBytes(pay.PaymentVoucher.Amount))
-	if err != nil {
-		return nil, err
-	}
-	if grown := big.Sub(total, d.FundsReceived); grown.Sign() > 0 {
-		d.FundsReceived = total
-		err = errors.Join(p.store.put(ctx, id.String(), d, false), p.accountPayment(ctx, ended, &d, pay.PaymentChannel, grown, total))
-	}
-	return &rm.DealResponse{ID: pay.ID, Status: d.Status, PaymentOwed: t.Owed(d.TotalSent, d.FundsReceived)}, err
-}
-
-var errDealOver = errors.New("the deal has ended")

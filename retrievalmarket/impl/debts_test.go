@@ -264,3 +264,27 @@ func TestStartLooksIntoBook(t *testing.T) {
 		require.Equal(t, "2010", m.deal(1).FundsReceived.String())
 	})
 }
+
+// TestStartComparesEndedDealsWithBook: a loss of power takes the record of a payment that came when its deal ended, and leaves the book.
+func TestStartComparesEndedDealsWithBook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cfg retrievalimpl.ProviderConfig
+		node := &bookedNode{}
+		m := newMarket(t, func(c *retrievalimpl.ProviderConfig) {
+			node.fakeNode = c.Node.(*fakeNode)
+			c.Node = node
+			cfg = *c
+		})
+		m.walkOut(1, 1000, 0)
+		require.Len(t, m.Accounts().Debts(t.Context()), 1)
+		require.NoError(t, m.Stop())
+		node.best = &rm.DealVoucher{Amount: big.NewInt(10 + 2*1000), Voucher: &paych.SignedVoucher{ChannelAddr: cfg.Address}}
+		again, err := retrievalimpl.NewProviderFromConfig(cfg)
+		require.NoError(t, err)
+		require.NoError(t, again.Start(t.Context()))
+		m.Provider = again
+		require.Equal(t, "2010", m.deal(1).FundsReceived.String())
+		require.Equal(t, rm.DealStatusCancelled, m.deal(1).Status)
+		require.Empty(t, m.Accounts().Debts(t.Context()), "what the book has is paid")
+	})
+}

@@ -176,12 +176,7 @@ func (p *Provider) Start(ctx context.Context) error {
 	}
 	var open []rm.ProviderDealState
 	if err == nil {
-		err = p.store.each(ctx, func(d rm.ProviderDealState) error {
-			if !p.table.Final(d.Status) {
-				open = append(open, d)
-			}
-			return nil
-		})
+		open, err = p.openDeals(ctx)
 	}
 	channels := sync.OnceValue(func() map[rm.ProviderDealIdentifier][]boundChannel { return p.channelsByDeal(ctx) })
 	for _, d := range open {

@@ -101,21 +101,6 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	return nil, errors.Join(err, dt.ErrResume)
 }
 
-// raiseEnded puts a payment into the record of a deal whose end is stored already: no event reaches that.
-func (p *Provider) raiseEnded(ctx context.Context, pd *providerDeal, paid abi.TokenAmount) error {
-	pd.ending.Lock()
-	defer pd.ending.Unlock()
-	if !pd.ended {
-		return nil // the event or the end stores it
-	}
-	d, err := p.store.get(ctx, pd.id.String())
-	if err != nil || paid.LessThanEqual(d.FundsReceived) {
-		return err
-	}
-	d.FundsReceived = paid
-	return p.store.put(ctx, pd.id.String(), d, false)
-}
-
 // stillOwed is the request for payment that fits the phase of a deal; why is told to the client.
 func (p *Provider) stillOwed(ctx context.Context, pd *providerDeal, chid dt.ChannelID, why string) *rm.DealResponse {
 	state, _ := pd.machine.State()
