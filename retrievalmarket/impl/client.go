@@ -153,7 +153,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 // Start implements retrievalmarket.RetrievalClient: it opens the store and continues unfinished deals.
 func (c *Client) Start(ctx context.Context) error {
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	var open []rm.ClientDealState
+	var open, untold []rm.ClientDealState
 	last := uint64(0)
 	err := c.store.open(ctx)
 	if err == nil {
@@ -164,6 +164,8 @@ func (c *Client) Start(ctx context.Context) error {
 			last = max(last, uint64(d.ID))
 			if !c.table.Final(d.Status) {
 				open = append(open, d)
+			} else if unconfirmed(&d) {
+				untold = append(untold, d)
 			}
 			return nil
 		})
@@ -174,6 +176,11 @@ func (c *Client) Start(ctx context.Context) error {
 			break
 		}
 		err = c.load(ctx, d, c.cfg.Holds != nil && c.cfg.Holds(d.ID))
+	}
+	for _, d := range untold {
+		if err == nil {
+			c.confirmEnd(d)
+		}
 	}
 	c.ready.FireReady(err)
 	return err
@@ -296,60 +303,15 @@ func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
 	if c.cfg.Targets != nil {
 		c.cfg.Targets.Done(rec)
 	}
+	if unconfirmed(&rec) {
+		c.confirmEnd(rec)
+	}
 }
 
 func (c *Client) deal(id rm.DealID) *clientDeal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.deals[id]
-}
-
-// FindProviders implements retrievalmarket.RetrievalClient.
-func (c *Client) FindProviders(payload cid.Cid) []rm.RetrievalPeer {
-	out, err := c.cfg.Resolver.GetPeers(payload)
-	if err != nil {
-		c.cfg.Log.Error("failed to get peers", "error", err)
-	}
-	if out == nil {
-		return []rm.RetrievalPeer{}
-	}
-	return out
-}
-
-// addresses makes the addresses of a provider known.
-func (c *Client) addresses(ctx context.Context, p rm.RetrievalPeer) error {
-	tok, _, err := c.cfg.Node.GetChainHead(ctx)
-	if err != nil {
-		return err
-	}
-	addrs, err := c.cfg.Node.GetKnownAddresses(ctx, p, tok)
-	if err != nil {
-		return err
-	}
-	if len(addrs) > 0 {
-		c.cfg.Network.AddAddrs(p.ID, addrs)
-	}
-	return nil
-}
-
-// Query implements retrievalmarket.RetrievalClient.
-func (c *Client) Query(ctx context.Context, p rm.RetrievalPeer, payload cid.Cid, params rm.QueryParams) (rm.QueryResponse, error) {
-	if err := c.addresses(ctx, p); err != nil {
-		return rm.QueryResponseUndefined, err
-	}
-	s, err := c.cfg.Network.NewQueryStream(ctx, p.ID)
-	if err != nil {
-		return rm.QueryResponseUndefined, err
-	}
-	defer s.Close()
-	if err := s.WriteQuery(rm.Query{PayloadCID: payload, QueryParams: params}); err != nil {
-		return rm.QueryResponseUndefined, err
-	}
-	r, err := s.ReadQueryResponse()
-	if err == nil {
-		c.offers.note(payloadKey{p.ID, payload}, r.Size)
-	}
-	return r, err
 }
 
 // Retrieve implements retrievalmarket.RetrievalClient.

@@ -249,7 +249,6 @@ func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDea
 	case deal.AllBlocksReceived && !neverAsked(&deal) && !accounting.Settled(t, deal.FundsSpent, deal.TotalReceived):
 		return payRest(ctx, env, deal, t.Due(deal.TotalReceived))
 	case deal.AllBlocksReceived:
-		repeatUnconfirmed(ctx.Context(), env, &deal)
 		return ctx.Trigger(rm.ClientEventCompleteVerified)
 	case deal.PricePerByte.IsZero():
 		return ctx.Trigger(rm.ClientEventWaitForLastBlocks)
@@ -260,14 +259,6 @@ func CheckComplete(ctx fsm.Context, env ClientDealEnvironment, deal rm.ClientDea
 // neverAsked reports whether everything was here already: nothing came from the provider, which has not heard of the deal, and its unseal price is not due.
 func neverAsked(d *rm.ClientDealState) bool {
 	return d.TotalReceived == 0 && d.FundsSpent.IsZero() && d.PaymentRequested.IsZero()
-}
-
-// repeatUnconfirmed sends the last voucher once more to a provider that never said that it has it, where messages may have been lost: its book may
-// lack it after a crash.
-func repeatUnconfirmed(ctx context.Context, env ClientDealEnvironment, deal *rm.ClientDealState) {
-	if p, ok := env.(BuyerFacts); ok && !p.Completed(deal.ID) && p.Facts(*deal).Link == accounting.LinkRestarted && deal.FundsSpent.Sign() > 0 && deal.PaymentInfo != nil {
-		_ = sendVoucher(ctx, env, deal, deal.FundsSpent) // the deal is complete whether it arrives or not
-	}
 }
 
 // payRest pays what a provider that says that it is done has not asked for.

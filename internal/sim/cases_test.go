@@ -1,0 +1,40 @@
+package sim_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cartage-dev/cartage/internal/sim"
+)
+
+// oneDeal is a plan of one client that buys one payload, with faults that come whatever the order of goroutines.
+func oneDeal(d sim.DealPlan, faults ...sim.FaultPlan) sim.Plan {
+	d.Budget = 1
+	return sim.Plan{Seed: 1, Latency: 2 * time.Millisecond, Epoch: 2 * time.Second, Stream: true, Ahead: true, Clients: []sim.ClientPlan{{Stream: true, Ahead: true}},
+		Ask: sim.AskPlan{Price: 2, Interval: 1 << 14}, Deals: []sim.DealPlan{d}, Faults: faults}
+}
+
+// findsNothing runs a plan, in which everything has to end well.
+func findsNothing(t *testing.T, plan sim.Plan) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := sim.Run(context.Background(), plan)
+		require.Empty(t, r.Findings, "%s%s", plan, strings.Join(r.Trace, "\n"))
+		require.Equal(t, len(plan.Deals), r.Completed)
+	})
+}
+
+// TestLastVoucherOfProviderAway: a client that has everything signs the last voucher while its provider is away, and delivers the file without its word.
+// The voucher reaches the provider when it is back, also from the next process of the client.
+func TestLastVoucherOfProviderAway(t *testing.T) {
+	provider := sim.FaultPlan{Kind: sim.Crash, Who: -1, At: 500 * time.Millisecond, For: 5 * time.Minute} // the payment channel is there after two epochs
+	client := sim.FaultPlan{Kind: sim.Restart, Who: 0, At: 2 * time.Minute, For: time.Second}
+	deal := sim.DealPlan{Range: true, Shape: sim.Shape{Leaves: 20, Size: 1000, Seed: 7}}
+	t.Run("the same process", func(t *testing.T) { findsNothing(t, oneDeal(deal, provider)) })
+	t.Run("the next process", func(t *testing.T) { findsNothing(t, oneDeal(deal, provider, client)) })
+}
