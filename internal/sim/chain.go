@@ -64,7 +64,7 @@ func (c *chain) balance(a address.Address) abi.TokenAmount {
 
 // advance applies what is due and returns the present epoch; mu is held.
 func (c *chain) advance() abi.ChainEpoch {
-	now := abi.ChainEpoch(time.Since(c.start)/c.epoch) + 100
+	now := abi.ChainEpoch(time.Since(c.start)/c.epoch) + firstEpoch
 	for len(c.pool) > 0 && c.pool[0].at <= now {
 		m := c.pool[0]
 		c.pool = c.pool[1:]
@@ -74,6 +74,14 @@ func (c *chain) advance() abi.ChainEpoch {
 		}
 	}
 	return now
+}
+
+// firstEpoch is the epoch at the start of the chain.
+const firstEpoch = 100
+
+// timeOf is when an epoch begins.
+func (c *chain) timeOf(e abi.ChainEpoch) time.Time {
+	return c.start.Add(time.Duration(e-firstEpoch) * c.epoch)
 }
 
 // apply runs a message by the rules of the actor; mu is held.

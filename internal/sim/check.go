@@ -16,6 +16,7 @@ import (
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
@@ -79,10 +80,12 @@ func (o *order) undisturbed() bool {
 	return !o.keptAdvance()
 }
 
-// keptAdvance reports whether the provider may have kept an advance of the client, because a leaf was missing: then the provider gets none for a day
-// and may give no credit.
+// keptAdvance reports whether the provider has kept an advance of the client in a deal of another order, because a leaf was missing or the deal was
+// cancelled: then the provider gets none for a day and may give no credit.
 func (o *order) keptAdvance() bool {
-	return slices.ContainsFunc(o.w.deals, func(other *order) bool { return other.client == o.client && other.plan.Missing })
+	return slices.ContainsFunc(o.process().market.AdvanceLosses(), func(lost accounting.Advance) bool {
+		return !slices.ContainsFunc(o.tries, func(t *try) bool { return lost.Deal == clientstates.DealKey(t.id) })
+	})
 }
 
 func (w *world) checkOrder(o *order) {
@@ -290,6 +293,29 @@ func (w *world) settle(ctx context.Context) {
 	w.checkMoney(booked)
 }
 
+// noteLook notes that the provider looked at its payment channels and could do what it liked.
+func (w *world) noteLook(p *party, began time.Time) {
+	if !p.provider {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looks = append(w.looks, began)
+}
+
+// unwatched reports whether the provider had no power, or no chain, each time that it would have looked while a channel was settling, early enough for
+// its message to be applied: then nobody can help it.
+func (w *world) unwatched(info *paych.ChannelInfo) bool {
+	if info.SettlingAt == 0 {
+		return false
+	}
+	end := w.chain.timeOf(info.SettlingAt)
+	from, until := end.Add(-time.Duration(w.chain.settleDelay)*w.chain.epoch), end.Add(-3*w.chain.epoch)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !slices.ContainsFunc(w.looks, func(at time.Time) bool { return !at.Before(from) && !at.After(until) })
+}
+
 func (w *world) clientOf(from address.Address) *party {
 	for _, c := range w.everybody() {
 		if c.address == from {
@@ -309,6 +335,9 @@ func (w *world) checkMoney(booked map[address.Address]abi.TokenAmount) {
 		c := w.clientOf(info.From)
 		if gone := !ok && c != nil && !c.now().up.Load(); !info.Collected && !gone {
 			w.finding("channel %s of %s is not collected: settling at %d, balance %s", info.Address, c.name, info.SettlingAt, info.Balance)
+		}
+		if info.ToSend.LessThan(want) && w.unwatched(&info) {
+			want = info.ToSend
 		}
 		if !info.ToSend.Equals(want) {
 			w.finding("channel %s of %s paid %s on the chain, the provider's book says %s", info.Address, c.name, info.ToSend, want)

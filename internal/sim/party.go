@@ -225,10 +225,17 @@ func (p *party) tend(ctx context.Context, r *process) {
 			t.Stop()
 			return
 		case <-t.C:
+			began, able := time.Now(), p.seesChain(r)
 			_ = r.payments.Maintain(ctx)
+			if able && p.seesChain(r) {
+				p.w.noteLook(p, began)
+			}
 		}
 	}
 }
+
+// seesChain reports whether a process runs and reaches the chain.
+func (p *party) seesChain(r *process) bool { return !r.sw.Crashed() && !p.noChain.Load() }
 
 // tendEvery follows the settle delay of the chain: whoever is paid looks four times within it.
 func (w *world) tendEvery() time.Duration {

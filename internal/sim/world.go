@@ -36,6 +36,7 @@ type world struct {
 	thieves  []*party
 	taken    uint64 // bytes that were not paid, by everybody, and how many may be
 	bound    uint64
+	looks    []time.Time // of the provider at its payment channels, from end to end
 	steps    []string
 	findings []string
 	advanced map[rm.DealID]bool // deals that are paid in advance
