@@ -283,6 +283,23 @@ func (s *Store) Finalize() error {
 	return s.settle()
 }
 
+// Sync puts what is in the file, and its name, on stable storage.
+func (s *Store) Sync() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.final {
+		return s.settle()
+	}
+	if err := s.write(); err != nil {
+		return err
+	}
+	err := errors.Join(s.f.Sync(), s.fs.SyncDir(filepath.Dir(s.f.Name())))
+	if err == nil {
+		s.unsynced = 0
+	}
+	return err
+}
+
 // settle makes the name of a file that is final durable: who wrote its header may have ended before. mu is held.
 func (s *Store) settle() error {
 	if s.settled {

@@ -22,7 +22,7 @@ var floors = map[string]float64{
 	"gateway": 3.1, "gateway/x402": 0, "internal/denylist": 0,
 	"api": 3, "retrievalmarket/impl": 3, "imports": 3, "retrievalmarket/marketnode": 3, "storagedeal": 3,
 	"datatransfer/impl": 2, "datatransfer/transport": 2, "datatransfer/network": 2, "datatransfer/channels": 2, "datatransfer/channelmonitor": 2,
-	"datatransfer/tracing": 2, "datatransfer/testutil": 2, "retrievalmarket/network": 2, "dagstore": 2, "ipfsstore": 2, "paych/ledger": 2,
+	"datatransfer/tracing": 2, "datatransfer/testutil": 2, "retrievalmarket/network": 2, "dagstore": 2, "ipfsstore": 2, "paych/ledger": 2, "internal/cartargets": 2,
 	"discovery":       1.3,
 	"discovery/impl":  2,
 	"piecestore/impl": 2,

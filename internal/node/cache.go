@@ -97,15 +97,12 @@ func (t *targets) trim(ctx context.Context, quota int64, now time.Time) error {
 
 // remove deletes a file that nobody has open.
 func (t *targets) remove(ctx context.Context, path string) (bool, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.open[path] != nil {
-		return false, nil
-	}
-	if err := t.fs.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("make room in the cache: %w", err)
-	}
-	return true, t.ds.Delete(ctx, usedKey(path))
+	return t.Unless(path, func() error {
+		if err := t.fs.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("make room in the cache: %w", err)
+		}
+		return t.ds.Delete(ctx, usedKey(path))
+	})
 }
 
 // roomFor says before anything is paid that the disk is too small: for the file of the cache, and for the export beside it.

@@ -30,13 +30,13 @@ func TestCacheQuota(t *testing.T) {
 	}
 	root, err := cid.V1Builder{Codec: cid.Raw, MhType: mh.SHA2_256}.Sum([]byte("x"))
 	require.NoError(t, err)
-	held, err := tg.acquire(root, shared.AllSelector())
+	held, err := tg.Acquire(root, shared.AllSelector())
 	require.NoError(t, err)
-	require.NoError(t, tg.touch(ctx, held.path, now.Add(-100*time.Hour)))
+	require.NoError(t, tg.touch(ctx, held.Path, now.Add(-100*time.Hour)))
 	oldest, middle, newest, fresh := put("a.car", 100, 3*time.Hour), put("b.car", 100, 2*time.Hour), put("c.car", 100, time.Hour), put("d.car", 500, time.Minute)
 	other := filepath.Join(dir, "notes.txt")
 	require.NoError(t, os.WriteFile(other, make([]byte, 1000), 0o600))
-	size, err := os.Stat(held.path)
+	size, err := os.Stat(held.Path)
 	require.NoError(t, err)
 
 	require.NoError(t, tg.trim(ctx, 0, now), "no quota")
@@ -47,10 +47,10 @@ func TestCacheQuota(t *testing.T) {
 	require.NoError(t, tg.trim(ctx, 1, now))
 	require.NoFileExists(t, middle)
 	require.NoFileExists(t, newest)
-	for _, stays := range []string{held.path, fresh, other} {
+	for _, stays := range []string{held.Path, fresh, other} {
 		require.FileExists(t, stays)
 	}
-	require.NoError(t, tg.release(held))
+	require.NoError(t, tg.Release(held))
 }
 
 // TestRoomFor: too little disk is said with both numbers, for the file and its export together.

@@ -95,12 +95,12 @@ func (s Service) exportRetrieved(ctx context.Context, root cid.Cid, list []datas
 	if !has {
 		return s.exportShared(ctx, root, list, to)
 	}
-	c, err := s.n.targets.acquire(root, of)
+	c, err := s.n.targets.Acquire(root, of)
 	if err != nil {
 		return err
 	}
 	ls := c.LinkSystem()
-	return errors.Join(s.exportTo(ctx, &ls, root, list, to), s.n.targets.release(c))
+	return errors.Join(s.exportTo(ctx, &ls, root, list, to), s.n.targets.Release(c))
 }
 
 // exportShared reads the shared store.

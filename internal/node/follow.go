@@ -101,7 +101,7 @@ func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) (part bool, err err
 		return false, err
 	}
 	part = !b.same(w.all())
-	c, err := n.targets.acquire(b.root, b.sel)
+	c, err := n.targets.Acquire(b.root, b.sel)
 	if err == nil {
 		err = c.Finalize()
 	}
@@ -124,7 +124,7 @@ func (n *Node) succeed(r *run, w Want, d rm.ClientDealState) (part bool, err err
 		}
 	})
 	if c != nil {
-		err = errors.Join(err, n.targets.release(c))
+		err = errors.Join(err, n.targets.Release(c))
 	}
 	return part, err
 }

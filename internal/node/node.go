@@ -437,7 +437,7 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	n.wg.Wait()
 	if n.targets != nil {
-		errs = append(errs, n.targets.close())
+		errs = append(errs, n.targets.Close())
 	}
 	errs = append(errs, n.blocks.close())
 	if n.imports != nil {

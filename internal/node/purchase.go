@@ -10,6 +10,7 @@ import (
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/dataselector"
+	"github.com/cartage-dev/cartage/internal/cartargets"
 	"github.com/cartage-dev/cartage/internal/node/download"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
@@ -48,11 +49,11 @@ const maxRanges = 128
 // seen to be impossible from the blocks that are here is refused with its reason: a path that leads nowhere, a range behind the end, a folder
 // where a file is wanted.
 func (n *Node) next(ctx context.Context, w Want, into string) (p purchase, done bool, err error) {
-	own, err := n.targets.acquire(w.Root, w.Part.Node())
+	own, err := n.targets.Acquire(w.Root, w.Part.Node())
 	if err != nil {
 		return p, false, err
 	}
-	defer func() { err = errors.Join(err, n.targets.release(own)) }()
+	defer func() { err = errors.Join(err, n.targets.Release(own)) }()
 	h, err := n.holdings(ctx, own, into)
 	if err != nil {
 		return p, false, err
@@ -71,8 +72,8 @@ func (n *Node) next(ctx context.Context, w Want, into string) (p purchase, done 
 	return p, true, nil
 }
 
-func (n *Node) holdings(ctx context.Context, own *carTarget, into string) (*holdings, error) {
-	books, err := n.targets.shelf.refresh(ctx, own.path)
+func (n *Node) holdings(ctx context.Context, own *cartargets.File, into string) (*holdings, error) {
+	books, err := n.targets.shelf.refresh(ctx, own.Path)
 	h := &holdings{own: own.Store, fs: n.targets.fs, books: books}
 	if into == intoStore {
 		h.more = n.blocks.get(ctx)
@@ -88,12 +89,12 @@ func (n *Node) begin(p purchase, h *holdings) error {
 	if data, err := h.Get(p.root); data == nil || err != nil {
 		return nil // there is nothing of it
 	}
-	c, err := n.targets.acquire(p.root, p.sel)
+	c, err := n.targets.Acquire(p.root, p.sel)
 	if err != nil {
 		return err
 	}
 	_, err = gather(c.Store, p, h)
-	return errors.Join(err, n.targets.release(c))
+	return errors.Join(err, n.targets.Release(c))
 }
 
 // gather puts the blocks of a traversal into a file, up to the first that is nowhere.
@@ -167,11 +168,11 @@ func (w Want) missing(ctx context.Context, h *holdings) (p purchase, err error) 
 
 // answered is the refusal that the blocks of a retrieval that has all of them stand for: a path that leads nowhere, a range behind the end, no file.
 func (n *Node) answered(ctx context.Context, w Want) error {
-	c, err := n.targets.acquire(w.Root, w.Part.Node())
+	c, err := n.targets.Acquire(w.Root, w.Part.Node())
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.refusal(ctx, c.Store), n.targets.release(c))
+	return errors.Join(w.refusal(ctx, c.Store), n.targets.Release(c))
 }
 
 func (w Want) refusal(ctx context.Context, c *carstore.Store) error {
@@ -312,7 +313,7 @@ func (n *Node) dropParts(ctx context.Context, o download.Order, w Want) {
 		if err != nil || b.same(whole) {
 			continue
 		}
-		path, err := n.targets.path(b.root, b.sel)
+		path, err := n.targets.PathOf(b.root, b.sel)
 		if err != nil {
 			continue
 		}

@@ -211,11 +211,11 @@ func (n *Node) completeHere(r *run, w Want, req api.RetrieveRequest) (bool, erro
 
 // completeIn is complete in the file of one selector, which may be that of the whole.
 func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error) {
-	c, err := n.targets.acquire(w.Root, of)
+	c, err := n.targets.Acquire(w.Root, of)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = n.targets.release(c) }()
+	defer func() { _ = n.targets.Release(c) }()
 	if whole && !c.Final() {
 		return false, nil // it is not complete, and cannot be read yet
 	}
@@ -223,10 +223,10 @@ func (n *Node) completeIn(r *run, w Want, of ipld.Node, whole bool) (bool, error
 	if err != nil {
 		return false, err
 	}
-	if err := n.targets.touch(n.ctx, c.path, time.Now()); err != nil {
+	if err := n.targets.touch(n.ctx, c.Path, time.Now()); err != nil {
 		return false, err
 	}
-	r.set(func(v *api.Retrieval) { v.CarPath, v.Bytes, v.Blocks = c.path, c.Bytes(), c.Len() })
+	r.set(func(v *api.Retrieval) { v.CarPath, v.Bytes, v.Blocks = c.Path, c.Bytes(), c.Len() })
 	if !pos.Complete {
 		return false, nil
 	}

@@ -152,7 +152,7 @@ func (n *Node) here(r *run, w Want, req api.RetrieveRequest) (bool, error) {
 
 // unshare makes the file of a payload again, out of the shared store.
 func (n *Node) unshare(w Want) error {
-	c, err := n.targets.acquire(w.Root, w.Part.Node())
+	c, err := n.targets.Acquire(w.Root, w.Part.Node())
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (n *Node) unshare(w Want) error {
 			return data, err
 		})
 	}
-	return errors.Join(err, n.targets.release(c))
+	return errors.Join(err, n.targets.Release(c))
 }
 
 // share puts what was retrieved of a payload into the shared store. The file stays a while, as part of the cache.
@@ -179,11 +179,11 @@ func (n *Node) share(w Want) error {
 	if !has { // it is in the file of the whole
 		of = shared.AllSelector()
 	}
-	c, err := n.targets.acquire(w.Root, of)
+	c, err := n.targets.Acquire(w.Root, of)
 	if err != nil {
 		return err
 	}
-	return errors.Join(n.blocks.take(n.ctx, c.Store), n.targets.release(c))
+	return errors.Join(n.blocks.take(n.ctx, c.Store), n.targets.Release(c))
 }
 
 // Destinations of a retrieval.

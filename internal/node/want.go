@@ -9,6 +9,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/commp"
 	"github.com/cartage-dev/cartage/dataselector"
+	"github.com/cartage-dev/cartage/internal/cartargets"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
@@ -123,7 +124,7 @@ func (w Want) key() (string, error) {
 	if w.Part.Everything() {
 		return key, nil
 	}
-	of, err := selectorHash(w.Part.Node())
+	of, err := cartargets.SelectorHash(w.Part.Node())
 	return key + "-" + of, err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/gateway"
 	"github.com/cartage-dev/cartage/gateway/buyer"
 	"github.com/cartage-dev/cartage/gateway/paychannel"
+	"github.com/cartage-dev/cartage/internal/cartargets"
 	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
@@ -79,7 +80,7 @@ func webQuery(w Want, req api.RetrieveRequest) (gateway.Query, error) {
 
 // webStore is the file of a retrieval as a buyer sees it. What other files of this node hold is put into it instead of being bought.
 type webStore struct {
-	c    *carTarget
+	c    *cartargets.File
 	held *holdings
 }
 
@@ -223,11 +224,11 @@ func (n *Node) fetchWeb(ctx context.Context, r *run, w Want, q gateway.Query, ba
 	if err != nil {
 		return nil, err
 	}
-	c, err := n.targets.acquire(w.Root, w.Part.Node())
+	c, err := n.targets.Acquire(w.Root, w.Part.Node())
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = orElse(err, n.targets.release(c)) }()
+	defer func() { err = orElse(err, n.targets.Release(c)) }()
 	held, err := n.holdings(ctx, c, intoCAR)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"encoding/binary"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
-	"github.com/ipfs/go-datastore"
 
 	"github.com/cartage-dev/cartage/carstore"
 	"github.com/cartage-dev/cartage/fsm"
@@ -197,12 +195,11 @@ func (w *world) checkAgree(o *order, t *try, say func(string, ...any), c rm.Clie
 // held is what the file of a deal held when it began, and what it holds now.
 func (w *world) held(ctx context.Context, o *order, t *try) (base uint64, pos carstore.Position, err error) {
 	r := o.process()
-	data, err := r.targets.ds.Get(ctx, datastore.NewKey("/base/"+t.id.String()))
-	if err == nil && len(data) == 8 {
-		base = binary.BigEndian.Uint64(data)
+	if base, _, err = r.targets.BaseOf(ctx, t.id); err != nil {
+		return 0, pos, err
 	}
 	sel := selectorOf(o.payload.sel)
-	path, err := pathOf(o.payload.root, sel)
+	path, err := r.targets.PathOf(o.payload.root, sel)
 	if err != nil {
 		return 0, pos, err
 	}
@@ -211,11 +208,11 @@ func (w *world) held(ctx context.Context, o *order, t *try) (base uint64, pos ca
 	} else if err := f.Close(); err != nil {
 		return 0, pos, err
 	}
-	s, path, err := r.targets.acquire(o.payload.root, sel)
+	s, err := r.targets.Acquire(o.payload.root, sel)
 	if err != nil {
 		return 0, pos, err
 	}
-	defer func() { _ = r.targets.release(path) }()
+	defer func() { _ = r.targets.Release(s) }()
 	pos, err = carstore.LocateIn(o.payload.root, sel, func(c cid.Cid) ([]byte, error) {
 		b, err := s.Get(c)
 		if err != nil {

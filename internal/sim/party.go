@@ -23,7 +23,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channelmonitor"
@@ -35,6 +34,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
 	"github.com/cartage-dev/cartage/discovery"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/cartargets"
 	"github.com/cartage-dev/cartage/internal/faults"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
@@ -102,7 +102,7 @@ type process struct {
 	seller   *retrievalimpl.Provider
 	asks     *askstore.AskStore
 	payments *paych.Manager
-	targets  *targets
+	targets  targets
 	state    datastore.Batching
 	tending  chan struct{} // closed when nobody looks after the channels any more
 	crashed  chan struct{} // closed by a crash at a write
@@ -305,7 +305,7 @@ func (p *party) openMarket(r *process) (err error) {
 		return err
 	}
 	fs := faults.FS{FS: fullFS{p.disk.files, &p.disk.full}, Switch: r.sw}
-	if r.targets, err = newTargets(blob.FS(fs), space(r.state, "/retrievals/targets")); err != nil {
+	if r.targets.Files, err = cartargets.New(fs, retrievals, space(r.state, "/retrievals/targets")); err != nil {
 		return err
 	}
 	r.market, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
@@ -355,8 +355,8 @@ func (r *process) end(ctx context.Context, d *disk) error {
 	if tends {
 		<-r.tending
 	}
-	if r.targets != nil {
-		note("targets", r.targets.close())
+	if r.targets.Files != nil {
+		note("targets", r.targets.Close())
 	}
 	if r.host != nil {
 		note("host", r.host.Close())
