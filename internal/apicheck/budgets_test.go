@@ -74,7 +74,7 @@ func TestMethodBudget(t *testing.T) {
 		"internal/node.Node":                         107,
 		"internal/node.Service":                      103,
 		"retrievalmarket/impl.Client":                76,
-		"retrievalmarket/impl.Provider":              71,
+		"retrievalmarket/impl.Provider":              70,
 	})
 }
 
@@ -168,8 +168,8 @@ func TestMutexBudget(t *testing.T) {
 		}
 	}
 	within(t, "mutex fields", maxMutexes, counted, map[string]int{
-		"internal/node":        8,
-		"internal/sim":         11,
+		"internal/node":        7,
+		"internal/sim":         10,
 		"internal/store":       7,
 		"retrievalmarket/impl": 14,
 	})

@@ -179,7 +179,7 @@ func (c *Client) Start(ctx context.Context) error {
 	}
 	for _, d := range untold {
 		if err == nil {
-			c.confirmEnd(d)
+			endTeller{c}.begin(d)
 		}
 	}
 	c.ready.FireReady(err)
@@ -304,7 +304,7 @@ func (c *Client) finished(cd *clientDeal, rec rm.ClientDealState) {
 		c.cfg.Targets.Done(rec)
 	}
 	if unconfirmed(&rec) {
-		c.confirmEnd(rec)
+		endTeller{c}.begin(rec)
 	}
 }
 

@@ -29,8 +29,11 @@ func unconfirmed(d *rm.ClientDealState) bool {
 	return d.Status == rm.DealStatusCompleted && d.ChannelID != (dt.ChannelID{}) && d.Reason != "" && clientstates.ReasonOf(d) != reason.Overasked
 }
 
-// confirmEnd tells the provider of a complete deal of its end until the provider says that it is done, or for confirmFor.
-func (c *Client) confirmEnd(d rm.ClientDealState) {
+// endTeller tells providers of the ends of deals that they have not confirmed.
+type endTeller struct{ *Client }
+
+// begin tells the provider of a complete deal of its end until the provider says that it is done, or for confirmFor.
+func (c endTeller) begin(d rm.ClientDealState) {
 	c.group.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, confirmFor)
 		defer cancel()
@@ -46,13 +49,13 @@ func (c *Client) confirmEnd(d rm.ClientDealState) {
 }
 
 // storeConfirmed takes the reason out of the record of a deal whose provider has said meanwhile that it is done.
-func (c *Client) storeConfirmed(ctx context.Context, d rm.ClientDealState) error {
+func (c endTeller) storeConfirmed(ctx context.Context, d rm.ClientDealState) error {
 	d.Reason, d.Message = "", ""
 	return c.put(d, false)
 }
 
 // tellEnd sends the last voucher of a deal once more and asks for the end of its transfer, and reports whether nothing is left to be told.
-func (c *Client) tellEnd(ctx context.Context, d *rm.ClientDealState) (done bool) {
+func (c endTeller) tellEnd(ctx context.Context, d *rm.ClientDealState) (done bool) {
 	s, err := c.cfg.Hub.dt.ChannelState(ctx, d.ChannelID)
 	if err != nil || s.Status() == dt.Completed || s.Status() == dt.Completing {
 		return ctx.Err() == nil // the provider has said so, or there is nobody to ask
@@ -78,7 +81,7 @@ func transferLost(s dt.Status) bool {
 }
 
 // sendLastVoucher sends the voucher of all that a deal has spent, which exists already.
-func (c *Client) sendLastVoucher(ctx context.Context, d *rm.ClientDealState) error {
+func (c endTeller) sendLastVoucher(ctx context.Context, d *rm.ClientDealState) error {
 	if d.PaymentInfo == nil || d.FundsSpent.Sign() <= 0 {
 		return nil
 	}
@@ -89,7 +92,7 @@ func (c *Client) sendLastVoucher(ctx context.Context, d *rm.ClientDealState) err
 	return c.SendDataTransferVoucher(ctx, d.ChannelID, &rm.DealPayment{ID: d.ID, PaymentChannel: d.PaymentInfo.PayCh, PaymentVoucher: voucher}, d.LegacyProtocol)
 }
 
-func (c *Client) lastVoucher(ctx context.Context, d *rm.ClientDealState) (*paych.SignedVoucher, error) {
+func (c endTeller) lastVoucher(ctx context.Context, d *rm.ClientDealState) (*paych.SignedVoucher, error) {
 	b, ok := c.cfg.Node.(rm.ClientBook)
 	if !ok {
 		return clientstates.CreateVoucher(ctx, c.cfg.Node, *d, d.FundsSpent)

@@ -17,10 +17,13 @@ import (
 // A voucher is in the book before its deal hears of it. What a deal that has ended got is raised to the book: by a voucher that comes late, and at each
 // start, as a loss of power keeps the book, which is synced, and may take the record.
 
+// endedDeals are the records of deals that have ended.
+type endedDeals struct{ *Provider }
+
 var errDealOver = errors.New("the deal has ended")
 
 // raiseFunds puts what the book has for a deal that has ended into its record, and tells by how much it grew.
-func (p *Provider) raiseFunds(ctx context.Context, d *rm.ProviderDealState, total abi.TokenAmount) (grown abi.TokenAmount, err error) {
+func (p endedDeals) raiseFunds(ctx context.Context, d *rm.ProviderDealState, total abi.TokenAmount) (grown abi.TokenAmount, err error) {
 	grown = big.Sub(total, d.FundsReceived)
 	if grown.Sign() <= 0 {
 		return big.Zero(), nil
@@ -30,7 +33,7 @@ func (p *Provider) raiseFunds(ctx context.Context, d *rm.ProviderDealState, tota
 }
 
 // raiseEnded puts a payment into the record of a deal whose end is stored already: no event reaches that.
-func (p *Provider) raiseEnded(ctx context.Context, pd *providerDeal, paid abi.TokenAmount) error {
+func (p endedDeals) raiseEnded(ctx context.Context, pd *providerDeal, paid abi.TokenAmount) error {
 	pd.ending.Lock()
 	defer pd.ending.Unlock()
 	if !pd.ended {
@@ -44,7 +47,7 @@ func (p *Provider) raiseEnded(ctx context.Context, pd *providerDeal, paid abi.To
 }
 
 // bookLate books a voucher of a deal that has ended: what it pays of a debt counts.
-func (p *Provider) bookLate(ctx context.Context, chid dt.ChannelID, pay *rm.DealPayment) (*rm.DealResponse, error) {
+func (p endedDeals) bookLate(ctx context.Context, chid dt.ChannelID, pay *rm.DealPayment) (*rm.DealResponse, error) {
 	id := rm.ProviderDealIdentifier{Receiver: chid.Initiator, DealID: pay.ID}
 	d, err := p.store.get(ctx, id.String())
 	if err != nil {
@@ -88,14 +91,14 @@ func (p *Provider) openDeals(ctx context.Context) (open []rm.ProviderDealState, 
 	})
 	for _, d := range behind {
 		if err == nil {
-			err = p.raiseToBook(ctx, book, &d)
+			err = endedDeals{p}.raiseToBook(ctx, book, &d)
 		}
 	}
 	return open, err
 }
 
 // raiseToBook raises a deal that has ended to what the book has for it, and the account of its payer with it.
-func (p *Provider) raiseToBook(ctx context.Context, book rm.ProviderBook, d *rm.ProviderDealState) error {
+func (p endedDeals) raiseToBook(ctx context.Context, book rm.ProviderBook, d *rm.ProviderDealState) error {
 	best, err := book.BestForDeal(ctx, providerstates.DealKey(d.Identifier()))
 	if err != nil || best == nil {
 		return err

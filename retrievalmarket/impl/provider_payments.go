@@ -33,7 +33,7 @@ func (p *Provider) revalidate(ctx context.Context, chid dt.ChannelID, v dt.Vouch
 	}
 	pd := p.of(chid)
 	if pd == nil {
-		return p.bookLate(ctx, chid, pay)
+		return endedDeals{p}.bookLate(ctx, chid, pay)
 	}
 	select {
 	case pd.paying <- struct{}{}:
@@ -86,7 +86,7 @@ func (p *Provider) credited(ctx context.Context, pd *providerDeal, chid dt.Chann
 	if errors.Is(err, fsm.ErrTerminated) {
 		err = nil
 	}
-	if err := p.raiseEnded(ctx, pd, paid); err != nil {
+	if err := (endedDeals{p}).raiseEnded(ctx, pd, paid); err != nil {
 		return nil, err
 	}
 	switch {

@@ -129,7 +129,7 @@ var faults = []fault{
 	},
 	{
 		name: "a voucher that comes after the end is dropped", file: "retrievalmarket/impl/provider_payments.go",
-		old:  "return p.bookLate(ctx, chid, pay)",
+		old:  "return endedDeals{p}.bookLate(ctx, chid, pay)",
 		new:  "return nil, errDealOver",
 		test: "./retrievalmarket/impl TestM02UnknownChannel",
 	},
