@@ -33,6 +33,9 @@ function anvilBinary() {
 /** Starts a chain. */
 export async function startChain() {
   const child = spawn(anvilBinary(), ["--host", "127.0.0.1", "--port", "0", "--chain-id", String(chainId)], { stdio: ["ignore", "pipe", "inherit"] });
+  const end = () => child.kill();
+  process.once("exit", end);
+  child.once("exit", () => process.off("exit", end));
   const url = await new Promise((resolve, reject) => {
     const lines = createInterface(child.stdout);
     lines.on("line", (l) => {
@@ -40,7 +43,7 @@ export async function startChain() {
       if (m) resolve(`http://${m[1]}`);
     });
     child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`anvil ended with ${code}`)));
+    child.once("exit", (code) => reject(new Error(`anvil ended with ${code}`))); // without effect once it listens
   });
   const client = createPublicClient({ chain: chain(url), transport: http(url), pollingInterval: 50 });
   for (const [name, address] of Object.entries(addresses)) {
@@ -100,7 +103,6 @@ class Chain {
   }
 
   stop() {
-    this.child.removeAllListeners("exit");
     return new Promise((resolve) => {
       this.child.once("exit", resolve);
       this.child.kill();

@@ -2,6 +2,7 @@
 import { after, before } from "node:test";
 import { accounts, startChain } from "../chain.mjs";
 import { startFacilitator } from "../facilitator.mjs";
+import { browserSuite } from "./browser.mjs";
 import { contractSuite } from "./contract.mjs";
 import { stockSuite } from "./stock.mjs";
 
@@ -17,3 +18,4 @@ after(async () => {
 });
 contractSuite();
 stockSuite(world);
+browserSuite(world);

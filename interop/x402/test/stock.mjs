@@ -7,6 +7,7 @@ import { wrapFetchWithPaymentFromConfig } from "@x402/fetch";
 import { payingFetch } from "../../../clients/js/build/src/index.js";
 import { GatewayDouble } from "../../../clients/js/build/test/double.js";
 import { accounts, network, token } from "../chain.mjs";
+import { bytesOf } from "../files.mjs";
 import { Relay, terms } from "../relay.mjs";
 
 const MiB = 1 << 20;
@@ -17,13 +18,6 @@ export function stockClient(chain, options = {}) {
   const scheme = new BatchSettlementEvmScheme(toClientEvmSigner(accounts.payer, chain.client), options);
   const config = { schemes: [{ network, client: scheme }], spendControls: { allowedAssets: [{ network, asset: token }] } };
   return { scheme, fetch: wrapFetchWithPaymentFromConfig(fetch, config) };
-}
-
-/** Bytes that differ from place to place. */
-export function bytesOf(size) {
-  const out = new Uint8Array(size);
-  for (let i = 0; i < size; i += 4) new DataView(out.buffer).setUint32(i, Math.imul(i + 1, 2654435761));
-  return out;
 }
 
 /** Gets a whole by windows. */
