@@ -221,6 +221,8 @@ type Node struct {
 	Version func(ctx context.Context) (*Version, error)                 `perm:"read"`
 	Status  func(ctx context.Context) (*Status, error)                  `perm:"read"`
 	Doctor  func(ctx context.Context, r DoctorRequest) ([]Check, error) `perm:"read"`
+	// DashboardCode is a page that signs a person in to the dashboard, once, with what the token of the call permits.
+	DashboardCode func(ctx context.Context) (*DashboardCode, error) `perm:"read"`
 
 	Info      func(ctx context.Context) (*Info, error)                                 `perm:"read"`
 	Provide   func(ctx context.Context, path string) (*Piece, error)                   `perm:"provide" path:"0"`

@@ -101,3 +101,10 @@ type RescuedVoucher struct {
 	Direction string `json:"direction"`
 	Voucher
 }
+
+// DashboardCode opens the dashboard once.
+type DashboardCode struct {
+	Site    string  `json:"site"`    // where the dashboard is
+	URL     string  `json:"url"`     // its page that signs in
+	Seconds float64 `json:"seconds"` // how long it is good for
+}

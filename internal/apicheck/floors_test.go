@@ -18,7 +18,7 @@ const module = "github.com/cartage-dev/cartage/"
 // prefix decides.
 var floors = map[string]float64{
 	"cmd/cartage": 5, "node": 5,
-	"internal/node": 4, "internal/ui": 4, "internal/testnet": 4.1, "internal/testmarket": 4.1, "internal/sim": 4.1,
+	"internal/node": 4, "internal/dashboard": 3.5, "internal/ui": 0.1, "internal/testnet": 4.1, "internal/testmarket": 4.1, "internal/sim": 4.1,
 	"gateway": 3.1, "gateway/x402": 0, "internal/denylist": 0,
 	"api": 3, "retrievalmarket/impl": 3, "imports": 3, "retrievalmarket/marketnode": 3, "storagedeal": 3,
 	"datatransfer/impl": 2, "datatransfer/transport": 2, "datatransfer/network": 2, "datatransfer/channels": 2, "datatransfer/channelmonitor": 2,

@@ -144,6 +144,7 @@ type Node struct {
 	tokens       *tokens.Store
 	watched      atomic.Pointer[settleWatch] // nil: the payment channels were not looked at yet
 	overview     *Overview
+	entrance     entrance
 	wg           sync.WaitGroup
 }
 

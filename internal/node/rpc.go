@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/dashboard"
 	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/rpc"
 )
@@ -29,21 +30,28 @@ func (n *Node) Serve(ctx context.Context, h config.Home, ln net.Listener, ready 
 	srv := jsonrpc.NewServer(jsonrpc.WithServerErrors(api.Errors()), jsonrpc.WithMaxRequestSize(n.limits.Value(limits.RPCBody)), jsonrpc.WithServerMethodNameFormatter(methodName))
 	in := newDoors(n, token)
 	in.register(srv, n)
+	pages, err := dashboard.New(dashboard.Config{API: n.API(), SignIn: in.guest})
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/rpc/v1", srv)
 	mux.Handle("GET /metrics", n.metrics())
-	url := "http://" + ln.Addr().String() + "/rpc/v1"
+	site := "http://" + ln.Addr().String()
+	url := site + "/rpc/v1"
 	if err := blob.WriteFile(blob.OS{}, h.Path("api"), []byte(url+"\n"), 0o600); err != nil {
 		return err
 	}
 	defer os.Remove(h.Path("api"))
+	n.entrance.open(site, pages.Code, in)
 	if err := ready(); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	n.overview.keep()
 	var conns atomic.Int64
 	n.limits.Use(limits.RPCConns, conns.Load)
-	return rpc.Serve(ctx, ln, token, mux, rpc.Enter(in.enter, refuse), rpc.MaxConns(n.limits.Value(limits.RPCConns), &conns, func() { _ = n.limits.Hit(limits.RPCConns) }))
+	return rpc.Serve(ctx, ln, token, mux, rpc.Enter(in.enter, refuse), rpc.MaxConns(n.limits.Value(limits.RPCConns), &conns, func() { _ = n.limits.Hit(limits.RPCConns) }),
+		rpc.Pages(pages))
 }
 
 // Dial returns the API of a running daemon, or nil when none runs on the home.

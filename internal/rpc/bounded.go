@@ -16,6 +16,7 @@ type settings struct {
 	conns int64
 	inUse *atomic.Int64
 	over  func()
+	pages http.Handler
 
 	enter  func(ctx context.Context, bearer string) (context.Context, error)
 	refuse func(w http.ResponseWriter, err error)
@@ -26,6 +27,9 @@ type settings struct {
 func Enter(enter func(ctx context.Context, bearer string) (context.Context, error), refuse func(w http.ResponseWriter, err error)) Option {
 	return func(s *settings) { s.enter, s.refuse = enter, refuse }
 }
+
+// Pages serves what is no call: pages for people. They check themselves who sees them.
+func Pages(h http.Handler) Option { return func(s *settings) { s.pages = h } }
 
 // MaxConns bounds the connections at once: one beyond is answered 503 and closed, and over is called. inUse follows how many there are.
 func MaxConns(n int64, inUse *atomic.Int64, over func()) Option {

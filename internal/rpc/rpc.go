@@ -28,6 +28,9 @@ func Serve(ctx context.Context, ln net.Listener, token string, h http.Handler, o
 		oneToken(token)(&o)
 	}
 	h = o.guard(h)
+	if o.pages != nil {
+		h = split(h, o.pages)
+	}
 	switch a := ln.Addr().(type) {
 	case *net.UnixAddr:
 	case *net.TCPAddr:
@@ -111,6 +114,15 @@ func oneToken(token string) Option {
 		}
 		return ctx, nil
 	}, func(w http.ResponseWriter, _ error) { w.WriteHeader(http.StatusUnauthorized) })
+}
+
+// split sends calls one way and everything else, which has a door of its own, the other.
+func split(calls, pages http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/rpc/", calls)
+	mux.Handle("/metrics", calls)
+	mux.Handle("/", pages)
+	return mux
 }
 
 // guard checks the token.

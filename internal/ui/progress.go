@@ -57,7 +57,10 @@ func (p *Progress) Update(s State) {
 		p.bar.SetCurrent(int64(s.Received))
 	default:
 		line := fmt.Sprintf("%s: %d bytes", s.Status, s.Received)
-		if s.Spent != "" {
+		switch {
+		case s.Spent != "" && s.Total == 0: // a deal that goes on without a new offer
+			line = fmt.Sprintf("%s: received %d bytes, paid %s", s.Status, s.Received, s.Spent)
+		case s.Spent != "":
 			line = fmt.Sprintf("%s: received %d of at most %d bytes, paid %s", s.Status, s.Received, s.Total, s.Spent)
 		}
 		if line != p.line && time.Since(p.last) >= time.Second {
