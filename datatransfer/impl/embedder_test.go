@@ -8,11 +8,14 @@ import (
 
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/ipld/go-ipld-prime/datamodel"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/impl"
+	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
@@ -160,4 +163,24 @@ func TestSentAfterRestart(t *testing.T) {
 			require.EqualValues(t, 4, s.SentCidsTotal())
 		})
 	}
+}
+
+// nodeVoucher is a voucher whose decoded form is a node and no voucher.
+type nodeVoucher struct{ datamodel.Node }
+
+func (nodeVoucher) Type() dt.TypeIdentifier { return "NodeVoucher" }
+
+// TestVoucherOfWrongForm: what the other side sends decodes to what is no voucher: its channel ends, and nothing panics.
+func TestVoucherOfWrongForm(t *testing.T) {
+	v := nodeVoucher{basicnode.NewString("pay")}
+	f := fakedWith(t, dssync.MutexWrap(datastore.NewMapDatastore()), func(m dt.Manager) {
+		require.NoError(t, m.RegisterVoucherType(testutil.NewFakeDTType(""), &testutil.Validator{}))
+		require.NoError(t, m.RegisterRevalidator(v, &tab{}))
+	})
+	requested(true)(t, f)
+	resp, err := f.transport.EventHandler().OnRequestReceived(asked(), must(message.VoucherRequest(asked().ID, v.Type(), v)))
+	require.NoError(t, err)
+	require.False(t, resp.Accepted())
+	require.Equal(t, dt.Statuses[dt.Failed], dt.Statuses[f.trace.wait(t).Status()])
+	require.Contains(t, f.trace.state().Message(), "is not a voucher")
 }

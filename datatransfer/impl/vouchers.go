@@ -20,11 +20,18 @@ func (m *Manager) receiveVoucher(c *channels.Channel, req dt.Request) (dt.Respon
 	if err != nil {
 		return m.refuseVoucher(c, nil, err)
 	}
-	voucher := dec.(dt.Voucher)
+	voucher, ok := dec.(dt.Voucher)
+	if !ok {
+		return m.refuseVoucher(c, nil, fmt.Errorf("%T is not a voucher", dec))
+	}
 	p, _ := m.revalidators.Processor(req.VoucherType())
+	rv, ok := p.(dt.Revalidator)
+	if !ok {
+		return m.refuseVoucher(c, nil, fmt.Errorf("no revalidator for voucher type %s", req.VoucherType()))
+	}
 	final := c.Status() == dt.Finalizing
 	_, result, rerr := guarded(func() (bool, dt.VoucherResult, error) {
-		r, err := p.(dt.Revalidator).Revalidate(chid, voucher)
+		r, err := rv.Revalidate(chid, voucher)
 		return true, r, err
 	})
 	enc, err := channels.Encode(voucher)
