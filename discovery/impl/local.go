@@ -11,8 +11,10 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
+	mh "github.com/multiformats/go-multihash"
 
 	"github.com/cartage-dev/cartage/discovery"
+	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
@@ -36,17 +38,38 @@ func NewLocal(ds datastore.Batching) (*Local, error) {
 	return &Local{ds: ds, ready: shared.NewReadyManager()}, nil
 }
 
-// Start makes the table ready.
-func (l *Local) Start(context.Context) error {
-	l.ready.FireReady(nil)
-	return nil
+// Start makes the table ready. Peers from before records had a version are brought to it; what has another key than a payload is left alone.
+func (l *Local) Start(ctx context.Context) error {
+	err := store.MigrateUnversioned(ctx, l.ds, "", func(name string, value []byte) ([]byte, error) {
+		hash, err := keyForm.DecodeString(name)
+		if err != nil {
+			return nil, nil
+		}
+		if _, err := mh.Cast(hash); err != nil {
+			return nil, nil
+		}
+		var rec discovery.RetrievalPeers
+		r := bytes.NewReader(value)
+		if err := rec.UnmarshalTuple(r); err != nil {
+			return nil, err
+		}
+		if r.Len() > 0 {
+			return nil, fmt.Errorf("%d bytes after its end", r.Len())
+		}
+		return wire.Encode(&rec)
+	})
+	l.ready.FireReady(err)
+	return err
 }
 
 // OnReady calls f when the table has started.
 func (l *Local) OnReady(f shared.ReadyFunc) { l.ready.OnReady(f) }
 
+// keyForm writes the multihash of a payload as a key.
+var keyForm = base32.StdEncoding.WithPadding(base32.NoPadding)
+
 func key(payload cid.Cid) datastore.Key {
-	return datastore.NewKey("/1/" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(payload.Hash()))
+	return datastore.NewKey("/" + store.RecordVersion + "/" + keyForm.EncodeToString(payload.Hash()))
 }
 
 // AddPeer adds a peer to a payload; an equal one again changes nothing.

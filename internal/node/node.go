@@ -323,7 +323,7 @@ func (n *Node) openMarket(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.asks, err = askstore.NewAskStore(n.space(providerRecords), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
+	if n.asks, err = askstore.NewAskStore(namespace.Wrap(n.space(providerRecords), datastore.NewKey("/retrieval-ask")), datastore.NewKey("/latest")); err != nil {
 		return err
 	}
 	if n.parts.Provide {

@@ -288,7 +288,7 @@ func (p *party) openMarket(r *process) (err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	net := rmnet.NewFromLibp2pHost(r.host)
 	if p.provider {
-		if r.asks, err = askstore.NewAskStore(space(r.state, "/retrievals/provider"), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
+		if r.asks, err = askstore.NewAskStore(space(r.state, "/retrievals/provider/retrieval-ask"), datastore.NewKey("/latest")); err != nil {
 			return err
 		}
 		r.seller, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{

@@ -164,7 +164,7 @@ func (p *Peer) prepare(m dt.Manager) (err error) {
 	net := &lateNetwork{p: p}
 	ccfg := retrievalimpl.ClientConfig{Hub: p.Hub, Network: net, Node: Client{p.Bank}, Resolver: discovery.Static(nil), Store: p.space("/client"), Targets: p.targets,
 		Deadlines: clientstates.Deadlines(p.idle(), p.idle(), p.idle(), p.idle()), Log: quiet}
-	if p.Asks, err = askstore.NewAskStore(p.space("/provider"), datastore.NewKey("/retrieval-ask/1/latest")); err != nil {
+	if p.Asks, err = askstore.NewAskStore(p.space("/provider/retrieval-ask"), datastore.NewKey("/latest")); err != nil {
 		return err
 	}
 	pcfg := retrievalimpl.ProviderConfig{Hub: p.Hub, Network: net, Node: Provider{p.Bank}, Address: p.Address, Pieces: p, Asks: p.Asks, Store: p.space("/provider"),

@@ -2,9 +2,11 @@
 package piecestoreimpl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
+	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	"github.com/cartage-dev/cartage/piecestore"
 	"github.com/cartage-dev/cartage/shared"
@@ -39,10 +42,38 @@ func NewPieceStore(ds datastore.Batching) (piecestore.PieceStore, error) {
 	return &Store{ds: ds, ready: shared.NewReadyManager()}, nil
 }
 
-// Start implements piecestore.PieceStore.
-func (s *Store) Start(context.Context) error {
-	s.ready.FireReady(nil)
-	return nil
+// Start implements piecestore.PieceStore. Records from before they had a version are brought to it.
+func (s *Store) Start(ctx context.Context) error {
+	err := store.MigrateUnversioned(ctx, s.ds, "/pieces", func(_ string, value []byte) ([]byte, error) {
+		var info piecestore.PieceInfo
+		return upgraded(value, &info)
+	})
+	if err == nil {
+		err = store.MigrateUnversioned(ctx, s.ds, "/cid-infos", func(_ string, value []byte) ([]byte, error) {
+			var info piecestore.CIDInfo
+			return upgraded(value, &info)
+		})
+	}
+	s.ready.FireReady(err)
+	return err
+}
+
+// tupled is a record that had a form before it was a map.
+type tupled interface {
+	UnmarshalTuple(r io.Reader) error
+	MarshalCBOR(w io.Writer) error
+}
+
+// upgraded is the record of today of one of version 0.
+func upgraded(value []byte, rec tupled) ([]byte, error) {
+	r := bytes.NewReader(value)
+	if err := rec.UnmarshalTuple(r); err != nil {
+		return nil, err
+	}
+	if r.Len() > 0 {
+		return nil, fmt.Errorf("%d bytes after its end", r.Len())
+	}
+	return wire.Encode(rec)
 }
 
 // OnReady implements piecestore.PieceStore.

@@ -100,7 +100,7 @@ func NewProvider(minerAddress address.Address, node rm.RetrievalProviderNode, ne
 	if err != nil {
 		return nil, err
 	}
-	asks, err := askstore.NewAskStore(ds, datastore.NewKey("/retrieval-ask/1/latest"))
+	asks, err := askstore.NewAskStore(namespace.Wrap(ds, datastore.NewKey("/retrieval-ask")), datastore.NewKey("/latest"))
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@
 package askstore
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-datastore"
 
+	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/shared"
@@ -24,17 +27,28 @@ const (
 // AskStore implements retrievalmarket.AskStore over a datastore.
 type AskStore struct {
 	ds  datastore.Batching
-	key datastore.Key
+	key datastore.Key // below the version of the records
 	mu  sync.RWMutex
 	ask rm.Ask
 }
 
-// NewAskStore opens the ask under key; without one it stores the default.
+var versionKey = datastore.NewKey("/versions/current")
+
+// NewAskStore opens the ask under key, below the version of the records as the reference has it. One that lies directly under key, from before there was
+// a version, is moved there; without any the default is stored. What does not decode is an error.
 func NewAskStore(ds datastore.Batching, key datastore.Key) (*AskStore, error) {
-	s := &AskStore{ds: ds, key: key}
+	s := &AskStore{ds: ds, key: datastore.NewKey(store.RecordVersion).Child(key)}
 	ctx, cancel := shared.Lifetime()
 	defer cancel()
-	data, err := ds.Get(ctx, key)
+	data, err := ds.Get(ctx, s.key)
+	if errors.Is(err, datastore.ErrNotFound) {
+		if data, err = ds.Get(ctx, key); err == nil {
+			if err := s.move(ctx, key, data); err != nil {
+				return nil, err
+			}
+			return s, nil
+		}
+	}
 	if errors.Is(err, datastore.ErrNotFound) {
 		err = s.SetAsk(&rm.Ask{
 			PricePerByte: rm.DefaultPricePerByte, UnsealPrice: rm.DefaultUnsealPrice,
@@ -48,7 +62,25 @@ func NewAskStore(ds datastore.Batching, key datastore.Key) (*AskStore, error) {
 	if err == nil {
 		err = wire.Decode(data, &s.ask)
 	}
-	return s, err
+	if err != nil {
+		return nil, fmt.Errorf("ask under %s: %w", s.key, err)
+	}
+	return s, nil
+}
+
+// move brings an ask from before there was a version under it: a map, or the tuple of the releases before the maps.
+func (s *AskStore) move(ctx context.Context, from datastore.Key, data []byte) error {
+	var ask rm.Ask
+	if err := wire.Decode(data, &ask); err != nil {
+		r := bytes.NewReader(data)
+		if terr := rm.ReadTuple(r, &ask); terr != nil || r.Len() > 0 {
+			return fmt.Errorf("ask under %s: %w", from, err)
+		}
+	}
+	if err := s.SetAsk(&ask); err != nil {
+		return fmt.Errorf("ask under %s: %w", from, err)
+	}
+	return s.ds.Delete(ctx, from)
 }
 
 // GetAsk returns a copy.
@@ -72,10 +104,14 @@ func (s *AskStore) SetAsk(ask *rm.Ask) error {
 	defer s.mu.Unlock()
 	ctx, cancel := shared.Lifetime()
 	defer cancel()
-	if err := s.ds.Put(ctx, s.key, data); err != nil {
+	b, err := s.ds.Batch(ctx)
+	if err != nil {
 		return err
 	}
-	if err := s.ds.Sync(ctx, s.key); err != nil {
+	if err := errors.Join(b.Put(ctx, s.key, data), b.Put(ctx, versionKey, []byte(store.RecordVersion))); err != nil {
+		return err
+	}
+	if err := store.Commit(ctx, s.ds, b); err != nil {
 		return err
 	}
 	s.ask = *ask
