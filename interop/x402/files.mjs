@@ -1,4 +1,5 @@
 // Files and DAGs that are sold in tests.
+import * as cbor from "@ipld/dag-cbor";
 import * as dagPB from "@ipld/dag-pb";
 import { UnixFS } from "ipfs-unixfs";
 import { CID } from "multiformats/cid";
@@ -32,4 +33,31 @@ export async function importFile(data) {
   }
   const cid = await put(dagPB.code, dagPB.encode(dagPB.createNode(file.marshal(), links)));
   return { cid, blocks };
+}
+
+/** The roots of a CAR, and the bytes of its raw blocks in order; every block is compared with its CID. */
+export async function blocksOfCar(car) {
+  let at = 0;
+  const varint = () => {
+    let n = 0;
+    for (let shift = 1; ; shift *= 128) {
+      const b = car[at++];
+      n += (b & 127) * shift;
+      if (b < 128) return n;
+    }
+  };
+  const section = () => {
+    const size = varint();
+    at += size;
+    return car.subarray(at - size, at);
+  };
+  const { roots } = cbor.decode(section());
+  const data = [];
+  while (at < car.length) {
+    const [cid, bytes] = CID.decodeFirst(section());
+    const digest = await sha256.digest(bytes);
+    if (Buffer.compare(digest.digest, cid.multihash.digest) !== 0) throw new Error(`block ${cid} is not what it is named`);
+    if (cid.code === raw.code) data.push(bytes);
+  }
+  return { roots: roots.map(String), data };
 }

@@ -4,6 +4,7 @@ import { accounts, startChain } from "../chain.mjs";
 import { startFacilitator } from "../facilitator.mjs";
 import { browserSuite } from "./browser.mjs";
 import { contractSuite } from "./contract.mjs";
+import { gatewaySuite } from "./gateway.mjs";
 import { stockSuite } from "./stock.mjs";
 
 const world = {};
@@ -19,3 +20,4 @@ after(async () => {
 contractSuite();
 stockSuite(world);
 browserSuite(world);
+gatewaySuite(world);
