@@ -179,11 +179,11 @@ func (t *Transport) askForRest(chid datatransfer.ChannelID, msg datatransfer.Mes
 	if !live {
 		return t.askRest(chid, run, msg)
 	}
-	t.background(func(ctx context.Context) {
+	t.group.Go(func() { // a store may take its time with the block that is being written
 		select {
 		case <-done:
 			t.undelivered(chid, msg, t.askRest(chid, run, msg))
-		case <-ctx.Done():
+		case <-t.ctx.Done():
 		}
 	})
 	return nil
