@@ -14,20 +14,6 @@ import (
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
 )
 
-// slowly serves the blocks after the fourth one by one, and tells when it begins to.
-func slowly() (func(int, cid.Cid, []byte) []byte, chan struct{}) {
-	reached := make(chan struct{})
-	return func(n int, _ cid.Cid, data []byte) []byte {
-		if n == 4 {
-			close(reached)
-		}
-		if n >= 4 {
-			time.Sleep(50 * time.Millisecond)
-		}
-		return data
-	}, reached
-}
-
 // dealOpen tells whether the first deal of a node goes on.
 func dealOpen(t *testing.T, w *world, a *api.Node) bool {
 	deals, err := a.Deals(w.ctx)
@@ -117,7 +103,8 @@ func TestPark(t *testing.T) {
 			ask := paid
 			ask.UnsealPrice = tc.unseal
 			w := newWorld(t, 8<<20, ask)
-			change, reached := slowly()
+			change, reached, open := gate()
+			defer open()
 			w.serving(t, change)
 			require.NoError(t, w.client.Start(w.ctx, nil))
 			a := w.client.API()
@@ -128,6 +115,7 @@ func TestPark(t *testing.T) {
 			<-reached
 			r, err = a.OrderPark(w.ctx, r.Order)
 			require.NoError(t, err)
+			open()
 			require.Equal(t, "parked", r.State)
 			require.Equal(t, tc.kept, dealOpen(t, w, a))
 			before := w.vouchered(t, a)
@@ -153,7 +141,8 @@ func TestPark(t *testing.T) {
 // less than there is does not make a sufficient one insufficient.
 func TestBudgetOverAttempts(t *testing.T) {
 	w := newWorld(t, 8<<20, paid)
-	change, reached := slowly()
+	change, reached, open := gate()
+	defer open()
 	w.serving(t, change)
 	require.NoError(t, w.client.Start(w.ctx, nil))
 	a := w.client.API()
@@ -165,6 +154,7 @@ func TestBudgetOverAttempts(t *testing.T) {
 	<-reached
 	_, err = a.OrderPark(w.ctx, r.Order)
 	require.NoError(t, err)
+	open()
 	r, err = w.client.Retrieve(w.ctx, req)
 	require.NoError(t, err)
 	require.False(t, r.OK)
