@@ -190,6 +190,8 @@ func TestChecklist02Fakes(t *testing.T) {
 			"Open Opened Accept ResumeResponder ResponderBeginsFinalization PauseResponder FinishTransfer NewVoucher ResponderCompletes CleanupComplete ", dt.Completed},
 		{"pull, finalizing twice (R-103)", opened(true), []play{accept(false), finished(nil), complete(true), complete(true), voucher, complete(false)},
 			"Open Opened Accept ResumeResponder FinishTransfer ResponderBeginsFinalization PauseResponder ResponderBeginsFinalization PauseResponder NewVoucher ResponderCompletes CleanupComplete ", dt.Completed},
+		{"pull, asked for the last payment after Complete", opened(true), []play{accept(false), received, complete(false), complete(true), finished(nil)},
+			"Open Opened Accept ResumeResponder ResponderCompletes FinishTransfer CleanupComplete ", dt.Completed},
 		{"pull, demand of v2 without a result", opened(true), []play{accept(false), answers(func(id dt.TransferID) (dt.Response, error) { return message.UpdateResponse(id, true), nil }), demand(true), voucher, demand(false)},
 			"Open Opened Accept ResumeResponder PauseResponder NewVoucherResult PauseResponder NewVoucher NewVoucherResult ResumeResponder ", dt.Ongoing},
 		{"pull, paused and then completed (R-35)", opened(true), []play{accept(true), complete(false), finished(nil)},

@@ -44,6 +44,8 @@ func (m *Manager) OnResponseReceived(chid dt.ChannelID, resp dt.Response) error 
 		err = c.Apply(dt.Restart)
 	case resp.IsComplete() && !resp.IsPaused():
 		return m.responderCompletes(c)
+	case resp.IsComplete() && c.Status() == dt.ResponderCompleted: // it left before the last payment came, by another way than the answer to that
+		return nil
 	case resp.IsComplete():
 		err = c.Apply(dt.ResponderBeginsFinalization)
 	}
