@@ -24,6 +24,7 @@ import (
 	cbg "github.com/whyrusleeping/cbor-gen"
 
 	"github.com/cartage-dev/cartage/blob"
+	"github.com/cartage-dev/cartage/internal/limits"
 )
 
 // Sizes of the format and limits of what is read.
@@ -32,7 +33,7 @@ const (
 	dataOffset = pragmaSize + 40
 	// MaxBlock is the largest block that is sold, sent, received, stored or read: one limit for archives, both transports and unsealing. What
 	// surrounds a block in a message has to fit into 4 MiB with it.
-	MaxBlock = 4<<20 - 64<<10
+	MaxBlock = limits.MaxBlock
 	// maxStored is what files of earlier versions may hold.
 	maxStored = 4 << 20
 	maxCid    = 256

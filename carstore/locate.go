@@ -7,6 +7,7 @@ import (
 	"github.com/ipld/go-ipld-prime/datamodel"
 	mh "github.com/multiformats/go-multihash"
 
+	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -14,7 +15,7 @@ import (
 // Bounds of a walk, in links that are followed, repeats included.
 const (
 	// MaxLinks bounds every walk.
-	MaxLinks = 1 << 26
+	MaxLinks = limits.MaxLinks
 	// freeLinks may be followed whatever there is, and linksPerBlock for each block that was met.
 	freeLinks     = 1 << 16
 	linksPerBlock = 256
@@ -33,7 +34,7 @@ func CheckLinks(followed uint64, blocks int) error {
 }
 
 // MaxDepth is how many links may lead to a block that is sent or received.
-const MaxDepth = 4096
+const MaxDepth = limits.MaxDepth
 
 // CheckDepth is MaxDepth as a check: the error has the reason dag-too-deep.
 func CheckDepth(depth int) error {

@@ -78,7 +78,7 @@ func definitions() []definition {
 		{RPCConns, Count, 1, 64, 1024, reason.NodeLimit, "connections to the API at once"},
 		{RPCBody, Bytes, 1, 1 * mib, 16 * mib, reason.Usage, "bytes of a call of the API"},
 		{RefusedTokens, Count, 1, 60, 10_000, reason.NodeLimit, "calls a minute with a token that opens nothing which are told why; others are told to wait"},
-	}, gatewayDefinitions()...)
+	}, append(shapeDefinitions(), gatewayDefinitions()...)...)
 }
 
 // Row is a limit as it is shown.

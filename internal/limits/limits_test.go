@@ -19,7 +19,7 @@ func TestValues(t *testing.T) {
 			require.LessOrEqual(t, row.Value, row.Max)
 			require.NotEmpty(t, row.Doc)
 			require.NotEqual(t, reason.None, row.Code)
-			for v, taken := range map[int64]bool{1: true, row.Max: true, 0: false, row.Max + 1: false} {
+			for v, taken := range map[int64]bool{row.Min: true, row.Max: true, row.Min - 1: false, row.Max + 1: false} {
 				var in any = v
 				if row.Unit == limits.Duration {
 					in = time.Duration(v).String()

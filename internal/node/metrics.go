@@ -62,6 +62,12 @@ func lostDesc() *prometheus.Desc {
 	return prometheus.NewDesc("cartage_lost_units_total", "attoFIL that were vouchered to this node and not redeemed in time.", nil, nil)
 }
 
+// limitDesc describes what is known of each limit: how often it was reached, and what is in use.
+func limitDesc(name string) *prometheus.Desc {
+	help := map[string]string{"hits_total": "How often a limit was reached.", "use": "What is in use of a limit, in its unit."}
+	return prometheus.NewDesc("cartage_limit_"+name, help[name], []string{"limit"}, nil)
+}
+
 // collector asks the parts of a node.
 type collector struct{ n *Node }
 
@@ -73,6 +79,8 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	out <- failureDesc()
 	out <- dealsDesc()
 	out <- lostDesc()
+	out <- limitDesc("hits_total")
+	out <- limitDesc("use")
 }
 
 // Collect implements prometheus.Collector.
@@ -89,6 +97,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	out <- prometheus.MustNewConstMetric(dealsDesc(), prometheus.GaugeValue, float64(len(c.n.Client.ActiveDeals())), "client")
 	c.collectLost(out)
+	for _, r := range c.n.limits.Rows() {
+		out <- prometheus.MustNewConstMetric(limitDesc("hits_total"), prometheus.CounterValue, float64(r.Hits), string(r.Name))
+		if r.InUse >= 0 {
+			out <- prometheus.MustNewConstMetric(limitDesc("use"), prometheus.GaugeValue, float64(r.InUse), string(r.Name))
+		}
+	}
 	if c.n.Provider != nil {
 		out <- prometheus.MustNewConstMetric(dealsDesc(), prometheus.GaugeValue, float64(c.n.Provider.Active()), "provider")
 	}

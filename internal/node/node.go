@@ -313,7 +313,7 @@ func emptyLinks() ipld.LinkSystem { return carstore.Links(notHere) }
 func (n *Node) openMarket(ctx context.Context) (err error) {
 	cfg := n.parts.Config.Transfer
 	idle, accept := time.Duration(cfg.IdleTimeout), time.Duration(cfg.AcceptTimeout)
-	netw := rmnet.NewFromLibp2pHost(n.Host)
+	netw := rmnet.NewFromLibp2pHost(n.Host, rmnet.QueriesPerPeer(n.limits.Int(limits.QueriesPeer), func() { _ = n.limits.Hit(limits.QueriesPeer) }))
 	n.Client, err = retrievalimpl.NewClientFromConfig(retrievalimpl.ClientConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Client{Manager: n.Payments}, Resolver: discovery.Static(nil),
 		Store: n.space("/retrievals/client"), Targets: n.targets, SupportsAhead: n.supportsAhead, Holds: func(id rm.DealID) bool { return n.orders.Holds(download.Deal(id)) },
@@ -377,7 +377,7 @@ func (n *Node) newProvider(netw rmnet.RetrievalMarketNetwork) error {
 	n.Provider, err = retrievalimpl.NewProviderFromConfig(retrievalimpl.ProviderConfig{
 		Hub: n.hub, Network: netw, Node: marketnode.Provider{Manager: n.Payments, Unseal: n.unsealSector}, Address: addr,
 		FreeOnly: n.Payments == nil, RefusesMoney: n.refusesMoney, Pieces: n.pieces(), Credit: &credit, Now: n.parts.Now, Origins: n.originsOf,
-		SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space(providerRecords), TakesDeals: n.takesDeals,
+		SupportsPrepaid: n.supportsPrepaid, Asks: n.asks, Store: n.space(providerRecords), TakesDeals: n.takesDeals, SelectorOver: func() { _ = n.limits.Hit(limits.Selector) },
 		Deadlines: providerstates.Deadlines(min(time.Minute, accept), 24*time.Hour, pay, idle), Log: n.log,
 	})
 	return err

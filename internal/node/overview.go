@@ -40,7 +40,9 @@ func newOverview(n *Node) *Overview {
 	o.monitor = health.NewMonitor(o.checks(), nil)
 	n.Client.SubscribeToEvents(func(_ rm.ClientEvent, d rm.ClientDealState) {
 		if clientstates.IsFinal(d.Status) {
-			o.ended.Add(time.Now(), endOf(d.Status, clientstates.ReasonOf(&d).Blame()))
+			why := clientstates.ReasonOf(&d)
+			n.limits.Ended(why)
+			o.ended.Add(time.Now(), endOf(d.Status, why.Blame()))
 		}
 	})
 	if n.Provider != nil {

@@ -180,6 +180,7 @@ func (s Service) ProvideAs(ctx context.Context, r api.ProvideRequest) (*api.Piec
 	}
 	sh, err := s.n.ProvideAs(ctx, r.Path, ProvideOptions{Reading: o, Roots: roots, Partial: r.Partial})
 	if err != nil {
+		s.n.limits.Ended(reason.From(err))
 		return nil, coded(err)
 	}
 	p := s.n.piece(sh)

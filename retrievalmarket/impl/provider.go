@@ -57,6 +57,8 @@ type ProviderConfig struct {
 	Decide  DealDecider
 	// TakesDeals says why no new deal is taken at present: offers and proposals are answered so. nil: they always are.
 	TakesDeals func() error
+	// SelectorOver is told of each proposal that is refused because of the size of its selector. It may be nil.
+	SelectorOver func()
 	// Pricing is the ask of each deal; the stored ask when nil.
 	Pricing RetrievalPricingFunc
 	// MaxDealsPerPeer and MaxDeals bound the deals that have not ended (M-19); 0 means 1,024 and 10,000.

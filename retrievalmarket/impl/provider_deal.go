@@ -14,15 +14,13 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/limits"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
 	"github.com/cartage-dev/cartage/shared"
 )
-
-// maxSelector bounds the selector of a proposal (M-42, D22).
-const maxSelector = 16 << 10
 
 // refusal is an answer that no deal is made for.
 type refusal struct {
@@ -48,8 +46,11 @@ func (p *Provider) validate(ctx context.Context, restart bool, chid dt.ChannelID
 	if !prop.PayloadCID.Equals(base) {
 		return nil, errors.New("incorrect CID for this proposal")
 	}
-	if prop.Selector != nil && len(prop.Selector.Raw) > maxSelector {
-		return nil, fmt.Errorf("selector of %d bytes is above the limit of %d", len(prop.Selector.Raw), maxSelector)
+	if prop.Selector != nil && len(prop.Selector.Raw) > limits.MaxSelector { // M-42, D22
+		if p.cfg.SelectorOver != nil {
+			p.cfg.SelectorOver()
+		}
+		return nil, fmt.Errorf("selector of %d bytes is above the limit of %d", len(prop.Selector.Raw), limits.MaxSelector)
 	}
 	want, err := prop.SelectorNode()
 	if err != nil || !shared.SameNode(want, sel) {

@@ -17,8 +17,10 @@ import (
 	dssync "github.com/ipfs/go-datastore/sync"
 	mh "github.com/multiformats/go-multihash"
 	"github.com/stretchr/testify/require"
+	cbg "github.com/whyrusleeping/cbor-gen"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/limits"
 	pay "github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	retrievalimpl "github.com/cartage-dev/cartage/retrievalmarket/impl"
@@ -142,6 +144,18 @@ func TestM19Limits(t *testing.T) {
 	require.Equal(t, "Provider cancelled retrieval", m.deal(0).Message)
 	_, err = m.propose(2)
 	require.ErrorIs(t, err, dt.ErrPause)
+}
+
+// TestSelectorAtLimit: a proposal may have a selector of 16 KiB, and not of a byte more: that is refused, and told of once.
+func TestSelectorAtLimit(t *testing.T) {
+	over := 0
+	m := newMarket(t, func(c *retrievalimpl.ProviderConfig) { c.SelectorOver = func() { over++ } })
+	for size, told := range map[int]int{limits.MaxSelector: 0, limits.MaxSelector + 1: 1} {
+		over = 0
+		_, err := m.propose(1, func(p *rm.DealProposal) { p.Selector = &cbg.Deferred{Raw: make([]byte, size)} })
+		require.Error(t, err)
+		require.Equal(t, told, over, "%d bytes: %v", size, err)
+	}
 }
 
 // started is a deal whose unseal price is paid and whose data flows.

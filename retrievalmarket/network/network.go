@@ -61,6 +61,8 @@ type libp2pNetwork struct {
 
 	mu   sync.Mutex
 	open map[peer.ID]int // inbound queries
+	most int             // of them for a peer
+	over func()
 }
 
 // Option changes a network.
@@ -78,9 +80,14 @@ func SupportedProtocols(protocols []protocol.ID) Option {
 	return func(n *libp2pNetwork) { n.protocols = protocols }
 }
 
+// QueriesPerPeer sets how many queries of one peer are answered at once (16). over, which may be nil, is told of each one beyond.
+func QueriesPerPeer(most int, over func()) Option {
+	return func(n *libp2pNetwork) { n.most, n.over = most, over }
+}
+
 // NewFromLibp2pHost returns the network over a host.
 func NewFromLibp2pHost(h host.Host, options ...Option) RetrievalMarketNetwork {
-	n := &libp2pNetwork{host: h, open: map[peer.ID]int{}, retry: shared.DefaultRetryStream(),
+	n := &libp2pNetwork{host: h, open: map[peer.ID]int{}, most: maxQueries, retry: shared.DefaultRetryStream(),
 		protocols: []protocol.ID{rm.QueryProtocolID, rm.OldQueryProtocolID}}
 	n.retry.StopIfForeign = true
 	for _, o := range options {
@@ -126,6 +133,9 @@ func (n *libp2pNetwork) handler(r RetrievalReceiver) network.StreamHandler {
 			}
 		}()
 		if !n.enter(s.Conn().RemotePeer()) {
+			if n.over != nil {
+				n.over()
+			}
 			_ = s.Reset()
 			return
 		}
@@ -141,13 +151,13 @@ func (n *libp2pNetwork) handler(r RetrievalReceiver) network.StreamHandler {
 	}
 }
 
-// maxQueries is how many queries one peer may have open at once (M-17).
+// maxQueries is how many queries one peer may have open at once (M-17), where nobody says otherwise.
 const maxQueries = 16
 
 func (n *libp2pNetwork) enter(p peer.ID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.open[p] >= maxQueries {
+	if n.open[p] >= n.most {
 		return false
 	}
 	n.open[p]++

@@ -100,3 +100,51 @@ func TestRetry(t *testing.T) {
 	_, err := network.NewFromLibp2pHost(c).NewQueryStream(ctx, other.ID())
 	require.ErrorContains(t, err, "canceled by context")
 }
+
+// holding reads queries, and answers nothing until it is let.
+type holding struct{ let, inside chan struct{} }
+
+func (h holding) HandleQueryStream(s network.RetrievalQueryStream) {
+	if _, err := s.ReadQuery(); err != nil {
+		return
+	}
+	h.inside <- struct{}{}
+	<-h.let
+	_ = s.Close()
+}
+
+// TestQueriesAtLimit: a peer has as many queries answered at once as the limit says; one beyond is cut off and told of, and there is room again
+// when one has ended.
+func TestQueriesAtLimit(t *testing.T) {
+	c, p := pair(t)
+	over := make(chan struct{}, 9)
+	h := holding{make(chan struct{}), make(chan struct{}, 9)}
+	require.NoError(t, network.NewFromLibp2pHost(p, network.QueriesPerPeer(2, func() { over <- struct{}{} })).SetDelegate(h))
+	client := network.NewFromLibp2pHost(c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ask := func() {
+		s, err := client.NewQueryStream(ctx, p.ID())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		_ = s.WriteQuery(rm.Query{PayloadCID: cid.NewCidV1(cid.Raw, mh.Multihash("\x12\x20abcdefghijklmnopqrstuvwxyz012345"))})
+	}
+	ask()
+	ask()
+	<-h.inside
+	<-h.inside
+	require.Empty(t, over)
+	ask()
+	<-over
+	require.Empty(t, h.inside)
+	close(h.let)
+	require.Eventually(t, func() bool {
+		ask()
+		select {
+		case <-h.inside:
+			return true
+		case <-over:
+			return false
+		}
+	}, 30*time.Second, time.Millisecond)
+}
