@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -131,10 +130,15 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags, readyF
 	}
 	settings := node.SettingsOf(n.Node)
 	cfg := settings.Config()
-	ln, err := net.Listen("tcp", cfg.Network.API)
+	ln, err := settings.ListenAPI(ctx)
 	if err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
+	ops, err := node.OpenOps(ctx, n.Node)
+	if err != nil {
+		return errors.Join(err, ln.Close(), n.Close(context.WithoutCancel(ctx)))
+	}
+	defer ops.Serve(ctx)()
 	web, err := openGateway(ctx, n, g.over(cfg.Gateway))
 	if err != nil {
 		return errors.Join(err, ln.Close(), n.Close(context.WithoutCancel(ctx)))
@@ -142,7 +146,7 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags, readyF
 	ended := web.serve(ctx, cancel)
 	defer settings.ReloadOn(hangups())()
 	err = n.Serve(ctx, h, ln, func() error {
-		if err := c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1", web.urls()); err != nil {
+		if err := c.announce(ctx, n, "http://"+ln.Addr().String()+"/rpc/v1", web.urls(), ops.URL()); err != nil {
 			return err
 		}
 		return tellReady(ctx, n, readyFile)
@@ -154,13 +158,13 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags, readyF
 	return errors.Join(err, n.Close(cctx))
 }
 
-func (c *cli) announce(ctx context.Context, n *node.Opened, url string, web []string) error {
+func (c *cli) announce(ctx context.Context, n *node.Opened, url string, web []string, ops string) error {
 	info, err := n.API().Info(ctx)
 	if err != nil {
 		return err
 	}
 	if c.json {
-		return printJSON(os.Stdout, map[string]any{"event": "ready", "peer_id": info.PeerID, "addresses": info.Addresses, "api": url, "wallet": info.Wallet, "gateway": web})
+		return printJSON(os.Stdout, map[string]any{"event": "ready", "peer_id": info.PeerID, "addresses": info.Addresses, "api": url, "wallet": info.Wallet, "gateway": web, "ops": ops})
 	}
 	say("peer id  %v\n", info.PeerID)
 	for _, a := range info.Addresses {
@@ -168,6 +172,9 @@ func (c *cli) announce(ctx context.Context, n *node.Opened, url string, web []st
 	}
 	for _, u := range web {
 		say("gateway  %v\n", u)
+	}
+	if ops != "" {
+		say("watched  %v/readyz\n", ops)
 	}
 	say("wallet   %v\n", info.Wallet)
 	say("ledger   %v\n", orNone(info.Ledger))

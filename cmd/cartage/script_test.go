@@ -140,7 +140,7 @@ func command(ts *testscript.TestScript, args ...string) *exec.Cmd {
 	return c
 }
 
-// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN, NAME_ADDR, NAME_PEER and NAME_GATEWAY from its ready line.
+// start NAME ARGS...: runs a server in the background and sets NAME_URL, NAME_TOKEN, NAME_ADDR, NAME_PEER, NAME_OPS and NAME_GATEWAY from its ready line.
 func start(ts *testscript.TestScript, _ bool, args []string) {
 	c := command(ts, append([]string{"--json"}, args[1:]...)...)
 	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
@@ -162,10 +162,12 @@ func start(ts *testscript.TestScript, _ bool, args []string) {
 		Addresses []string `json:"addresses"`
 		PeerID    string   `json:"peer_id"`
 		Gateway   []string `json:"gateway"`
+		Ops       string   `json:"ops"`
 	}
 	ts.Check(json.Unmarshal(line, &ready))
 	ts.Setenv(args[0]+"_PEER", ready.PeerID)
 	ts.Setenv(args[0]+"_URL", ready.URL)
+	ts.Setenv(args[0]+"_OPS", ready.Ops)
 	ts.Setenv(args[0]+"_TOKEN", ready.TokenFile)
 	if len(ready.Gateway) > 0 {
 		ts.Setenv(args[0]+"_GATEWAY", ready.Gateway[0])

@@ -30,7 +30,9 @@ type Config struct {
 // Network says where the node listens.
 type Network struct {
 	Listen []string `toml:"listen" comment:"libp2p multiaddresses: /ip4/0.0.0.0/tcp/7110, with /ws behind it for WebSocket, or /ip4/0.0.0.0/udp/7110/quic-v1"`
-	API    string   `toml:"api" comment:"address of the JSON-RPC server; loopback only"`
+	API    string   `toml:"api" comment:"address of the JSON-RPC server; loopback only; with port 0 another one at each start"`
+	Ops    string   `toml:"ops" comment:"address of /healthz, /readyz and /metrics, without a token, for example 127.0.0.1:7112; empty: none"`
+	PProf  string   `toml:"pprof" comment:"address of the profiler of Go, loopback only; empty: none"`
 }
 
 // API says what holders of tokens may do.
