@@ -27,6 +27,29 @@ func configCmd(c *cli) *cobra.Command {
 	return cmd
 }
 
+// logCmd changes what the running daemon logs.
+func logCmd(c *cli) *cobra.Command {
+	v := configVerbs{c}
+	cmd := c.group(&cobra.Command{Use: "log", Short: "What the daemon logs"})
+	cmd.AddCommand(&cobra.Command{Use: "level [LEVEL]", Short: "Show or change the level of the log: debug, info, warn or error", Args: v.args(cobra.MaximumNArgs(1)),
+		Long:    "Show or change the level of the log: debug, info, warn or error. A running daemon follows at once; the level is kept in config.toml as log.level.",
+		Example: "  cartage log level debug",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return v.showKey(cmd.Context(), "log.level")
+			}
+			h, err := v.home()
+			if err != nil {
+				return err
+			}
+			if err := h.Edit(map[string]string{"log.level": args[0]}); err != nil {
+				return err
+			}
+			return v.tell(cmd.Context(), h)
+		}})
+	return cmd
+}
+
 // keys are those of the daemon, or, with none running, those of the home.
 func (v configVerbs) keys(ctx context.Context) ([]api.ConfigKey, error) {
 	h, err := v.home()
@@ -86,25 +109,29 @@ func (v configVerbs) getCmd() *cobra.Command {
 	return &cobra.Command{Use: "get KEY", Short: "Print the value of a key", Args: v.args(cobra.ExactArgs(1)),
 		Example: "  cartage config get retrieval.max_exposure",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := config.Lookup(args[0])
-			if err != nil {
-				return err
-			}
-			list, err := v.keys(cmd.Context())
-			if err != nil {
-				return err
-			}
-			for _, row := range list {
-				if row.Key != k.Name {
-					continue
-				}
-				if v.json {
-					return printJSON(os.Stdout, row)
-				}
-				say("%s\n", row.Value)
-			}
-			return nil
+			return v.showKey(cmd.Context(), args[0])
 		}}
+}
+
+func (v configVerbs) showKey(ctx context.Context, name string) error {
+	k, err := config.Lookup(name)
+	if err != nil {
+		return err
+	}
+	list, err := v.keys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range list {
+		if row.Key != k.Name {
+			continue
+		}
+		if v.json {
+			return printJSON(os.Stdout, row)
+		}
+		say("%s\n", row.Value)
+	}
+	return nil
 }
 
 func (v configVerbs) setCmd() *cobra.Command {

@@ -110,7 +110,12 @@ func (c *cli) daemon(ctx context.Context, o node.Options, g gatewayFlags, readyF
 		return err
 	}
 	o.Version = version
-	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	before, err := node.ReadConfig(h)
+	if err != nil {
+		return err
+	}
+	o.LogLevel = new(slog.LevelVar)
+	o.Log = slog.New(logTo(os.Stderr, before.Log, o.LogLevel))
 	if o.Passphrase, err = c.passphrase(); err != nil {
 		return err
 	}

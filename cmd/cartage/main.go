@@ -70,7 +70,7 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
 	root.PersistentFlags().StringVar(&c.passphraseFile, "wallet-passphrase-file", "", "file with the pass phrase of the wallet (default $"+passphraseVar+", else none)")
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(), c.gatewayCmd(),
-		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), configCmd(c), tokenCmd(c), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
+		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), configCmd(c), logCmd(c), tokenCmd(c), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
 	root.AddCommand(operator{c}.commands()...)
 	c.noteStart(root)

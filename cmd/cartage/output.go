@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/ui"
 	"github.com/cartage-dev/cartage/money"
 )
@@ -67,6 +68,15 @@ func (c *cli) logger() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, nil))
+}
+
+// logTo is what writes the log of a daemon.
+func logTo(w io.Writer, c config.Log, level *slog.LevelVar) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
 }
 
 // size prints bytes for people.

@@ -24,6 +24,7 @@ type Config struct {
 	Client    Client    `toml:"Client" comment:"The IPFS node of this node."`
 	// Limits are what others may cost this node, by the names of internal/limits.
 	Limits  map[string]any `toml:"limits,omitempty" comment:"What others may cost this node; cartage limits lists the keys, for example deals_peer = 64 or memory_node = \"256MiB\"."`
+	Log     Log            `toml:"log" comment:"What the daemon says on stderr."`
 	Storage Storage        `toml:"storage" comment:"Storage deals: proposing them, and taking them."`
 }
 
@@ -33,6 +34,12 @@ type Network struct {
 	API    string   `toml:"api" comment:"address of the JSON-RPC server; loopback only; with port 0 another one at each start"`
 	Ops    string   `toml:"ops" comment:"address of /healthz, /readyz and /metrics, without a token, for example 127.0.0.1:7112; empty: none"`
 	PProf  string   `toml:"pprof" comment:"address of the profiler of Go, loopback only; empty: none"`
+}
+
+// Log says what a daemon logs.
+type Log struct {
+	Level  string `toml:"level" hot:"yes" choices:"debug info warn error" comment:"debug, info, warn or error: what is less is not logged"`
+	Format string `toml:"format" choices:"text json" comment:"text, or json: an object a line"`
 }
 
 // API says what holders of tokens may do.
@@ -137,6 +144,7 @@ func (d *Auto) UnmarshalText(b []byte) error {
 // Default is the configuration of a new home.
 func Default() Config {
 	return Config{
+		Log:     Log{Level: "info", Format: "text"},
 		Network: Network{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0"},
 		DAGStore: DAGStore{MaxConcurrentIndex: 5, MaxConcurrentReadyFetches: 5, TransientQuota: 32 << 30,
 			ReaderIdle: Duration(30 * time.Second), RecoverAttempts: 1},

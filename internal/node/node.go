@@ -58,11 +58,13 @@ import (
 type Parts struct {
 	Home   config.Home
 	Config config.Config
-	Origin func(key string) string // where a key of the configuration was set; nil: it is not known
-	Fixed  func(key string) bool   // whether a key was set for this run; nil: none was
-	Key    crypto.PrivKey
-	Wallet *paych.Wallet
-	State  datastore.Batching // records; the caller closes it
+	// LogLevel is the level of Log, which follows the configuration; nil: it does not.
+	LogLevel *slog.LevelVar
+	Origin   func(key string) string // where a key of the configuration was set; nil: it is not known
+	Fixed    func(key string) bool   // whether a key was set for this run; nil: none was
+	Key      crypto.PrivKey
+	Wallet   *paych.Wallet
+	State    datastore.Batching // records; the caller closes it
 	// OpenBlocks opens the store of blocks that retrievals share, when it is first wanted; the node closes it. nil: there is none.
 	OpenBlocks func() (datastore.Batching, error)
 	FS         blob.FS
@@ -155,6 +157,7 @@ func Build(ctx context.Context, p Parts) (*Node, error) {
 	}
 	n := &Node{parts: p, log: p.Log, registry: prometheus.NewRegistry(), blocks: &sharedStore{open: p.OpenBlocks}, runs: map[string]*run{}, web: webBuys{}, carriers: map[peer.ID]string{}}
 	n.live.Store(&liveConfig{Config: p.Config})
+	p.setLogLevel(&p.Config)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.openLimits(); err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ type Options struct {
 	LotusTokenFile string
 	Passphrase     string // of the wallet; empty: its keys are not encrypted
 	Log            *slog.Logger
+	LogLevel       *slog.LevelVar             // of Log, which follows log.level of the configuration; nil: it does not
 	Version        string                     // as in Parts
 	Host           host.Host                  // as in Parts
 	Selling        func() error               // as in Parts
@@ -111,7 +112,7 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := Parts{Home: h, Config: cfg.Config, Origin: cfg.Origin, Fixed: cfg.Fixed, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log, Version: o.Version,
+	parts := Parts{LogLevel: o.LogLevel, Home: h, Config: cfg.Config, Origin: cfg.Origin, Fixed: cfg.Fixed, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log, Version: o.Version,
 		Host: o.Host, Selling: o.Selling, Chain: o.Money,
 		OpenBlocks: func() (datastore.Batching, error) { return open(h.Path("blocks")) }}
 	done := func() {}

@@ -48,6 +48,7 @@ func (s Settings) ConfigReload(context.Context) (*api.ConfigChange, error) {
 		old := s.n.live.Load()
 		next, change := old.with(&read.Config, s.n.parts.fixed)
 		if s.n.live.CompareAndSwap(old, next) {
+			s.n.parts.setLogLevel(&next.Config)
 			return change, nil
 		}
 	}
@@ -80,6 +81,13 @@ func (s Settings) ReloadOn(signals <-chan os.Signal, end func()) func() {
 
 // fixed reports whether a key was set for this run, by a flag or by who embeds the node: the file does not change it.
 func (p *Parts) fixed(key string) bool { return p.Fixed != nil && p.Fixed(key) }
+
+// setLogLevel lets the log follow a configuration.
+func (p *Parts) setLogLevel(c *config.Config) {
+	if p.LogLevel != nil {
+		_ = p.LogLevel.UnmarshalText([]byte(c.Log.Level)) // one of four
+	}
+}
 
 // with takes the hot keys of another configuration over.
 func (l *liveConfig) with(c *config.Config, fixed func(key string) bool) (*liveConfig, *api.ConfigChange) {
