@@ -43,7 +43,7 @@ func (o operator) showStatus(ctx context.Context, n *api.Node) error {
 	if o.c.json {
 		err = printSchema(os.Stdout, "status", s)
 	} else {
-		err = printStatus(s)
+		printStatus(s)
 	}
 	switch {
 	case err != nil:
@@ -60,7 +60,7 @@ func (o operator) showStatus(ctx context.Context, n *api.Node) error {
 var errNotWell error = reason.PartlyFailed.Errorf("a check is bad").WithHint("cartage doctor says more, and what helps.")
 
 // printStatus is the screen.
-func printStatus(s *api.Status) error {
+func printStatus(s *api.Status) {
 	need := 0
 	for _, c := range s.Checks {
 		if c.State == "bad" || c.State == "warn" {
@@ -93,7 +93,6 @@ func printStatus(s *api.Status) error {
 		amountOr(s, "earned_today", s.EarnedToday), amountOr(s, "earned_30d", s.Earned30), amountOr(s, "unredeemed", s.Unredeemed), s.Channels, countOr(s, "settling", s.Settling)))
 	statusLine(" ", "spent", fmt.Sprintf("%s in all; %s today", amountOr(s, "spent", s.Spent), amountOr(s, "spent_today", s.SpentToday)))
 	statusLine(" ", "ended well", endedText(s))
-	return nil
 }
 
 // statusWidth is how wide a line of the screen may be.
