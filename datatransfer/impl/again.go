@@ -53,14 +53,14 @@ func (m *Manager) serveAgain(chid dt.ChannelID) bool {
 		return false
 	}
 	if s.times == 0 && len(m.again) >= maxServed {
-		m.forgetServed()
+		forgetServed(m)
 	}
 	m.again[chid] = served{s.times + 1, time.Now()}
 	return true
 }
 
 // forgetServed makes room for another channel: those that the transport has forgotten go, else the one that was served first.
-func (m *Manager) forgetServed() {
+func forgetServed(m *Manager) {
 	var first dt.ChannelID
 	var at time.Time
 	for chid, s := range m.again {

@@ -1,12 +1,14 @@
 package impl
 
 import (
+	"context"
 	"errors"
 	"time"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
 	"github.com/cartage-dev/cartage/datatransfer/message"
+	"github.com/cartage-dev/cartage/internal/reason"
 )
 
 // The end of data and a voucher may be decided on at once, and neither decision knows of the other: a voucher that was looked at before the
@@ -99,4 +101,27 @@ func (m *Manager) resumeResponder(c *channels.Channel, final bool) (ended bool, 
 		return r.Status != dt.Finalizing || final
 	}, dt.ResumeResponder)
 	return !applied && err == nil, err
+}
+
+// KeepBeforeFinish implements port.RecipientControl.
+func (m *Manager) KeepBeforeFinish(keep func(dt.ChannelID) error) { m.keep = keep }
+
+// finishReceived is the end of data on the initiator's side: what came is on stable storage before the channel says so, as a loss of power may take the one and
+// leave the other.
+func finishReceived(m *Manager, c *channels.Channel) error {
+	if m.keep != nil {
+		if err := m.keep(c.ID()); err != nil {
+			return ignoreOver(c, c.Apply(dt.Error, reason.StoreFailed.Errorf("keep what was received: %w", err)))
+		}
+	}
+	return c.Apply(dt.FinishTransfer)
+}
+
+// HasAll tells the channel that everything is here already: then the word of the responder that it is done ends it, and no data has to move again.
+func (m *Manager) HasAll(ctx context.Context, chid dt.ChannelID) error {
+	c, err := m.get(ctx, chid)
+	if err != nil || c.State().Status() == dt.Requested {
+		return err
+	}
+	return ignoreOver(c, finishReceived(m, c))
 }

@@ -316,7 +316,7 @@ func (m *Manager) OnChannelCompleted(chid dt.ChannelID, cerr error) error {
 		return ignoreOver(c, c.Apply(dt.Error, fmt.Errorf("data transfer channel %s failed to transfer data: %w", chid, cerr)))
 	}
 	if chid.Initiator == m.peerID {
-		return c.Apply(dt.FinishTransfer)
+		return finishReceived(m, c)
 	}
 	if channels.IsChannelTerminated(c.State().Status()) { // sent again
 		m.transport.CleanupChannel(chid)

@@ -58,6 +58,7 @@ type Manager struct {
 
 	limits        Limits
 	delay         func(peer.ID) time.Duration
+	keep          func(dt.ChannelID) error // before a channel is stored as one whose data is here; nil: nothing
 	idle          shared.Group
 	monitorConfig *channelmonitor.Config
 	monitor       *channelmonitor.Monitor
@@ -389,14 +390,4 @@ func (m *Manager) Silent(chid dt.ChannelID) bool {
 func (m *Manager) Undelivered(chid dt.ChannelID, msg dt.Message) bool {
 	m.outbox.send(chid, chid.OtherParty(m.peerID), msg, time.Minute)
 	return true
-}
-
-// HasAll tells the channel that everything is here already: then the word of the responder that it is done ends it, and no
-// data has to move again.
-func (m *Manager) HasAll(ctx context.Context, chid dt.ChannelID) error {
-	c, err := m.get(ctx, chid)
-	if err != nil || c.State().Status() == dt.Requested {
-		return err
-	}
-	return ignoreOver(c, c.Apply(dt.FinishTransfer))
 }

@@ -195,5 +195,8 @@ func (PlainManager) Reposition(context.Context, dt.ChannelID, uint64, int64) err
 // HasAll implements RecipientControl.
 func (PlainManager) HasAll(context.Context, dt.ChannelID) error { return nil }
 
+// KeepBeforeFinish implements RecipientControl.
+func (PlainManager) KeepBeforeFinish(func(dt.ChannelID) error) {}
+
 // ConnectTo implements RecipientControl.
 func (PlainManager) ConnectTo(context.Context, peer.ID) error { return nil }

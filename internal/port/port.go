@@ -172,5 +172,8 @@ type RecipientControl interface {
 	Reposition(ctx context.Context, chid dt.ChannelID, received uint64, position int64) error
 	// HasAll says that everything is here.
 	HasAll(ctx context.Context, chid dt.ChannelID) error
+	// KeepBeforeFinish sets what is called before a channel of this side, whose data is all here, is stored as one that is: what was received has to
+	// be on stable storage first. An error fails the channel. It is called before the manager starts.
+	KeepBeforeFinish(keep func(chid dt.ChannelID) error)
 	ConnectTo(ctx context.Context, p peer.ID) error
 }

@@ -38,3 +38,15 @@ func TestLastVoucherOfProviderAway(t *testing.T) {
 	t.Run("the same process", func(t *testing.T) { findsNothing(t, oneDeal(deal, provider)) })
 	t.Run("the next process", func(t *testing.T) { findsNothing(t, oneDeal(deal, provider, client)) })
 }
+
+// TestPowerLossBehindLastBlock: a client that loses power when everything has come and is signed, and before its provider has said that it is done, has the
+// file: what came is synced before its transfer is stored as finished, which the sync of the voucher makes durable.
+func TestPowerLossBehindLastBlock(t *testing.T) {
+	for seed := range uint64(12) { // each loses another part
+		for _, at := range []time.Duration{6500 * time.Millisecond, 6900 * time.Millisecond} { // between the last voucher and its answer
+			plan := oneDeal(sim.DealPlan{Range: true, Shape: sim.Shape{Leaves: 20, Size: 1000, Seed: 7}}, sim.FaultPlan{Kind: sim.Crash, Who: 0, At: at, For: time.Second})
+			plan.Seed, plan.Latency, plan.Stream, plan.Clients[0] = seed, 500*time.Millisecond, false, sim.ClientPlan{}
+			findsNothing(t, plan)
+		}
+	}
+}

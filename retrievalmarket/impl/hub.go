@@ -47,6 +47,7 @@ func NewHub(manager dt.Manager, self peer.ID) (*Hub, error) {
 		manager.RegisterTransportConfigurer(&rm.DealProposal{}, h.configure),
 		manager.RegisterTransportConfigurer(&legacy.DealProposal0{}, h.configure),
 	)
+	h.dt.KeepBeforeFinish(h.keepReceived)
 	h.unsub = h.dt.SubscribeToProgress(h.event)
 	return h, err
 }
@@ -123,6 +124,28 @@ func (h *Hub) ValidatePull(restart bool, chid dt.ChannelID, receiver peer.ID, v 
 	}
 	r, err := h.provider.validate(h.provider.ctx, restart, chid, receiver, v, base, sel)
 	return legacy.ResponseOf(r, legacy.Is(v)), err
+}
+
+// keepReceived puts what came on a channel of the client on stable storage.
+func (h *Hub) keepReceived(chid dt.ChannelID) error {
+	if h.client == nil || chid.Initiator != h.self {
+		return nil
+	}
+	s, err := h.dt.ChannelState(h.ctx, chid)
+	if err != nil {
+		return err
+	}
+	cd := h.client.dealOf(s)
+	if cd == nil {
+		return nil
+	}
+	cd.mu.Lock()
+	target, _ := cd.target.(FinishedTarget)
+	cd.mu.Unlock()
+	if target == nil {
+		return nil
+	}
+	return target.Finish()
 }
 
 // Limit implements datatransfer.Limiter.
