@@ -9,10 +9,13 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
 	"github.com/ipfs/go-datastore/query"
+	format "github.com/ipfs/go-ipld-format"
+	"github.com/ipld/go-ipld-prime/linking"
 
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -23,9 +26,14 @@ type StoreID uint64
 // StoreIDList is the stored list of ids, as JSON.
 type StoreIDList []StoreID
 
-// Store is one store of blocks, by multihash.
+// Store is one store of blocks, by multihash, and what reads and writes it for programs that have nodes or links.
 type Store struct {
 	Bstore blockstore.Blockstore
+	DAG    format.DAGService
+	Loader linking.BlockReadOpener
+	Storer linking.BlockWriteOpener
+
+	service blockservice.BlockService
 }
 
 // ErrClosed is what a closed MultiStore answers.
@@ -67,7 +75,7 @@ func NewMultiDstore(ds datastore.Batching) (*MultiStore, error) {
 
 // open makes a store known; mu is held.
 func (m *MultiStore) open(id StoreID) *Store {
-	s := &Store{blockstore.NewBlockstore(m.space(id), blockstore.NoPrefix())}
+	s := newStore(blockstore.NewBlockstore(m.space(id), blockstore.NoPrefix()))
 	m.stores[id] = s
 	m.next = max(m.next, id+1)
 	return s

@@ -2,12 +2,17 @@ package multistore_test
 
 import (
 	"fmt"
+	"io"
 	"testing"
 
+	"github.com/ipfs/boxo/ipld/merkledag"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 	dssync "github.com/ipfs/go-datastore/sync"
+	format "github.com/ipfs/go-ipld-format"
+	"github.com/ipld/go-ipld-prime/linking"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cartage-dev/cartage/multistore"
@@ -61,4 +66,61 @@ func TestBadList(t *testing.T) {
 	require.NoError(t, ds.Put(t.Context(), datastore.NewKey("/list"), []byte("none")))
 	_, err := multistore.NewMultiDstore(ds)
 	require.ErrorContains(t, err, `list of stores "none"`)
+}
+
+// TestViews: what is written through one face of a store is read through the others and through all stores at once, which take nothing.
+func TestViews(t *testing.T) {
+	m, err := multistore.NewMultiDstore(dssync.MutexWrap(datastore.NewMapDatastore()))
+	require.NoError(t, err)
+	one, err := m.Get(m.Next())
+	require.NoError(t, err)
+	two, err := m.Get(m.Next())
+	require.NoError(t, err)
+
+	node := merkledag.NewRawNode([]byte("by node"))
+	require.NoError(t, one.DAG.Add(t.Context(), node))
+	lc := linking.LinkContext{Ctx: t.Context()}
+	w, commit, err := two.Storer(lc)
+	require.NoError(t, err)
+	linked := blocks.NewBlock([]byte("by link"))
+	_, err = w.Write(linked.RawData())
+	require.NoError(t, err)
+	require.NoError(t, commit(cidlink.Link{Cid: linked.Cid()}))
+	r, err := one.Loader(lc, cidlink.Link{Cid: node.Cid()})
+	require.NoError(t, err)
+	data, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, node.RawData(), data)
+	_, err = one.Loader(lc, cidlink.Link{Cid: linked.Cid()})
+	require.True(t, format.IsNotFound(err))
+
+	all := m.MultiReadBlockstore()
+	for _, b := range []blocks.Block{node, linked} {
+		has, err := all.Has(t.Context(), b.Cid())
+		require.NoError(t, err)
+		require.True(t, has)
+		got, err := all.Get(t.Context(), b.Cid())
+		require.NoError(t, err)
+		require.Equal(t, b.RawData(), got.RawData())
+		n, err := all.GetSize(t.Context(), b.Cid())
+		require.NoError(t, err)
+		require.Equal(t, len(b.RawData()), n)
+	}
+	keys, err := all.AllKeysChan(t.Context())
+	require.NoError(t, err)
+	n := 0
+	for range keys {
+		n++
+	}
+	require.Equal(t, 2, n)
+	none := blocks.NewBlock([]byte("nowhere"))
+	_, err = all.Get(t.Context(), none.Cid())
+	require.True(t, format.IsNotFound(err))
+	require.Error(t, all.Put(t.Context(), none))
+	require.Error(t, all.PutMany(t.Context(), []blocks.Block{none}))
+	require.Error(t, all.DeleteBlock(t.Context(), node.Cid()))
+	require.NoError(t, one.Close())
+	require.NoError(t, m.Close())
+	_, err = all.Get(t.Context(), node.Cid())
+	require.ErrorIs(t, err, multistore.ErrClosed)
 }
