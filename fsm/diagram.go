@@ -2,9 +2,20 @@ package fsm
 
 import (
 	"fmt"
+	"io"
 	"sort"
 	"strings"
 )
+
+// GenerateUML writes the Mermaid state diagram of a machine with the given states, in their order.
+func GenerateUML[S any](w io.Writer, spec Spec[S], states []StateKey) error {
+	t, err := Compile(spec)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, t.Diagram(states))
+	return err
+}
 
 // Diagram draws the table as a Mermaid state diagram. The text is the same for the same table.
 func (t *Table[S]) Diagram(states []StateKey) string {

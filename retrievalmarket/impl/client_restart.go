@@ -265,7 +265,10 @@ func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.Channel
 
 // payBeforeRestart sends a voucher for everything that is due and waits until the provider has it in its book.
 func (c *Client) payBeforeRestart(ctx context.Context, cd *clientDeal, chid dt.ChannelID) error {
-	if err := cd.machine.Wait(boundedBy(ctx, 2*time.Second)); err != nil && ctx.Err() != nil {
+	wctx, done := context.WithTimeout(ctx, 2*time.Second)
+	err := cd.machine.Wait(wctx)
+	done()
+	if err != nil && ctx.Err() != nil {
 		return err
 	}
 	deal, _ := cd.machine.State()
@@ -339,12 +342,6 @@ func (c *Client) resend(cd *clientDeal, chid dt.ChannelID) {
 	if err != nil {
 		c.cfg.Log.Warn("send the last voucher again", "deal", deal.ID, "error", err)
 	}
-}
-
-func boundedBy(ctx context.Context, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	context.AfterFunc(ctx, cancel)
-	return ctx
 }
 
 // maxProposals is how often a proposal is made again that may never have arrived.

@@ -19,8 +19,6 @@ import (
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/askstore"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/blockunsealing"
-	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
-	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/network"
 	"github.com/cartage-dev/cartage/storedcounter"
 )
@@ -56,7 +54,7 @@ func NewClient(net network.RetrievalMarketNetwork, multiStore *multistore.MultiS
 		NewID: func(ctx context.Context) (uint64, error) {
 			return storedCounter.NextFrom(ctx, uint64(time.Now().UnixNano())) // M-11
 		},
-		Deadlines: clientstates.Deadlines(acceptDeadline, chainDeadline, idleDeadline, lastDeadline),
+		Deadlines: ClientFSMParameterSpec.Deadlines,
 	})
 	if err != nil {
 		return nil, err
@@ -110,7 +108,7 @@ func NewProvider(minerAddress address.Address, node rm.RetrievalProviderNode, ne
 	}
 	p, err := NewProviderFromConfig(ProviderConfig{
 		Hub: hub, Network: net, Node: node, Address: minerAddress, Pieces: unsealed{source}, Asks: asks, Store: ds,
-		Deadlines: providerstates.Deadlines(acceptDeadline, chainDeadline, idleDeadline, lastDeadline),
+		Deadlines: ProviderFSMParameterSpec.Deadlines,
 	})
 	if err != nil {
 		return nil, err

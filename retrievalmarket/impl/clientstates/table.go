@@ -50,7 +50,10 @@ var ClientFinalityStates = []fsm.StateKey{
 }
 
 // IsFinal tells whether nothing happens any more in a state.
-func IsFinal(s rm.DealStatus) bool { return slices.Contains(ClientFinalityStates, fsm.StateKey(s)) }
+func IsFinal(s rm.DealStatus) bool { return IsFinalityState(s) }
+
+// IsFinalityState is IsFinal for the state of a machine, by the published name.
+func IsFinalityState(s fsm.StateKey) bool { return slices.Contains(ClientFinalityStates, s) }
 
 // Terms are the terms of a deal as accounting knows them.
 func Terms(d *rm.ClientDealState) accounting.Terms {
