@@ -22,10 +22,15 @@ import (
 	"github.com/cartage-dev/cartage/shared"
 )
 
-// Prefixes of the records.
+// Where the records lie in the store that is given, below these and the version of the records.
 const (
-	pieces = "/pieces/1/"
-	cids   = "/cid-infos/1/"
+	DSPiecePrefix = "/pieces"
+	DSCIDPrefix   = "/cid-infos"
+)
+
+const (
+	pieces = DSPiecePrefix + "/" + store.RecordVersion + "/"
+	cids   = DSCIDPrefix + "/" + store.RecordVersion + "/"
 )
 
 // Store implements piecestore.PieceStore. It is safe for concurrent use.
@@ -44,12 +49,12 @@ func NewPieceStore(ds datastore.Batching) (piecestore.PieceStore, error) {
 
 // Start implements piecestore.PieceStore. Records from before they had a version are brought to it.
 func (s *Store) Start(ctx context.Context) error {
-	err := store.MigrateUnversioned(ctx, s.ds, "/pieces", func(_ string, value []byte) ([]byte, error) {
+	err := store.MigrateUnversioned(ctx, s.ds, DSPiecePrefix, func(_ string, value []byte) ([]byte, error) {
 		var info piecestore.PieceInfo
 		return upgraded(value, &info)
 	})
 	if err == nil {
-		err = store.MigrateUnversioned(ctx, s.ds, "/cid-infos", func(_ string, value []byte) ([]byte, error) {
+		err = store.MigrateUnversioned(ctx, s.ds, DSCIDPrefix, func(_ string, value []byte) ([]byte, error) {
 			var info piecestore.CIDInfo
 			return upgraded(value, &info)
 		})

@@ -27,7 +27,7 @@ func TestVersion0(t *testing.T) {
 	piece, payload := some(t, "piece"), some(t, "payload")
 	info := piecestore.PieceInfo{PieceCID: piece, Deals: []piecestore.DealInfo{{DealID: 5, SectorID: 6, Offset: 128, Length: 256}}}
 	where := piecestore.CIDInfo{CID: payload, PieceBlockLocations: []piecestore.PieceBlockLocation{{PieceCID: piece, BlockLocation: piecestore.BlockLocation{RelOffset: 3, BlockSize: 4}}}}
-	oldPiece, oldPayload := datastore.NewKey("/pieces/"+piece.String()), datastore.NewKey("/cid-infos/"+payload.String())
+	oldPiece, oldPayload := datastore.NewKey(piecestoreimpl.DSPiecePrefix+"/"+piece.String()), datastore.NewKey(piecestoreimpl.DSCIDPrefix+"/"+payload.String())
 	require.NoError(t, ds.Put(t.Context(), oldPiece, tuple(t, &info)))
 	require.NoError(t, ds.Put(t.Context(), oldPayload, []byte("damaged")))
 
