@@ -103,6 +103,10 @@ export class Purchase {
     return new Request(url, { method, headers, signal, credentials, referrerPolicy, cache: "reload", redirect: "error" });
   }
 
+  async #chain(): Promise<ChainState | undefined> {
+    return this.#means.readChannel?.(this.#channel.network, this.#channel.id);
+  }
+
   /** Looks what was wrong with a payment, once for each cause; throws if nothing can be done. */
   async #correct(payment: Pending, answer: Challenge): Promise<void> {
     const c = this.#channel;
@@ -115,13 +119,16 @@ export class Purchase {
       switch (answer.error) {
         case code.mismatch:
         case code.belowClaimed:
-          if (await c.adopt(claim, await this.#means.readChannel?.(c.network, c.id))) return;
+          if (await c.adopt(claim, await this.#chain())) return;
           break;
         case code.noChannel:
-          return c.lower(0n);
-        case code.exceedsBalance:
-          if (payment.deposit === 0n) return c.lower(claim.balance ?? c.charged);
+          return c.lower((await this.#chain())?.balance ?? 0n);
+        case code.exceedsBalance: {
+          // Also said of a channel that is being withdrawn, into which nothing more must go: less has to be shown.
+          const balance = (await this.#chain())?.balance ?? claim.balance;
+          if (payment.deposit === 0n && balance !== undefined && balance < c.balance) return c.lower(balance);
           break;
+        }
         case code.termsChanged:
           return c.drop();
       }

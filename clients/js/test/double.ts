@@ -18,6 +18,8 @@ interface Entry {
   key: string;
   receipt: Record<string, unknown>;
   replays: number;
+  /** A withdrawal is pending: nothing more is taken. */
+  withdrawing?: boolean;
 }
 
 interface Payload {
@@ -168,6 +170,7 @@ export class GatewayDouble {
     if (e.signature === v.signature && e.key === key && e.replays++ < 3) return this.#answer(r, body, e.receipt, partial, fault);
     if (p.accepted.amount !== amount.toString()) return this.#challenge(q, r, amount, "terms_changed");
     const refusal = this.#wrong(e, max, amount, p);
+    if (e.withdrawing) return this.#challenge(q, r, amount, code.exceedsBalance);
     if (refusal) return this.#challenge(q, r, amount, refusal, this.#stateOf(id, e));
     let transaction = "";
     if (p.payload.deposit) ({ balance: e.balance, transaction } = await this.#relay.deposit(p, this.#offer(amount), e.balance));

@@ -203,6 +203,25 @@ test("a channel that runs dry is topped up", async (t) => {
   assert.equal([...s.gateway.entries.values()][0]!.balance, 40n);
 });
 
+test("nothing is deposited because a gateway says too little is there, and does not show it", async (t) => {
+  const s = await openShop(t);
+  const buyer = s.buyer();
+  await s.get(buyer, 0, MiB);
+  [...s.gateway.entries.values()][0]!.withdrawing = true;
+  await assert.rejects(s.get(buyer, MiB, 2 * MiB), { code: "refused", reason: "invalid_batch_settlement_evm_cumulative_exceeds_balance" });
+  assert.equal(buyer.spent(asset).deposited, terms.minDeposit);
+});
+
+test("a deposit is made where the gateway or the chain shows less than was thought", async (t) => {
+  const s = await openShop(t);
+  const buyer = s.buyer();
+  await s.get(buyer, 0, MiB);
+  const e = [...s.gateway.entries.values()][0]!;
+  e.balance = e.charged; // as after a refund that another program took
+  await s.get(buyer, MiB, 2 * MiB);
+  assert.equal(buyer.spent(asset).deposited, 2n * terms.minDeposit);
+});
+
 test("a refund brings back what was not charged, of all channels, and the next payment deposits again", async (t) => {
   const s = await openShop(t);
   const buyer = s.buyer({ channels: 2 });
