@@ -224,6 +224,9 @@ type Node struct {
 	// DashboardCode is a page that signs a person in to the dashboard, once, with what the token of the call permits.
 	DashboardCode func(ctx context.Context) (*DashboardCode, error) `perm:"read"`
 
+	VerifyPiece func(ctx context.Context, piece string) (*PieceVerified, error) `perm:"read"`
+	RemovePiece func(ctx context.Context, r RemovePiece) (*PieceRemoved, error) `perm:"provide"`
+
 	Info      func(ctx context.Context) (*Info, error)                                 `perm:"read"`
 	Provide   func(ctx context.Context, path string) (*Piece, error)                   `perm:"provide" path:"0"`
 	ProvideAs func(ctx context.Context, r ProvideRequest) (*Piece, error)              `perm:"provide" path:"Path"`

@@ -50,3 +50,36 @@ func TestDamagedBlockFlagsThePiece(t *testing.T) {
 	require.Empty(t, find())
 	require.NoError(t, a.Close())
 }
+
+// TestVerify: every block of a piece is read, those behind a damaged one too.
+func TestVerify(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, blob.OS{}, filepath.Join(dir, "dagstore"))
+	defer s.Close()
+	car := filepath.Join(dir, "a.car")
+	_, blocks := writeCAR(t, car, 1, 50)
+	sh, err := s.Register(t.Context(), dagstore.Source{Path: car})
+	require.NoError(t, err)
+	verify := func() dagstore.Verified {
+		a, err := s.Acquire(t.Context(), sh.Piece)
+		require.NoError(t, err)
+		defer a.Close()
+		last := uint64(0)
+		v, err := a.Verify(t.Context(), func(n uint64) { last = n })
+		require.NoError(t, err)
+		require.Equal(t, sh.Blocks, v.Blocks)
+		require.Equal(t, sh.Bytes, v.Bytes)
+		require.Equal(t, v.Bytes, last)
+		return v
+	}
+	require.Zero(t, verify().Bad)
+	data, err := os.ReadFile(car)
+	require.NoError(t, err)
+	for _, i := range []int{3, 40} {
+		data[bytes.Index(data, blocks[i])] ^= 1
+	}
+	require.NoError(t, os.WriteFile(car, data, 0o600))
+	v := verify()
+	require.EqualValues(t, 2, v.Bad)
+	require.ErrorIs(t, v.First, carstore.ErrBadHash)
+}

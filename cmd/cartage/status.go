@@ -162,6 +162,11 @@ func amountOr(s *api.Status, field, atto string) string {
 	if why, unknown := s.Unknown[field]; unknown {
 		return unknownFor(why)
 	}
+	return tableAmount(atto)
+}
+
+// tableAmount is an amount for people.
+func tableAmount(atto string) string {
 	n, ok := new(big.Int).SetString(atto, 10)
 	if !ok {
 		return "unknown"

@@ -43,7 +43,8 @@ func (c *cli) infoCmd() *cobra.Command {
 }
 
 func (c *cli) piecesCmd() *cobra.Command {
-	return &cobra.Command{Use: "pieces", Short: "What is for sale here", Args: c.args(cobra.NoArgs),
+	cmd := &cobra.Command{Use: "pieces", Short: "What is for sale here", Args: c.args(cobra.NoArgs),
+		Example: "  cartage pieces",
 		RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error {
 			list, err := n.Pieces(ctx)
 			if err != nil {
@@ -53,6 +54,8 @@ func (c *cli) piecesCmd() *cobra.Command {
 				return []string{p.Root, p.PieceCID, size(p.Bytes), fmt.Sprint(p.Blocks), p.State}
 			}, "nothing is for sale: cartage provide PATH")
 		})}
+	cmd.AddCommand(operator{c}.verifyPieceCmd(), operator{c}.removePieceCmd())
+	return cmd
 }
 
 func (c *cli) askCmd() *cobra.Command {

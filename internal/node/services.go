@@ -40,6 +40,7 @@ func (n *Node) API() *api.Node {
 	s, o, set, tok := Service{n}, n.overview, Settings{n}, Tokens{n}
 	return withCodes(&api.Node{
 		Version: o.Version, Status: o.Status, Doctor: o.Doctor, DashboardCode: n.entrance.DashboardCode,
+		VerifyPiece: Stock{n}.VerifyPiece, RemovePiece: Stock{n}.RemovePiece,
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find, FindIn: s.FindIn,
 		Retrieve: s.Retrieve, RetrieveWeb: s.RetrieveWeb, Retrieval: s.Retrieval, Deals: s.Deals, CancelDeal: s.CancelDeal,
 		Orders: s.Orders, OrderWatch: s.OrderWatch, OrderRelease: s.OrderRelease, OrderPark: s.OrderPark, OrderResume: s.OrderResume, OrderCancel: s.OrderCancel, Faucet: s.Faucet,

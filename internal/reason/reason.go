@@ -129,6 +129,9 @@ const (
 	NotAnArchive
 	KeyMissing
 
+	// What becomes of a piece.
+	PieceInUse
+
 	count // keep last
 )
 

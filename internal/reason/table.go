@@ -113,4 +113,6 @@ var table = [count]row{
 	WalletInUse:        {"wallet-in-use", ExitRejected, Nobody, false, "a payment channel needs the key", "cartage paych list says which; settle and collect it first"},
 
 	ArchiveJoined: {"archive-joined", ExitOther, Ours, false, "the file holds another archive behind the first", "split it: each archive is a piece of its own"},
+
+	PieceInUse: {"piece-in-use", ExitRejected, Nobody, true, "somebody reads the piece", "try again when its deals have ended: cartage deals"},
 }
