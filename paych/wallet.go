@@ -259,10 +259,12 @@ func (w *Wallet) Default() (address.Address, error) {
 	if err == nil && w.Has(a) {
 		return a, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return address.Undef, err
+	l := w.List()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && len(l) > 1 { // of one key there is no doubt
+		return address.Undef, reason.StoreFailed.Errorf("%s is damaged: it names no address: %w", filepath.Join(w.dir, defaultFile), err).
+			WithHint("Choose the default anew: cartage wallet default ADDRESS.")
 	}
-	if l := w.List(); len(l) > 0 {
+	if len(l) > 0 {
 		return l[0], nil
 	}
 	return address.Undef, fmt.Errorf("%w: the wallet is empty, run: cartage wallet new", ErrNoKey)

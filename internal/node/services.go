@@ -121,8 +121,11 @@ func coded(err error) error {
 // Info answers Cartage.Info.
 func (s Service) Info(context.Context) (*api.Info, error) {
 	i := &api.Info{PeerID: s.n.Host.ID().String(), Addresses: s.n.Addresses(), Ledger: s.n.chainName(), Providing: s.n.Provider != nil}
-	if w, err := s.n.wallet(); err == nil {
+	switch w, err := s.n.wallet(); {
+	case err == nil:
 		i.Wallet = w.String()
+	case !errors.Is(err, paych.ErrNoKey):
+		return nil, coded(err)
 	}
 	if err := s.n.takesDeals(); err != nil {
 		i.Refuses = err.Error()
