@@ -15,8 +15,13 @@ import (
 
 // dealsCmd lists orders and deals, and says which go on.
 func (c *cli) dealsCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "deals", Short: "The orders and deals of this node, in both roles", Args: c.args(cobra.NoArgs), RunE: c.reads(c.listDeals),
-		Long: "Deals lists what this node buys and sells. An order (o17) is what a retrieve command asked for; its deals (c31) are with one provider\nafter another. A parked order asks for nothing and pays nothing until it is resumed."}
+	var f dealFilter
+	cmd := &cobra.Command{Use: "deals", Short: "The orders and deals of this node, in both roles", Args: c.args(cobra.NoArgs),
+		PreRunE: func(*cobra.Command, []string) error { return f.check() },
+		RunE:    c.reads(func(ctx context.Context, n *api.Node, _ []string) error { return operator{c}.listDeals(ctx, n, &f) }),
+		Example: "  cartage deals --state parked\n  cartage deals --role provider --limit 10\n  cartage deals --watch",
+		Long:    "Deals lists what this node buys and sells. An order (o17) is what a retrieve command asked for; its deals (c31) are with one provider\nafter another. A parked order asks for nothing and pays nothing until it is resumed."}
+	f.declare(cmd)
 	cmd.AddCommand(
 		&cobra.Command{Use: "show ID", Short: "One deal or order", Args: c.args(cobra.ExactArgs(1)), RunE: c.reads(c.showDeal)},
 		c.resumeCmd(),
@@ -47,27 +52,13 @@ func liveOrders(ctx context.Context, n *api.Node) ([]api.Deal, error) {
 	return out, err
 }
 
-func (c *cli) listDeals(ctx context.Context, n *api.Node, _ []string) error {
-	list, err := liveOrders(ctx, n)
-	if err != nil {
-		return err
-	}
-	deals, err := n.Deals(ctx)
-	if err != nil {
-		return err
-	}
-	return table(c, append(list, deals...), []string{"ID", "ROLE", "STATUS", "BYTES", "OWED", "VOUCHERED", "ROOT", "MESSAGE"}, func(d api.Deal) []string {
-		return []string{d.ID, d.Role, d.Status, size(d.Bytes), d.Owed, d.Vouchered, d.Root, d.Message}
-	}, "no deals yet")
-}
-
 func (c *cli) showDeal(ctx context.Context, n *api.Node, args []string) error {
 	orders, err := n.Orders(ctx)
 	if err != nil {
 		return err
 	}
 	for _, o := range orders {
-		if o.ID == args[0] {
+		if named(o.ID, args[0]) {
 			return c.show(o, [][2]string{{"id", o.ID}, {"state", o.State}, {"reason", o.Reason}, {"asked by", o.Owner}, {"root", o.Root}, {"path", o.Path}, {"provider", o.Provider},
 				{"budget", orNone(o.Budget)}, {"spent", o.Spent}, {"bytes", fmt.Sprint(o.Bytes)}, {"deals", fmt.Sprint(o.Deals)}, {"output", orNothing(o.Output)},
 				{"created", o.Created}, {"changed", o.Changed}})
@@ -78,7 +69,7 @@ func (c *cli) showDeal(ctx context.Context, n *api.Node, args []string) error {
 		return err
 	}
 	for _, d := range list {
-		if d.ID == args[0] {
+		if named(d.ID, args[0]) {
 			return c.show(d, [][2]string{{"id", d.ID}, {"role", d.Role}, {"peer", d.Peer}, {"root", d.Root}, {"status", d.Status}, {"reason", orNothing(d.Reason)}, {"blame", orNothing(d.Blame)}, {"message", d.Message},
 				{"price per byte", d.PricePerByte}, {"unseal price", d.UnsealPrice}, {"bytes", fmt.Sprint(d.Bytes)}, {"owed", d.Owed}, {"vouchered", d.Vouchered},
 				{"payment channel", d.PayCh}, {"lane", fmt.Sprint(d.Lane)}, {"vouchers", fmt.Sprint(d.Vouchers)}})

@@ -53,6 +53,7 @@ func run() int {
 type cli struct {
 	homeFlag string
 	json     bool
+	wide     bool
 	verbose  bool
 	// passphraseFile holds the pass phrase of the wallet.
 	passphraseFile string
@@ -67,6 +68,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&c.homeFlag, "home", "", "folder of this node (default $CARTAGE_HOME, else the XDG data folder)")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
+	root.PersistentFlags().BoolVar(&c.wide, "wide", false, "do not shorten or leave out what a row of a table has no room for")
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log to stderr")
 	root.PersistentFlags().StringVar(&c.passphraseFile, "wallet-passphrase-file", "", "file with the pass phrase of the wallet (default $"+passphraseVar+", else none)")
 	root.AddCommand(c.initCmd(), c.daemonCmd(), c.ledgerCmd(), c.importCmd(), c.provideCmd(), c.piecesCmd(), c.askCmd(), c.findCmd(), c.retrieveCmd(), c.gatewayCmd(),

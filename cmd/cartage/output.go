@@ -53,7 +53,7 @@ func colouredTable[T any](c *cli, list []T, header []string, row func(T) []strin
 		note("%s\n", empty)
 		return nil
 	}
-	t := ui.Table{Header: header}
+	t := ui.Table{Header: header, Fit: c.columns()}
 	if isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" {
 		t.Colour = colour
 	}
@@ -61,6 +61,26 @@ func colouredTable[T any](c *cli, list []T, header []string, row func(T) []strin
 		t.Rows = append(t.Rows, row(v))
 	}
 	return t.Write(os.Stdout)
+}
+
+// defaultColumns is how wide a terminal is taken to be that does not say.
+const defaultColumns = 80
+
+// columns is how wide a table may be: as the terminal, or as $COLUMNS says; a file or a pipe takes all of it, 0.
+func (c *cli) columns() int {
+	if c.wide {
+		return 0
+	}
+	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
+		return n
+	}
+	if !isTerminal(os.Stdout) {
+		return 0
+	}
+	if n, ok := ui.Width(os.Stdout); ok {
+		return n
+	}
+	return defaultColumns
 }
 
 func (c *cli) logger() *slog.Logger {

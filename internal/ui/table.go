@@ -12,6 +12,9 @@ import (
 type Table struct {
 	Header []string
 	Rows   [][]string
+	// Fit is how many cells of a terminal a row may take; 0 is no bound. Ids are shortened first, then the widest columns are cut, and at last the
+	// columns at the end are left out.
+	Fit int
 	// Colour is the number of the terminal colour of a cell, or empty; nil for none at all.
 	Colour func(column int, cell string) string
 }
@@ -37,15 +40,7 @@ func (t Table) Write(w io.Writer) error {
 		}
 		rows = append(rows, cells)
 	}
-	var widths []int
-	for _, r := range rows {
-		for i, c := range r {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], uniseg.StringWidth(c))
-		}
-	}
+	widths := fitRows(rows, t.Fit)
 	out := bufio.NewWriter(w)
 	for n, r := range rows {
 		for i, c := range r {
@@ -82,4 +77,84 @@ func cutTo(s string, cells int) string {
 		b.WriteString(cluster)
 	}
 	return b.String() + "…"
+}
+
+// columnWidths are the widths of the columns.
+func columnWidths(rows [][]string) (widths []int) {
+	for _, r := range rows {
+		for i, c := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], uniseg.StringWidth(c))
+		}
+	}
+	return widths
+}
+
+// leastColumn is how narrow a column may be cut.
+const leastColumn = 7
+
+// fitRows makes rows fit into so many cells, and returns the widths of their columns.
+func fitRows(rows [][]string, cells int) []int {
+	widths := columnWidths(rows)
+	if cells <= 0 || rowWidth(widths) <= cells {
+		return widths
+	}
+	for _, r := range rows {
+		for i, c := range r {
+			if isID(c) {
+				r[i] = Short(c)
+			}
+		}
+	}
+	widths = columnWidths(rows)
+	for rowWidth(widths) > cells {
+		widest := 0
+		for i, w := range widths {
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		if widths[widest] <= leastColumn {
+			break
+		}
+		widths[widest] = max(leastColumn, widths[widest]-(rowWidth(widths)-cells))
+	}
+	for rowWidth(widths) > cells && len(widths) > 1 {
+		widths = widths[:len(widths)-1]
+	}
+	for n, r := range rows {
+		rows[n] = r[:min(len(r), len(widths))]
+		for i, c := range rows[n] {
+			rows[n][i] = cutTo(c, widths[i])
+		}
+	}
+	return columnWidths(rows)
+}
+
+func rowWidth(widths []int) int {
+	sum := -gap
+	for _, w := range widths {
+		sum += w + gap
+	}
+	return max(sum, 0)
+}
+
+// longID is from how many characters on a word is one that is told by its ends.
+const longID = 24
+
+// isID reports whether a cell is a CID, a peer or an address.
+func isID(s string) bool {
+	if len(s) < longID {
+		return false
+	}
+	for _, r := range s {
+		switch {
+		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '/':
+		default:
+			return false
+		}
+	}
+	return true
 }
