@@ -32,6 +32,9 @@ func (c *cli) dealsCmd() *cobra.Command {
 			})},
 		&cobra.Command{Use: "cancel ID...", Short: "Cancel an order and its deals, or a deal, on both sides; what arrived stays", Args: c.args(cobra.MinimumNArgs(1)),
 			Example: "  cartage deals cancel o17", RunE: c.node(c.cancelDeals)})
+	for _, sub := range cmd.Commands() {
+		sub.ValidArgsFunction = operator{c}.completeIDs
+	}
 	return cmd
 }
 

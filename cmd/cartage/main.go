@@ -75,6 +75,7 @@ func (c *cli) root() *cobra.Command {
 		c.dealsCmd(), c.peersCmd(), c.walletCmd(), c.faucetCmd(), c.paychCmd(), c.earningsCmd(), c.spendCmd(), c.limitsCmd(), configCmd(c), logCmd(c), tokenCmd(c), c.infoCmd(), c.demoCmd(), c.commpCmd(), c.generateCarCmd(),
 		c.dealCmd(), c.queryAskCmd(), c.storageCmd(), c.dagstoreCmd(), c.localCmd(), c.dropCmd(), c.repointCmd(), c.statCmd(), c.lsCmd(), c.catCmd())
 	root.AddCommand(operator{c}.commands()...)
+	completeHelp(root)
 	c.noteStart(root)
 	return root
 }

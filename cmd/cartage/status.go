@@ -22,7 +22,7 @@ import (
 type operator struct{ c *cli }
 
 func (o operator) commands() []*cobra.Command {
-	return []*cobra.Command{o.statusCmd(), o.doctorCmd(), o.dashboardCmd(), o.manCmd()}
+	return []*cobra.Command{o.statusCmd(), o.doctorCmd(), o.versionCmd(), o.dashboardCmd(), o.manCmd()}
 }
 
 func (o operator) statusCmd() *cobra.Command {

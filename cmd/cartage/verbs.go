@@ -55,6 +55,9 @@ func (c *cli) piecesCmd() *cobra.Command {
 			}, "nothing is for sale: cartage provide PATH")
 		})}
 	cmd.AddCommand(operator{c}.verifyPieceCmd(), operator{c}.removePieceCmd())
+	for _, sub := range cmd.Commands() {
+		sub.ValidArgsFunction = operator{c}.completePieces
+	}
 	return cmd
 }
 
