@@ -235,6 +235,11 @@ type Node struct {
 	Ask       func(ctx context.Context) (*Ask, error)                                  `perm:"read"`
 	SetAsk    func(ctx context.Context, ask Ask) (*Ask, error)                         `perm:"provide"`
 	Find      func(ctx context.Context, c string, providers []string) ([]Offer, error) `perm:"read"`
+	// What is earned on EVM chains: by channel and day, claimed at once, and the addresses of the keys for it.
+	EVMEarnings func(ctx context.Context) (*EVMEarnings, error)    `perm:"read"`
+	EVMRedeem   func(ctx context.Context, channels []string) error `perm:"provide"` // none: all
+	EVMKeyNew   func(ctx context.Context) (string, error)          `perm:"admin"`
+	EVMKeys     func(ctx context.Context) ([]string, error)        `perm:"read"`
 	// FindIn is Find for a piece that has to serve it, by its CID of either version; empty: any.
 	FindIn   func(ctx context.Context, c, piece string, providers []string) ([]Offer, error) `perm:"read"`
 	Retrieve func(ctx context.Context, r RetrieveRequest) (*Retrieval, error)                `perm:"pay" path:"Output"`

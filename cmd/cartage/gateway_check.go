@@ -26,6 +26,14 @@ func (c *cli) gatewayCmd() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{Use: "check URL [CID]", Short: "Look at a gateway as its clients see it; nothing is paid", Args: c.args(cobra.RangeArgs(1, 2)),
 		Long: "Check asks a gateway what its clients ask it, and says for each answer whether it is right and what helps if not. With the CID\nof something that it serves the answers with content are looked at too.",
 		RunE: func(cmd *cobra.Command, args []string) error { return c.checkGateway(cmd.Context(), args) }})
+	cmd.AddCommand(&cobra.Command{Use: "earnings", Short: "What was earned over HTTP for tokens: by day and by channel", Args: c.args(cobra.NoArgs), RunE: c.reads(func(ctx context.Context, n *api.Node, _ []string) error { return showEVMEarnings(ctx, c, n) })},
+		&cobra.Command{Use: "redeem [CHANNEL...]", Short: "Claim what was earned for tokens, and have it paid out; of all channels if none is named",
+			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
+				if err := n.EVMRedeem(ctx, args); err != nil {
+					return err
+				}
+				return showEVMEarnings(ctx, c, n)
+			})})
 	return cmd
 }
 

@@ -54,6 +54,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"start": start, "end": end, "kill9": kill9, "freeze": freeze, "fails": fails, "random": random, "web": web, "await-status": awaitStatus, "await-bytes": awaitBytes, "flip": flipBit, "tmpfs": tmpfs, "field": field, "retry": retry, "await": await,
 			"ipfs-node": func(ts *testscript.TestScript, neg bool, args []string) { ipfsNode(t, ts, args) }, "ipfs-blocks": ipfsBlocks,
+			"evm-chain": func(ts *testscript.TestScript, neg bool, args []string) { evmChain(t, ts, args) }, "evm-buy": evmBuy, "evm-balance": evmBalance,
 			"lotus-node": func(ts *testscript.TestScript, neg bool, args []string) { lotusNode(t, ts, args) },
 		},
 		Condition: func(cond string) (bool, error) {
@@ -64,6 +65,7 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Values[procsKey{}] = map[string]*exec.Cmd{}
+			e.Values[evmKey{}] = &evmWorld{}
 			e.Values[ipfsKey{}] = map[string]*ipfstest.SimulatedNode{}
 			e.Defer(func() {
 				for _, p := range e.Values[procsKey{}].(map[string]*exec.Cmd) {

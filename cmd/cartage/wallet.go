@@ -48,6 +48,13 @@ func (c *cli) walletCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		evm, err := n.EVMKeys(ctx)
+		if err != nil {
+			return err
+		}
+		for i, a := range evm {
+			l = append(l, api.Balance{Address: a, Default: i == 0})
+		}
 		return table(c, l, []string{"ADDRESS", "BALANCE (attoFIL)", "DEFAULT"}, func(b api.Balance) []string {
 			return []string{b.Address, b.Balance, fmt.Sprint(b.Default)}
 		}, "the wallet is empty: cartage wallet new")
@@ -61,8 +68,13 @@ func (c *cli) walletCmd() *cobra.Command {
 	cmd := c.group(&cobra.Command{Use: "wallet", Short: "The keys of this node"})
 	kind := ""
 	made := &cobra.Command{Use: "new", Short: "Make a key", Args: c.args(cobra.NoArgs),
-		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error { return one(n.WalletNew(ctx, kind)) })}
-	made.Flags().StringVar(&kind, "type", "secp256k1", "secp256k1, or bls, whose vouchers cost providers twelve times the work")
+		RunE: c.node(func(ctx context.Context, n *api.Node, _ []string) error {
+			if kind == "evm" {
+				return newEVMKey(ctx, c, n)
+			}
+			return one(n.WalletNew(ctx, kind))
+		})}
+	made.Flags().StringVar(&kind, "type", "secp256k1", "secp256k1; bls, whose vouchers cost providers twelve times the work; or evm, for what is sold over HTTP for a token")
 	cmd.AddCommand(made,
 		&cobra.Command{Use: "list", Short: "List the keys", Args: c.args(cobra.NoArgs), RunE: c.reads(list)},
 		&cobra.Command{Use: "balance", Short: "What is on the ledger", Args: c.args(cobra.NoArgs), RunE: c.reads(list)},
@@ -129,7 +141,11 @@ func (c *cli) walletSeal() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := w.Seal(to); err != nil {
+			tokens, err := node.OpenEVMKeys(h, from)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(w.Seal(to), tokens.Seal(to)); err != nil {
 				return err
 			}
 			return c.show(map[string]any{"keys": len(w.List()), "encrypted": to != ""}, [][2]string{{"keys", fmt.Sprint(len(w.List()))}, {"encrypted", fmt.Sprint(to != "")}})
@@ -137,4 +153,13 @@ func (c *cli) walletSeal() *cobra.Command {
 	cmd.Flags().StringVar(&next, "new-file", "", "file whose first line is the new pass phrase")
 	cmd.Flags().BoolVar(&open, "none", false, "store the keys in the clear")
 	return cmd
+}
+
+// newEVMKey makes a key of an EVM chain.
+func newEVMKey(ctx context.Context, c *cli, n *api.Node) error {
+	a, err := n.EVMKeyNew(ctx)
+	if err != nil {
+		return err
+	}
+	return c.show(map[string]string{"address": a}, [][2]string{{"address", a}})
 }

@@ -21,6 +21,7 @@ type Config struct {
 	DAGStore  DAGStore  `toml:"DAGStore" comment:"How pieces are kept readable."`
 	Credit    Credit    `toml:"credit" comment:"What a provider sends before it is paid, and to whom. All figures may be 0: then only what is paid in advance leaves."`
 	Gateway   Gateway   `toml:"gateway" comment:"Serving pieces over HTTP."`
+	X402      X402      `toml:"x402" comment:"Selling over HTTP for a token of an EVM chain, to any client of x402."`
 	Client    Client    `toml:"Client" comment:"The IPFS node of this node."`
 	// Limits are what others may cost this node, by the names of internal/limits.
 	Limits  map[string]any `toml:"limits,omitempty" comment:"What others may cost this node; cartage limits lists the keys, for example deals_peer = 64 or memory_node = \"256MiB\"."`
@@ -152,6 +153,7 @@ func Default() Config {
 		Retrieval: Retrieval{CacheBytes: 10 << 30, MaxExposure: 8 << 20, Into: "car", QueueParallel: 4},
 		Credit:    defaultCredit(),
 		Gateway:   defaultGateway(),
+		X402:      defaultX402(),
 		Transfer: Transfer{
 			RestartDebounce: Duration(200 * time.Millisecond), MaxRestarts: 12, AcceptTimeout: Duration(10 * time.Minute),
 			IdleTimeout: Duration(time.Hour), PaymentWaitTimeout: Duration(time.Hour),

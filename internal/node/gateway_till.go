@@ -61,8 +61,8 @@ func (c *chainName) get() string {
 
 // cashiers take payments over HTTP, at the price of the ask. There is no unseal price over HTTP.
 func (n *Node) cashiers(window uint64) []gateway.Cashier {
-	return []gateway.Cashier{paychannel.New(paychannel.Config{
+	return append(n.evm.cashier(window), paychannel.New(paychannel.Config{
 		Manager: n.Payments, Store: n.space(payments), Network: (&chainName{n: n}).get, PayTo: n.wallet, Window: window, Now: n.parts.Now,
 		Price: func() abi.TokenAmount { return n.asks.GetAsk().PricePerByte },
-	})}
+	}))
 }

@@ -89,6 +89,8 @@ type Parts struct {
 	WrapPieces func(retrievalimpl.PieceSource) retrievalimpl.PieceSource
 	// WrapHost is a seam for what is said to others; nil leaves the host as it is.
 	WrapHost func(host.Host) host.Host
+	// EVMKeys are the keys of EVM chains; nil: there are none.
+	EVMKeys *paych.Wallet
 }
 
 // origin is where a key of the configuration was set.
@@ -147,6 +149,7 @@ type Node struct {
 	watched      atomic.Pointer[settleWatch] // nil: the payment channels were not looked at yet
 	overview     *Overview
 	entrance     entrance
+	evm          *EVM
 	wg           sync.WaitGroup
 }
 
@@ -270,6 +273,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		if !n.parts.Reading {
 			n.wg.Go(n.tendPayments)
 		}
+	}
+	if n.evm, err = openEVM(ctx, n); err != nil {
+		return err
 	}
 	n.targets, err = openTargets(ctx, n.parts.FS, n.parts.Home.Path("retrievals"), n.space("/retrievals/targets"))
 	return err

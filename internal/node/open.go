@@ -97,6 +97,10 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
+	evmKeys, err := OpenEVMKeys(h, o.Passphrase)
+	if err != nil {
+		return nil, err
+	}
 	open := store.Open
 	if o.Reading {
 		open = store.OpenReading
@@ -115,6 +119,7 @@ func Open(ctx context.Context, h config.Home, o Options) (*Opened, error) {
 	parts := Parts{LogLevel: o.LogLevel, Home: h, Config: cfg.Config, Origin: cfg.Origin, Fixed: cfg.Fixed, Key: key, Wallet: wallet, State: state, FS: blob.OS{}, Provide: o.Provide, Reading: o.Reading, Listen: o.Listen, Log: o.Log, Version: o.Version,
 		Host: o.Host, Selling: o.Selling, Chain: o.Money,
 		OpenBlocks: func() (datastore.Batching, error) { return open(h.Path("blocks")) }}
+	parts.EVMKeys = evmKeys
 	done := func() {}
 	switch {
 	case o.Money != nil:
@@ -183,7 +188,16 @@ func MarkRestored(ctx context.Context, h config.Home) error {
 
 // OpenWallet opens the wallet of a home.
 func OpenWallet(h config.Home, passphrase string) (*paych.Wallet, error) {
-	w, err := paych.OpenWallet(blob.OS{}, h.Path("wallet"), paych.WithPassphrase(passphrase))
+	return openKeys(h.Path("wallet"), passphrase)
+}
+
+// OpenEVMKeys opens the keys of EVM chains of a home, which have the pass phrase of its wallet.
+func OpenEVMKeys(h config.Home, passphrase string) (*paych.Wallet, error) {
+	return openKeys(h.Path("wallet", "evm"), passphrase)
+}
+
+func openKeys(dir, passphrase string) (*paych.Wallet, error) {
+	w, err := paych.OpenWallet(blob.OS{}, dir, paych.WithPassphrase(passphrase))
 	if errors.Is(err, paych.ErrSealed) || errors.Is(err, paych.ErrPassphrase) {
 		return nil, api.ErrorOf(reason.WalletLocked.Errorf("%w", err).WithHint("Name the file that holds it with --wallet-passphrase-file FILE, or set CARTAGE_WALLET_PASSPHRASE_FILE."))
 	}

@@ -37,8 +37,9 @@ type Service struct{ n *Node }
 
 // API is the node as its typed client.
 func (n *Node) API() *api.Node {
-	s, o, set, tok := Service{n}, n.overview, Settings{n}, Tokens{n}
+	s, o, set, tok, e := Service{n}, n.overview, Settings{n}, Tokens{n}, n.evm
 	return withCodes(&api.Node{
+		EVMEarnings: e.EVMEarnings, EVMRedeem: e.EVMRedeem, EVMKeyNew: e.EVMKeyNew, EVMKeys: e.EVMKeys,
 		Version: o.Version, Status: o.Status, Doctor: o.Doctor, DashboardCode: n.entrance.DashboardCode,
 		VerifyPiece: Stock{n}.VerifyPiece, RemovePiece: Stock{n}.RemovePiece,
 		Info: s.Info, Provide: s.Provide, ProvideAs: s.ProvideAs, Pieces: s.Pieces, Import: s.Import, Ask: s.Ask, SetAsk: s.SetAsk, Find: s.Find, FindIn: s.FindIn,
