@@ -24,7 +24,10 @@ type targets struct {
 	shelf shelf
 }
 
-var _ retrievalimpl.FinishedTarget = (*cartargets.Target)(nil)
+var (
+	_ retrievalimpl.FinishedTarget = (*cartargets.Target)(nil)
+	_ retrievalimpl.SyncedTarget   = (*cartargets.Target)(nil)
+)
 
 func openTargets(_ context.Context, fsys blob.FS, dir string, ds datastore.Batching) (*targets, error) {
 	files, err := cartargets.New(fsys, dir, ds)

@@ -50,3 +50,14 @@ func TestPowerLossBehindLastBlock(t *testing.T) {
 		}
 	}
 }
+
+// TestClaimAtRestart: a client that has claimed blocks at a restart keeps them over a loss of power. The provider, which has forgotten that it sent them,
+// withholds what was claimed until it is paid, and both waited for each other. A crash of each side at its time is drawn by these seeds.
+func TestClaimAtRestart(t *testing.T) {
+	for _, seed := range []uint64{53253, 54209} {
+		synctest.Test(t, func(t *testing.T) {
+			plan := sim.NewPlan(seed)
+			require.Empty(t, sim.Run(context.Background(), plan).Findings, "%s", plan)
+		})
+	}
+}

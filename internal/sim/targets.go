@@ -17,6 +17,7 @@ type targets struct{ *cartargets.Files }
 var (
 	_ retrievalimpl.Targets        = targets{}
 	_ retrievalimpl.FinishedTarget = (*cartargets.Target)(nil)
+	_ retrievalimpl.SyncedTarget   = (*cartargets.Target)(nil)
 )
 
 // Open implements retrievalimpl.Targets.

@@ -46,6 +46,12 @@ type FinishedTarget interface {
 	Finish() error
 }
 
+// SyncedTarget is a target that can put on stable storage what it holds, before that is claimed to a provider.
+type SyncedTarget interface {
+	Target
+	Sync() error
+}
+
 // Targets opens the targets of deals. Open is called again after a restart of the process.
 type Targets interface {
 	// Open may answer no target and no error: the deal receives into the store of the transport then.

@@ -244,6 +244,11 @@ func (c *Client) reposition(ctx context.Context, cd *clientDeal, chid dt.Channel
 	if err != nil {
 		return err
 	}
+	if synced, ok := cd.target.(SyncedTarget); ok && pos.Blocks > 0 { // a claim that a loss of power takes back would be withheld
+		if err := synced.Sync(); err != nil {
+			return err
+		}
+	}
 	received := pos.Bytes - min(pos.Bytes, cd.target.Base())
 	if err := c.cfg.Hub.dt.Reposition(ctx, chid, received, pos.Blocks); err != nil {
 		return err
