@@ -63,6 +63,7 @@ func examples() map[string][]string {
 		"ledger verify":             {"--home ledger ledger verify"},
 		"limits":                    {"limits", "limits --json"},
 		"local":                     {"local"},
+		"log":                       {"log level debug"},
 		"ls":                        {"ls " + exampleCID, "ls " + exampleCID + "/docs --provider " + examplePeer},
 		"paych":                     {"paych list"},
 		"paych collect":             {"paych collect " + exampleChannel + " --dry-run", "paych collect " + exampleChannel},
