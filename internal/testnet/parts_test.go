@@ -73,9 +73,6 @@ func partsRows() []partsRow {
 func TestPartsShareBlocks(t *testing.T) {
 	w := newTree(t)
 	transports := []string{api.TransportStream, api.TransportGraphsync}
-	if testing.Short() { // under the race detector, beside other work, the fourteen parts stood still over graphsync, once of two: the cause is not known yet
-		transports = transports[:1]
-	}
 	for _, transport := range transports {
 		for _, row := range partsRows() {
 			t.Run(transport+"/"+row.name, func(t *testing.T) {

@@ -205,6 +205,7 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		pause, say = may != port.ReleaseNow, append(say, more...)
 	}
 	pause = t.endAsking(chid, request.ID(), pause)
+	say = append(t.takeBeside(chid, request.ID()), say...)
 	if !sayWithBlock(say, ha) {
 		return
 	}

@@ -210,7 +210,7 @@ func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.E
 		}
 		more, err := answers(nil, queued, t.supported)
 		if err == nil {
-			err = t.move(c, id, append(exts, more...), first, first && paused, last)
+			err = t.move(c, id, append(exts, more...), queued, first, first && paused, last)
 		}
 		if err != nil {
 			for _, m := range queued {
@@ -223,16 +223,19 @@ func (t *Transport) start(c *channel, id graphsync.RequestID, exts []graphsync.E
 }
 
 // move does one step of start: the answer lets a response go on unless it is accepted paused; later only wishes change that.
-func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, first, paused bool, last wish) error {
+func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.ExtensionData, queued []datatransfer.Message, first, paused bool, last wish) error {
+	if first {
+		queued = nil // what leaves with the answer is the answer's
+	}
 	switch {
 	case first && !last.over(paused), !first && last == wantsResume:
 		t.mu.Lock()
 		run := c.run
 		c.holding = false
 		t.mu.Unlock()
-		return t.unpause(c.id, id, run, exts, func(err error) { t.log(c.id, err) })
+		return t.unpause(c.id, id, run, exts, queued, func(err error) { t.log(c.id, err) })
 	}
-	if len(exts) > 0 {
+	if len(exts) > 0 && (first || t.isPaused(c) || !t.keepBeside(c.id, id, queued)) {
 		if err := t.gs.SendUpdate(t.ctx, id, exts...); err != nil {
 			return err
 		}

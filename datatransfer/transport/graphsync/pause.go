@@ -3,6 +3,7 @@ package graphsync
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,13 +67,21 @@ func (t *Transport) ResumeChannel(ctx context.Context, msg datatransfer.Message,
 		t.undelivered(chid, msg, errAway)
 		return nil
 	}
-	return t.unpause(chid, id, run, exts, func(err error) { t.undelivered(chid, msg, err) })
+	return t.unpause(chid, id, run, exts, besideOf(msg), func(err error) { t.undelivered(chid, msg, err) })
+}
+
+// besideOf is a message as the list of those that can be said beside a block.
+func besideOf(msg datatransfer.Message) []datatransfer.Message {
+	if msg == nil {
+		return nil
+	}
+	return []datatransfer.Message{msg}
 }
 
 // unpause lets a response go on, now or as soon as its pause has taken effect; failed hears of an end that comes then. If there is no pause to
-// come, what travels with it is sent at once: no later pause may be ended by it.
-func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64, exts []graphsync.ExtensionData, failed func(error)) error {
-	done, err := t.tryUnpause(chid, id, exts)
+// come, what travels with it leaves beside the next block: no later pause may be ended by it. beside are the messages that exts are made of.
+func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID, run uint64, exts []graphsync.ExtensionData, beside []datatransfer.Message, failed func(error)) error {
+	done, err := t.tryUnpause(chid, id, exts, beside)
 	if done {
 		return err
 	}
@@ -82,7 +91,7 @@ func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID,
 			if !shared.Sleep(ctx, wait) || !t.wishes(chid, id, run) {
 				return
 			}
-			if done, err := t.tryUnpause(chid, id, exts); done {
+			if done, err := t.tryUnpause(chid, id, exts, beside); done {
 				failed(err)
 				return
 			}
@@ -109,7 +118,7 @@ func (t *Transport) takesUpdate(chid datatransfer.ChannelID) (taken func()) {
 
 // tryUnpause reports whether a response went on, or will not have to: nobody paused it. While an update of its request is taken it asks nothing: that
 // may be on the one loop of graphsync that would have to answer, which would wait for itself and serve no peer any more.
-func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.RequestID, exts []graphsync.ExtensionData) (done bool, err error) {
+func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.RequestID, exts []graphsync.ExtensionData, beside []datatransfer.Message) (done bool, err error) {
 	t.mu.Lock()
 	c := t.channels[chid]
 	coming := c == nil || c.current != id || c.asking || c.pauses > c.releases
@@ -118,12 +127,20 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 	if updating {
 		return false, nil
 	}
-	err = t.gs.Unpause(t.ctx, id, exts...)
+	kept := t.takeBeside(chid, id)
+	if more, xerr := answers(nil, kept, t.supported); xerr == nil {
+		err = t.gs.Unpause(t.ctx, id, slices.Concat(more, exts)...)
+	} else {
+		err = xerr
+	}
+	if err != nil {
+		t.keepBeside(chid, id, kept)
+	}
 	if notPausedYet(err) && coming {
 		return false, nil
 	}
 	if notPausedYet(err) {
-		if len(exts) == 0 {
+		if len(exts) == 0 || len(beside) > 0 && t.keepBeside(chid, id, beside) {
 			return true, nil
 		}
 		return true, t.gs.SendUpdate(t.ctx, id, exts...)
@@ -136,11 +153,44 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 	return true, err
 }
 
+// keepBeside keeps messages for the next block of a response that runs. graphsync would take them at once as an update, but an update has a status:
+// in one message of the network with the end of the response it stands in the place of the end, of which neither side hears then.
+func (t *Transport) keepBeside(chid datatransfer.ChannelID, id graphsync.RequestID, messages []datatransfer.Message) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[chid]
+	if c == nil || !c.live || c.current != id || len(c.beside)+len(messages) > maxQueued {
+		return false
+	}
+	c.beside = append(c.beside, messages...)
+	return true
+}
+
+// takeBeside takes the messages that wait for the next block of a response.
+func (t *Transport) takeBeside(chid datatransfer.ChannelID, id graphsync.RequestID) (out []datatransfer.Message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.channels[chid]; c != nil && c.current == id {
+		out, c.beside = c.beside, nil
+	}
+	return out
+}
+
+// isPaused reports whether a response is paused, or is about to be.
+func (t *Transport) isPaused(c *channel) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return c.pauses > c.releases
+}
+
 // maxQueued is how many messages of a channel wait for its requester.
 const maxQueued = 64
 
 // errAway means that the requester is not there at the moment.
 var errAway = errors.New("the requester is away")
+
+// errEnded means that a response had no block left that a message could leave beside.
+var errEnded = errors.New("the response has ended")
 
 // later keeps a wish for a request that is still being decided on.
 func (t *Transport) later(chid datatransfer.ChannelID, w wish, msg datatransfer.Message) bool {

@@ -3,6 +3,7 @@ package graphsync_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -20,6 +22,13 @@ type steps struct {
 	exchange.GraphExchange
 	unpaused func(err error)   // before the transport hears what came of it
 	block    func(index int64) // after the transport has decided on a block, and before graphsync pauses
+	updates  atomic.Int64      // that were said while a response ran
+}
+
+// SendUpdate implements graphsync.GraphExchange.
+func (s *steps) SendUpdate(ctx context.Context, id exchange.RequestID, exts ...exchange.ExtensionData) error {
+	s.updates.Add(1)
+	return s.GraphExchange.SendUpdate(ctx, id, exts...)
 }
 
 // Unpause implements graphsync.GraphExchange.
@@ -120,6 +129,39 @@ func TestResumeBeforePauseTakesEffect(t *testing.T) {
 	await(ctx, t, second)
 	require.NoError(t, a.Manager.SendVoucher(ctx, chid, testutil.NewFakeDTType("second")))
 	require.Equal(t, dt.Completed, await(ctx, t, ended).Status())
+}
+
+// TestNothingStandsForTheEnd: what is said while a response runs leaves beside its next block, and behind the last block another way. As an update of
+// graphsync it would have a status, which in one message of the network takes the place of the end of the response: a client with everything here, and a
+// provider that has sent it, waited for each other for ever.
+func TestNothingStandsForTheEnd(t *testing.T) {
+	ctx, a, b, s, ended := ordered(t, &testutil.Meter{})
+	chids := make(chan dt.ChannelID, 2)
+	heard := make(chan dt.TypeIdentifier, 9)
+	a.Manager.SubscribeToEvents(func(e dt.Event, s dt.ChannelState) {
+		if e.Code == dt.NewVoucherResult {
+			heard <- s.LastVoucherResult().Type()
+		}
+	})
+	root, _, err := b.Store.BuildDAG(1, 1000, 1)
+	require.NoError(t, err)
+	const last = 2
+	s.block = func(index int64) {
+		if index != 1 && index != last {
+			return
+		}
+		chid := await(ctx, t, chids)
+		msg, err := message.VoucherResultResponse(chid.ID, true, false, testutil.NewFakeDTType("").Type(), testutil.NewFakeDTType("beside"))
+		require.NoError(t, err)
+		require.NoError(t, b.Transport.ResumeChannel(ctx, msg, chid))
+	}
+	chid, err := a.Manager.OpenPullDataChannel(ctx, b.Host.ID(), testutil.NewFakeDTType("v"), root, shared.AllSelector())
+	require.NoError(t, err)
+	chids <- chid
+	chids <- chid
+	await(ctx, t, heard)
+	require.Equal(t, dt.Completed, await(ctx, t, ended).Status())
+	require.Zero(t, s.updates.Load())
 }
 
 // once is a revalidator that demands a payment for the first block only.

@@ -86,8 +86,9 @@ type channel struct {
 	previous []graphsync.RequestID
 	away     bool // the requester paused or went away
 	queued   []datatransfer.Message
-	followed uint64 // links, by the current response
-	walked   walked // by the request walking
+	beside   []datatransfer.Message // to be said beside the next block of the response
+	followed uint64                 // links, by the current response
+	walked   walked                 // by the request walking
 	walking  graphsync.RequestID
 	refusing graphsync.RequestID // whose DAG is not walked on
 	opening  bool                // a request of it is being decided on, or has not been answered yet
@@ -208,6 +209,15 @@ func (t *Transport) of(id graphsync.RequestID) (datatransfer.ChannelID, bool) {
 // retire forgets the running request of a channel: what still comes of it is nobody's. mu is held.
 func (t *Transport) retire(c *channel) {
 	t.forget(c.current)
+	if rest := c.beside; len(rest) > 0 {
+		c.beside = nil
+		chid := c.id
+		t.background(func(context.Context) {
+			for _, m := range rest {
+				t.undelivered(chid, m, errEnded)
+			}
+		})
+	}
 	if c.live {
 		c.live = false
 		close(c.done)
