@@ -109,12 +109,12 @@ func (o operator) listDeals(ctx context.Context, n *api.Node, f *dealFilter) err
 		return err
 	}
 	if f.watch == 0 {
-		return showPage(o.c, rows, &f.page, func(d api.Deal) string { return d.ID }, o.dealTable)
+		return showPage(rows, &f.page, func(d api.Deal) string { return d.ID }, o.dealTable)
 	}
 	redraw := isTerminal(os.Stdout) && !o.c.json
 	before := map[string]string{}
 	for {
-		shown := rows
+		var shown []api.Deal
 		if redraw {
 			fmt.Fprint(os.Stdout, "\x1b[H\x1b[2J")
 			shown = rows[:min(len(rows), f.page.limit)]

@@ -48,7 +48,7 @@ func evmChain(t *testing.T, ts *testscript.TestScript, args []string) {
 }
 
 // askToken asks for a range with a payment.
-func askToken(ts *testscript.TestScript, url, ranges, payment string) (*http.Response, []byte) {
+func askToken(ts *testscript.TestScript, url, ranges, payment string) (status int, header http.Header, body []byte) {
 	r, err := http.NewRequest(http.MethodGet, url, nil)
 	ts.Check(err)
 	r.Header.Set("Range", ranges)
@@ -59,9 +59,9 @@ func askToken(ts *testscript.TestScript, url, ranges, payment string) (*http.Res
 	ts.Check(err)
 	defer http.DefaultClient.CloseIdleConnections()
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	body, err = io.ReadAll(resp.Body)
 	ts.Check(err)
-	return resp, body
+	return resp.StatusCode, resp.Header, body
 }
 
 // evm-buy URL FROM-TO FILE [deposit|refund|again]: a client of x402 buys a range, with a deposit first, or asks for its money back, or sends its last payment again.
@@ -71,20 +71,20 @@ func evmBuy(ts *testscript.TestScript, _ bool, args []string) {
 		how = args[3]
 	}
 	ranges := "bytes=" + args[1]
-	resp, body := askToken(ts, args[0], ranges, "")
-	if resp.StatusCode != http.StatusPaymentRequired {
-		ts.Fatalf("%s: %s", resp.Status, body)
+	status, header, body := askToken(ts, args[0], ranges, "")
+	if status != http.StatusPaymentRequired {
+		ts.Fatalf("%d: %s", status, body)
 	}
-	c, err := x402.DecodeChallenge(resp.Header.Get(x402.HeaderRequired))
+	c, err := x402.DecodeChallenge(header.Get(x402.HeaderRequired))
 	ts.Check(err)
 	if how != "again" {
 		w.last = w.payment(ts, c.Accepts[0], how)
 	}
-	resp, body = askToken(ts, args[0], ranges, w.last)
-	if resp.StatusCode/100 != 2 {
-		ts.Fatalf("%s: %s", resp.Status, body)
+	status, header, body = askToken(ts, args[0], ranges, w.last)
+	if status/100 != 2 {
+		ts.Fatalf("%d: %s", status, body)
 	}
-	receipt, err := x402.DecodeReceipt(resp.Header.Get(x402.HeaderReceipt))
+	receipt, err := x402.DecodeReceipt(header.Get(x402.HeaderReceipt))
 	ts.Check(err)
 	if n, ok := receipt.Extra["chargedAmount"].(string); ok && how != "again" {
 		charged, err := strconv.ParseInt(n, 10, 64)

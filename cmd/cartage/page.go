@@ -20,7 +20,7 @@ func (p *page) declare(cmd *cobra.Command) {
 }
 
 // showPage shows the rows of a page, and says on the error output how many there are and how to go on.
-func showPage[T any](c *cli, rows []T, p *page, id func(T) string, show func([]T) error) error {
+func showPage[T any](rows []T, p *page, id func(T) string, show func([]T) error) error {
 	if p.limit < 0 {
 		return api.Errorf(api.CodeUsage, "", "--limit %d is negative", p.limit)
 	}

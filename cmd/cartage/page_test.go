@@ -15,7 +15,7 @@ func TestPages(t *testing.T) {
 	p := &page{limit: 2}
 	for range 3 {
 		var got []string
-		require.NoError(t, showPage(&cli{}, rows, p, func(s string) string { return s }, func(l []string) error { got = l; return nil }))
+		require.NoError(t, showPage(rows, p, func(s string) string { return s }, func(l []string) error { got = l; return nil }))
 		require.NotEmpty(t, got)
 		seen = append(seen, got...)
 		p.cursor = got[len(got)-1]
@@ -23,8 +23,8 @@ func TestPages(t *testing.T) {
 	require.Equal(t, rows, seen)
 	none := func([]string) error { return nil }
 	id := func(s string) string { return s }
-	require.Equal(t, api.CodeNotFound, api.CodeOf(showPage(&cli{}, rows, &page{cursor: "z"}, id, none)))
-	require.Equal(t, api.CodeUsage, api.CodeOf(showPage(&cli{}, rows, &page{limit: -1}, id, none)))
+	require.Equal(t, api.CodeNotFound, api.CodeOf(showPage(rows, &page{cursor: "z"}, id, none)))
+	require.Equal(t, api.CodeUsage, api.CodeOf(showPage(rows, &page{limit: -1}, id, none)))
 }
 
 // TestDealGroups: each deal is in one group, and a filter takes that alone.

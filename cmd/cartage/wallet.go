@@ -42,6 +42,21 @@ func readPassphrase(name string) (string, error) {
 	return p, nil
 }
 
+// readKey reads an exported key from a file; - is stdin.
+func readKey(name string) (string, error) {
+	in := io.Reader(os.Stdin)
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, 64<<10))
+	return strings.TrimSpace(string(data)), err
+}
+
 func (c *cli) walletCmd() *cobra.Command {
 	list := func(ctx context.Context, n *api.Node, _ []string) error {
 		l, err := n.WalletList(ctx)
@@ -91,20 +106,11 @@ func (c *cli) walletCmd() *cobra.Command {
 			})},
 		&cobra.Command{Use: "import FILE", Short: "Add a key that cartage or lotus wallet export printed; - reads it from stdin", Args: c.args(cobra.ExactArgs(1)),
 			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error {
-				in := io.Reader(os.Stdin)
-				if args[0] != "-" {
-					f, err := os.Open(args[0])
-					if err != nil {
-						return err
-					}
-					defer f.Close()
-					in = f
-				}
-				data, err := io.ReadAll(io.LimitReader(in, 64<<10))
+				key, err := readKey(args[0])
 				if err != nil {
 					return err
 				}
-				return one(n.WalletImport(ctx, strings.TrimSpace(string(data))))
+				return one(n.WalletImport(ctx, key))
 			})},
 		&cobra.Command{Use: "remove ADDRESS", Short: "Forget a key; its file stays, renamed to end in .removed", Args: c.args(cobra.ExactArgs(1)),
 			RunE: c.node(func(ctx context.Context, n *api.Node, args []string) error { return n.WalletRemove(ctx, args[0]) })},

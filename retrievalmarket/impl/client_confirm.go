@@ -42,14 +42,14 @@ func (c endTeller) begin(d rm.ClientDealState) {
 				return
 			}
 		}
-		if err := c.storeConfirmed(ctx, d); err != nil {
+		if err := c.storeConfirmed(d); err != nil {
 			c.cfg.Log.Warn("store that the end of a deal is confirmed", "deal", d.ID, "error", err)
 		}
 	})
 }
 
 // storeConfirmed takes the reason out of the record of a deal whose provider has said meanwhile that it is done.
-func (c endTeller) storeConfirmed(ctx context.Context, d rm.ClientDealState) error {
+func (c endTeller) storeConfirmed(d rm.ClientDealState) error {
 	d.Reason, d.Message = "", ""
 	return c.put(d, false)
 }

@@ -81,7 +81,8 @@ func (c *Chain) execute(from, to evm.Address, data []byte, dry bool) (err error)
 	case "claim":
 		return c.claim(a.claims(), a.bytes(1), dry)
 	case "settle":
-		return c.settle(evm.Address(a.words(0, 1)[12:]), evm.Address(a.words(1, 1)[12:]), dry)
+		c.settle(evm.Address(a.words(0, 1)[12:]), evm.Address(a.words(1, 1)[12:]), dry)
+		return nil
 	case "refund":
 		cfg, err := evm.DecodeConfig(a.words(0, 7))
 		if err != nil {

@@ -255,14 +255,13 @@ func (c *Chain) totals(k pair) *total {
 	return t
 }
 
-func (c *Chain) settle(receiver, token evm.Address, dry bool) error {
+func (c *Chain) settle(receiver, token evm.Address, dry bool) {
 	t := c.totals(pair{receiver, token})
 	if n := new(big.Int).Sub(t.claimed, t.settled); !dry && n.Sign() > 0 {
 		contract := evm.Settlement()
 		c.move(&contract, &receiver, n)
 		t.settled = new(big.Int).Set(t.claimed)
 	}
-	return nil
 }
 
 func (c *Chain) refund(cfg evm.ChannelConfig, amount, nonce *big.Int, signature []byte, dry bool) error {

@@ -156,7 +156,7 @@ func (f *Facilitator) settle(data []byte) any {
 		if t.claimed.Cmp(t.settled) <= 0 {
 			return f.failed("nothing_to_settle", errors.New("nothing to settle for receiver and token"))
 		}
-		_ = f.Chain.settle(in.Receiver, in.Token, false)
+		f.Chain.settle(in.Receiver, in.Token, false)
 	case evm.TypeRefund:
 		if err := f.refund(in); err != nil {
 			return f.failed("refund_simulation_failed", err)
