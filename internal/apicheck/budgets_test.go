@@ -70,7 +70,7 @@ func TestMethodBudget(t *testing.T) {
 	within(t, "methods", maxMethods, counted, map[string]int{
 		"cmd/cartage.cli":                            106,
 		"datatransfer/impl.Manager":                  127,
-		"datatransfer/transport/graphsync.Transport": 111,
+		"datatransfer/transport/graphsync.Transport": 110,
 		"internal/node.Node":                         107,
 		"internal/node.Service":                      103,
 		"retrievalmarket/impl.Client":                76,

@@ -152,7 +152,7 @@ func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, bl
 		ha.TerminateWithError(err)
 		return
 	}
-	t.moved(chid, block.Index())
+	t.onChannel(chid, func(c *channel) { c.position = max(c.position, block.Index()) })
 	if l, ok := block.Link().(cidlink.Link); ok && block.BlockSizeOnWire() != 0 {
 		t.taken(response.RequestID(), l.Cid)
 	}
@@ -163,15 +163,6 @@ func (t *Transport) incomingBlock(p peer.ID, response graphsync.ResponseData, bl
 		ha.TerminateWithError(errHeld)
 	case err != nil:
 		ha.TerminateWithError(err)
-	}
-}
-
-// moved notes how far the blocks of a requester have come.
-func (t *Transport) moved(chid datatransfer.ChannelID, index int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c := t.channels[chid]; c != nil {
-		c.position = max(c.position, index)
 	}
 }
 
@@ -205,7 +196,7 @@ func (t *Transport) outgoingBlock(p peer.ID, request graphsync.RequestData, bloc
 		pause, say = may != port.ReleaseNow, append(say, more...)
 	}
 	pause = t.endAsking(chid, request.ID(), pause)
-	say = append(t.takeBeside(chid, request.ID()), say...)
+	t.onChannel(chid, func(c *channel) { say = append(c.takeBeside(request.ID()), say...) })
 	if !sayWithBlock(say, ha) {
 		return
 	}

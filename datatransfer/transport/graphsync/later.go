@@ -235,7 +235,11 @@ func (t *Transport) move(c *channel, id graphsync.RequestID, exts []graphsync.Ex
 		t.mu.Unlock()
 		return t.unpause(c.id, id, run, exts, queued, func(err error) { t.log(c.id, err) })
 	}
-	if len(exts) > 0 && (first || t.isPaused(c) || !t.keepBeside(c.id, id, queued)) {
+	leaves := len(exts) == 0
+	t.onChannel(c.id, func(c *channel) {
+		leaves = leaves || !first && !c.isPaused() && c.keepBeside(id, queued)
+	})
+	if !leaves {
 		if err := t.gs.SendUpdate(t.ctx, id, exts...); err != nil {
 			return err
 		}

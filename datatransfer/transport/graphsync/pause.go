@@ -127,20 +127,25 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 	if updating {
 		return false, nil
 	}
-	kept := t.takeBeside(chid, id)
+	var kept []datatransfer.Message
+	t.onChannel(chid, func(c *channel) { kept = c.takeBeside(id) })
 	if more, xerr := answers(nil, kept, t.supported); xerr == nil {
 		err = t.gs.Unpause(t.ctx, id, slices.Concat(more, exts)...)
 	} else {
 		err = xerr
 	}
 	if err != nil {
-		t.keepBeside(chid, id, kept)
+		t.onChannel(chid, func(c *channel) { c.keepBeside(id, kept) })
 	}
 	if notPausedYet(err) && coming {
 		return false, nil
 	}
 	if notPausedYet(err) {
-		if len(exts) == 0 || len(beside) > 0 && t.keepBeside(chid, id, beside) {
+		leaves := len(exts) == 0
+		if len(beside) > 0 {
+			t.onChannel(chid, func(c *channel) { leaves = c.keepBeside(id, beside) })
+		}
+		if leaves {
 			return true, nil
 		}
 		return true, t.gs.SendUpdate(t.ctx, id, exts...)
@@ -155,11 +160,8 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 
 // keepBeside keeps messages for the next block of a response that runs. graphsync would take them at once as an update, but an update has a status:
 // in one message of the network with the end of the response it stands in the place of the end, of which neither side hears then.
-func (t *Transport) keepBeside(chid datatransfer.ChannelID, id graphsync.RequestID, messages []datatransfer.Message) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.channels[chid]
-	if c == nil || !c.live || c.current != id || len(c.beside)+len(messages) > maxQueued {
+func (c *channel) keepBeside(id graphsync.RequestID, messages []datatransfer.Message) bool {
+	if !c.live || c.current != id || len(c.beside)+len(messages) > maxQueued {
 		return false
 	}
 	c.beside = append(c.beside, messages...)
@@ -167,21 +169,15 @@ func (t *Transport) keepBeside(chid datatransfer.ChannelID, id graphsync.Request
 }
 
 // takeBeside takes the messages that wait for the next block of a response.
-func (t *Transport) takeBeside(chid datatransfer.ChannelID, id graphsync.RequestID) (out []datatransfer.Message) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c := t.channels[chid]; c != nil && c.current == id {
+func (c *channel) takeBeside(id graphsync.RequestID) (out []datatransfer.Message) {
+	if c.current == id {
 		out, c.beside = c.beside, nil
 	}
 	return out
 }
 
-// isPaused reports whether a response is paused, or is about to be.
-func (t *Transport) isPaused(c *channel) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return c.pauses > c.releases
-}
+// isPaused reports whether the response is paused, or is about to be.
+func (c *channel) isPaused() bool { return c.pauses > c.releases }
 
 // maxQueued is how many messages of a channel wait for its requester.
 const maxQueued = 64

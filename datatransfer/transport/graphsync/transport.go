@@ -259,17 +259,17 @@ func (t *Transport) OpenChannel(ctx context.Context, dataSender peer.ID, chid da
 	a := ask{ctx: ctx, sender: dataSender, root: root, selector: stor, msg: msg}
 	if state != nil {
 		a.skip, a.again = state.ReceivedCidsTotal(), true
-		t.reposition(chid, a.skip)
+		t.onChannel(chid, func(c *channel) { c.position = a.skip }) // it may be fewer than came: the store may have lost some
 	}
 	return t.request(chid, a)
 }
 
-// reposition notes how many blocks a requester has, which may be fewer than came: its store may have lost some.
-func (t *Transport) reposition(chid datatransfer.ChannelID, has int64) {
+// onChannel does something with a channel, if there is one, under the lock.
+func (t *Transport) onChannel(chid datatransfer.ChannelID, do func(*channel)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c := t.channels[chid]; c != nil {
-		c.position = has
+		do(c)
 	}
 }
 
