@@ -116,7 +116,7 @@ func (o operator) listDeals(ctx context.Context, n *api.Node, f *dealFilter) err
 	for {
 		var shown []api.Deal
 		if redraw {
-			fmt.Fprint(os.Stdout, "\x1b[H\x1b[2J")
+			ui.Clear(os.Stdout)
 			shown = rows[:min(len(rows), f.page.limit)]
 		} else {
 			shown = changed(rows, before)

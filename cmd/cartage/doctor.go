@@ -109,16 +109,11 @@ func (o operator) printChecks(checks []api.Check) error {
 			continue
 		}
 		head := fmt.Sprintf("%-7s %-7s ", c.State, c.ID)
-		text := ui.Wrap(ui.Line(c.Text), statusWidth-len(head))
+		text := []string{c.Text}
 		if c.Fix != "" {
-			text = append(text, ui.Wrap(ui.Line(c.Fix), statusWidth-len(head))...)
+			text = append(text, c.Fix)
 		}
-		for i, line := range text {
-			if i > 0 {
-				head = fmt.Sprintf("%*s", len(head), "")
-			}
-			fmt.Fprintln(os.Stdout, head+line)
-		}
+		ui.Paragraph(os.Stdout, head, statusWidth, text...)
 	}
 	if !o.c.json {
 		say("%d checks: %d ok, %d warn, %d bad, %d unknown\n", len(checks), count["ok"], count["warn"], count["bad"], count["unknown"])

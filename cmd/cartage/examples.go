@@ -77,6 +77,8 @@ func operatorExamples() map[string][]string {
 		"earnings deals":    {"earnings deals"},
 		"faucet":            {"faucet"},
 		"gateway":           {"gateway check http://127.0.0.1:8080"},
+		"gateway earnings":  {"gateway earnings"},
+		"gateway redeem":    {"gateway redeem"},
 		"gateway check":     {"gateway check http://127.0.0.1:8080", "gateway check http://127.0.0.1:8080 " + exampleCID},
 		"info":              {"info"},
 		"init":              {"init --yes", "init --yes --ledger http://127.0.0.1:4000 --ledger-token-file ledger/token"},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/big"
 	"os"
-	"strings"
 	"time"
 
 	fbig "github.com/filecoin-project/go-state-types/big"
@@ -100,11 +99,7 @@ const statusWidth = 78
 
 // statusLine prints a line, broken between words.
 func statusLine(mark, name, text string) {
-	head := fmt.Sprintf("%s %-10s ", mark, name)
-	for _, line := range ui.Wrap(ui.Line(text), statusWidth-len(head)) {
-		fmt.Fprintln(os.Stdout, head+line)
-		head = strings.Repeat(" ", len(head))
-	}
+	ui.Paragraph(os.Stdout, fmt.Sprintf("%s %-10s ", mark, name), statusWidth, text)
 }
 
 // mark tells the states apart without colour.

@@ -93,6 +93,20 @@ func Printf(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format, args...)
 }
 
+// Paragraph writes sentences below each other, each broken between words so that no line has more cells: head before the first line, as much room before
+// the others. What the sentences say is data: it goes through Line.
+func Paragraph(w io.Writer, head string, cells int, sentences ...string) {
+	for _, s := range sentences {
+		for _, line := range Wrap(Line(s), cells-len(head)) {
+			fmt.Fprintln(w, head+line)
+			head = strings.Repeat(" ", len(head))
+		}
+	}
+}
+
+// Clear empties a terminal for a list that is drawn anew.
+func Clear(w io.Writer) { fmt.Fprint(w, "\x1b[H\x1b[2J") }
+
 // JSON writes a value as one line of JSON in which every character that a terminal could act on is an escape.
 func JSON(w io.Writer, v any) error {
 	var b bytes.Buffer

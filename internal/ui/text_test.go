@@ -110,3 +110,10 @@ func TestJSON(t *testing.T) {
 		require.Equal(t, map[string]string{want: want}, back)
 	}
 }
+
+// TestParagraph: sentences of others stay in their column, and what a terminal would act on is an escape.
+func TestParagraph(t *testing.T) {
+	var b strings.Builder
+	Paragraph(&b, "! disk  ", 24, "nearly full: it \x1b[2J has 3 GiB", "add one")
+	require.Equal(t, "! disk  nearly full: it\n        \\x1b[2J has 3\n        GiB\n        add one\n", b.String())
+}
