@@ -4,15 +4,15 @@ import (
 	"context"
 	"errors"
 
-	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // lifetime is what runs in a store: work of its own, which ends with its context, and calls of others.
 type lifetime struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	group  shared.Group
-	calls  shared.Group // that use the engine
+	group  lifecycle.Group
+	calls  lifecycle.Group // that use the engine
 }
 
 func newLifetime(ctx context.Context) *lifetime {

@@ -14,7 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // Config is what a gateway is made of. Blocks is required, zero values of the rest are as their fields say.
@@ -46,7 +46,7 @@ type Gateway struct {
 	access  *accessLog
 	metrics *metrics
 
-	running shared.Group // requests
+	running lifecycle.Group // requests
 }
 
 var _ http.Handler = (*Gateway)(nil)

@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 
-	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // retryWait bounds the pause between two attempts to hear of a message in flight.
@@ -42,7 +42,7 @@ type depositor struct {
 
 	ctx    context.Context // of its messages; ended by Close
 	cancel context.CancelFunc
-	group  shared.Group
+	group  lifecycle.Group
 }
 
 func newDepositor(ctx context.Context, chain Chain, out *outChannels) *depositor {
@@ -190,7 +190,7 @@ func (d *depositor) serveQueue(p *outChannel) {
 		if err != nil && p.hasMessage() { // the chain is away: nobody is kept waiting for it, but the message stays ours
 			p.mu.Unlock()
 			failRequests(batch, err)
-			if !shared.Sleep(d.ctx, wait) {
+			if !lifecycle.Sleep(d.ctx, wait) {
 				p.abandonQueue()
 				return
 			}

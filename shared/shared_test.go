@@ -1,8 +1,6 @@
 package shared_test
 
 import (
-	"context"
-	"sync/atomic"
 	"testing"
 
 	"github.com/ipld/go-ipld-prime"
@@ -31,25 +29,4 @@ func TestM42SameNode(t *testing.T) {
 	require.False(t, shared.SameNode(ab, nil))
 	require.True(t, shared.SameNode(nil, nil))
 	require.True(t, shared.SameNode(shared.AllSelector(), shared.AllSelector()))
-}
-
-// TestGroup: Close waits for what runs, lets nothing more begin, and gives up when its context ends.
-func TestGroup(t *testing.T) {
-	var g shared.Group
-	release := make(chan struct{})
-	var ran atomic.Int32
-	for range 10 {
-		require.True(t, g.Go(func() {
-			<-release
-			ran.Add(1)
-		}))
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	require.ErrorIs(t, g.Close(ctx), context.Canceled)
-	require.True(t, g.Closed())
-	require.False(t, g.Go(func() { ran.Add(100) }))
-	close(release)
-	require.NoError(t, g.Close(t.Context()))
-	require.EqualValues(t, 10, ran.Load())
 }

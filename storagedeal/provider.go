@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/cartage-dev/cartage/blob"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -78,7 +79,7 @@ type Provider struct {
 	recs  kept[Deal, *Deal]
 	skip  map[string]bool
 	slots chan struct{}
-	group shared.Group
+	group lifecycle.Group
 
 	transfers *Transfers // nil: offline deals only
 	staging   *staging

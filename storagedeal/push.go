@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -43,7 +44,7 @@ type PusherConfig struct {
 type Pusher struct {
 	cfg   PusherConfig
 	recs  kept[Push, *Push]
-	group shared.Group
+	group lifecycle.Group
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -269,20 +270,19 @@ func (p *Pusher) goOn(ctx context.Context, rec Push) error {
 func (p *Pusher) reach(ctx context.Context, miner address.Address, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+	err := lifecycle.Retry(ctx, lifecycle.Backoff{Min: 250 * time.Millisecond, Max: 30 * time.Second}, func() (bool, error) {
 		to, err := p.cfg.Client.cfg.Chain.MinerInfo(ctx, miner)
 		if err == nil {
 			dctx, done := context.WithTimeout(network.WithForceDirectDial(ctx, "push"), dialTime)
 			err = p.cfg.Client.cfg.Host.Connect(dctx, to.Peer)
 			done()
 		}
-		if err == nil {
-			return nil
-		}
-		if !shared.Sleep(ctx, wait) {
-			return fmt.Errorf("%w: provider %s: %w", ErrUnreachable, miner, err)
-		}
+		return err != nil, err
+	})
+	if err != nil {
+		return fmt.Errorf("%w: provider %s: %w", ErrUnreachable, miner, err)
 	}
+	return nil
 }
 
 // Resume lets a deal go on that failed, or whose data the provider waits for although all was sent. Blocks that have arrived are not sent

@@ -13,6 +13,7 @@ import (
 	"github.com/cartage-dev/cartage/blob"
 	"github.com/cartage-dev/cartage/carstore"
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // ReceiveConfig bounds what a provider takes in for online deals. Zeros are the defaults.
@@ -101,19 +102,13 @@ func (p *Provider) roomFor(proposal cid.Cid, chid dt.ChannelID, size uint64, wai
 
 // tend looks after what arrives for as long as the provider runs.
 func (p *Provider) tend() {
-	t := time.NewTicker(p.receive.Tick)
-	defer t.Stop()
-	for waits := map[cid.Cid]again{}; ; {
-		select {
-		case <-p.ctx.Done():
-			return
-		case <-t.C:
-		}
+	waits := map[cid.Cid]again{}
+	lifecycle.Every(p.ctx, p.receive.Tick, func() {
 		err := errors.Join(p.endIdle(), p.sweep(p.ctx), p.checkWaiting(waits))
 		if err != nil && p.ctx.Err() == nil {
 			p.cfg.Log.Warn("look after the data of storage deals", "error", err)
 		}
-	}
+	})
 }
 
 // endIdle ends transfers that bring nothing, and those that never had a channel.

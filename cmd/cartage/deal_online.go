@@ -3,15 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
-	"github.com/cartage-dev/cartage/internal/reason"
 	"os"
 	"time"
+
+	"github.com/cartage-dev/cartage/internal/lifecycle"
+	"github.com/cartage-dev/cartage/internal/reason"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/ui"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // How often it is looked whether data has arrived, and how long the provider may take to look at it.
@@ -66,7 +67,7 @@ func (c *cli) followPush(ctx, nctx context.Context, n *api.Node, name string) er
 		case "WaitingForData":
 			return reason.PartlyFailed.Errorf("the provider still waits for the data of deal %s: %s", name, s.Message).WithHint("Send it again: cartage deal resume " + name)
 		}
-		if ctx.Err() != nil || !shared.Sleep(vctx, pushPoll) {
+		if ctx.Err() != nil || !lifecycle.Sleep(vctx, pushPoll) {
 			return api.Errorf(api.CodeTimeout, "Ask later: cartage deal status --miner "+p.Miner+" "+name, "the data was sent; the deal is in state %s", s.State)
 		}
 	}
@@ -87,7 +88,7 @@ func (c *cli) awaitPushed(ctx, nctx context.Context, n *api.Node, name string) (
 			return p, nil
 		}
 		bar.Update(ui.State{Received: p.Sent, Status: p.State})
-		if !shared.Sleep(ctx, pushPoll) {
+		if !lifecycle.Sleep(ctx, pushPoll) {
 			return nil, api.Errorf(api.CodeInterrupted, "It goes on with the daemon, or at the next start: cartage deal list", "deal %s: %s were sent", name, size(p.Sent))
 		}
 	}

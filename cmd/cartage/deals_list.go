@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/ui"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // dealFilter chooses the orders and deals that are shown.
@@ -126,7 +126,7 @@ func (o operator) listDeals(ctx context.Context, n *api.Node, f *dealFilter) err
 				return err
 			}
 		}
-		if !shared.Sleep(ctx, f.watch) {
+		if !lifecycle.Sleep(ctx, f.watch) {
 			return reason.Interrupted
 		}
 		if rows, err = f.dealRows(ctx, n); err != nil {

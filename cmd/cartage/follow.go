@@ -10,10 +10,10 @@ import (
 	"github.com/filecoin-project/go-jsonrpc"
 
 	"github.com/cartage-dev/cartage/api"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/ui"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // redialTime is how long a command waits for a daemon that is started again.
@@ -110,7 +110,7 @@ func (c *cli) redial(ctx context.Context, cause error, of holder) (*api.Node, *a
 			}
 			done()
 		}
-		if !shared.Sleep(wait, 200*time.Millisecond) {
+		if !lifecycle.Sleep(wait, 200*time.Millisecond) {
 			return nil, nil, func() {}, reason.DaemonAway.Errorf("the daemon has gone: %w", cause).
 				WithHint("Start it, and run the same command again: what was received is kept, and nothing is paid meanwhile.")
 		}

@@ -11,9 +11,9 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/config"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/node"
 	"github.com/cartage-dev/cartage/internal/ui"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // gatewayFlags say how a daemon serves pieces over HTTP; what is not given is as the configuration says.
@@ -105,7 +105,7 @@ func (c *cli) buyFrom(ctx, nctx context.Context, n *api.Node, req api.RetrieveRe
 func (c *cli) showWeb(ctx context.Context, n *api.Node, key string) {
 	bar := ui.NewProgress(os.Stderr, isTerminal(os.Stderr) && !c.json, c.json)
 	defer bar.Close()
-	for shared.Sleep(ctx, 200*time.Millisecond) {
+	for lifecycle.Sleep(ctx, 200*time.Millisecond) {
 		if r, err := n.Retrieval(ctx, key); err == nil { // until it begins there is nothing to show
 			bar.Update(ui.State{Received: r.Received, Total: r.Size, Spent: r.Spent, Status: r.Status})
 		}

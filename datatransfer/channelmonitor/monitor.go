@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -232,7 +233,7 @@ func (m *Monitor) round(chid dt.ChannelID) {
 	attempts := 0
 	for {
 		wait := m.spacing(chid, attempts)
-		if !shared.Sleep(m.ctx, wait+rand.N(wait/4+1)) {
+		if !lifecycle.Sleep(m.ctx, wait+rand.N(wait/4+1)) {
 			return
 		}
 		attempts++
@@ -252,7 +253,7 @@ func (m *Monitor) round(chid dt.ChannelID) {
 			continue
 		}
 		m.sent(chid)
-		if !shared.Sleep(m.ctx, m.cfg.RestartBackoff) || !m.finished(chid) {
+		if !lifecycle.Sleep(m.ctx, m.cfg.RestartBackoff) || !m.finished(chid) {
 			break
 		}
 		attempts = 0

@@ -11,7 +11,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
-	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // Notifier is told each applied event, in order for one channel.
@@ -28,7 +28,7 @@ type Set struct {
 	mu     sync.Mutex // never held across I/O
 	live   map[dt.ChannelID]*Channel
 	coming map[dt.ChannelID]bool // being created
-	group  shared.Group
+	group  lifecycle.Group
 }
 
 // New makes a set over ds. onCleanup frees everything that belongs to a channel that ends.

@@ -10,6 +10,7 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/channels"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
 
@@ -170,21 +171,14 @@ func (m *Manager) pace(c *channels.Channel) (err error) {
 
 // watchIdle fails channels of others that stand still, with one goroutine for all of them.
 func (m *Manager) watchIdle(ctx context.Context) {
-	t := time.NewTicker(max(m.limits.IdleTimeout/4, time.Millisecond))
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
+	lifecycle.Every(ctx, max(m.limits.IdleTimeout/4, time.Millisecond), func() {
 		for _, c := range m.channels.Live() {
 			if c.ID().Initiator == m.peerID || over(c) || c.Idle() < m.limits.IdleTimeout {
 				continue
 			}
 			m.endIdle(c, m.limits.IdleTimeout)
 		}
-	}
+	})
 }
 
 // Prune deletes the records of channels that ended before a time and reports how many. Nothing is deleted without it.

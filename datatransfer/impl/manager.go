@@ -21,6 +21,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/network"
 	"github.com/cartage-dev/cartage/datatransfer/registry"
 	"github.com/cartage-dev/cartage/datatransfer/tracing"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -59,7 +60,7 @@ type Manager struct {
 	limits        Limits
 	delay         func(peer.ID) time.Duration
 	keep          func(dt.ChannelID) error // before a channel is stored as one whose data is here; nil: nothing
-	idle          shared.Group
+	idle          lifecycle.Group
 	monitorConfig *channelmonitor.Config
 	monitor       *channelmonitor.Monitor
 	channels      *channels.Set

@@ -12,8 +12,8 @@ import (
 
 	"github.com/cartage-dev/cartage/gateway"
 	"github.com/cartage-dev/cartage/gateway/x402"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Quote is what a gateway says of a CAR before anything is paid.
@@ -105,7 +105,7 @@ func (b *Buyer) request(ctx context.Context, method string, base *url.URL, q gat
 			wait = max(wait, retryAfter(resp.Header))
 			drain(resp)
 		}
-		if !shared.Sleep(ctx, min(wait, maxWait)) {
+		if !lifecycle.Sleep(ctx, min(wait, maxWait)) {
 			return nil, ctx.Err()
 		}
 	}

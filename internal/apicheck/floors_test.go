@@ -32,7 +32,7 @@ var floors = map[string]float64{
 	"datatransfer":    1.1, "piecestore": 1.1, "paych": 1.1, "carstore": 1.1, "commp": 1.1, "dataselector": 1.2,
 	"money": 0, "fsm": 0, "shared": 0, "multistore": 0.1, "internal/accounting": 0, "blob": 0, "internal/rpc": 0, "internal/limits": 0, "internal/store": 0.1, "internal/config": 0.1, "internal/faults": 0.1, "internal/wire": 0,
 	"internal/apicheck": 0, "internal/oddcars": 0,
-	"internal/reason": -1, // what everybody may say
+	"internal/reason": -1, "internal/lifecycle": -1, "internal/serial": -0.9, // what everybody may use
 }
 
 // only says who alone may import a library.

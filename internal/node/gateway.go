@@ -15,6 +15,7 @@ import (
 	"github.com/cartage-dev/cartage/gateway/server"
 	"github.com/cartage-dev/cartage/internal/config"
 	"github.com/cartage-dev/cartage/internal/denylist"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/limits"
 	"github.com/cartage-dev/cartage/internal/reason"
 )
@@ -128,18 +129,11 @@ func (h *HTTPGateway) Serve(ctx context.Context) error {
 }
 
 func (h *HTTPGateway) watchDenied(ctx context.Context) {
-	t := time.NewTicker(denyRefresh)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
+	lifecycle.Every(ctx, denyRefresh, func() {
 		if err := h.deny.Refresh(); err != nil {
 			h.n.log.Warn("a denylist cannot be read; the rules that were read hold", "error", err)
 		}
-	}
+	})
 }
 
 // Close closes what Serve did not.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
@@ -167,7 +168,7 @@ func (n *Node) waitEnded(ctx context.Context, id string, over func() bool) error
 	ctx, cancel := context.WithTimeout(ctx, endWait)
 	defer cancel()
 	for !over() {
-		if !shared.Sleep(ctx, 10*time.Millisecond) {
+		if !lifecycle.Sleep(ctx, 10*time.Millisecond) {
 			return api.Errorf(api.CodeTimeout, "", "deal %s has not ended within %s", id, endWait)
 		}
 	}

@@ -11,12 +11,12 @@ import (
 
 	"github.com/cartage-dev/cartage/api"
 	"github.com/cartage-dev/cartage/blob"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/node/download"
 	"github.com/cartage-dev/cartage/internal/node/health"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/paych"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // askChain is how long a status waits for the chain.
@@ -100,7 +100,7 @@ func (o *Overview) addMoving(ctx context.Context, s *api.Status) error {
 	o.rates.Unlock()
 	if s.DealsOpen > 0 && (now.at.Sub(last.at) > longRate || now.at.Sub(last.at) < shortRate) {
 		last = now
-		if !shared.Sleep(ctx, shortRate) {
+		if !lifecycle.Sleep(ctx, shortRate) {
 			return ctx.Err()
 		}
 		now = o.movedSoFar(ctx, s)

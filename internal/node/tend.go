@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/paych"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // firstContact is how often a chain that was never reached is asked for its pace.
@@ -22,7 +22,7 @@ type settleWatch struct {
 // tendPayments looks after the payment channels for as long as the node runs, as often as the settle window of the chain wants it.
 func (n *Node) tendPayments() {
 	period, ok := n.watchPeriod()
-	for ok && shared.Sleep(n.ctx, period) {
+	for ok && lifecycle.Sleep(n.ctx, period) {
 		err := n.Payments.Maintain(n.ctx)
 		n.watched.Store(&settleWatch{at: time.Now(), period: period, err: err})
 		switch {
@@ -47,7 +47,7 @@ func (n *Node) watchPeriod() (time.Duration, bool) {
 			n.log.Warn("look after payment channels: the chain is away", "error", err)
 			said = true
 		}
-		if !shared.Sleep(n.ctx, firstContact) {
+		if !lifecycle.Sleep(n.ctx, firstContact) {
 			return 0, false
 		}
 	}

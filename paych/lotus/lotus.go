@@ -20,9 +20,9 @@ import (
 	"github.com/filecoin-project/go-state-types/builtin"
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	pay "github.com/cartage-dev/cartage/paych"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 var (
@@ -160,7 +160,7 @@ func read[T any](ctx context.Context, c *Chain, ask func(ctx context.Context) (T
 		if err == nil || i == tries || !errors.Is(err, ErrNodeUnavailable) || ctx.Err() != nil {
 			return v, err
 		}
-		if !shared.Sleep(ctx, wait/2+rand.N(wait/2)) {
+		if !lifecycle.Sleep(ctx, wait/2+rand.N(wait/2)) {
 			return v, ctx.Err()
 		}
 		wait *= 2

@@ -14,9 +14,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/wire"
 	pay "github.com/cartage-dev/cartage/paych"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Submit implements paych.Submitter. The node makes one message of an intent, however often it is pushed.
@@ -123,7 +123,7 @@ func (c *Chain) Wait(ctx context.Context, msg cid.Cid) (*pay.Receipt, error) {
 		if !errors.Is(err, ErrNodeUnavailable) {
 			return nil, fmt.Errorf("wait for message %s: %w", msg, err)
 		}
-		if !shared.Sleep(ctx, wait/2+rand.N(wait/2)) {
+		if !lifecycle.Sleep(ctx, wait/2+rand.N(wait/2)) {
 			return nil, ctx.Err()
 		}
 		wait = min(2*wait, 10*time.Second)

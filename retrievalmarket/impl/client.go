@@ -21,6 +21,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/multistore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -88,13 +89,13 @@ type Client struct {
 	cfg   ClientConfig
 	table *fsm.Table[rm.ClientDealState]
 	store deals[rm.ClientDealState, *rm.ClientDealState]
-	subs  subscribers[rm.ClientEvent, rm.ClientDealState]
+	subs  *subscribers[rm.ClientEvent, rm.ClientDealState]
 	ready *shared.ReadyManager
 	ids   *shared.TimeCounter
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	group  shared.Group
+	group  lifecycle.Group
 	onStop func()
 
 	creating sync.Mutex // one new deal at a time: a second one for a payload is looked for first
@@ -151,7 +152,7 @@ func NewClientFromConfig(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, table: t, store: deals[rm.ClientDealState, *rm.ClientDealState]{cfg.Store, func(d *rm.ClientDealState) { d.LegacyProtocol = true }},
 		ready: shared.NewReadyManager(), deals: map[rm.DealID]*clientDeal{}, byChan: map[dt.ChannelID]*clientDeal{}, active: map[payloadKey][]*clientDeal{}}
-	c.subs.progress = func(e rm.ClientEvent) bool { return e == rm.ClientEventBlocksReceived }
+	c.subs = newSubscribers[rm.ClientEvent, rm.ClientDealState](func(e rm.ClientEvent) bool { return e == rm.ClientEventBlocksReceived })
 	cfg.Hub.client = c
 	return c, nil
 }
@@ -228,7 +229,7 @@ func (c *Client) Stop(ctx context.Context) error {
 		d.mu.Unlock()
 	}
 	errs = append(errs, c.group.Close(ctx))
-	c.subs.wg.Wait()
+	errs = append(errs, c.subs.flush(context.WithoutCancel(ctx)))
 	if c.onStop != nil {
 		c.onStop()
 	}

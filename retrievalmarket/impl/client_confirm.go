@@ -7,10 +7,10 @@ import (
 	"github.com/filecoin-project/go-state-types/builtin/v8/paych"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // A client does not wait for the word of a provider that is away when everything is here and signed: it delivers the file, and its deal is complete. The
@@ -38,7 +38,7 @@ func (c endTeller) begin(d rm.ClientDealState) {
 		ctx, cancel := context.WithTimeout(c.ctx, confirmFor)
 		defer cancel()
 		for wait := time.Second; !c.tellEnd(ctx, &d); wait = min(2*wait, confirmLongest) {
-			if !shared.Sleep(ctx, wait) {
+			if !lifecycle.Sleep(ctx, wait) {
 				return
 			}
 		}

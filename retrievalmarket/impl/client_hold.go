@@ -10,9 +10,9 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Bounds of leaving a deal: how long bytes that are on their way may still come, and how long it must be quiet to be over.
@@ -82,7 +82,7 @@ func (c *Client) RaiseFunds(ctx context.Context, id rm.DealID, total abi.TokenAm
 		if d, _ := cd.machine.State(); d.TotalFunds.GreaterThanEqual(total) || clientstates.IsFinal(d.Status) {
 			return nil
 		}
-		if !shared.Sleep(ctx, time.Millisecond) {
+		if !lifecycle.Sleep(ctx, time.Millisecond) {
 			return ctx.Err()
 		}
 	}
@@ -97,7 +97,7 @@ func (c *Client) quiet(ctx context.Context, cd *clientDeal) {
 		defer cd.mu.Unlock()
 		return cd.received
 	}
-	for last := bytes(); shared.Sleep(ctx, quietFor); {
+	for last := bytes(); lifecycle.Sleep(ctx, quietFor); {
 		now := bytes()
 		if now == last {
 			return

@@ -12,11 +12,11 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // load takes up a stored deal that is not finished (3.8), or lets it stand still. What the voucher book says is raised into it.
@@ -99,7 +99,7 @@ func (c *Client) resume(cd *clientDeal, chid dt.ChannelID) {
 			if errors.Is(err, errChannelOver) {
 				break
 			}
-			if !shared.Sleep(c.ctx, wait) {
+			if !lifecycle.Sleep(c.ctx, wait) {
 				return
 			}
 		}

@@ -15,11 +15,11 @@ import (
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/clientstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Limits of a resumed transfer.
@@ -66,19 +66,23 @@ func (c *Client) OpenDataTransfer(ctx context.Context, to peer.ID, p *rm.DealPro
 	return chid, nil
 }
 
+// connectAttempts is how often a provider is dialled that is away.
+const connectAttempts = 5
+
 // reach connects to a provider; one that is away for a moment, as when it starts again, is tried a few times.
 func (c *Client) reach(ctx context.Context, to peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	for wait := 250 * time.Millisecond; ; wait *= 2 {
+	attempts := 0
+	err := lifecycle.Retry(ctx, lifecycle.Backoff{Min: 250 * time.Millisecond, Max: 2 * time.Second}, func() (bool, error) {
 		err := c.cfg.Hub.dt.ConnectTo(ctx, to)
-		if err == nil {
-			return nil
-		}
-		if wait > 2*time.Second || !shared.Sleep(ctx, wait) {
-			return reason.PeerUnreachable.Errorf("provider %s is not reachable: %w", to, err)
-		}
+		attempts++
+		return err != nil && attempts < connectAttempts, err
+	})
+	if err != nil {
+		return reason.PeerUnreachable.Errorf("provider %s is not reachable: %w", to, err)
 	}
+	return nil
 }
 
 // adopt finds the channel of a deal that a crash cut off between opening it and recording it.

@@ -18,6 +18,7 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/piecestore"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -90,12 +91,12 @@ type Provider struct {
 	paidTo atomic.Pointer[address.Address]
 	table  *fsm.Table[rm.ProviderDealState]
 	store  deals[rm.ProviderDealState, *rm.ProviderDealState]
-	subs   subscribers[rm.ProviderEvent, rm.ProviderDealState]
+	subs   *subscribers[rm.ProviderEvent, rm.ProviderDealState]
 	ready  *shared.ReadyManager
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	group  shared.Group
+	group  lifecycle.Group
 
 	payers   *accounting.Payers // after Start
 	quotes   quotes
@@ -163,7 +164,7 @@ func NewProviderFromConfig(cfg ProviderConfig) (*Provider, error) {
 	if p.cfg.MaxDeals == 0 {
 		p.cfg.MaxDeals = 10_000
 	}
-	p.subs.progress = func(e rm.ProviderEvent) bool { return e == rm.ProviderEventBlockSent }
+	p.subs = newSubscribers[rm.ProviderEvent, rm.ProviderDealState](func(e rm.ProviderEvent) bool { return e == rm.ProviderEventBlockSent })
 	cfg.Hub.provider = p
 	return p, nil
 }

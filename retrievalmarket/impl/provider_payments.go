@@ -12,11 +12,11 @@ import (
 	dt "github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/paych"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
 	"github.com/cartage-dev/cartage/retrievalmarket/impl/providerstates"
 	"github.com/cartage-dev/cartage/retrievalmarket/legacy"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // errForeignDeal is a payment that came on the channel of another deal.
@@ -123,15 +123,13 @@ const nodeRetries = 4
 
 // save puts a voucher into the node's book and returns the total that is credited to the deal.
 func (p *Provider) save(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (total abi.TokenAmount, err error) {
-	for i, wait := 0, 100*time.Millisecond; ; i, wait = i+1, 2*wait {
+	attempts := 0
+	err = lifecycle.Retry(ctx, lifecycle.Backoff{Min: 100 * time.Millisecond, Max: time.Second}, func() (bool, error) {
 		total, err = p.saveOnce(ctx, pd, pay, covers)
-		if err == nil || paych.IsVoucherFault(err) || !errors.Is(err, errNodeAway) || i == nodeRetries {
-			return total, err
-		}
-		if !shared.Sleep(ctx, wait) {
-			return total, err
-		}
-	}
+		attempts++
+		return err != nil && !paych.IsVoucherFault(err) && errors.Is(err, errNodeAway) && attempts <= nodeRetries, err
+	})
+	return total, err
 }
 
 func (p *Provider) saveOnce(ctx context.Context, pd *providerDeal, pay *rm.DealPayment, covers uint64) (abi.TokenAmount, error) {

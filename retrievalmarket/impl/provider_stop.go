@@ -30,8 +30,7 @@ func (p *Provider) Stop() error {
 		err = errors.Join(err, d.machine.Stop(context.WithoutCancel(p.ctx)), d.release())
 		d.keep.close()
 	}
-	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)))
-	p.subs.wg.Wait()
+	err = errors.Join(err, p.group.Close(context.WithoutCancel(p.ctx)), p.subs.flush(context.WithoutCancel(p.ctx)))
 	if p.onStop != nil {
 		err = errors.Join(err, p.onStop())
 	}

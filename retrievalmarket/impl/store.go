@@ -11,6 +11,8 @@ import (
 	"github.com/ipfs/go-datastore"
 	cbg "github.com/whyrusleeping/cbor-gen"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
+	"github.com/cartage-dev/cartage/internal/serial"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
@@ -77,11 +79,17 @@ func (s deals[T, P]) each(ctx context.Context, f func(T) error) error {
 // subscribe and unsubscribe inside its callback (6.3).
 type subscribers[E, S any] struct {
 	progress func(E) bool // events of which newer ones say the same
-	mu       sync.Mutex
-	subs     []*subscription[E, S] // in the order of their subscription; never changed in place
-	queue    []note[E, S]
-	busy     bool
-	wg       sync.WaitGroup
+	group    lifecycle.Group
+	queue    *serial.Queue[note[E, S]]
+
+	mu   sync.Mutex
+	subs []*subscription[E, S] // in the order of their subscription; never changed in place
+}
+
+func newSubscribers[E, S any](progress func(E) bool) *subscribers[E, S] {
+	p := &subscribers[E, S]{progress: progress}
+	p.queue = serial.New(&p.group, p.tellAll)
+	return p
 }
 
 type subscription[E, S any] struct{ f func(E, S) }
@@ -107,42 +115,34 @@ func (p *subscribers[E, S]) subscribe(f func(E, S)) func() {
 }
 
 func (p *subscribers[E, S]) publish(e E, s S) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.subs) == 0 {
+	if len(p.listeners()) == 0 {
 		return
 	}
-	if len(p.queue) >= maxQueue && p.progress != nil {
-		if i := slices.IndexFunc(p.queue, func(n note[E, S]) bool { return p.progress(n.event) }); i >= 0 {
-			p.queue = slices.Delete(p.queue, i, i+1)
+	p.queue.PutWith(func(waiting []note[E, S]) []note[E, S] {
+		if len(waiting) >= maxQueue {
+			if i := slices.IndexFunc(waiting, func(n note[E, S]) bool { return p.progress(n.event) }); i >= 0 {
+				waiting = slices.Delete(waiting, i, i+1)
+			}
 		}
-	}
-	p.queue = append(p.queue, note[E, S]{e, s})
-	if !p.busy {
-		p.busy = true
-		p.wg.Add(1)
-		go p.run()
+		return append(waiting, note[E, S]{e, s})
+	})
+}
+
+func (p *subscribers[E, S]) listeners() []*subscription[E, S] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.subs
+}
+
+// tellAll tells those who listen when it is the turn of an event.
+func (p *subscribers[E, S]) tellAll(n note[E, S]) {
+	for _, s := range p.listeners() {
+		func() {
+			defer func() { _ = recover() }() // a listener that panics must not end the dispatcher
+			s.f(n.event, n.state)
+		}()
 	}
 }
 
-func (p *subscribers[E, S]) run() {
-	defer p.wg.Done()
-	for {
-		p.mu.Lock()
-		if len(p.queue) == 0 {
-			p.busy = false
-			p.mu.Unlock()
-			return
-		}
-		n := p.queue[0]
-		p.queue = p.queue[1:]
-		subs := p.subs
-		p.mu.Unlock()
-		for _, s := range subs {
-			func() {
-				defer func() { _ = recover() }() // a listener that panics must not end the dispatcher
-				s.f(n.event, n.state)
-			}()
-		}
-	}
-}
+// flush waits until all was told, or ctx ends.
+func (p *subscribers[E, S]) flush(ctx context.Context) error { return p.queue.Flush(ctx) }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
-	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // PauseChannel implements datatransfer.PauseableTransport. A sender pauses its response after the block that it is at; a requester ends its
@@ -88,7 +88,7 @@ func (t *Transport) unpause(chid datatransfer.ChannelID, id graphsync.RequestID,
 	t.group.Go(func() {
 		ctx := t.ctx // until the state is reached or the channel ends
 		for wait := 200 * time.Microsecond; ctx.Err() == nil; wait = min(2*wait, 50*time.Millisecond) {
-			if !shared.Sleep(ctx, wait) || !t.wishes(chid, id, run) {
+			if !lifecycle.Sleep(ctx, wait) || !t.wishes(chid, id, run) {
 				return
 			}
 			if done, err := t.tryUnpause(chid, id, exts, beside); done {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cartage-dev/cartage/datatransfer"
 	"github.com/cartage-dev/cartage/datatransfer/transport/graphsync/extension"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -63,7 +64,7 @@ type Transport struct {
 	unregister     []graphsync.UnregisterHookFunc
 	ctx            context.Context
 	cancel         context.CancelFunc
-	group          shared.Group
+	group          lifecycle.Group
 	deciding       *deciding // nil: validators are asked inside graphsync's hook
 
 	mu       sync.Mutex

@@ -23,6 +23,7 @@ import (
 	"github.com/cartage-dev/cartage/datatransfer/message"
 	"github.com/cartage-dev/cartage/datatransfer/testutil"
 	"github.com/cartage-dev/cartage/datatransfer/transport/stream"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/shared"
 )
 
@@ -346,7 +347,7 @@ func TestSlowSender(t *testing.T) {
 					return
 				}
 				for _, b := range stream.RawFrame(3, 1<<19, w.sections(0, len(w.order)))[:bytes] {
-					if _, err := s.Write([]byte{b}); err != nil || !shared.Sleep(w.ctx, 20*time.Millisecond) {
+					if _, err := s.Write([]byte{b}); err != nil || !lifecycle.Sleep(w.ctx, 20*time.Millisecond) {
 						return
 					}
 				}

@@ -26,6 +26,7 @@ import (
 	"github.com/multiformats/go-multistream"
 
 	dt "github.com/cartage-dev/cartage/datatransfer"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/port"
 	"github.com/cartage-dev/cartage/shared"
 )
@@ -56,7 +57,7 @@ type Transport struct {
 	events     atomic.Pointer[port.Handler]
 	ctx        context.Context
 	cancel     context.CancelFunc
-	group      shared.Group
+	group      lifecycle.Group
 	lender     lender // of buffers to senders
 	spares     spares // of recipients
 

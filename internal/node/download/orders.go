@@ -14,9 +14,9 @@ import (
 	"github.com/ipfs/go-datastore"
 
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	"github.com/cartage-dev/cartage/internal/store"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Attempt is what a Market needs to make the next deal of an order.
@@ -70,7 +70,7 @@ type Orders struct {
 	cfg   Config
 	table *fsm.Table[Order]
 	slots chan struct{}
-	group shared.Group
+	group lifecycle.Group
 	stop  context.CancelCauseFunc
 	ctx   context.Context
 

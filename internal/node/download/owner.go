@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/cartage-dev/cartage/fsm"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // owner is the one that changes an order: its machine, and the runner that works on it while it runs.
@@ -158,7 +158,7 @@ func (c *owner) await(ctx context.Context, ok func(Order) bool) bool {
 		if o, busy := c.machine.State(); ok(o) && !busy {
 			return true
 		}
-		if !shared.Sleep(ctx, 5*time.Millisecond) {
+		if !lifecycle.Sleep(ctx, 5*time.Millisecond) {
 			return false
 		}
 	}

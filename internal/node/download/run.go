@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Bounds of a run.
@@ -160,7 +160,7 @@ func (c *owner) attempts(ctx context.Context, run *progress) (moved bool, err er
 		if failures >= maxFailures {
 			return moved, err
 		}
-		if !shared.Sleep(ctx, retryPause<<failures/2) {
+		if !lifecycle.Sleep(ctx, retryPause<<failures/2) {
 			return moved, context.Cause(ctx)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cartage-dev/cartage/shared"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 )
 
 // State is how a part of the node is.
@@ -117,7 +117,7 @@ func (m *Monitor) noted(id string, r Result) Result {
 func (m *Monitor) Keep(ctx context.Context) {
 	for {
 		m.Look(ctx, false)
-		if !shared.Sleep(ctx, every) {
+		if !lifecycle.Sleep(ctx, every) {
 			return
 		}
 	}

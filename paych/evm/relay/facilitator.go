@@ -13,9 +13,9 @@ import (
 	"github.com/filecoin-project/go-state-types/abi"
 	fbig "github.com/filecoin-project/go-state-types/big"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/paych/book"
 	"github.com/cartage-dev/cartage/paych/evm"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // FacilitatorConfig is what a Facilitator is made of.
@@ -194,7 +194,7 @@ func (f *Facilitator) fundOnce(ctx context.Context, in book.Intent) (book.Balanc
 		case passing(err) != nil && !errors.Is(err, book.ErrUnavailable):
 			return book.Balance{}, tx, err
 		}
-		if !shared.Sleep(ctx, time.Second) {
+		if !lifecycle.Sleep(ctx, time.Second) {
 			return book.Balance{}, tx, fmt.Errorf("%w: the chain does not show the deposit yet", book.ErrUnavailable)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/paych/book"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // Bounds of requests.
@@ -67,7 +67,7 @@ func (e endpoint) exchange(ctx context.Context, method, path string, body []byte
 func patiently(ctx context.Context, do func() error) error {
 	var err error
 	for try := range maxTries {
-		if try > 0 && !shared.Sleep(ctx, retryPause<<try) {
+		if try > 0 && !lifecycle.Sleep(ctx, retryPause<<try) {
 			return errors.Join(ctx.Err(), err)
 		}
 		if err = do(); !errors.Is(err, book.ErrUnavailable) {

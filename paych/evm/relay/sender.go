@@ -12,11 +12,11 @@ import (
 
 	"github.com/ipfs/go-datastore"
 
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/internal/wire"
 	"github.com/cartage-dev/cartage/paych/book"
 	"github.com/cartage-dev/cartage/paych/evm"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // txPrefix begins the keys of signed transactions.
@@ -146,7 +146,7 @@ func (s *sender) finish(ctx context.Context, t *sent) (hash evm.Hash, ok bool, e
 		if mined {
 			return hash, ok, errors.Join(s.ds.Delete(ctx, s.recordKey(t.Nonce)), s.ds.Sync(ctx, s.recordKey(t.Nonce)))
 		}
-		if !shared.Sleep(ctx, s.poll) {
+		if !lifecycle.Sleep(ctx, s.poll) {
 			return hash, false, fmt.Errorf("%w: the transaction is not mined yet", book.ErrUnavailable)
 		}
 		if time.Now().Before(until) {

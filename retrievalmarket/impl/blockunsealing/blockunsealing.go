@@ -20,6 +20,7 @@ import (
 	carv2 "github.com/ipld/go-car/v2"
 
 	"github.com/cartage-dev/cartage/carstore"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/store"
 	"github.com/cartage-dev/cartage/multistore"
 	"github.com/cartage-dev/cartage/piecestore"
@@ -46,7 +47,7 @@ type Source struct {
 
 	mu    sync.Mutex
 	open  map[cid.Cid]*piece
-	group shared.Group
+	group lifecycle.Group
 }
 
 // New returns a source. Stores that an earlier process left are dropped.

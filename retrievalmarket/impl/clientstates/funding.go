@@ -12,9 +12,9 @@ import (
 
 	"github.com/cartage-dev/cartage/fsm"
 	"github.com/cartage-dev/cartage/internal/accounting"
+	"github.com/cartage-dev/cartage/internal/lifecycle"
 	"github.com/cartage-dev/cartage/internal/reason"
 	rm "github.com/cartage-dev/cartage/retrievalmarket"
-	"github.com/cartage-dev/cartage/shared"
 )
 
 // SetupPaymentChannelStart makes the funds of the deal available; a deal without a price needs none.
@@ -46,12 +46,10 @@ func SetupPaymentChannelStart(ctx fsm.Context, env ClientDealEnvironment, deal r
 // whileLedgerAway tries f again, with growing pauses, while the ledger cannot be reached. A deal does not fail of that: who waits for it parks it or
 // cancels it, which ends ctx, and its provider has a deadline.
 func whileLedgerAway(ctx context.Context, f func() error) error {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	return lifecycle.Retry(ctx, lifecycle.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}, func() (bool, error) {
 		err := f()
-		if err == nil || reason.From(err) != reason.LedgerAway || !shared.Sleep(ctx, wait) {
-			return err
-		}
-	}
+		return err != nil && reason.From(err) == reason.LedgerAway, err
+	})
 }
 
 func makeAvailable(ctx context.Context, node rm.RetrievalClientNode, deal rm.ClientDealState) (address.Address, cid.Cid, error) {
