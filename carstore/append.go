@@ -20,37 +20,37 @@ const (
 func (s *Store) Put(c cid.Cid, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.append(c, data); err != nil {
+	if err := s.appendSection(c, data); err != nil {
 		return err
 	}
-	return s.write()
+	return s.writeGathered()
 }
 
-// gather is Put of a block that may be written later, by flush.
-func (s *Store) gather(c cid.Cid, data []byte) error {
+// gatherBlock is Put of a block that may be written later, by flush.
+func (s *Store) gatherBlock(c cid.Cid, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.append(c, data); err != nil || len(s.buf) < gatherMost {
+	if err := s.appendSection(c, data); err != nil || len(s.buf) < gatherMost {
 		return err
 	}
-	return s.write()
+	return s.writeGathered()
 }
 
-func (s *Store) flush() error {
+func (s *Store) flushGathered() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.write()
+	return s.writeGathered()
 }
 
-// append takes a block, a large one to the file and a small one to what is gathered; mu is held.
-func (s *Store) append(c cid.Cid, data []byte) error {
+// appendSection takes a block, a large one to the file and a small one to what is gathered; mu is held.
+func (s *Store) appendSection(c cid.Cid, data []byte) error {
 	if c.Prefix().MhType == mh.IDENTITY {
 		return nil
 	}
 	if len(data) > MaxBlock {
 		return TooLarge(c, uint64(len(data)))
 	}
-	k := hashOf(c)
+	k := hashString(c)
 	if s.index[k] != 0 {
 		return nil
 	}
@@ -58,12 +58,12 @@ func (s *Store) append(c cid.Cid, data []byte) error {
 		return errors.New("CAR file is finalized")
 	}
 	if len(s.holes) > 0 {
-		if done, err := s.fill(c, data); done || err != nil {
+		if done, err := s.fillHole(c, data); done || err != nil {
 			return err
 		}
 	}
 	if len(data) >= large {
-		if err := s.write(); err != nil {
+		if err := s.writeGathered(); err != nil {
 			return err
 		}
 	}
@@ -75,7 +75,7 @@ func (s *Store) append(c cid.Cid, data []byte) error {
 	} else if err := s.writeLarge(c, data); err != nil {
 		return err
 	}
-	s.add(k, location{c, s.end - dataOffset, s.end + head, len(data)})
+	s.addLocation(k, location{c, s.end - dataOffset, s.end + head, len(data)})
 	s.end += head + int64(len(data))
 	s.unsynced += head + int64(len(data))
 	return nil
@@ -94,8 +94,8 @@ func (s *Store) writeLarge(c cid.Cid, data []byte) error {
 	return nil
 }
 
-// write writes what was gathered, and syncs from time to time; mu is held.
-func (s *Store) write() error {
+// writeGathered writes what was gathered, and syncs from time to time; mu is held.
+func (s *Store) writeGathered() error {
 	if n := len(s.buf); n > 0 {
 		if _, err := s.f.WriteAt(s.buf, s.end-int64(n)); err != nil {
 			return fmt.Errorf("write blocks: %w", err)

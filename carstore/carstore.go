@@ -83,7 +83,7 @@ func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	fsys = blob.Or(fsys)
 	f, err := fsys.OpenRW(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return create(fsys, path, root)
+		return createStore(fsys, path, root)
 	}
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func Open(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	return s, nil
 }
 
-func create(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
+func createStore(fsys blob.FS, path string, root cid.Cid) (*Store, error) {
 	f, err := fsys.Create(path, 0o600)
 	if err != nil {
 		return nil, err
@@ -157,15 +157,15 @@ func Verify(c cid.Cid, data []byte) error {
 	return nil
 }
 
-func (s *Store) add(k string, l location) {
+func (s *Store) addLocation(k string, l location) {
 	s.blocks = append(s.blocks, l)
 	s.index[k] = int32(len(s.blocks))
 	s.bytes += uint64(l.size)
 }
 
-// find looks a block up; mu is held.
-func (s *Store) find(c cid.Cid) (l location, ok bool) {
-	i := s.index[hashOf(c)]
+// findLocation looks a block up; mu is held.
+func (s *Store) findLocation(c cid.Cid) (l location, ok bool) {
+	i := s.index[hashString(c)]
 	if i == 0 {
 		return l, false
 	}
@@ -178,17 +178,17 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 		return blocks.NewBlockWithCid(data, c)
 	}
 	s.mu.RLock()
-	l, ok := s.find(c)
+	l, ok := s.findLocation(c)
 	late := ok && l.data+int64(l.size) > s.end-int64(len(s.buf))
 	s.mu.RUnlock()
 	if late {
-		if err := s.flush(); err != nil {
+		if err := s.flushGathered(); err != nil {
 			return nil, err
 		}
 	}
 	if !ok && Verify(c, nil) == nil {
 		// An empty block is known from its CID alone, and graphsync does not carry it.
-		if err := s.putEmpty(c); err != nil {
+		if err := s.putEmptyBlock(c); err != nil {
 			return nil, err
 		}
 		return blocks.NewBlockWithCid([]byte{}, c)
@@ -206,7 +206,7 @@ func (s *Store) Get(c cid.Cid) (blocks.Block, error) {
 	return blocks.NewBlockWithCid(data, c)
 }
 
-func (s *Store) putEmpty(c cid.Cid) error {
+func (s *Store) putEmptyBlock(c cid.Cid) error {
 	s.mu.RLock()
 	final := s.final
 	s.mu.RUnlock()
@@ -223,7 +223,7 @@ func (s *Store) Size(c cid.Cid) (int, bool) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	l, ok := s.find(c)
+	l, ok := s.findLocation(c)
 	return l.size, ok
 }
 
@@ -249,9 +249,9 @@ func (s *Store) Finalize() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.final {
-		return s.settle()
+		return s.settleHeader()
 	}
-	if err := errors.Join(s.write(), s.closeHoles()); err != nil {
+	if err := errors.Join(s.writeGathered(), s.closeHoles()); err != nil {
 		return err
 	}
 	records := make([]index.Record, 0, len(s.index))
@@ -281,7 +281,7 @@ func (s *Store) Finalize() error {
 		return err
 	}
 	s.final = true
-	return s.settle()
+	return s.settleHeader()
 }
 
 // Sync puts what is in the file, and its name, on stable storage.
@@ -289,9 +289,9 @@ func (s *Store) Sync() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.final {
-		return s.settle()
+		return s.settleHeader()
 	}
-	if err := s.write(); err != nil {
+	if err := s.writeGathered(); err != nil {
 		return err
 	}
 	err := errors.Join(s.f.Sync(), s.fs.SyncDir(filepath.Dir(s.f.Name())))
@@ -301,8 +301,8 @@ func (s *Store) Sync() error {
 	return err
 }
 
-// settle makes the name of a file that is final durable: who wrote its header may have ended before. mu is held.
-func (s *Store) settle() error {
+// settleHeader makes the name of a file that is final durable: who wrote its header may have ended before. mu is held.
+func (s *Store) settleHeader() error {
 	if s.settled {
 		return nil
 	}
@@ -339,7 +339,7 @@ func (s *Store) Payload() *io.SectionReader {
 }
 
 // Close closes the file.
-func (s *Store) Close() error { return errors.Join(s.flush(), s.f.Close()) }
+func (s *Store) Close() error { return errors.Join(s.flushGathered(), s.f.Close()) }
 
 // OpenRead opens a complete file for reading; its root is the one in its header.
 func OpenRead(path string) (*Store, error) {

@@ -21,8 +21,8 @@ func Usual(c cid.Cid) (codec byte, digest string, ok bool) {
 	return key[1], key[4:], true
 }
 
-// hashOf is the multihash of a CID, of which usual ones need no copy.
-func hashOf(c cid.Cid) string {
+// hashString is the multihash of a CID, of which usual ones need no copy.
+func hashString(c cid.Cid) string {
 	if _, _, ok := Usual(c); ok {
 		return c.KeyString()[2:]
 	}

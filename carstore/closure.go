@@ -138,14 +138,14 @@ func Behind(f io.ReaderAt, l Layout, end int64) (dropped int64, err error) {
 		at += int64(first)
 		rest := Layout{Offset: at, Size: l.Offset + l.Size - at}
 		if _, _, err := readV1Header(io.NewSectionReader(f, rest.Offset, rest.Size)); err == nil {
-			return 0, joined(at)
+			return 0, joinedError(at)
 		}
 		return rest.Size, nil
 	}
 	return 0, nil
 }
 
-func joined(at int64) error {
+func joinedError(at int64) error {
 	return reason.ArchiveJoined.Errorf("another archive begins at offset %d", at).
 		WithHint("Split the file there: each archive is a piece of its own.")
 }

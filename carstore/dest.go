@@ -49,7 +49,7 @@ func ClaimDest(fsys blob.FS, path string, force bool) (*Dest, error) {
 	if !st.IsDir() {
 		return nil, cannotWrite(path, fmt.Errorf("%s is not a folder", dir))
 	}
-	lock, err := blob.TryLock(beside(path, "lock"))
+	lock, err := blob.TryLock(siblingPath(path, "lock"))
 	if errors.Is(err, blob.ErrLocked) {
 		return nil, reason.OutputBusy.Errorf("%s is being written by another retrieval", path)
 	}
@@ -57,7 +57,7 @@ func ClaimDest(fsys blob.FS, path string, force bool) (*Dest, error) {
 		return nil, cannotWrite(path, err)
 	}
 	d := &Dest{fs: fsys, path: path, force: force, lock: lock}
-	if err := d.prepare(); err != nil {
+	if err := d.prepareFolder(); err != nil {
 		return nil, errors.Join(cannotWrite(path, err), lock.Release())
 	}
 	if err := checkFree(path, force); err != nil { // somebody may have finished since the first look
@@ -86,20 +86,20 @@ func checkFree(path string, force bool) error {
 	return nil
 }
 
-// prepare removes what a killed holder left behind, and notes what this one will leave if it is killed. The note is no trusted input: only
+// prepareFolder removes what a killed holder left behind, and notes what this one will leave if it is killed. The note is no trusted input: only
 // a name that we could have given is removed.
-func (d *Dest) prepare() error {
+func (d *Dest) prepareFolder() error {
 	left, err := d.lock.Note()
 	if err != nil {
 		return err
 	}
-	ours := filepath.Base(beside(d.path, "partial-"))
+	ours := filepath.Base(siblingPath(d.path, "partial-"))
 	if strings.HasPrefix(left, ours) && !strings.ContainsAny(left, "/\\\x00") {
 		if err := d.fs.RemoveAll(filepath.Join(filepath.Dir(d.path), left)); err != nil {
 			return err
 		}
 	}
-	d.tmp = beside(d.path, "partial-"+rand.Text()[:10])
+	d.tmp = siblingPath(d.path, "partial-"+rand.Text()[:10])
 	return d.lock.SetNote(filepath.Base(d.tmp))
 }
 
@@ -117,8 +117,8 @@ func (d *Dest) Release() error {
 // longestName is how much of a name is used in the names beside it: file systems take 255 bytes.
 const longestName = 160
 
-// beside is the name of something of ours next to a path: always the same for the same path.
-func beside(path, what string) string {
+// siblingPath is the name of something of ours next to a path: always the same for the same path.
+func siblingPath(path, what string) string {
 	name := filepath.Base(path)
 	if len(name) > longestName {
 		h := sha256.Sum256([]byte(name))

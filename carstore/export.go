@@ -62,7 +62,7 @@ func (s *Store) ExportCAR(d *Dest) error {
 // goroutine of the export.
 func (d *Dest) Export(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, progress func(Exported)) (Exported, error) {
 	e := exporter{fs: d.fs, ls: ls, progress: progress}
-	err := d.writeAside(func(tmp string) error { return e.export(ctx, root, tmp) })
+	err := d.writeAside(func(tmp string) error { return e.exportNode(ctx, root, tmp) })
 	return e.done, err
 }
 
@@ -86,7 +86,7 @@ type attributes struct {
 	blob.Attributes
 }
 
-func (e *exporter) export(ctx context.Context, root cid.Cid, to string) error {
+func (e *exporter) exportNode(ctx context.Context, root cid.Cid, to string) error {
 	e.root = to
 	n, err := loadUnixFS(ctx, e.ls, root)
 	if err != nil {
@@ -94,12 +94,12 @@ func (e *exporter) export(ctx context.Context, root cid.Cid, to string) error {
 	}
 	switch {
 	case n.kind == KindSymlink:
-		return reason.NotAFile.Errorf("%s is a %s to %q: it is not made alone, it could lead anywhere", root, n.kind, n.target())
+		return reason.NotAFile.Errorf("%s is a %s to %q: it is not made alone, it could lead anywhere", root, n.kind, n.linkTarget())
 	case n.kind == KindFile:
 		if err := e.writeFile(ctx, n, to, true); err != nil {
 			return err
 		}
-		return e.restore(n, to)
+		return e.restoreAttributes(n, to)
 	}
 	if err := e.writeNode(ctx, n, to, 0); err != nil {
 		return err
@@ -131,11 +131,11 @@ func (e *exporter) writeNode(ctx context.Context, n unixfsNode, to string, depth
 		if err := e.writeFile(ctx, n, to, false); err != nil {
 			return err
 		}
-		return e.restore(n, to)
+		return e.restoreAttributes(n, to)
 	case n.kind.IsFolder():
 		return e.writeFolder(ctx, n, to, depth)
 	case n.kind == KindSymlink:
-		e.addLink(n.target(), to)
+		e.addLink(n.linkTarget(), to)
 		return nil
 	}
 	return reason.NotAFile.Errorf("%s is a %s, which cannot be a file or folder", n.cid, n.kind).WithHint("Take its blocks as an archive with retrieve --car -o.")
@@ -146,7 +146,7 @@ func (e *exporter) writeFolder(ctx context.Context, n unixfsNode, to string, dep
 		return err
 	}
 	e.done.Folders++
-	if a, any := kept(n); any {
+	if a, any := keptAttributes(n); any {
 		e.folders = append(e.folders, attributes{to, a})
 	}
 	dir, err := e.ls.KnownReifiers["unixfs"](ipld.LinkContext{Ctx: ctx}, n.node, e.ls)
@@ -193,7 +193,7 @@ func (e *exporter) writeFile(ctx context.Context, n unixfsNode, to string, sync 
 	}
 	if err = errors.Join(err, out.Close()); err == nil {
 		e.done.Files++
-		e.tell()
+		e.tellProgress()
 	}
 	return err
 }
@@ -207,7 +207,7 @@ func (e *exporter) copyFile(ctx context.Context, n unixfsNode, w io.Writer) erro
 		_, err := w.Write(n.raw)
 		return err
 	}
-	r, err := n.open(ctx, e.ls)
+	r, err := n.openFile(ctx, e.ls)
 	if err != nil {
 		return err
 	}
@@ -228,30 +228,30 @@ type countedWriter struct {
 func (c *countedWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.e.done.Bytes += uint64(n)
-	c.e.tell()
+	c.e.tellProgress()
 	return n, err
 }
 
-func (e *exporter) tell() {
+func (e *exporter) tellProgress() {
 	if e.progress != nil {
 		e.progress(e.done)
 	}
 }
 
-// kept is what was kept with a node beside its bytes: of its mode the permissions only.
-func kept(n unixfsNode) (a blob.Attributes, any bool) {
+// keptAttributes is what was kept with a node beside its bytes: of its mode the permissions only.
+func keptAttributes(n unixfsNode) (a blob.Attributes, any bool) {
 	if n.meta != nil && n.meta.FieldMode().Exists() {
 		mode := fs.FileMode(n.meta.FieldMode().Must().Int()) & fs.ModePerm
 		a.Mode = &mode
 	}
-	if t, ok := n.mtime(); ok {
+	if t, ok := n.modifiedAt(); ok {
 		a.Mtime = &t
 	}
 	return a, a.Mode != nil || a.Mtime != nil
 }
 
-func (e *exporter) restore(n unixfsNode, name string) error {
-	a, any := kept(n)
+func (e *exporter) restoreAttributes(n unixfsNode, name string) error {
+	a, any := keptAttributes(n)
 	if !any {
 		return nil
 	}
@@ -265,23 +265,23 @@ const maxTarget = 4095
 func (e *exporter) addLink(target, name string) {
 	rel, err := filepath.Rel(e.root, name)
 	at := filepath.ToSlash(rel)
-	if why := leadsOut(at, target); err != nil || why != "" {
-		e.done.LeftOut = append(e.done.LeftOut, LeftOut{at, fmt.Sprintf("symbolic link to %q, which %s", shorten(target), why)})
+	if why := outsideTarget(at, target); err != nil || why != "" {
+		e.done.LeftOut = append(e.done.LeftOut, LeftOut{at, fmt.Sprintf("symbolic link to %q, which %s", shortenName(target), why)})
 		return
 	}
 	e.links = append(e.links, symlink{filepath.FromSlash(target), name})
 }
 
-func shorten(s string) string {
+func shortenName(s string) string {
 	if len(s) > 200 {
 		return s[:200] + "..."
 	}
 	return s
 }
 
-// leadsOut says why a link at a path below the export could lead out of it, or nothing. A target may climb first and go down then: the folder
+// outsideTarget says why a link at a path below the export could lead out of it, or nothing. A target may climb first and go down then: the folder
 // of the link is a real one, so climbing from it is what it looks like. Climbing after a name is not, if the name is a link.
-func leadsOut(at, target string) string {
+func outsideTarget(at, target string) string {
 	switch {
 	case target == "":
 		return "is empty"

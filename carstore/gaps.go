@@ -41,17 +41,17 @@ type Missing struct {
 // FindGaps looks for what is missing below a root, or of the bytes of the file there. Blocks without links are looked up and not read.
 func FindGaps(root cid.Cid, bytes *Span, held Held) (Missing, error) {
 	g := gapFinder{held: held, follow: linksWanted}
-	return g.find(wantedLink{cid: root, bytes: bytes})
+	return g.findGaps(wantedLink{cid: root, bytes: bytes})
 }
 
 // FindShards looks for the blocks that a sharded folder is spread over, and that are not here. What is missing below one that is missing is
 // not known.
 func FindShards(folder cid.Cid, held Held) (Missing, error) {
 	g := gapFinder{held: held, follow: shardsWanted}
-	return g.find(wantedLink{cid: folder})
+	return g.findGaps(wantedLink{cid: folder})
 }
 
-func (g *gapFinder) find(root wantedLink) (Missing, error) {
+func (g *gapFinder) findGaps(root wantedLink) (Missing, error) {
 	g.whole = map[string]bool{}
 	g.stack = []wanted{{links: []wantedLink{root}}}
 	for len(g.stack) > 0 {
@@ -64,7 +64,7 @@ func (g *gapFinder) find(root wantedLink) (Missing, error) {
 		l := top.links[0]
 		top.links = top.links[1:]
 		g.open--
-		if err := g.visit(top.parent, l); err != nil {
+		if err := g.visitLink(top.parent, l); err != nil {
 			return g.out, err
 		}
 	}
@@ -93,16 +93,16 @@ type gapFinder struct {
 	open     int
 }
 
-func (g *gapFinder) visit(parent cid.Cid, l wantedLink) error {
+func (g *gapFinder) visitLink(parent cid.Cid, l wantedLink) error {
 	g.followed++
 	if err := CheckLinks(g.followed, len(g.whole)+len(g.out.Gaps)); err != nil {
 		return err
 	}
-	k := hashOf(l.cid)
+	k := hashString(l.cid)
 	if _, met := g.whole[k]; met {
 		return nil
 	}
-	data, here, err := g.read(l.cid)
+	data, here, err := g.readBlock(l.cid)
 	if err != nil {
 		return err
 	}
@@ -130,8 +130,8 @@ func (g *gapFinder) visit(parent cid.Cid, l wantedLink) error {
 	return nil
 }
 
-// read reads a block if it has links; of a leaf it is enough that it is there.
-func (g *gapFinder) read(c cid.Cid) (data []byte, here bool, err error) {
+// readBlock reads a block if it has links; of a leaf it is enough that it is there.
+func (g *gapFinder) readBlock(c cid.Cid) (data []byte, here bool, err error) {
 	if data, ok := Inlined(c); ok {
 		return data, true, nil
 	}
@@ -161,7 +161,7 @@ func linksWanted(l wantedLink, data []byte) ([]wantedLink, error) {
 		next := wantedLink{cid: c, index: i}
 		if len(sizes) == len(links) {
 			size := sizes[i]
-			part, some := overlap(*l.bytes, start, size)
+			part, some := overlapOf(*l.bytes, start, size)
 			start += size
 			if !some {
 				continue
@@ -208,8 +208,8 @@ func pbNode(c cid.Cid, data []byte) (dagpb.PBNode, error) {
 	return pb, nil
 }
 
-// overlap is what a part of a file that begins at a byte has of a span, counted from the beginning of the part.
-func overlap(of Span, start, size int64) (Span, bool) {
+// overlapOf is what a part of a file that begins at a byte has of a span, counted from the beginning of the part.
+func overlapOf(of Span, start, size int64) (Span, bool) {
 	first, last := max(of.First-start, 0), min(of.Last-start, size-1)
 	return Span{first, last}, size > 0 && first <= last
 }

@@ -107,10 +107,10 @@ func dataEnd(head []byte, size int64) (int64, bool) {
 
 // scanSections takes up the whole sections between two offsets.
 func (s *Store) scanSections(from, end int64) error {
-	r := s.sections(from, end)
+	r := s.sectionsBetween(from, end)
 	for {
 		at := r.off
-		sec, err := r.next()
+		sec, err := r.nextSection()
 		if errors.Is(err, io.EOF) && at >= end {
 			return nil
 		}
@@ -118,8 +118,8 @@ func (s *Store) scanSections(from, end int64) error {
 			return err // not the file: a disk that cannot be read now may be later, and what is there was paid
 		}
 		if err == nil && sec.whole() {
-			if k := hashOf(sec.cid); s.index[k] == 0 {
-				s.add(k, location{sec.cid, sec.start - dataOffset, sec.dataOff, len(sec.data)})
+			if k := hashString(sec.cid); s.index[k] == 0 {
+				s.addLocation(k, location{sec.cid, sec.start - dataOffset, sec.dataOff, len(sec.data)})
 			}
 			s.end = sec.dataOff + int64(len(sec.data))
 			continue
@@ -144,12 +144,12 @@ func (s *Store) scanSections(from, end int64) error {
 		if next == end {
 			return nil
 		}
-		r = s.sections(next, end)
+		r = s.sectionsBetween(next, end)
 	}
 }
 
-// sections reads what this file holds, which may be larger than what is taken from others now.
-func (s *Store) sections(from, to int64) *sections {
+// sectionsBetween reads what this file holds, which may be larger than what is taken from others now.
+func (s *Store) sectionsBetween(from, to int64) *sections {
 	r := newSections(s.f, from, to)
 	r.max = maxStored
 	return r
@@ -166,8 +166,8 @@ func (s *section) whole() bool {
 
 // wholeAt reports whether a section lies at an offset that is what its CID says.
 func (s *Store) wholeAt(at, end int64) bool {
-	r := s.sections(at, end)
-	sec, err := r.next()
+	r := s.sectionsBetween(at, end)
+	sec, err := r.nextSection()
 	return err == nil && sec.whole()
 }
 
@@ -207,8 +207,8 @@ func likelySection(b []byte) bool {
 	return err == nil && c.Prefix().MhLength >= minDigest
 }
 
-// fill puts a block into a hole that it fits exactly: it is the one that was there, or as good. mu is held.
-func (s *Store) fill(c cid.Cid, data []byte) (bool, error) {
+// fillHole puts a block into a hole that it fits exactly: it is the one that was there, or as good. mu is held.
+func (s *Store) fillHole(c cid.Cid, data []byte) (bool, error) {
 	n := uint64(c.ByteLen() + len(data))
 	for i, h := range s.holes {
 		if h.size != int64(varint.UvarintSize(n))+int64(n) {
@@ -219,7 +219,7 @@ func (s *Store) fill(c cid.Cid, data []byte) (bool, error) {
 			return false, fmt.Errorf("write block %s: %w", c, err)
 		}
 		s.holes = append(s.holes[:i], s.holes[i+1:]...)
-		s.add(hashOf(c), location{c, h.off - dataOffset, h.off + h.size - int64(len(data)), len(data)})
+		s.addLocation(hashString(c), location{c, h.off - dataOffset, h.off + h.size - int64(len(data)), len(data)})
 		s.unsynced += h.size
 		return true, nil
 	}
@@ -230,7 +230,7 @@ func (s *Store) fill(c cid.Cid, data []byte) (bool, error) {
 // mu is held.
 func (s *Store) closeHoles() error {
 	for _, h := range s.holes {
-		section, err := filler(h.size)
+		section, err := fillerSection(h.size)
 		if err != nil {
 			return err
 		}
@@ -242,8 +242,8 @@ func (s *Store) closeHoles() error {
 	return nil
 }
 
-// filler is a section of a size.
-func filler(size int64) ([]byte, error) {
+// fillerSection is a section of a size.
+func fillerSection(size int64) ([]byte, error) {
 	for n := max(0, size-6); n < size; n++ { // the length takes as many bytes as it takes
 		if int64(varint.UvarintSize(uint64(n)))+n != size {
 			continue

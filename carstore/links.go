@@ -122,7 +122,7 @@ func (s *Store) LinkSystem() ipld.LinkSystem {
 		w, put := &borrower{}, s.Put
 		if lc.Ctx != nil {
 			if g, ok := lc.Ctx.Value(gathering{}).(*Gathered); ok {
-				g.flush, put = s.flush, s.gather
+				g.flush, put = s.flushGathered, s.gatherBlock
 			}
 		}
 		return w, committer(&w.blockWriter, put), nil

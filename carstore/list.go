@@ -31,7 +31,7 @@ func List(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) ([]Entry, erro
 		return []Entry{{Cid: root, Size: n.size(), Kind: n.kind}}, nil
 	case n.kind == KindShards && ok:
 		l := shardLister{ls: ls}
-		err := l.list(ctx, root, pb, 0)
+		err := l.listShard(ctx, root, pb, 0)
 		return l.out, err
 	case !ok:
 		return nil, nil
@@ -73,10 +73,10 @@ type shardLister struct {
 	shards int
 }
 
-// list adds the entries of a shard and of those below it. A link has a prefix of so many digits as the width of the shard needs; what has
+// listShard adds the entries of a shard and of those below it. A link has a prefix of so many digits as the width of the shard needs; what has
 // nothing behind the prefix is a shard.
-func (s *shardLister) list(ctx context.Context, at cid.Cid, pb dagpb.PBNode, depth int) error {
-	prefix, err := s.prefix(at, pb, depth)
+func (s *shardLister) listShard(ctx context.Context, at cid.Cid, pb dagpb.PBNode, depth int) error {
+	prefix, err := s.prefixLength(at, pb, depth)
 	if err != nil {
 		return err
 	}
@@ -101,15 +101,15 @@ func (s *shardLister) list(ctx context.Context, at cid.Cid, pb dagpb.PBNode, dep
 		if !ok {
 			return fmt.Errorf("%s is no shard of a folder", e.Cid)
 		}
-		if err := s.list(ctx, e.Cid, node, depth+1); err != nil {
+		if err := s.listShard(ctx, e.Cid, node, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// prefix is how many digits stand before the names of a shard.
-func (s *shardLister) prefix(at cid.Cid, pb dagpb.PBNode, depth int) (int, error) {
+// prefixLength is how many digits stand before the names of a shard.
+func (s *shardLister) prefixLength(at cid.Cid, pb dagpb.PBNode, depth int) (int, error) {
 	meta, err := unixfsData(pb)
 	if err != nil || kindOf(meta) != KindShards || !meta.FieldFanout().Exists() {
 		return 0, fmt.Errorf("%s is no shard of a folder", at)

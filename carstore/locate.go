@@ -72,7 +72,7 @@ func LocateIn(root cid.Cid, sel datamodel.Node, get func(cid.Cid) ([]byte, error
 	if shared.SameNode(sel, shared.AllSelector()) {
 		err = walkTree(root, &l)
 	} else {
-		ls := Links(l.load)
+		ls := Links(l.loadBlock)
 		err = WalkSelector(&ls, root, sel, nil)
 	}
 	l.pos.Complete = err == nil
@@ -96,8 +96,8 @@ type locator struct {
 	open []int64            // how many links were followed before each block that is being walked
 }
 
-// load gets a block and counts it.
-func (l *locator) load(c cid.Cid) ([]byte, error) {
+// loadBlock gets a block and counts it.
+func (l *locator) loadBlock(c cid.Cid) ([]byte, error) {
 	data, err := l.get(c)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrBadHash) {
 		return nil, errMissing
@@ -107,7 +107,7 @@ func (l *locator) load(c cid.Cid) ([]byte, error) {
 	}
 	l.pos.Blocks++
 	l.pos.Last = c
-	if k := hashOf(c); !l.isMet(k) {
+	if k := hashString(c); !l.isMet(k) {
 		l.met[k] = subtree{top: c}
 		if c.Prefix().MhType != mh.IDENTITY { // which nobody sends
 			l.pos.Bytes += uint64(len(data))
@@ -123,13 +123,13 @@ func (l *locator) isMet(hash string) bool {
 
 // arrive implements treeVisitor.
 func (l *locator) arrive(c cid.Cid) (data []byte, skip bool, err error) {
-	if t := l.met[hashOf(c)]; t.links > 0 && t.top.Equals(c) {
+	if t := l.met[hashString(c)]; t.links > 0 && t.top.Equals(c) {
 		l.pos.Last = t.last
 		l.pos.Blocks += t.links // no overflow: the bound ends the walk long before
 		return nil, true, CheckLinks(uint64(l.pos.Blocks), len(l.met))
 	}
 	l.open = append(l.open, l.pos.Blocks)
-	data, err = l.load(c)
+	data, err = l.loadBlock(c)
 	return data, false, err
 }
 
@@ -137,5 +137,5 @@ func (l *locator) arrive(c cid.Cid) (data []byte, skip bool, err error) {
 func (l *locator) leave(c cid.Cid) {
 	before := l.open[len(l.open)-1]
 	l.open = l.open[:len(l.open)-1]
-	l.met[hashOf(c)] = subtree{top: c, last: l.pos.Last, links: l.pos.Blocks - before}
+	l.met[hashString(c)] = subtree{top: c, last: l.pos.Last, links: l.pos.Blocks - before}
 }

@@ -56,7 +56,7 @@ func ReadContents(f blob.File, most int) (*Contents, error) {
 		if err != nil {
 			break
 		}
-		if k := hashOf(b); c.at[k].size == 0 {
+		if k := hashString(b); c.at[k].size == 0 {
 			c.at[k] = place{at, int32(used) + int32(n)}
 		}
 		at += int64(used) + int64(n)
@@ -65,14 +65,14 @@ func ReadContents(f blob.File, most int) (*Contents, error) {
 }
 
 // Has tells whether the file has a section of a block.
-func (c *Contents) Has(b cid.Cid) bool { return c.at[hashOf(b)].size > 0 }
+func (c *Contents) Has(b cid.Cid) bool { return c.at[hashString(b)].size > 0 }
 
 // Len is how many blocks there are.
 func (c *Contents) Len() int { return len(c.at) }
 
 // Get reads a block out of the file and checks it; the error wraps ErrNotFound or ErrBadHash if it is not there.
 func (c *Contents) Get(f io.ReaderAt, b cid.Cid) ([]byte, error) {
-	p := c.at[hashOf(b)]
+	p := c.at[hashString(b)]
 	if p.size == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, b)
 	}

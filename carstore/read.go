@@ -127,7 +127,7 @@ type Block struct {
 func Walk(f io.ReaderAt, l Layout, fn func(Block) error) error {
 	s := newSections(f, l.Offset+l.Header, l.Offset+l.Size)
 	for {
-		sec, err := s.next()
+		sec, err := s.nextSection()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -154,7 +154,7 @@ func End(f io.ReaderAt, l Layout) (int64, error) {
 		}
 		n, used, err := varint.FromUvarint(part)
 		if err != nil {
-			return 0, noEOF(io.ErrUnexpectedEOF)
+			return 0, unexpectedEOF(io.ErrUnexpectedEOF)
 		}
 		if n == 0 {
 			break
@@ -164,7 +164,7 @@ func End(f io.ReaderAt, l Layout) (int64, error) {
 		}
 		if _, _, err := cid.CidFromBytes(part[used:]); err != nil {
 			if startsHeader(part[used:]) {
-				return 0, joined(at)
+				return 0, joinedError(at)
 			}
 			return 0, fmt.Errorf("section at offset %d: the file %w: %w", at, ErrCut, err)
 		}

@@ -81,7 +81,7 @@ func hashOfLink(data []byte) (cid.Cid, error) {
 func linksOfCBOR(data []byte) (out []cid.Cid, err error) {
 	at := 0
 	for open := uint64(1); open > 0; open-- {
-		major, n, size, err := cborHead(data[at:])
+		major, n, size, err := readCborHead(data[at:])
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func linksOfCBOR(data []byte) (out []cid.Cid, err error) {
 			}
 			open += n * uint64(major-cbg.MajArray+1)
 		case cbg.MajTag:
-			l, size, err := cborLink(data[at:])
+			l, size, err := readCborLink(data[at:])
 			if n != 42 || err != nil {
 				return nil, fmt.Errorf("dag-cbor: tag %d: %w", n, errors.Join(errNoLink, err))
 			}
@@ -118,8 +118,8 @@ const usualLink = 41
 
 var errNoLink = errors.New("not a link")
 
-// cborHead reads the head of an item: its major type, its argument, and how many bytes that took.
-func cborHead(data []byte) (major byte, n uint64, size int, err error) {
+// readCborHead reads the head of an item: its major type, its argument, and how many bytes that took.
+func readCborHead(data []byte) (major byte, n uint64, size int, err error) {
 	if len(data) == 0 {
 		return 0, 0, 0, io.ErrUnexpectedEOF
 	}
@@ -140,8 +140,8 @@ func cborHead(data []byte) (major byte, n uint64, size int, err error) {
 	return major, n, size, nil
 }
 
-func cborLink(data []byte) (cid.Cid, int, error) {
-	major, n, size, err := cborHead(data)
+func readCborLink(data []byte) (cid.Cid, int, error) {
+	major, n, size, err := readCborHead(data)
 	if err != nil || major != cbg.MajByteString || n < 2 || n > maxCid+1 || n > uint64(len(data)-size) || data[size] != 0 {
 		return cid.Undef, 0, errors.Join(errNoLink, err)
 	}
@@ -161,10 +161,10 @@ func linksOfAny(c cid.Cid, data []byte) ([]cid.Cid, error) {
 		return nil, err
 	}
 	var out []cid.Cid
-	return out, collect(b.Build(), &out)
+	return out, collectLinks(b.Build(), &out)
 }
 
-func collect(n ipld.Node, out *[]cid.Cid) error {
+func collectLinks(n ipld.Node, out *[]cid.Cid) error {
 	switch n.Kind() {
 	case datamodel.Kind_Link:
 		l, err := n.AsLink()
@@ -178,7 +178,7 @@ func collect(n ipld.Node, out *[]cid.Cid) error {
 			if err != nil {
 				return err
 			}
-			if err := collect(v, out); err != nil {
+			if err := collectLinks(v, out); err != nil {
 				return err
 			}
 		}
@@ -188,7 +188,7 @@ func collect(n ipld.Node, out *[]cid.Cid) error {
 			if err != nil {
 				return err
 			}
-			if err := collect(v, out); err != nil {
+			if err := collectLinks(v, out); err != nil {
 				return err
 			}
 		}

@@ -33,22 +33,22 @@ func newSections(f io.ReaderAt, from, to int64) *sections {
 	return &sections{r: bufio.NewReaderSize(io.NewSectionReader(f, from, to-from), 1<<20), off: from, end: to, max: MaxBlock}
 }
 
-// next returns io.EOF at the end and at a zero length, and an error for anything that is cut or too large.
-func (s *sections) next() (section, error) {
+// nextSection returns io.EOF at the end and at a zero length, and an error for anything that is cut or too large.
+func (s *sections) nextSection() (section, error) {
 	var out section
 	if s.off >= s.end {
 		return out, io.EOF
 	}
 	n, err := varint.ReadUvarint(s.r)
 	if err != nil {
-		return out, noEOF(err)
+		return out, unexpectedEOF(err)
 	}
 	if n == 0 {
 		return out, io.EOF
 	}
 	lenSize := int64(varint.UvarintSize(n))
 	if n > s.max+maxCid && n <= uint64(s.end-s.off) && s.end-s.off-int64(n) >= lenSize {
-		return out, s.tooLarge(n)
+		return out, s.sectionTooLarge(n)
 	}
 	if n > s.max+maxCid || s.off+lenSize+int64(n) > s.end {
 		return out, fmt.Errorf("section of %d bytes at offset %d does not fit: the file %w", n, s.off, ErrCut)
@@ -58,11 +58,11 @@ func (s *sections) next() (section, error) {
 	}
 	buf := s.buf[:n]
 	if _, err := io.ReadFull(s.r, buf); err != nil {
-		return out, noEOF(err)
+		return out, unexpectedEOF(err)
 	}
 	cl, c, err := cid.CidFromBytes(buf)
 	if err != nil && startsHeader(buf) {
-		return out, joined(s.off)
+		return out, joinedError(s.off)
 	}
 	if err != nil {
 		return out, fmt.Errorf("section at offset %d: the file %w: %w", s.off, ErrCut, err)
@@ -78,8 +78,8 @@ func (s *sections) next() (section, error) {
 	return out, nil
 }
 
-// tooLarge names a block that is all there, and larger than is carried.
-func (s *sections) tooLarge(n uint64) error {
+// sectionTooLarge names a block that is all there, and larger than is carried.
+func (s *sections) sectionTooLarge(n uint64) error {
 	head, _ := s.r.Peek(maxCid)
 	cl, c, err := cid.CidFromBytes(head)
 	if err != nil {
@@ -96,7 +96,7 @@ func TooLarge(c cid.Cid, size uint64) error {
 // ErrCut is what the bytes themselves show; any other error is one of reading them, which may pass.
 var ErrCut = errors.New("is cut or lies")
 
-func noEOF(err error) error {
+func unexpectedEOF(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, varint.ErrOverflow) || errors.Is(err, varint.ErrNotMinimal) {
 		return fmt.Errorf("the file %w: %w", ErrCut, io.ErrUnexpectedEOF)
 	}

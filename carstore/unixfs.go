@@ -114,8 +114,8 @@ func (n unixfsNode) size() uint64 {
 	return 0
 }
 
-// target is where a symbolic link points to.
-func (n unixfsNode) target() string {
+// linkTarget is where a symbolic link points to.
+func (n unixfsNode) linkTarget() string {
 	if n.meta == nil || !n.meta.FieldData().Exists() {
 		return ""
 	}
@@ -125,8 +125,8 @@ func (n unixfsNode) target() string {
 // maxMtime bounds the times that are restored, in seconds around 1970: what is beyond is no time that a file system knows.
 const maxMtime = 1 << 40
 
-// mtime is the time that was kept with the node, if there is one.
-func (n unixfsNode) mtime() (time.Time, bool) {
+// modifiedAt is the time that was kept with the node, if there is one.
+func (n unixfsNode) modifiedAt() (time.Time, bool) {
 	if n.meta == nil || !n.meta.FieldMtime().Exists() {
 		return time.Time{}, false
 	}
@@ -147,8 +147,8 @@ func Stat(ctx context.Context, ls *ipld.LinkSystem, c cid.Cid) (Kind, uint64, er
 	return n.kind, n.size(), err
 }
 
-// notFile is the refusal of what is no file where one is needed.
-func (n unixfsNode) notFile() error {
+// notFileError is the refusal of what is no file where one is needed.
+func (n unixfsNode) notFileError() error {
 	e := reason.NotAFile.Errorf("%s is not a file, it is a %s", n.cid, n.kind)
 	if n.kind.IsFolder() {
 		return e.WithHint("Write it to a folder with retrieve -o, list it with ls, or name a file in it: CID/PATH.")
@@ -180,22 +180,22 @@ func OpenFileFrom(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (io.Re
 		return nil, err
 	}
 	if n.kind != KindFile {
-		return nil, n.notFile()
+		return nil, n.notFileError()
 	}
-	return n.open(ctx, ls)
+	return n.openFile(ctx, ls)
 }
 
 // FileSize is how many bytes the UnixFS file below root says that it has. It reads one block; what is no file is refused with reason.NotAFile.
 func FileSize(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (uint64, error) {
 	n, err := loadUnixFS(ctx, ls, root)
 	if err == nil && n.kind != KindFile {
-		err = n.notFile()
+		err = n.notFileError()
 	}
 	return n.size(), err
 }
 
-// open opens a file.
-func (n unixfsNode) open(ctx context.Context, ls *ipld.LinkSystem) (io.ReadSeeker, error) {
+// openFile opens a file.
+func (n unixfsNode) openFile(ctx context.Context, ls *ipld.LinkSystem) (io.ReadSeeker, error) {
 	f, err := file.NewUnixFSFile(ctx, n.node, ls)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.cid, err)

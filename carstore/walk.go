@@ -53,12 +53,12 @@ func WalkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit V
 	if visit == nil && shared.SameNode(sel, shared.AllSelector()) {
 		return walkTree(root, &treeLoader{ls: ls})
 	}
-	return walk(ls, root, sel, visit, nil, 0)
+	return walkSelector(ls, root, sel, visit, nil, 0)
 }
 
 // WalkBounded is WalkSelector for a DAG of somebody else's making: it ends with the reason dag-too-deep at a block that is deeper than MaxDepth.
 func WalkBounded(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {
-	return walk(ls, root, sel, nil, nil, MaxDepth)
+	return walkSelector(ls, root, sel, nil, nil, MaxDepth)
 }
 
 // WalkOnce is WalkSelector that follows each link once, for who wants the blocks and not the order of their repeats.
@@ -66,7 +66,7 @@ func WalkOnce(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {
 	if shared.SameNode(sel, shared.AllSelector()) {
 		return walkTree(root, &treeLoader{ls: ls, once: map[cid.Cid]struct{}{}})
 	}
-	return walk(ls, root, sel, nil, map[cid.Cid]struct{}{}, 0)
+	return walkSelector(ls, root, sel, nil, map[cid.Cid]struct{}{}, 0)
 }
 
 // bounded ends a walk at the first block that cannot be loaded, which a traversal that looks up a name in a sharded folder would take for a
@@ -77,7 +77,7 @@ type bounded struct {
 	err   error
 }
 
-func (b *bounded) open(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
+func (b *bounded) openBlock(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -120,7 +120,7 @@ type blockAt struct {
 	depth int
 }
 
-func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit VisitFunc, once map[cid.Cid]struct{}, deepest int) error {
+func walkSelector(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit VisitFunc, once map[cid.Cid]struct{}, deepest int) error {
 	parsed, err := selector.ParseSelector(sel)
 	if err != nil {
 		return fmt.Errorf("selector: %w", err)
@@ -129,27 +129,27 @@ func walk(ls *ipld.LinkSystem, root cid.Cid, sel datamodel.Node, visit VisitFunc
 	w := walker{ls: *ls, visit: visit, once: once, deepest: deepest, choose: dagpb.AddSupportToChooser(func(ipld.Link, ipld.LinkContext) (ipld.NodePrototype, error) {
 		return basicnode.Prototype.Any, nil
 	})}
-	w.ls.StorageReadOpener = bound.open
+	w.ls.StorageReadOpener = bound.openBlock
 	if visit == nil {
 		w.visit = readMatched
 	}
-	node, err := w.load(root)
+	node, err := w.loadNode(root)
 	if err != nil {
 		return err
 	}
 	w.atTop = true
-	if err := w.enter(node, parsed, datamodel.PathSegment{}, blockAt{root, 0}); err != nil {
+	if err := w.enterNode(node, parsed, datamodel.PathSegment{}, blockAt{root, 0}); err != nil {
 		return err
 	}
 	for len(w.frames) > 0 && bound.err == nil {
-		if err := w.step(); err != nil {
+		if err := w.countStep(); err != nil {
 			return err
 		}
 	}
 	return bound.err
 }
 
-func (w *walker) load(c cid.Cid) (datamodel.Node, error) {
+func (w *walker) loadNode(c cid.Cid) (datamodel.Node, error) {
 	link := cidlink.Link{Cid: c}
 	proto, err := w.choose(link, ipld.LinkContext{})
 	if err != nil {
@@ -158,10 +158,10 @@ func (w *walker) load(c cid.Cid) (datamodel.Node, error) {
 	return w.ls.Load(ipld.LinkContext{}, link, proto)
 }
 
-// enter visits a node, and notes its children as what is to be visited next.
-func (w *walker) enter(n datamodel.Node, sel selector.Selector, segment datamodel.PathSegment, at blockAt) (err error) {
+// enterNode visits a node, and notes its children as what is to be visited next.
+func (w *walker) enterNode(n datamodel.Node, sel selector.Selector, segment datamodel.PathSegment, at blockAt) (err error) {
 	if r, ok := sel.(selector.Reifiable); ok {
-		if n, sel, err = w.reify(n, sel, r.NamedReifier()); err != nil {
+		if n, sel, err = w.reifyNode(n, sel, r.NamedReifier()); err != nil {
 			return err
 		}
 	}
@@ -188,7 +188,7 @@ func (w *walker) enter(n datamodel.Node, sel selector.Selector, segment datamode
 	return nil
 }
 
-func (w *walker) reify(n datamodel.Node, sel selector.Selector, name string) (datamodel.Node, selector.Selector, error) {
+func (w *walker) reifyNode(n datamodel.Node, sel selector.Selector, name string) (datamodel.Node, selector.Selector, error) {
 	f, ok := w.ls.KnownReifiers[name]
 	if !ok {
 		return nil, nil, fmt.Errorf("the selector asks for %q, which is not known here", name)
@@ -201,10 +201,10 @@ func (w *walker) reify(n datamodel.Node, sel selector.Selector, name string) (da
 	return rn, below, err
 }
 
-// step visits the next child of the innermost node, or leaves it.
-func (w *walker) step() error {
+// countStep visits the next child of the innermost node, or leaves it.
+func (w *walker) countStep() error {
 	f := &w.frames[len(w.frames)-1]
-	child, segment, err := f.next()
+	child, segment, err := f.nextChild()
 	if err != nil {
 		return err
 	}
@@ -236,15 +236,15 @@ func (w *walker) step() error {
 		if at = (blockAt{cl.Cid, at.depth + 1}); w.deepest > 0 && at.depth > w.deepest {
 			return tooDeep(w.deepest)
 		}
-		if child, err = w.load(cl.Cid); err != nil {
+		if child, err = w.loadNode(cl.Cid); err != nil {
 			return err
 		}
 	}
-	return w.enter(child, below, segment, at)
+	return w.enterNode(child, below, segment, at)
 }
 
-// next is the next child that is of interest; nil after the last one.
-func (f *frame) next() (datamodel.Node, datamodel.PathSegment, error) {
+// nextChild is the next child that is of interest; nil after the last one.
+func (f *frame) nextChild() (datamodel.Node, datamodel.PathSegment, error) {
 	if f.each != nil {
 		if f.each.Done() {
 			return nil, datamodel.PathSegment{}, nil

@@ -86,7 +86,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		w.buf = append(w.buf, p[:k]...)
 		p = p[k:]
 		if len(w.buf) == partUnpadded {
-			w.dispatch()
+			w.dispatchChunk()
 		}
 	}
 	w.n += uint64(total)
@@ -96,8 +96,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// dispatch hashes the full buffer on another goroutine and folds in what is finished, in order.
-func (w *Writer) dispatch() {
+// dispatchChunk hashes the full buffer on another goroutine and folds in what is finished, in order.
+func (w *Writer) dispatchChunk() {
 	part := w.buf
 	ch := make(chan node, 1)
 	w.parts = append(w.parts, ch)
@@ -105,37 +105,37 @@ func (w *Writer) dispatch() {
 	w.wg.Add(1)
 	go func() {
 		defer w.wg.Done()
-		ch <- tree(part, partPadded)
+		ch <- treeRoot(part, partPadded)
 		<-w.sem
 	}()
 	w.buf = make([]byte, 0, partUnpadded)
 	for len(w.parts) > cap(w.sem) {
-		w.fold()
+		w.foldResults()
 	}
 }
 
-func (w *Writer) fold() {
-	w.push(levelled{level(partPadded), <-w.parts[0]})
+func (w *Writer) foldResults() {
+	w.pushLevel(levelled{levelOfSize(partPadded), <-w.parts[0]})
 	w.parts = w.parts[1:]
 }
 
-// push is a binary counter: two subtrees of one level become one of the next.
-func (w *Writer) push(l levelled) {
+// pushLevel is a binary counter: two subtrees of one level become one of the next.
+func (w *Writer) pushLevel(l levelled) {
 	for len(w.stack) > 0 && w.stack[len(w.stack)-1].level == l.level {
 		top := w.stack[len(w.stack)-1]
 		w.stack = w.stack[:len(w.stack)-1]
-		l = levelled{l.level + 1, parent(&top.node, &l.node)}
+		l = levelled{l.level + 1, parentNode(&top.node, &l.node)}
 	}
 	w.stack = append(w.stack, l)
 }
 
-// level is the height of a subtree over padded bytes.
-func level(padded int) int { return bits.TrailingZeros64(uint64(padded)) - 5 }
+// levelOfSize is the height of a subtree over padded bytes.
+func levelOfSize(padded int) int { return bits.TrailingZeros64(uint64(padded)) - 5 }
 
 // Sum returns the commitment of everything written. The Writer must not be used afterwards.
 func (w *Writer) Sum() (Piece, error) {
 	for len(w.parts) > 0 {
-		w.fold()
+		w.foldResults()
 	}
 	w.wg.Wait()
 	if w.n == 0 {
@@ -144,14 +144,14 @@ func (w *Writer) Sum() (Piece, error) {
 	padded := PaddedFor(Payload(w.n))
 	if len(w.buf) > 0 {
 		size := int(PaddedFor(Payload(len(w.buf))))
-		w.push(levelled{level(size), tree(w.buf, size)})
+		w.pushLevel(levelled{levelOfSize(size), treeRoot(w.buf, size)})
 	}
-	want := level(int(padded))
+	want := levelOfSize(int(padded))
 	for len(w.stack) > 1 || w.stack[0].level < want {
 		top := w.stack[len(w.stack)-1]
 		w.stack = w.stack[:len(w.stack)-1]
-		z := zero(top.level)
-		w.push(levelled{top.level + 1, parent(&top.node, &z)})
+		z := zeroNode(top.level)
+		w.pushLevel(levelled{top.level + 1, parentNode(&top.node, &z)})
 	}
 	c, err := commcid.DataCommitmentV1ToCID(w.stack[0].node[:])
 	return Piece{c, Payload(w.n), padded}, err
@@ -177,9 +177,9 @@ func PadUp(p Piece, to Padded) (Piece, error) {
 		return Piece{}, fmt.Errorf("piece of %d bytes cannot be padded to %d", p.Padded, to)
 	}
 	n := node(raw)
-	for l := level(int(p.Padded)); l < level(int(to)); l++ {
-		z := zero(l)
-		n = parent(&n, &z)
+	for l := levelOfSize(int(p.Padded)); l < levelOfSize(int(to)); l++ {
+		z := zeroNode(l)
+		n = parentNode(&n, &z)
 	}
 	c, err := commcid.DataCommitmentV1ToCID(n[:])
 	return Piece{c, p.Payload, to}, err
@@ -188,7 +188,7 @@ func PadUp(p Piece, to Padded) (Piece, error) {
 // Commitment is the hash in the CID of a piece; other CIDs are refused.
 func Commitment(piece cid.Cid) ([]byte, error) { return commcid.CIDToDataCommitmentV1(piece) }
 
-func parent(a, b *node) node {
+func parentNode(a, b *node) node {
 	var buf [64]byte
 	copy(buf[:32], a[:])
 	copy(buf[32:], b[:])
@@ -197,28 +197,28 @@ func parent(a, b *node) node {
 	return out
 }
 
-// zero is the root of a subtree of zeros.
-func zero(l int) node {
+// zeroNode is the root of a subtree of zeros.
+func zeroNode(l int) node {
 	var n node
 	for range l {
-		n = parent(&n, &n)
+		n = parentNode(&n, &n)
 	}
 	return n
 }
 
-// tree computes the root over unpadded bytes, with zeros up to padded.
-func tree(data []byte, padded int) node {
+// treeRoot computes the root over unpadded bytes, with zeros up to padded.
+func treeRoot(data []byte, padded int) node {
 	quads := (len(data) + 126) / 127
 	buf := make([]byte, quads*128)
 	for q := range quads {
 		var in [127]byte
 		copy(in[:], data[q*127:])
-		spread(buf[q*128:q*128+128], &in)
+		spreadBits(buf[q*128:q*128+128], &in)
 	}
 	n := len(buf) / 32
-	for l, want := 0, level(padded); l < want; l++ {
+	for l, want := 0, levelOfSize(padded); l < want; l++ {
 		if n%2 == 1 {
-			z := zero(l)
+			z := zeroNode(l)
 			copy(buf[n*32:], z[:])
 			n++
 		}
@@ -232,17 +232,17 @@ func tree(data []byte, padded int) node {
 	return node(buf[:32])
 }
 
-// spread puts two zero bits behind every 254 of 1016.
-func spread(out []byte, in *[127]byte) {
+// spreadBits puts two zero bits behind every 254 of 1016.
+func spreadBits(out []byte, in *[127]byte) {
 	_ = out[127]
 	copy(out[:32], in[:32])
 	out[31] &= 0x3f
 	for i := 0; i < 32; i += 8 {
-		binary.LittleEndian.PutUint64(out[32+i:], shifted(in, 31+i, 2))
-		binary.LittleEndian.PutUint64(out[64+i:], shifted(in, 63+i, 4))
+		binary.LittleEndian.PutUint64(out[32+i:], shiftedWord(in, 31+i, 2))
+		binary.LittleEndian.PutUint64(out[64+i:], shiftedWord(in, 63+i, 4))
 	}
 	for i := 0; i < 24; i += 8 {
-		binary.LittleEndian.PutUint64(out[96+i:], shifted(in, 95+i, 6))
+		binary.LittleEndian.PutUint64(out[96+i:], shiftedWord(in, 95+i, 6))
 	}
 	for i := 24; i < 31; i++ {
 		out[96+i] = in[95+i]>>2 | in[96+i]<<6
@@ -252,7 +252,7 @@ func spread(out []byte, in *[127]byte) {
 	out[127] = in[126] >> 2
 }
 
-// shifted are eight bytes of a stream of bits, least significant first, that was moved by k bits: the byte at i gives its last k.
-func shifted(in *[127]byte, i int, k uint) uint64 {
+// shiftedWord are eight bytes of a stream of bits, least significant first, that was moved by k bits: the byte at i gives its last k.
+func shiftedWord(in *[127]byte, i int, k uint) uint64 {
 	return binary.LittleEndian.Uint64(in[i:])>>(8-k) | uint64(in[i+8])<<(56+k)
 }

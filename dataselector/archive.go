@@ -21,7 +21,7 @@ type archive struct {
 	err  error
 }
 
-func (a *archive) copying(ctx context.Context, ls *ipld.LinkSystem) linking.BlockReadOpener {
+func (a *archive) copyingOpener(ctx context.Context, ls *ipld.LinkSystem) linking.BlockReadOpener {
 	return func(lctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -43,8 +43,8 @@ func (a *archive) copying(ctx context.Context, ls *ipld.LinkSystem) linking.Bloc
 	}
 }
 
-// blocks reads blocks, and writes them that way.
-func (a *archive) blocks(ctx context.Context, ls *ipld.LinkSystem, list []cid.Cid) error {
+// writeBlocks reads blocks, and writes them that way.
+func (a *archive) writeBlocks(ctx context.Context, ls *ipld.LinkSystem, list []cid.Cid) error {
 	for _, c := range list {
 		if _, err := ls.StorageReadOpener(linking.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c}); err != nil {
 			return err

@@ -57,17 +57,17 @@ func Parse(text string) (Selection, error) {
 		s.fetch, s.target, s.exact = n, n, true
 		return s, nil
 	}
-	segments, err := split(text)
+	segments, err := splitPath(text)
 	if err != nil {
 		return s, err
 	}
 	ssb := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
-	s.fetch, s.target = fields(ssb, segments, unixfsnode.ExploreAllRecursivelySelector), fields(ssb, segments, ssb.Matcher())
+	s.fetch, s.target = fieldSelector(ssb, segments, unixfsnode.ExploreAllRecursivelySelector), fieldSelector(ssb, segments, ssb.Matcher())
 	return s, nil
 }
 
-// fields follows fields of the data model to a target.
-func fields(ssb builder.SelectorSpecBuilder, segments []string, target builder.SelectorSpec) ipld.Node {
+// fieldSelector follows fields of the data model to a target.
+func fieldSelector(ssb builder.SelectorSpecBuilder, segments []string, target builder.SelectorSpec) ipld.Node {
 	for i := len(segments) - 1; i >= 0; i-- {
 		next := target
 		target = ssb.ExploreFields(func(e builder.ExploreFieldsSpecBuilder) { e.Insert(segments[i], next) })
@@ -78,17 +78,17 @@ func fields(ssb builder.SelectorSpecBuilder, segments []string, target builder.S
 // UnixFS selects the file or folder at a path of names below the root, and of a file a range of its bytes if r is not nil.
 func UnixFS(path string, r *Range) (Selection, error) {
 	s := Selection{path: strings.Trim(path, "/"), bytes: r}
-	segments, err := split(path)
+	segments, err := splitPath(path)
 	if err != nil || r == nil && len(segments) == 0 {
 		return s, err
 	}
 	target := unixfsnode.ExploreAllRecursivelySelector
 	ssb := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
 	if r != nil {
-		if err := r.check(); err != nil {
+		if err := r.checkRange(); err != nil {
 			return s, err
 		}
-		target = ssb.ExploreInterpretAs("unixfs", ssb.MatcherSubset(r.slice()))
+		target = ssb.ExploreInterpretAs("unixfs", ssb.MatcherSubset(r.sliceBounds()))
 	}
 	s.fetch, s.exact = unixfsnode.UnixFSPathSelectorBuilder(path, target, false), r != nil
 	return s, nil
@@ -98,7 +98,7 @@ func UnixFS(path string, r *Range) (Selection, error) {
 // is spread over several.
 func Folder(path string, shards bool) (Selection, error) {
 	s := Selection{path: strings.Trim(path, "/"), exact: true, list: true, shards: shards}
-	if _, err := split(path); err != nil {
+	if _, err := splitPath(path); err != nil {
 		return s, err
 	}
 	ssb := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
@@ -110,7 +110,7 @@ func Folder(path string, shards bool) (Selection, error) {
 	return s, nil
 }
 
-func split(path string) ([]string, error) {
+func splitPath(path string) ([]string, error) {
 	if len(path) > maxText {
 		return nil, fmt.Errorf("a path of %d bytes is above the limit of %d", len(path), maxText)
 	}

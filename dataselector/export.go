@@ -34,8 +34,8 @@ type Part struct {
 // ErrNoMatch says that a DAG has nothing at a path.
 var ErrNoMatch = errors.New("path selection does not match a node")
 
-// noMatch is the refusal of a path that leads to nothing.
-func (s Selection) noMatch(root cid.Cid) error {
+// noMatchError is the refusal of a path that leads to nothing.
+func (s Selection) noMatchError(root cid.Cid) error {
 	return reason.PathUnknown.Errorf("%w within %s: there is nothing at %s", ErrNoMatch, root, s)
 }
 
@@ -43,7 +43,7 @@ func (s Selection) noMatch(root cid.Cid) error {
 func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) ([]Part, error) {
 	switch {
 	case s.path != "":
-		p, err := s.entity(ctx, ls, root)
+		p, err := s.entityPart(ctx, ls, root)
 		return []Part{p}, err
 	case s.target == nil:
 		return []Part{{Root: root}}, nil
@@ -76,7 +76,7 @@ func (s Selection) Parts(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid)
 		return []Part{{Root: root}}, nil // it only explores
 	}
 	if len(out) == 0 {
-		return nil, s.noMatch(root)
+		return nil, s.noMatchError(root)
 	}
 	return out, nil
 }
@@ -94,10 +94,10 @@ func recording(ls *ipld.LinkSystem, f func(cid.Cid)) ipld.LinkSystem {
 	return mine
 }
 
-// entity follows names of UnixFS.
-func (s Selection) entity(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (Part, error) {
+// entityPart follows names of UnixFS.
+func (s Selection) entityPart(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (Part, error) {
 	out := Part{Root: root}
-	names, err := split(s.path)
+	names, err := splitPath(s.path)
 	if err != nil {
 		return out, err
 	}
@@ -107,7 +107,7 @@ func (s Selection) entity(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid
 		}
 	})
 	for i, name := range names {
-		next, err := child(ctx, &reading, out.Root, name)
+		next, err := childOf(ctx, &reading, out.Root, name)
 		if errors.Is(err, errNoEntry) {
 			return out, reason.PathUnknown.Errorf("%w within %s: there is nothing at %s: %w", ErrNoMatch, root, s.path, err)
 		}
@@ -122,8 +122,8 @@ func (s Selection) entity(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid
 // errNoEntry says that a node has no entry with a name.
 var errNoEntry = errors.New("no such entry")
 
-// child finds an entry of a folder.
-func child(ctx context.Context, ls *ipld.LinkSystem, at cid.Cid, name string) (cid.Cid, error) {
+// childOf finds an entry of a folder.
+func childOf(ctx context.Context, ls *ipld.LinkSystem, at cid.Cid, name string) (cid.Cid, error) {
 	kind, _, err := carstore.Stat(ctx, ls, at)
 	if err != nil {
 		return cid.Undef, err
@@ -154,8 +154,8 @@ func child(ctx context.Context, ls *ipld.LinkSystem, at cid.Cid, name string) (c
 	return l.(cidlink.Link).Cid, nil
 }
 
-// one is the part that a file or folder is written of.
-func (s Selection) one(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (cid.Cid, error) {
+// singleTarget is the part that a file or folder is written of.
+func (s Selection) singleTarget(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (cid.Cid, error) {
 	parts, err := s.Parts(ctx, ls, root)
 	if err != nil {
 		return cid.Undef, err
@@ -171,7 +171,7 @@ func (s Selection) one(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (
 
 // Export writes the file or folder that is selected to a place that was claimed for it, as carstore.Dest does. A range of a file is a file.
 func (s Selection) Export(ctx context.Context, d *carstore.Dest, ls *ipld.LinkSystem, root cid.Cid, progress func(carstore.Exported)) (carstore.Exported, error) {
-	part, err := s.one(ctx, ls, root)
+	part, err := s.singleTarget(ctx, ls, root)
 	if err != nil {
 		return carstore.Exported{}, err
 	}
@@ -184,7 +184,7 @@ func (s Selection) Export(ctx context.Context, d *carstore.Dest, ls *ipld.LinkSy
 
 // WriteFile writes the file that is selected to w.
 func (s Selection) WriteFile(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writer) error {
-	part, err := s.one(ctx, ls, root)
+	part, err := s.singleTarget(ctx, ls, root)
 	if err != nil {
 		return err
 	}
@@ -254,22 +254,22 @@ func WriteCARs(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid, w io.Writ
 	}
 	out := &archive{w: buf, seen: map[string]bool{}}
 	writing := *ls
-	writing.StorageReadOpener = out.copying(ctx, ls)
+	writing.StorageReadOpener = out.copyingOpener(ctx, ls)
 	for i, s := range list {
-		if err := s.write(ctx, out, &writing, root, parts[i]); err != nil {
+		if err := s.writeParts(ctx, out, &writing, root, parts[i]); err != nil {
 			return err
 		}
 	}
 	return buf.Flush()
 }
 
-func (w Wanted) write(ctx context.Context, out *archive, ls *ipld.LinkSystem, root cid.Cid, parts []Part) error {
+func (w Wanted) writeParts(ctx context.Context, out *archive, ls *ipld.LinkSystem, root cid.Cid, parts []Part) error {
 	if w.exact {
 		return carstore.WalkSelector(ls, root, w.fetch, nil)
 	}
 	for _, p := range parts {
 		if w.Proof {
-			if err := out.blocks(ctx, ls, p.Way); err != nil {
+			if err := out.writeBlocks(ctx, ls, p.Way); err != nil {
 				return err
 			}
 		}

@@ -32,7 +32,7 @@ func ParseRange(text string) (*Range, error) {
 		r.Last, err = parsePosition(last)
 	}
 	if err == nil {
-		err = r.check()
+		err = r.checkRange()
 	}
 	if err != nil {
 		return nil, reason.Usage.Errorf("%q is no range of bytes: %w", text, err).WithHint(rangeHint)
@@ -51,8 +51,8 @@ func parsePosition(text string) (int64, error) {
 	return n, nil
 }
 
-// check refuses what is no range of any file.
-func (r Range) check() error {
+// checkRange refuses what is no range of any file.
+func (r Range) checkRange() error {
 	if (r.First < 0) == (r.Last < 0) && r.First > r.Last {
 		return fmt.Errorf("byte %d comes after byte %d", r.First, r.Last)
 	}
@@ -67,8 +67,8 @@ func (r Range) String() string {
 	return fmt.Sprintf("%d:%d", r.First, r.Last)
 }
 
-// slice is the range as a selector has it: the end is not included, and as a negative number counts from the end of the file.
-func (r Range) slice() (from, to int64) {
+// sliceBounds is the range as a selector has it: the end is not included, and as a negative number counts from the end of the file.
+func (r Range) sliceBounds() (from, to int64) {
 	if r.Last == -1 || r.Last == math.MaxInt64 {
 		return r.First, math.MaxInt64
 	}

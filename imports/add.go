@@ -24,13 +24,13 @@ func (m *Manager) Add(ctx context.Context, path string, p Profile, o *Options) (
 	if err != nil {
 		return Import{}, err
 	}
-	return m.build(ctx, m.next(), path, map[string]string{LabelSource: "import", LabelFilename: path}, p, o)
+	return m.buildImport(ctx, m.nextID(), path, map[string]string{LabelSource: "import", LabelFilename: path}, p, o)
 }
 
 // AddReader imports a stream, of which a copy is kept.
 func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, o *Options) (Import, error) {
-	id := m.next()
-	data := m.path(id, ".data")
+	id := m.nextID()
+	data := m.pathOf(id, ".data")
 	f, err := m.fs.Create(data, 0o600)
 	if err != nil {
 		return Import{}, err
@@ -42,15 +42,15 @@ func (m *Manager) AddReader(ctx context.Context, r io.Reader, p Profile, o *Opti
 	if err = errors.Join(err, f.Close()); err != nil {
 		return Import{}, errors.Join(err, m.fs.RemoveAll(data))
 	}
-	i, err := m.build(ctx, id, data, map[string]string{LabelSource: "import-local", LabelData: data}, p, o)
+	i, err := m.buildImport(ctx, id, data, map[string]string{LabelSource: "import-local", LabelData: data}, p, o)
 	if err != nil {
 		err = errors.Join(err, m.fs.RemoveAll(data))
 	}
 	return i, err
 }
 
-// build makes the DAG of a path. A failure leaves nothing.
-func (m *Manager) build(ctx context.Context, id uint64, path string, labels map[string]string, p Profile, o *Options) (Import, error) {
+// buildImport makes the DAG of a path. A failure leaves nothing.
+func (m *Manager) buildImport(ctx context.Context, id uint64, path string, labels map[string]string, p Profile, o *Options) (Import, error) {
 	s := &refSink{files: map[string]int{}}
 	b := Builder{Profile: p, Sink: s, Options: o}
 	root, err := b.Add(ctx, path)
@@ -59,10 +59,10 @@ func (m *Manager) build(ctx context.Context, id uint64, path string, labels map[
 	}
 	i := Import{ID: id, Labels: labels}
 	labels[LabelRoot], labels[LabelBytes] = root.String(), strconv.FormatUint(s.bytes, 10)
-	labels[LabelCARPath], labels[LabelCAROwner] = m.path(id, ".car"), OwnerManager
+	labels[LabelCARPath], labels[LabelCAROwner] = m.pathOf(id, ".car"), OwnerManager
 	err = m.writeNodes(id, root, s.nodes)
 	if err == nil {
-		err = m.keep(ctx, i, &s.refs)
+		err = m.keepImport(ctx, i, &s.refs)
 	}
 	if err != nil {
 		return Import{}, errors.Join(err, m.removeFiles(i))
@@ -72,7 +72,7 @@ func (m *Manager) build(ctx context.Context, id uint64, path string, labels map[
 
 // writeNodes writes the CAR of an import: a valid one, of its inner nodes.
 func (m *Manager) writeNodes(id uint64, root cid.Cid, nodes []nodeBlock) error {
-	tmp := m.path(id, ".car.partial")
+	tmp := m.pathOf(id, ".car.partial")
 	c, err := carstore.Open(m.fs, tmp, root)
 	if err != nil {
 		return err
@@ -88,15 +88,15 @@ func (m *Manager) writeNodes(id uint64, root cid.Cid, nodes []nodeBlock) error {
 	if err = errors.Join(err, c.Close()); err != nil {
 		return errors.Join(err, m.fs.RemoveAll(tmp))
 	}
-	return blob.Publish(m.fs, tmp, m.path(id, ".car"))
+	return blob.Publish(m.fs, tmp, m.pathOf(id, ".car"))
 }
 
-// keep stores the leaf table and then the record, which makes the import.
-func (m *Manager) keep(ctx context.Context, i Import, r *refs) error {
-	if err := blob.WriteFile(m.fs, m.path(i.ID, ".refs"), r.encode(), 0o600); err != nil {
+// keepImport stores the leaf table and then the record, which makes the import.
+func (m *Manager) keepImport(ctx context.Context, i Import, r *refs) error {
+	if err := blob.WriteFile(m.fs, m.pathOf(i.ID, ".refs"), r.encodeRefs(), 0o600); err != nil {
 		return err
 	}
-	return m.put(ctx, i)
+	return m.putImport(ctx, i)
 }
 
 // AddCAR imports a CAR of version 1 or 2 where it lies. It must have one root, and every block must be what its CID says.
@@ -126,7 +126,7 @@ func (m *Manager) AddCAR(ctx context.Context, path string) (Import, error) {
 	closure.Await(l.Roots[0], 0)
 	end := l.Header
 	s := &refSink{files: map[string]int{}}
-	n, err := s.source(path)
+	n, err := s.sourceIndex(path)
 	if err != nil {
 		return Import{}, err
 	}
@@ -147,9 +147,9 @@ func (m *Manager) AddCAR(ctx context.Context, path string) (Import, error) {
 	if err != nil {
 		return Import{}, fmt.Errorf("%s: %w", path, err)
 	}
-	i := Import{ID: m.next(), Labels: map[string]string{LabelSource: "import", LabelFilename: path, LabelRoot: l.Roots[0].String(), LabelCARPath: path,
+	i := Import{ID: m.nextID(), Labels: map[string]string{LabelSource: "import", LabelFilename: path, LabelRoot: l.Roots[0].String(), LabelCARPath: path,
 		LabelCAROwner: "user", LabelBytes: strconv.FormatUint(s.bytes, 10)}}
-	if err := m.keep(ctx, i, &s.refs); err != nil {
+	if err := m.keepImport(ctx, i, &s.refs); err != nil {
 		return Import{}, errors.Join(err, m.removeFiles(i))
 	}
 	return i, nil
@@ -157,7 +157,7 @@ func (m *Manager) AddCAR(ctx context.Context, path string) (Import, error) {
 
 // removeFiles removes the files of an import that are ours.
 func (m *Manager) removeFiles(i Import) error {
-	names := []string{m.path(i.ID, ".refs"), m.path(i.ID, ".refs.tmp"), m.path(i.ID, ".car.partial"), m.path(i.ID, ".car"), m.path(i.ID, ".data")}
+	names := []string{m.pathOf(i.ID, ".refs"), m.pathOf(i.ID, ".refs.tmp"), m.pathOf(i.ID, ".car.partial"), m.pathOf(i.ID, ".car"), m.pathOf(i.ID, ".data")}
 	var errs []error
 	for _, n := range names {
 		errs = append(errs, m.fs.RemoveAll(n))

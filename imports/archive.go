@@ -68,7 +68,7 @@ func WriteCARTo(ctx context.Context, path string, w io.Writer, p Profile, o *Opt
 		return cid.Undef, err
 	}
 	a := archive{plan: pl, w: bufio.NewWriterSize(w, 1<<20), seen: map[cid.Cid]bool{}}
-	return root, errors.Join(a.write(ctx, root), a.close())
+	return root, errors.Join(a.writeArchive(ctx, root), a.closeArchive())
 }
 
 // archive writes the CAR of a plan.
@@ -80,7 +80,7 @@ type archive struct {
 	buf  []byte
 }
 
-func (a *archive) write(ctx context.Context, root cid.Cid) error {
+func (a *archive) writeArchive(ctx context.Context, root cid.Cid) error {
 	head, err := carstore.V1Header(root)
 	if err != nil {
 		return err
@@ -88,14 +88,14 @@ func (a *archive) write(ctx context.Context, root cid.Cid) error {
 	if _, err := a.w.Write(head); err != nil {
 		return err
 	}
-	if err := a.walk(ctx, root); err != nil {
+	if err := a.walkBlocks(ctx, root); err != nil {
 		return err
 	}
 	return a.w.Flush()
 }
 
-// walk writes a block and what is below it.
-func (a *archive) walk(ctx context.Context, c cid.Cid) error {
+// walkBlocks writes a block and what is below it.
+func (a *archive) walkBlocks(ctx context.Context, c cid.Cid) error {
 	if a.seen[c] {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (a *archive) walk(ctx context.Context, c cid.Cid) error {
 	}
 	node, ok := a.nodes[c]
 	if !ok {
-		data, err := a.leaf(c)
+		data, err := a.readLeaf(c)
 		if err != nil {
 			return err
 		}
@@ -119,21 +119,21 @@ func (a *archive) walk(ctx context.Context, c cid.Cid) error {
 		return err
 	}
 	for _, l := range links {
-		if err := a.walk(ctx, l); err != nil {
+		if err := a.walkBlocks(ctx, l); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// leaf reads the bytes of a leaf and checks that they are still the same.
-func (a *archive) leaf(c cid.Cid) ([]byte, error) {
+// readLeaf reads the bytes of a leaf and checks that they are still the same.
+func (a *archive) readLeaf(c cid.Cid) ([]byte, error) {
 	at, ok := a.leaves[c]
 	if !ok {
 		return nil, fmt.Errorf("block %s is in no source", c)
 	}
 	if a.open == nil || a.open.Name() != at.Path {
-		if err := a.close(); err != nil {
+		if err := a.closeArchive(); err != nil {
 			return nil, err
 		}
 		f, err := os.Open(at.Path)
@@ -155,7 +155,7 @@ func (a *archive) leaf(c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-func (a *archive) close() error {
+func (a *archive) closeArchive() error {
 	if a.open == nil {
 		return nil
 	}

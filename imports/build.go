@@ -81,7 +81,7 @@ type ref struct {
 func (b *Builder) Add(ctx context.Context, path string) (cid.Cid, error) {
 	st, err := os.Lstat(path)
 	if err == nil && st.Mode().Type() == fs.ModeSymlink {
-		if b.symlinks() == SymlinksRefuse {
+		if b.symlinkMode() == SymlinksRefuse {
 			return cid.Undef, refusedLink(path)
 		}
 		st, err = os.Stat(path)
@@ -89,27 +89,27 @@ func (b *Builder) Add(ctx context.Context, path string) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
-	r, err := b.add(ctx, path, st)
+	r, err := b.addPath(ctx, path, st)
 	return r.cid, err
 }
 
-func (b *Builder) symlinks() Symlinks {
+func (b *Builder) symlinkMode() Symlinks {
 	if b.Options == nil || b.Options.Symlinks == "" {
 		return SymlinksStore
 	}
 	return b.Options.Symlinks
 }
 
-// entry builds what a folder has; there is nothing of a link that is skipped.
-func (b *Builder) entry(ctx context.Context, path string) (out ref, there bool, err error) {
+// addEntry builds what a folder has; there is nothing of a link that is skipped.
+func (b *Builder) addEntry(ctx context.Context, path string) (out ref, there bool, err error) {
 	st, err := os.Lstat(path)
 	if err != nil {
 		return ref{}, false, err
 	}
 	if st.Mode().Type() == fs.ModeSymlink {
-		switch b.symlinks() {
+		switch b.symlinkMode() {
 		case SymlinksStore:
-			out, err := b.link(path)
+			out, err := b.addSymlink(path)
 			return out, err == nil, err
 		case SymlinksSkip:
 			if b.Options.LeftOut != nil {
@@ -123,7 +123,7 @@ func (b *Builder) entry(ctx context.Context, path string) (out ref, there bool, 
 			return ref{}, false, fmt.Errorf("follow the symbolic link %s: %w", path, err)
 		}
 	}
-	out, err = b.add(ctx, path, st)
+	out, err = b.addPath(ctx, path, st)
 	return out, err == nil, err
 }
 
@@ -131,41 +131,41 @@ func refusedLink(path string) error {
 	return reason.Usage.Errorf("%s is a symbolic link, which --symlinks refuse does not take", path).WithHint("Take it with --symlinks store, follow or skip.")
 }
 
-func (b *Builder) add(ctx context.Context, path string, st fs.FileInfo) (ref, error) {
+func (b *Builder) addPath(ctx context.Context, path string, st fs.FileInfo) (ref, error) {
 	switch {
 	case st.IsDir():
-		return b.folder(ctx, path, st)
+		return b.addFolder(ctx, path, st)
 	case st.Mode().IsRegular():
 		f, err := os.Open(path)
 		if err != nil {
 			return ref{}, err
 		}
 		defer f.Close()
-		return b.file(ctx, f, path, b.Options.kept(st))
+		return b.addFile(ctx, f, path, b.Options.keptAttributes(st))
 	}
 	return ref{}, reason.Usage.Errorf("%s is neither a file, a folder nor a symbolic link (%s)", path, st.Mode().Type())
 }
 
-// link is a node with the target of a symbolic link.
-func (b *Builder) link(path string) (ref, error) {
+// addSymlink is a node with the target of a symbolic link.
+func (b *Builder) addSymlink(path string) (ref, error) {
 	target, err := os.Readlink(path)
 	if err != nil {
 		return ref{}, err
 	}
 	meta := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 4)
 	meta = protowire.AppendString(protowire.AppendTag(meta, 2, protowire.BytesType), filepath.ToSlash(target))
-	return b.emit(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), meta), ref{})
+	return b.emitBlock(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), meta), ref{})
 }
 
 // AddReader builds the DAG of a stream.
 func (b *Builder) AddReader(ctx context.Context, r io.Reader) (cid.Cid, error) {
-	out, err := b.file(ctx, r, "", nil)
+	out, err := b.addFile(ctx, r, "", nil)
 	return out.cid, err
 }
 
-// file is a balanced tree: leaves in groups of Width, groups in groups, until one is left. What is kept beside its content is in its root, which
+// addFile is a balanced tree: leaves in groups of Width, groups in groups, until one is left. What is kept beside its content is in its root, which
 // is no leaf then.
-func (b *Builder) file(ctx context.Context, r io.Reader, path string, kept []byte) (ref, error) {
+func (b *Builder) addFile(ctx context.Context, r io.Reader, path string, kept []byte) (ref, error) {
 	if b.buf == nil {
 		b.buf = make([]byte, b.Profile.ChunkSize)
 	}
@@ -181,11 +181,11 @@ func (b *Builder) file(ctx context.Context, r io.Reader, path string, kept []byt
 		if n == 0 && off > 0 {
 			break
 		}
-		leaf, lerr := b.leaf(b.buf[:n], Leaf{path, off})
+		leaf, lerr := b.addLeaf(b.buf[:n], Leaf{path, off})
 		if lerr != nil {
 			return ref{}, lerr
 		}
-		if levels, lerr = b.push(levels, 0, leaf); lerr != nil {
+		if levels, lerr = b.pushNode(levels, 0, leaf); lerr != nil {
 			return ref{}, lerr
 		}
 		off += int64(n)
@@ -196,18 +196,18 @@ func (b *Builder) file(ctx context.Context, r io.Reader, path string, kept []byt
 			break
 		}
 	}
-	return b.close(levels, kept)
+	return b.closeLevels(levels, kept)
 }
 
-func (b *Builder) leaf(data []byte, at Leaf) (ref, error) {
-	c, err := b.cid(cid.Raw, data)
+func (b *Builder) addLeaf(data []byte, at Leaf) (ref, error) {
+	c, err := b.cidOfBlock(cid.Raw, data)
 	if err != nil {
 		return ref{}, err
 	}
 	return ref{c, uint64(len(data)), uint64(len(data))}, b.Sink.Leaf(c, data, at)
 }
 
-func (b *Builder) cid(codec uint64, data []byte) (cid.Cid, error) {
+func (b *Builder) cidOfBlock(codec uint64, data []byte) (cid.Cid, error) {
 	code := b.Profile.HashCode
 	if len(data) <= b.Profile.InlineBelow && b.Profile.InlineBelow > 0 {
 		code = mh.IDENTITY
@@ -215,10 +215,10 @@ func (b *Builder) cid(codec uint64, data []byte) (cid.Cid, error) {
 	return cid.V1Builder{Codec: codec, MhType: code}.Sum(data)
 }
 
-// push adds a subtree to a level; a full level becomes a node of the next when one more comes.
-func (b *Builder) push(levels [][]ref, l int, r ref) ([][]ref, error) {
+// pushNode adds a subtree to a level; a full level becomes a node of the next when one more comes.
+func (b *Builder) pushNode(levels [][]ref, l int, r ref) ([][]ref, error) {
 	if len(levels[l]) == b.Profile.Width {
-		n, err := b.node(levels[l], nil)
+		n, err := b.addNode(levels[l], nil)
 		if err != nil {
 			return nil, err
 		}
@@ -226,7 +226,7 @@ func (b *Builder) push(levels [][]ref, l int, r ref) ([][]ref, error) {
 		if len(levels) == l+1 {
 			levels = append(levels, nil)
 		}
-		if levels, err = b.push(levels, l+1, n); err != nil {
+		if levels, err = b.pushNode(levels, l+1, n); err != nil {
 			return nil, err
 		}
 	}
@@ -234,26 +234,26 @@ func (b *Builder) push(levels [][]ref, l int, r ref) ([][]ref, error) {
 	return levels, nil
 }
 
-func (b *Builder) close(levels [][]ref, kept []byte) (ref, error) {
+func (b *Builder) closeLevels(levels [][]ref, kept []byte) (ref, error) {
 	for l := 0; ; l++ {
 		if l == len(levels)-1 {
 			if len(levels[l]) == 1 && kept == nil {
 				return levels[l][0], nil
 			}
-			return b.node(levels[l], kept)
+			return b.addNode(levels[l], kept)
 		}
-		n, err := b.node(levels[l], nil)
+		n, err := b.addNode(levels[l], nil)
 		if err != nil {
 			return ref{}, err
 		}
-		if levels, err = b.push(levels, l+1, n); err != nil {
+		if levels, err = b.pushNode(levels, l+1, n); err != nil {
 			return ref{}, err
 		}
 	}
 }
 
-// node is a dag-pb node of a UnixFS file over its children.
-func (b *Builder) node(children []ref, kept []byte) (ref, error) {
+// addNode is a dag-pb node of a UnixFS file over its children.
+func (b *Builder) addNode(children []ref, kept []byte) (ref, error) {
 	var out ref
 	var meta, pb []byte
 	meta = protowire.AppendVarint(protowire.AppendTag(meta, 1, protowire.VarintType), 2)
@@ -267,7 +267,7 @@ func (b *Builder) node(children []ref, kept []byte) (ref, error) {
 		meta = protowire.AppendVarint(protowire.AppendTag(meta, 4, protowire.VarintType), c.file)
 	}
 	pb = protowire.AppendBytes(protowire.AppendTag(pb, 1, protowire.BytesType), append(meta, kept...))
-	return b.emit(pb, out)
+	return b.emitBlock(pb, out)
 }
 
 func appendLink(pb []byte, name string, r ref) []byte {
@@ -278,8 +278,8 @@ func appendLink(pb []byte, name string, r ref) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(pb, 2, protowire.BytesType), l)
 }
 
-func (b *Builder) emit(pb []byte, out ref) (ref, error) {
-	c, err := b.cid(cid.DagProtobuf, pb)
+func (b *Builder) emitBlock(pb []byte, out ref) (ref, error) {
+	c, err := b.cidOfBlock(cid.DagProtobuf, pb)
 	if err != nil {
 		return ref{}, err
 	}

@@ -30,8 +30,8 @@ const (
 	staleData = "import source changed or missing; data will not be served until reimported or repointed"
 )
 
-// state looks at the files of an import, without reading them.
-func (m *Manager) state(i Import) condition {
+// conditionOf looks at the files of an import, without reading them.
+func (m *Manager) conditionOf(i Import) condition {
 	name := i.Labels[LabelCARPath]
 	if name == "" {
 		return condition{err: errors.New(lacksCAR), message: lacksCAR}
@@ -43,7 +43,7 @@ func (m *Manager) state(i Import) condition {
 	} else if ours {
 		return condition{err: fmt.Errorf("%s: %w", brokenCAR, err), message: brokenCAR}
 	}
-	data, err := os.ReadFile(m.path(i.ID, ".refs"))
+	data, err := os.ReadFile(m.pathOf(i.ID, ".refs"))
 	if err != nil {
 		return condition{err: fmt.Errorf("%s: %w", brokenCAR, err), message: brokenCAR}
 	}
@@ -52,7 +52,7 @@ func (m *Manager) state(i Import) condition {
 		return condition{err: fmt.Errorf("%s: %w", brokenCAR, err), message: brokenCAR}
 	}
 	for _, f := range r.sources {
-		if err := f.check(); err != nil {
+		if err := f.checkSource(); err != nil {
 			if !ours {
 				return condition{err: fmt.Errorf("%s: %w", brokenCAR, err), message: brokenCAR}
 			}
@@ -62,8 +62,8 @@ func (m *Manager) state(i Import) condition {
 	return condition{size: size}
 }
 
-// check compares a source with what it was.
-func (f source) check() error {
+// checkSource compares a source with what it was.
+func (f source) checkSource() error {
 	st, err := os.Stat(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -84,7 +84,7 @@ type Health struct{ Total, Broken, Stale int }
 // Check looks at all imports and logs what is wrong with them, in the words that operators know (R-I4).
 func (m *Manager) Check(ctx context.Context, log *slog.Logger) (Health, error) {
 	log.Info("sanity checking imports")
-	list, err := m.records(ctx)
+	list, err := m.allRecords(ctx)
 	var h Health
 	for _, i := range list {
 		h.Total++
@@ -93,7 +93,7 @@ func (m *Manager) Check(ctx context.Context, log *slog.Logger) (Health, error) {
 			log.Warn("failed to query metadata for import; skipping", append(fields, "error", i.Err)...)
 			continue
 		}
-		switch c := m.state(i); {
+		switch c := m.conditionOf(i); {
 		case c.err == nil:
 			log.Debug("import ok", append(fields, "size", c.size)...)
 			continue
@@ -114,7 +114,7 @@ var ErrNotSame error = reason.FileChanged.Errorf("it is not what was imported")
 
 // Repoint says where the file or folder of an import is now. Everything in it is read and compared first (R-I5).
 func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, error) {
-	i, err := m.get(ctx, id)
+	i, err := m.getImport(ctx, id)
 	if err != nil {
 		return i, err
 	}
@@ -122,7 +122,7 @@ func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, 
 		return i, err
 	}
 	old := i.Labels[LabelFilename]
-	data, err := os.ReadFile(m.path(id, ".refs"))
+	data, err := os.ReadFile(m.pathOf(id, ".refs"))
 	if err != nil {
 		return i, err
 	}
@@ -138,11 +138,11 @@ func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, 
 		if old == "" || !ok {
 			return i, fmt.Errorf("import %d was made of %s, not of a file", id, f.path)
 		}
-		if r.sources[n], err = fresh(path+rest, f.size); err != nil {
+		if r.sources[n], err = newSource(path+rest, f.size); err != nil {
 			return i, err
 		}
 	}
-	if err := m.compare(ctx, r); err != nil {
+	if err := m.compareRefs(ctx, r); err != nil {
 		return i, err
 	}
 	m.mu.Lock()
@@ -150,20 +150,20 @@ func (m *Manager) Repoint(ctx context.Context, id uint64, path string) (Import, 
 	if m.open[id] != nil {
 		return i, fmt.Errorf("import %d is being read: try again later", id)
 	}
-	if _, err := m.get(ctx, id); err != nil { // dropped meanwhile
+	if _, err := m.getImport(ctx, id); err != nil { // dropped meanwhile
 		return i, err
 	}
-	if err := blob.WriteFile(m.fs, m.path(id, ".refs"), r.encode(), 0o600); err != nil {
+	if err := blob.WriteFile(m.fs, m.pathOf(id, ".refs"), r.encodeRefs(), 0o600); err != nil {
 		return i, err
 	}
 	if i.Labels[LabelCARPath] == old {
 		i.Labels[LabelCARPath] = path
 	}
 	i.Labels[LabelFilename] = path
-	return i, m.put(ctx, i)
+	return i, m.putImport(ctx, i)
 }
 
-func fresh(path string, size int64) (source, error) {
+func newSource(path string, size int64) (source, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return source{}, err
@@ -174,21 +174,21 @@ func fresh(path string, size int64) (source, error) {
 	return source{path, st.Size(), st.ModTime().UnixNano()}, nil
 }
 
-// compare reads every row of a table and checks it.
-func (m *Manager) compare(ctx context.Context, r *refs) error {
+// compareRefs reads every row of a table and checks it.
+func (m *Manager) compareRefs(ctx context.Context, r *refs) error {
 	o := &opened{fs: m.fs, refs: r, files: map[int]blob.File{}}
 	for _, x := range r.rows {
 		err := ctx.Err()
 		if err == nil {
-			_, err = o.read(cid.NewCidV1(cid.Raw, x.hash), x)
+			_, err = o.readBlock(cid.NewCidV1(cid.Raw, x.hash), x)
 		}
 		if err != nil {
 			var bad *SourceError
 			if errors.As(err, &bad) && bad.Kind == SourceChanged {
 				err = fmt.Errorf("%w: %s differs at offset %d", ErrNotSame, bad.Path, bad.Offset)
 			}
-			return errors.Join(err, o.close())
+			return errors.Join(err, o.closeFiles())
 		}
 	}
-	return o.close()
+	return o.closeFiles()
 }

@@ -24,9 +24,9 @@ import (
 // shardAbove is the size of a directory node from which on it becomes a HAMT.
 const shardAbove = 256 << 10
 
-// folder is a basic directory, or a HAMT when its node would be large.
-func (b *Builder) folder(ctx context.Context, path string, st fs.FileInfo) (ref, error) {
-	if b.symlinks() == SymlinksFollow {
+// addFolder is a basic directory, or a HAMT when its node would be large.
+func (b *Builder) addFolder(ctx context.Context, path string, st fs.FileInfo) (ref, error) {
+	if b.symlinkMode() == SymlinksFollow {
 		for _, up := range b.above {
 			if os.SameFile(up, st) {
 				return ref{}, reason.Usage.Errorf("%s leads back to a folder that it is in, by a symbolic link", path).WithHint("Take the links with --symlinks store or skip.")
@@ -41,7 +41,7 @@ func (b *Builder) folder(ctx context.Context, path string, st fs.FileInfo) (ref,
 	}
 	names, children, estimate := make([]string, 0, len(entries)), make([]ref, 0, len(entries)), 0
 	for _, e := range entries {
-		child, there, err := b.entry(ctx, filepath.Join(path, e.Name()))
+		child, there, err := b.addEntry(ctx, filepath.Join(path, e.Name()))
 		if err != nil {
 			return ref{}, err
 		}
@@ -50,9 +50,9 @@ func (b *Builder) folder(ctx context.Context, path string, st fs.FileInfo) (ref,
 			estimate += len(e.Name()) + len(child.cid.Bytes())
 		}
 	}
-	kept := b.Options.kept(st)
+	kept := b.Options.keptAttributes(st)
 	if estimate > shardAbove {
-		return b.shard(names, children, kept)
+		return b.addShard(names, children, kept)
 	}
 	var out ref
 	var pb []byte
@@ -63,11 +63,11 @@ func (b *Builder) folder(ctx context.Context, path string, st fs.FileInfo) (ref,
 	}
 	meta := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 1)
 	pb = protowire.AppendBytes(protowire.AppendTag(pb, 1, protowire.BytesType), append(meta, kept...))
-	return b.emit(pb, out)
+	return b.emitBlock(pb, out)
 }
 
-// shard is a folder as a HAMT.
-func (b *Builder) shard(names []string, children []ref, kept []byte) (ref, error) {
+// addShard is a folder as a HAMT.
+func (b *Builder) addShard(names []string, children []ref, kept []byte) (ref, error) {
 	var out ref
 	links := make([]dagpb.PBLink, len(names))
 	for i, c := range children {
@@ -108,7 +108,7 @@ func (b *Builder) shard(names []string, children []ref, kept []byte) (ref, error
 	if kept == nil {
 		return out, emit()
 	}
-	node, err := withKept(last, kept)
+	node, err := withAttributes(last, kept)
 	if err != nil {
 		return ref{}, err
 	}

@@ -76,7 +76,7 @@ func Open(ctx context.Context, fsys blob.FS, dir string, ds datastore.Batching) 
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	list, err := m.records(ctx)
+	list, err := m.allRecords(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -102,19 +102,19 @@ func rootKey(root string, id uint64) datastore.Key {
 	return datastore.NewKey("/roots/" + root + "/" + strconv.FormatUint(id, 10))
 }
 
-func (m *Manager) path(id uint64, ext string) string {
+func (m *Manager) pathOf(id uint64, ext string) string {
 	return filepath.Join(m.dir, strconv.FormatUint(id, 10)+ext)
 }
 
-func (m *Manager) next() uint64 {
+func (m *Manager) nextID() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last++
 	return m.last
 }
 
-// put stores a record durably, with its root as a second key.
-func (m *Manager) put(ctx context.Context, i Import) error {
+// putImport stores a record durably, with its root as a second key.
+func (m *Manager) putImport(ctx context.Context, i Import) error {
 	data, err := json.Marshal(map[string]any{"Labels": i.Labels})
 	if err != nil {
 		return err
@@ -139,8 +139,8 @@ func decodeRecord(key string, data []byte) (i Import, err error) {
 	return i, err
 }
 
-// records are all records in the order of ids; one that cannot be read has an error.
-func (m *Manager) records(ctx context.Context) (out []Import, err error) {
+// allRecords are all records in the order of ids; one that cannot be read has an error.
+func (m *Manager) allRecords(ctx context.Context) (out []Import, err error) {
 	err = store.Each(ctx, m.ds, "/stores", func(key string, value []byte) error {
 		i, err := decodeRecord(key, value)
 		if err != nil {
@@ -153,7 +153,7 @@ func (m *Manager) records(ctx context.Context) (out []Import, err error) {
 	return out, err
 }
 
-func (m *Manager) get(ctx context.Context, id uint64) (Import, error) {
+func (m *Manager) getImport(ctx context.Context, id uint64) (Import, error) {
 	data, err := m.ds.Get(ctx, recordKey(id))
 	if errors.Is(err, datastore.ErrNotFound) {
 		return Import{}, fmt.Errorf("%w: %d", ErrUnknownImport, id)
@@ -168,7 +168,7 @@ func (m *Manager) get(ctx context.Context, id uint64) (Import, error) {
 func (m *Manager) Drop(ctx context.Context, id uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i, err := m.get(ctx, id)
+	i, err := m.getImport(ctx, id)
 	if errors.Is(err, ErrUnknownImport) {
 		return err
 	}
@@ -192,7 +192,7 @@ func (m *Manager) Drop(ctx context.Context, id uint64) error {
 
 // View opens an import for reading. Views of one import share its files.
 func (m *Manager) View(ctx context.Context, id uint64) (*View, error) {
-	i, err := m.get(ctx, id)
+	i, err := m.getImport(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func (m *Manager) View(ctx context.Context, id uint64) (*View, error) {
 	defer m.mu.Unlock()
 	o := m.open[id]
 	if o == nil {
-		if o, err = m.load(i); err != nil {
+		if o, err = m.loadImport(i); err != nil {
 			return nil, err
 		}
 		m.open[id] = o
@@ -209,10 +209,10 @@ func (m *Manager) View(ctx context.Context, id uint64) (*View, error) {
 	return &View{o: o, m: m}, nil
 }
 
-func (m *Manager) load(i Import) (*opened, error) {
+func (m *Manager) loadImport(i Import) (*opened, error) {
 	f := m.Files(i)
 	f.FS = m.fs
-	o, err := f.load()
+	o, err := f.loadFiles()
 	if err != nil {
 		return nil, fmt.Errorf("import %d: %w", i.ID, err)
 	}
@@ -230,14 +230,14 @@ type Files struct {
 
 // Files returns the files of an import.
 func (m *Manager) Files(i Import) Files {
-	f := Files{FS: m.fs, ID: i.ID, Root: i.Root(), Refs: m.path(i.ID, ".refs")}
+	f := Files{FS: m.fs, ID: i.ID, Root: i.Root(), Refs: m.pathOf(i.ID, ".refs")}
 	if i.Labels[LabelCAROwner] == OwnerManager {
 		f.Nodes = i.Labels[LabelCARPath]
 	}
 	return f
 }
 
-func (f Files) load() (*opened, error) {
+func (f Files) loadFiles() (*opened, error) {
 	data, err := os.ReadFile(f.Refs)
 	if err != nil {
 		return nil, err
@@ -254,21 +254,21 @@ func (f Files) load() (*opened, error) {
 
 // Open opens the files for reading.
 func (f Files) Open() (*View, error) {
-	o, err := f.load()
+	o, err := f.loadFiles()
 	if err != nil {
 		return nil, fmt.Errorf("import %d: %w", f.ID, err)
 	}
 	return &View{o: o}, nil
 }
 
-func (m *Manager) giveBack(o *opened) error {
+func (m *Manager) returnOpened(o *opened) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if o.views--; o.views > 0 {
 		return nil
 	}
 	delete(m.open, o.id)
-	err := o.close()
+	err := o.closeFiles()
 	if o.dropped != nil {
 		err = errors.Join(err, m.removeFiles(*o.dropped))
 	}
@@ -288,11 +288,11 @@ func (m *Manager) Find(ctx context.Context, root cid.Cid) (Import, bool, error) 
 	}
 	slices.Sort(ids)
 	for _, id := range slices.Backward(ids) {
-		i, err := m.get(ctx, id)
+		i, err := m.getImport(ctx, id)
 		if err != nil {
 			continue
 		}
-		if i.Err = m.state(i).err; i.Err == nil {
+		if i.Err = m.conditionOf(i).err; i.Err == nil {
 			return i, true, nil
 		}
 	}
@@ -301,10 +301,10 @@ func (m *Manager) Find(ctx context.Context, root cid.Cid) (Import, bool, error) 
 
 // List returns all imports in the order of ids, each with what is wrong with it.
 func (m *Manager) List(ctx context.Context) ([]Import, error) {
-	list, err := m.records(ctx)
+	list, err := m.allRecords(ctx)
 	for n, i := range list {
 		if i.Err == nil {
-			list[n].Err = m.state(i).err
+			list[n].Err = m.conditionOf(i).err
 		}
 	}
 	return list, err
@@ -316,7 +316,7 @@ func (m *Manager) Close() error {
 	defer m.mu.Unlock()
 	var errs []error
 	for id, o := range m.open {
-		errs = append(errs, o.close())
+		errs = append(errs, o.closeFiles())
 		delete(m.open, id)
 	}
 	return errors.Join(errs...)

@@ -42,8 +42,8 @@ type Options struct {
 	LeftOut func(path string)
 }
 
-// kept is what is kept of a file beside its content, as fields of its UnixFS data.
-func (o *Options) kept(st fs.FileInfo) (out []byte) {
+// keptAttributes is what is kept of a file beside its content, as fields of its UnixFS data.
+func (o *Options) keptAttributes(st fs.FileInfo) (out []byte) {
 	if o == nil || !o.Preserve {
 		return nil
 	}
@@ -56,8 +56,8 @@ func (o *Options) kept(st fs.FileInfo) (out []byte) {
 	return protowire.AppendBytes(protowire.AppendTag(out, 8, protowire.BytesType), at)
 }
 
-// withKept adds fields to the UnixFS data of a dag-pb node, which is the last field of one.
-func withKept(pb, kept []byte) ([]byte, error) {
+// withAttributes adds fields to the UnixFS data of a dag-pb node, which is the last field of one.
+func withAttributes(pb, kept []byte) ([]byte, error) {
 	for rest := pb; len(rest) > 0; {
 		num, typ, n := protowire.ConsumeTag(rest)
 		if n < 0 {

@@ -42,7 +42,7 @@ type refs struct {
 // ErrBadRefs means that a leaf table is not what was written.
 var ErrBadRefs = errors.New("leaf table is damaged: import the file again")
 
-func (r *refs) encode() []byte {
+func (r *refs) encodeRefs() []byte {
 	sort.SliceStable(r.rows, func(i, j int) bool { return bytes.Compare(r.rows[i].hash, r.rows[j].hash) < 0 })
 	out := append([]byte(nil), refsMagic...)
 	out = binary.AppendUvarint(out, uint64(len(r.sources)))
@@ -66,7 +66,7 @@ type cursor struct {
 	bad  bool
 }
 
-func (c *cursor) number(limit uint64) uint64 {
+func (c *cursor) readNumber(limit uint64) uint64 {
 	v, n := binary.Uvarint(c.data)
 	if n <= 0 || v > limit {
 		c.bad, c.data = true, nil
@@ -76,7 +76,7 @@ func (c *cursor) number(limit uint64) uint64 {
 	return v
 }
 
-func (c *cursor) signed() int64 {
+func (c *cursor) readSigned() int64 {
 	v, n := binary.Varint(c.data)
 	if n <= 0 {
 		c.bad, c.data = true, nil
@@ -86,8 +86,8 @@ func (c *cursor) signed() int64 {
 	return v
 }
 
-func (c *cursor) bytes() []byte {
-	n := c.number(uint64(len(c.data)))
+func (c *cursor) readBytes() []byte {
+	n := c.readNumber(uint64(len(c.data)))
 	out := c.data[:n:n]
 	c.data = c.data[n:]
 	return out
@@ -104,17 +104,17 @@ func decodeRefs(data []byte) (*refs, error) {
 	}
 	c := &cursor{data: body[len(refsMagic):]}
 	r := &refs{}
-	for range c.number(uint64(len(c.data))) {
-		f := source{path: string(c.bytes())}
-		f.size, f.mtime = c.signed(), c.signed()
+	for range c.readNumber(uint64(len(c.data))) {
+		f := source{path: string(c.readBytes())}
+		f.size, f.mtime = c.readSigned(), c.readSigned()
 		r.sources = append(r.sources, f)
 		if c.bad {
 			return nil, ErrBadRefs
 		}
 	}
-	for range c.number(uint64(len(c.data))) {
-		x := row{hash: c.bytes()}
-		x.source, x.offset, x.size = int(c.number(1<<31)), int64(c.number(1<<62)), int(c.number(1<<31))
+	for range c.readNumber(uint64(len(c.data))) {
+		x := row{hash: c.readBytes()}
+		x.source, x.offset, x.size = int(c.readNumber(1<<31)), int64(c.readNumber(1<<62)), int(c.readNumber(1<<31))
 		if c.bad || x.source >= len(r.sources) {
 			return nil, ErrBadRefs
 		}
@@ -126,8 +126,8 @@ func decodeRefs(data []byte) (*refs, error) {
 	return r, nil
 }
 
-// find returns the rows of a multihash: the same bytes may lie in several places.
-func (r *refs) find(hash mh.Multihash) []row {
+// findRows returns the rows of a multihash: the same bytes may lie in several places.
+func (r *refs) findRows(hash mh.Multihash) []row {
 	i := sort.Search(len(r.rows), func(i int) bool { return bytes.Compare(r.rows[i].hash, hash) >= 0 })
 	j := i
 	for j < len(r.rows) && bytes.Equal(r.rows[j].hash, hash) {

@@ -20,12 +20,12 @@ func table(t testing.TB) *refs {
 
 func TestRefsTable(t *testing.T) {
 	r := table(t)
-	data := r.encode()
+	data := r.encodeRefs()
 	got, err := decodeRefs(data)
 	require.NoError(t, err)
 	require.Equal(t, r, got)
 	for _, x := range r.rows {
-		require.Equal(t, []row{x}, got.find(x.hash))
+		require.Equal(t, []row{x}, got.findRows(x.hash))
 	}
 	for i := range data {
 		bad := append([]byte(nil), data...)
@@ -38,14 +38,14 @@ func TestRefsTable(t *testing.T) {
 }
 
 func FuzzRefs(f *testing.F) {
-	f.Add(table(f).encode())
+	f.Add(table(f).encodeRefs())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := decodeRefs(data)
 		if err != nil {
 			return
 		}
 		for _, x := range r.rows {
-			if len(r.find(x.hash)) == 0 && len(r.rows) == 1 {
+			if len(r.findRows(x.hash)) == 0 && len(r.rows) == 1 {
 				t.Fatal("a row is not found")
 			}
 		}

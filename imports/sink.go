@@ -19,8 +19,8 @@ type nodeBlock struct {
 	data []byte
 }
 
-// source is the number of a file, noted as it is now.
-func (s *refSink) source(path string) (int, error) {
+// sourceIndex is the number of a file, noted as it is now.
+func (s *refSink) sourceIndex(path string) (int, error) {
 	if n, ok := s.files[path]; ok {
 		return n, nil
 	}
@@ -36,7 +36,7 @@ func (s *refSink) source(path string) (int, error) {
 
 // Leaf implements Sink.
 func (s *refSink) Leaf(c cid.Cid, data []byte, at Leaf) error {
-	n, err := s.source(at.Path)
+	n, err := s.sourceIndex(at.Path)
 	s.bytes += uint64(len(data))
 	s.refs.rows = append(s.refs.rows, row{c.Hash(), n, at.Offset, len(data)})
 	return err

@@ -82,8 +82,8 @@ func (v *View) Get(c cid.Cid) ([]byte, error) {
 		}
 	}
 	var last error
-	for _, r := range o.refs.find(c.Hash()) {
-		data, err := o.read(c, r)
+	for _, r := range o.refs.findRows(c.Hash()) {
+		data, err := o.readBlock(c, r)
 		if err == nil {
 			return data, nil
 		}
@@ -95,11 +95,11 @@ func (v *View) Get(c cid.Cid) ([]byte, error) {
 	return nil, last
 }
 
-func (o *opened) read(c cid.Cid, r row) ([]byte, error) {
+func (o *opened) readBlock(c cid.Cid, r row) ([]byte, error) {
 	bad := func(kind SourceKind, err error) error {
 		return &SourceError{Kind: kind, Import: o.id, Path: o.refs.sources[r.source].path, Offset: r.offset, Err: err}
 	}
-	f, keep, err := o.file(r.source)
+	f, keep, err := o.sourceFile(r.source)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, bad(SourceMissing, err)
@@ -125,8 +125,8 @@ func (o *opened) read(c cid.Cid, r row) ([]byte, error) {
 // maxFiles is how many sources of one import stay open; others are opened for each block.
 const maxFiles = 64
 
-// file opens a source; keep says that it stays open.
-func (o *opened) file(n int) (f blob.File, keep bool, err error) {
+// sourceFile opens a source; keep says that it stays open.
+func (o *opened) sourceFile(n int) (f blob.File, keep bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if f := o.files[n]; f != nil {
@@ -148,15 +148,15 @@ func (v *View) LinkSystem() ipld.LinkSystem { return carstore.Links(v.Get) }
 func (v *View) Close() (err error) {
 	v.once.Do(func() {
 		if v.m == nil {
-			err = v.o.close()
+			err = v.o.closeFiles()
 		} else {
-			err = v.m.giveBack(v.o)
+			err = v.m.returnOpened(v.o)
 		}
 	})
 	return err
 }
 
-func (o *opened) close() error {
+func (o *opened) closeFiles() error {
 	var errs []error
 	for _, f := range o.files {
 		errs = append(errs, f.Close())

@@ -82,8 +82,8 @@ func New(api string, client *http.Client) (*Store, error) {
 // maxAnswer bounds what is read of an answer that is no block.
 const maxAnswer = 64 << 10
 
-// call makes one call; the caller closes the body.
-func (s *Store) call(ctx context.Context, what string, args url.Values, body io.Reader, kind string) (*http.Response, error) {
+// callNode makes one call; the caller closes the body.
+func (s *Store) callNode(ctx context.Context, what string, args url.Values, body io.Reader, kind string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+what+"?"+args.Encode(), body)
 	if err != nil {
 		return nil, err
@@ -124,8 +124,8 @@ func isNotFound(message string) bool {
 	return false
 }
 
-// offline is a question about a block that the node has.
-func offline(c cid.Cid) url.Values { return url.Values{"arg": {c.String()}, "offline": {"true"}} }
+// offlineArgs is a question about a block that the node has.
+func offlineArgs(c cid.Cid) url.Values { return url.Values{"arg": {c.String()}, "offline": {"true"}} }
 
 // GetSize implements blockstore.Blockstore.
 func (s *Store) GetSize(ctx context.Context, c cid.Cid) (int, error) {
@@ -134,7 +134,7 @@ func (s *Store) GetSize(ctx context.Context, c cid.Cid) (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	resp, err := s.call(ctx, "block/stat", offline(c), nil, "")
+	resp, err := s.callNode(ctx, "block/stat", offlineArgs(c), nil, "")
 	if errors.Is(err, errNotFound) {
 		return 0, ipldformat.ErrNotFound{Cid: c}
 	}
@@ -165,7 +165,7 @@ func (s *Store) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	resp, err := s.call(ctx, "block/get", offline(c), nil, "")
+	resp, err := s.callNode(ctx, "block/get", offlineArgs(c), nil, "")
 	if errors.Is(err, errNotFound) {
 		return nil, ipldformat.ErrNotFound{Cid: c}
 	}
@@ -208,7 +208,7 @@ func (s *Store) Put(ctx context.Context, b blocks.Block) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	resp, err := s.call(ctx, "block/put", args, &body, form.FormDataContentType())
+	resp, err := s.callNode(ctx, "block/put", args, &body, form.FormDataContentType())
 	if err != nil {
 		return fmt.Errorf("put block %s: %w", c, err)
 	}

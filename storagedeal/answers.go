@@ -15,26 +15,26 @@ import (
 
 // answerStatus tells the client of a deal, and nobody else, how it stands.
 func (p *Provider) answerStatus(ctx context.Context, s network.Stream) error {
-	f := formOf(s.Protocol())
+	f := formOfProtocol(s.Protocol())
 	var req DealStatusRequest
-	if err := receive(s, min(p.cfg.Timeouts.Read, readQuestion), &req, f); err != nil {
+	if err := receiveMessage(s, min(p.cfg.Timeouts.Read, readQuestion), &req, f); err != nil {
 		return fmt.Errorf("read the question: %w", err)
 	}
-	st := p.status(ctx, &req)
-	sig, err := p.sign(st, f)
+	st := p.statusOf(ctx, &req)
+	sig, err := p.signAnswer(st, f)
 	if err != nil {
 		return err
 	}
-	return send(s, p.cfg.Timeouts.Write, &DealStatusResponse{DealState: *st, Signature: *sig}, f)
+	return sendMessage(s, p.cfg.Timeouts.Write, &DealStatusResponse{DealState: *st, Signature: *sig}, f)
 }
 
-func (p *Provider) status(ctx context.Context, req *DealStatusRequest) *ProviderDealState {
+func (p *Provider) statusOf(ctx context.Context, req *DealStatusRequest) *ProviderDealState {
 	name := req.Proposal
 	fail := func(err error) *ProviderDealState {
 		p.cfg.Log.Info("storage deal status", "proposal", name, "error", err)
 		return &ProviderDealState{State: StorageDealError, Message: "internal error"}
 	}
-	d, err := p.recs.get(ctx, name)
+	d, err := p.recs.getRecord(ctx, name)
 	if errors.Is(err, ErrUnknownDeal) {
 		return &ProviderDealState{State: StorageDealProposalNotFound, Message: "deal proposal not found", ProposalCid: &name}
 	}
@@ -43,7 +43,7 @@ func (p *Provider) status(ctx context.Context, req *DealStatusRequest) *Provider
 	}
 	key, err := p.cfg.Chain.AccountKey(ctx, d.Proposal.Proposal.Client)
 	if err == nil {
-		err = verify(&req.Signature, key, cidBytes(name))
+		err = verifySignature(&req.Signature, key, cidBytes(name))
 	}
 	if err != nil {
 		return fail(err)
@@ -52,26 +52,26 @@ func (p *Provider) status(ctx context.Context, req *DealStatusRequest) *Provider
 }
 
 func (p *Provider) answerAsk(_ context.Context, s network.Stream) error {
-	f := formOf(s.Protocol())
+	f := formOfProtocol(s.Protocol())
 	var req AskRequest
-	if err := receive(s, min(p.cfg.Timeouts.Read, readQuestion), &req, f); err != nil {
+	if err := receiveMessage(s, min(p.cfg.Timeouts.Read, readQuestion), &req, f); err != nil {
 		return fmt.Errorf("read the question: %w", err)
 	}
 	var resp AskResponse
 	if req.Miner == p.cfg.Miner {
 		a := p.Ask()
-		sig, err := p.sign(&a, f)
+		sig, err := p.signAnswer(&a, f)
 		if err != nil {
 			return err
 		}
 		resp.Ask = &SignedStorageAsk{Ask: &a, Signature: sig}
 	}
-	return send(s, p.cfg.Timeouts.Write, &resp, f)
+	return sendMessage(s, p.cfg.Timeouts.Write, &resp, f)
 }
 
-// sign signs an answer in the form in which it is sent.
-func (p *Provider) sign(m message, f form) (*crypto.Signature, error) {
-	data, err := encode(m, f)
+// signAnswer signs an answer in the form in which it is sent.
+func (p *Provider) signAnswer(m message, f form) (*crypto.Signature, error) {
+	data, err := encodeMessage(m, f)
 	if err != nil {
 		return nil, err
 	}

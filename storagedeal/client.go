@@ -54,7 +54,7 @@ func (c *Client) StatelessDeal(ctx context.Context, p StartDealParams) (cid.Cid,
 	if err := p.check(TTManual); err != nil {
 		return cid.Undef, err
 	}
-	return c.once(ctx, p)
+	return c.proposeOnce(ctx, p)
 }
 
 // Propose proposes a deal whose data the caller transfers, and returns the CID of the signed proposal when the provider waits for it. Like
@@ -66,12 +66,12 @@ func (c *Client) Propose(ctx context.Context, p StartDealParams) (cid.Cid, error
 	if p.Data.PieceCid == nil {
 		return cid.Undef, fmt.Errorf("%w: no piece CID is given", ErrOnline)
 	}
-	return c.once(ctx, p)
+	return c.proposeOnce(ctx, p)
 }
 
-// once signs and proposes a deal of which nothing is kept.
-func (c *Client) once(ctx context.Context, p StartDealParams) (cid.Cid, error) {
-	deal, miner, err := c.sign(ctx, p)
+// proposeOnce signs and proposes a deal of which nothing is kept.
+func (c *Client) proposeOnce(ctx context.Context, p StartDealParams) (cid.Cid, error) {
+	deal, miner, err := c.signProposal(ctx, p)
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -79,16 +79,16 @@ func (c *Client) once(ctx context.Context, p StartDealParams) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
-	state, message, err := c.offer(ctx, miner, name, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})
+	state, message, err := c.offerDeal(ctx, miner, name, &Proposal{DealProposal: deal, Piece: p.Data, FastRetrieval: p.FastRetrieval})
 	if err == nil && state != StorageDealWaitingForData {
 		err = &RefusedError{Proposal: name, State: state, Message: message}
 	}
 	return name, err
 }
 
-// offer proposes a signed deal and answers in which state the provider has it.
-func (c *Client) offer(ctx context.Context, miner MinerInfo, name cid.Cid, p *Proposal) (State, string, error) {
-	resp, err := c.propose(ctx, miner, p)
+// offerDeal proposes a signed deal and answers in which state the provider has it.
+func (c *Client) offerDeal(ctx context.Context, miner MinerInfo, name cid.Cid, p *Proposal) (State, string, error) {
+	resp, err := c.sendProposal(ctx, miner, p)
 	if err != nil {
 		return 0, "", fmt.Errorf("proposal %s: %w", name, err)
 	}
@@ -124,8 +124,8 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("provider returned unexpected state %d for proposal %s, with message: %s", e.State, e.Proposal, e.Message)
 }
 
-// parties finds out who makes a deal: the key that signs it, and the provider.
-func (c *Client) parties(ctx context.Context, p StartDealParams) (address.Address, MinerInfo, error) {
+// dealParties finds out who makes a deal: the key that signs it, and the provider.
+func (c *Client) dealParties(ctx context.Context, p StartDealParams) (address.Address, MinerInfo, error) {
 	key, err := c.cfg.Chain.AccountKey(ctx, p.Wallet)
 	if err != nil {
 		return key, MinerInfo{}, fmt.Errorf("resolve wallet %s: %w", p.Wallet, err)
@@ -144,13 +144,13 @@ func (c *Client) parties(ctx context.Context, p StartDealParams) (address.Addres
 	return key, miner, checkDuration(p.MinBlocksDuration, version)
 }
 
-// sign makes the signed proposal of params.
-func (c *Client) sign(ctx context.Context, p StartDealParams) (*market.ClientDealProposal, MinerInfo, error) {
-	key, miner, err := c.parties(ctx, p)
+// signProposal makes the signed proposal of params.
+func (c *Client) signProposal(ctx context.Context, p StartDealParams) (*market.ClientDealProposal, MinerInfo, error) {
+	key, miner, err := c.dealParties(ctx, p)
 	if err != nil {
 		return nil, miner, err
 	}
-	deal, err := c.terms(ctx, p, key, miner)
+	deal, err := c.dealTerms(ctx, p, key, miner)
 	if err != nil {
 		return nil, miner, err
 	}
@@ -165,8 +165,8 @@ func (c *Client) sign(ctx context.Context, p StartDealParams) (*market.ClientDea
 	return &market.ClientDealProposal{Proposal: *deal, ClientSignature: *sig}, miner, nil
 }
 
-// terms fills in what params leave to the chain.
-func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Address, miner MinerInfo) (*market.DealProposal, error) {
+// dealTerms fills in what params leave to the chain.
+func (c *Client) dealTerms(ctx context.Context, p StartDealParams, key address.Address, miner MinerInfo) (*market.DealProposal, error) {
 	size := p.Data.PieceSize.Padded()
 	if uint64(size) > uint64(miner.SectorSize) {
 		return nil, fmt.Errorf("data doesn't fit in a sector: a piece of %d bytes, sectors of %d", size, miner.SectorSize)
@@ -206,26 +206,26 @@ func (c *Client) terms(ctx context.Context, p StartDealParams, key address.Addre
 	}, nil
 }
 
-// propose sends a proposal and checks who answered.
-func (c *Client) propose(ctx context.Context, miner MinerInfo, p *Proposal) (*SignedResponse, error) {
+// sendProposal sends a proposal and checks who answered.
+func (c *Client) sendProposal(ctx context.Context, miner MinerInfo, p *Proposal) (*SignedResponse, error) {
 	s, err := openStream(ctx, c.cfg.Host, miner.Peer, c.cfg.Timeouts, DealProtocol111, DealProtocol110, DealProtocol101)
 	if err != nil {
 		return nil, err
 	}
 	var r SignedResponse
-	if err := ask(ctx, s, c.cfg.Timeouts, p, &r); err != nil {
+	if err := askPeer(ctx, s, c.cfg.Timeouts, p, &r); err != nil {
 		return nil, err
 	}
 	if miner.Worker == address.Undef {
 		return &r, nil
 	}
-	return &r, verify(r.Signature, miner.Worker, r.Signed)
+	return &r, verifySignature(r.Signature, miner.Worker, r.Signed)
 }
 
 // ErrBadSignature means that an answer was not signed by who had to.
 var ErrBadSignature = errors.New("the signature does not match")
 
-func verify(sig *crypto.Signature, by address.Address, data []byte) error {
+func verifySignature(sig *crypto.Signature, by address.Address, data []byte) error {
 	if sig == nil {
 		return fmt.Errorf("%w: there is none of %s", ErrBadSignature, by)
 	}
@@ -312,11 +312,11 @@ func (c *Client) DealStatus(ctx context.Context, miner, client address.Address, 
 		return nil, err
 	}
 	var r DealStatusResponse
-	if err := ask(ctx, s, c.cfg.Timeouts, &DealStatusRequest{proposal, *sig}, &r); err != nil {
+	if err := askPeer(ctx, s, c.cfg.Timeouts, &DealStatusRequest{proposal, *sig}, &r); err != nil {
 		return nil, err
 	}
 	if info.Worker != address.Undef {
-		if err := verify(&r.Signature, info.Worker, r.Signed); err != nil {
+		if err := verifySignature(&r.Signature, info.Worker, r.Signed); err != nil {
 			return nil, err
 		}
 	}
@@ -338,7 +338,7 @@ func (c *Client) QueryAsk(ctx context.Context, miner address.Address) (*StorageA
 		return nil, err
 	}
 	var r AskResponse
-	if err := ask(ctx, s, c.cfg.Timeouts, &AskRequest{miner}, &r); err != nil {
+	if err := askPeer(ctx, s, c.cfg.Timeouts, &AskRequest{miner}, &r); err != nil {
 		return nil, err
 	}
 	if r.Ask == nil || r.Ask.Ask == nil {
@@ -348,7 +348,7 @@ func (c *Client) QueryAsk(ctx context.Context, miner address.Address) (*StorageA
 		return nil, fmt.Errorf("got back ask for wrong miner %s", r.Ask.Ask.Miner)
 	}
 	if info.Worker != address.Undef {
-		if err := verify(r.Ask.Signature, info.Worker, r.Ask.Signed); err != nil {
+		if err := verifySignature(r.Ask.Signature, info.Worker, r.Ask.Signed); err != nil {
 			return nil, err
 		}
 	}

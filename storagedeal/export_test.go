@@ -17,14 +17,16 @@ func AskFor(ctx context.Context, h host.Host, to peer.ID, id protocol.ID, p *Pro
 	}
 	var r SignedResponse
 	t := Timeouts{Open: 5 * time.Second, Write: 5 * time.Second, Read: 5 * time.Second}
-	return &r, ask(ctx, s, t, p, &r)
+	return &r, askPeer(ctx, s, t, p, &r)
 }
 
 // Encoded is a proposal as it goes over a stream.
-func Encoded(p *Proposal, id protocol.ID) ([]byte, error) { return encode(p, formOf(id)) }
+func Encoded(p *Proposal, id protocol.ID) ([]byte, error) {
+	return encodeMessage(p, formOfProtocol(id))
+}
 
 // SignedProposal is what a client would send for params.
 func SignedProposal(ctx context.Context, c *Client, params StartDealParams) (*Proposal, error) {
-	deal, _, err := c.sign(ctx, params)
+	deal, _, err := c.signProposal(ctx, params)
 	return &Proposal{DealProposal: deal, Piece: params.Data}, err
 }

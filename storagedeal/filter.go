@@ -37,7 +37,7 @@ func CommandFilter(command string, args ...string) Filter {
 			if reason == "" {
 				reason = "refused by the operator"
 			}
-			return false, clip(reason), nil
+			return false, clipText(reason), nil
 		}
 		return false, "", err
 	}

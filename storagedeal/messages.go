@@ -224,8 +224,8 @@ func (d *ProviderDealState) fields(form) []wire.Field {
 // message is any of the above.
 type message interface{ fields(form) []wire.Field }
 
-// encode writes a message.
-func encode(m message, f form) ([]byte, error) {
+// encodeMessage writes a message.
+func encodeMessage(m message, f form) ([]byte, error) {
 	var b bytes.Buffer
 	err := f.nested("message", m.fields(f)).Write(cbg.NewCborWriter(&b))
 	if err == nil && b.Len() > MaxMessage {
@@ -234,8 +234,8 @@ func encode(m message, f form) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// decode reads the bytes of a message: all of them, and with claims that they can keep.
-func decode(data []byte, m message, f form) error {
+// decodeMessage reads the bytes of a message: all of them, and with claims that they can keep.
+func decodeMessage(data []byte, m message, f form) error {
 	if len(data) > MaxMessage {
 		return fmt.Errorf("the message has %d bytes, the limit is %d", len(data), MaxMessage)
 	}

@@ -70,9 +70,9 @@ func TestT_T6(t *testing.T) {
 				proposals(t, v, data)
 				return
 			}
-			require.NoError(t, decode(data, m, f))
+			require.NoError(t, decodeMessage(data, m, f))
 			holds(t, m, v.Inputs)
-			out, err := encode(m, f)
+			out, err := encodeMessage(m, f)
 			require.NoError(t, err)
 			if strings.HasSuffix(v.Name, "old-key-order") {
 				require.NotEqual(t, v.Hex, hex.EncodeToString(out))
@@ -83,8 +83,8 @@ func TestT_T6(t *testing.T) {
 				return
 			}
 			again, _ := kindOf(v.Name)
-			require.NoError(t, decode(turned(t, data), again, f), "keys in reverse order")
-			out, err = encode(again, f)
+			require.NoError(t, decodeMessage(turned(t, data), again, f), "keys in reverse order")
+			out, err = encodeMessage(again, f)
 			require.NoError(t, err)
 			require.Equal(t, v.Hex, hex.EncodeToString(out))
 		})
@@ -193,11 +193,11 @@ func TestT_T7Decode(t *testing.T) {
 		}
 		for n := range data {
 			m, _ = kindOf(v.Name)
-			require.Error(t, decode(data[:n], m, f), "%s cut after %d bytes", v.Name, n)
+			require.Error(t, decodeMessage(data[:n], m, f), "%s cut after %d bytes", v.Name, n)
 		}
-		require.ErrorContains(t, decode(append(bytes.Clone(data), 0), m, f), "1 bytes after the message")
+		require.ErrorContains(t, decodeMessage(append(bytes.Clone(data), 0), m, f), "1 bytes after the message")
 	}
-	require.ErrorContains(t, decode(make([]byte, MaxMessage+1), &Response{}, asMaps), "the limit is 65536")
+	require.ErrorContains(t, decodeMessage(make([]byte, MaxMessage+1), &Response{}, asMaps), "the limit is 65536")
 }
 
 func FuzzMessages(f *testing.F) {
@@ -208,10 +208,10 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, legacy bool) {
 		for _, m := range []message{&Proposal{}, &SignedResponse{}, &AskRequest{}, &AskResponse{}, &DealStatusRequest{}, &DealStatusResponse{}} {
-			if decode(data, m, form(legacy)) != nil {
+			if decodeMessage(data, m, form(legacy)) != nil {
 				continue
 			}
-			if _, err := encode(m, form(legacy)); err != nil && len(data) < MaxMessage/2 {
+			if _, err := encodeMessage(m, form(legacy)); err != nil && len(data) < MaxMessage/2 {
 				t.Fatalf("%T decoded and does not encode: %v", m, err)
 			}
 		}

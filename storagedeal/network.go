@@ -26,7 +26,7 @@ const (
 	StatusProtocol101 protocol.ID = "/fil/storage/status/1.0.1"
 )
 
-func formOf(p protocol.ID) form {
+func formOfProtocol(p protocol.ID) form {
 	return form(p == DealProtocol101 || p == AskProtocol101 || p == StatusProtocol101)
 }
 
@@ -73,8 +73,8 @@ func openStream(ctx context.Context, h host.Host, to peer.AddrInfo, t Timeouts, 
 	return s, nil
 }
 
-// ask writes one message and reads the one that answers it. The stream is closed or reset when it returns.
-func ask(ctx context.Context, s network.Stream, t Timeouts, question, answer message) (err error) {
+// askPeer writes one message and reads the one that answers it. The stream is closed or reset when it returns.
+func askPeer(ctx context.Context, s network.Stream, t Timeouts, question, answer message) (err error) {
 	defer func() {
 		if err != nil {
 			_ = s.Reset()
@@ -84,18 +84,18 @@ func ask(ctx context.Context, s network.Stream, t Timeouts, question, answer mes
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	f := formOf(s.Protocol())
-	if err := send(s, t.Write, question, f); err != nil {
+	f := formOfProtocol(s.Protocol())
+	if err := sendMessage(s, t.Write, question, f); err != nil {
 		return err
 	}
-	if err := receive(s, t.Read, answer, f); err != nil {
+	if err := receiveMessage(s, t.Read, answer, f); err != nil {
 		return fmt.Errorf("read the answer: %w", errors.Join(err, ctx.Err()))
 	}
 	return nil
 }
 
-func send(s network.Stream, limit time.Duration, m message, f form) error {
-	data, err := encode(m, f)
+func sendMessage(s network.Stream, limit time.Duration, m message, f form) error {
+	data, err := encodeMessage(m, f)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func send(s network.Stream, limit time.Duration, m message, f form) error {
 	return nil
 }
 
-func receive(s network.Stream, limit time.Duration, m message, f form) error {
+func receiveMessage(s network.Stream, limit time.Duration, m message, f form) error {
 	if err := s.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
@@ -116,5 +116,5 @@ func receive(s network.Stream, limit time.Duration, m message, f form) error {
 	if err != nil {
 		return err
 	}
-	return decode(data, m, f)
+	return decodeMessage(data, m, f)
 }

@@ -33,11 +33,11 @@ type incoming struct {
 func (p *Provider) admitPush(chid dt.ChannelID, sender peer.ID, proposal, base cid.Cid, sel ipld.Node) error {
 	ctx, cancel := context.WithTimeout(p.ctx, admitWait)
 	defer cancel()
-	if p.sole(ctx, proposal) != nil {
+	if p.lockDeal(ctx, proposal) != nil {
 		return fmt.Errorf("%w: %s", ErrBusy, proposal)
 	}
-	defer p.free(proposal)
-	d, err := p.recs.get(ctx, proposal)
+	defer p.unlockDeal(proposal)
+	d, err := p.recs.getRecord(ctx, proposal)
 	switch {
 	case err != nil:
 		return err
@@ -64,12 +64,12 @@ func (p *Provider) admitPush(chid dt.ChannelID, sender peer.ID, proposal, base c
 		return nil
 	}
 	d.State, d.Message = StorageDealTransferring, ""
-	return p.recs.put(ctx, d)
+	return p.recs.putRecord(ctx, d)
 }
 
 // checkStart refuses data for a deal that had to start before now.
 func (p *Provider) checkStart(ctx context.Context, d Deal) error {
-	late, head, err := p.late(ctx, d)
+	late, head, err := p.isTooLate(ctx, d)
 	if late {
 		return fmt.Errorf("deal %s had to start at epoch %d, the chain is at %d", d.ProposalCid, d.Proposal.Proposal.StartEpoch, head)
 	}
@@ -78,11 +78,11 @@ func (p *Provider) checkStart(ctx context.Context, d Deal) error {
 
 // linkSystem is where the data of a deal goes; nil if it cannot go anywhere, which ends the channel at its first block.
 func (p *Provider) linkSystem(proposal cid.Cid) *ipld.LinkSystem {
-	d, err := p.recs.get(p.ctx, proposal)
+	d, err := p.recs.getRecord(p.ctx, proposal)
 	if err == nil {
 		var ls ipld.LinkSystem
 		most := uint64(d.Proposal.Proposal.PieceSize.Unpadded())
-		if ls, err = p.staging.links(proposal, d.Ref.Root, most, func(why string) { p.refuse(proposal, why) }); err == nil {
+		if ls, err = p.staging.linkSystem(proposal, d.Ref.Root, most, func(why string) { p.refuseData(proposal, why) }); err == nil {
 			return &ls
 		}
 	}
@@ -90,8 +90,8 @@ func (p *Provider) linkSystem(proposal cid.Cid) *ipld.LinkSystem {
 	return nil
 }
 
-// refuse ends the transfer of data that cannot be right; the end of the channel ends the deal.
-func (p *Provider) refuse(proposal cid.Cid, why string) {
+// refuseData ends the transfer of data that cannot be right; the end of the channel ends the deal.
+func (p *Provider) refuseData(proposal cid.Cid, why string) {
 	p.mu.Lock()
 	p.refused[proposal] = why
 	in, running := p.pushes[proposal]
@@ -101,8 +101,8 @@ func (p *Provider) refuse(proposal cid.Cid, why string) {
 	}
 }
 
-// ended takes up a deal whose channel has ended.
-func (p *Provider) ended(proposal cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
+// transferEnded takes up a deal whose channel has ended.
+func (p *Provider) transferEnded(proposal cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
 	p.mu.Lock()
 	in := p.pushes[proposal]
 	current := in != nil && in.chid == chid
@@ -111,16 +111,16 @@ func (p *Provider) ended(proposal cid.Cid, chid dt.ChannelID, status dt.Status, 
 	}
 	p.mu.Unlock()
 	if current {
-		p.group.Go(func() { p.settle(proposal, status, message) })
+		p.group.Go(func() { p.recordTransferEnd(proposal, status, message) })
 	}
 }
 
-// settle is the end of a transfer: the data is looked at, or is waited for as before. What arrived is kept in both cases.
-func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
-	if p.sole(p.ctx, proposal) != nil {
+// recordTransferEnd is the end of a transfer: the data is looked at, or is waited for as before. What arrived is kept in both cases.
+func (p *Provider) recordTransferEnd(proposal cid.Cid, status dt.Status, message string) {
+	if p.lockDeal(p.ctx, proposal) != nil {
 		return // this side stops: the next start takes it up
 	}
-	defer p.free(proposal)
+	defer p.unlockDeal(proposal)
 	p.mu.Lock()
 	_, newer := p.pushes[proposal]
 	refused := p.refused[proposal]
@@ -131,18 +131,18 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 	if newer { // it goes on from what is here, and ends itself
 		return
 	}
-	d, err := p.recs.get(p.ctx, proposal)
+	d, err := p.recs.getRecord(p.ctx, proposal)
 	switch {
 	case err != nil:
 	case d.State == StorageDealTransferring && refused != "":
-		err = p.give(d, refused)
+		err = p.rejectDeal(d, refused)
 	case d.State == StorageDealTransferring && status != dt.Completed:
-		d.State, d.Message = StorageDealWaitingForData, clip(reason.ToldStrangers(p.cfg.Log, "the transfer of the data ended early", errors.New(message)))
-		err = errors.Join(p.staging.shut(proposal), p.recs.put(p.ctx, d))
+		d.State, d.Message = StorageDealWaitingForData, clipText(reason.ToldStrangers(p.cfg.Log, "the transfer of the data ended early", errors.New(message)))
+		err = errors.Join(p.staging.closeStore(proposal), p.recs.putRecord(p.ctx, d))
 	case d.State == StorageDealTransferring:
 		d.State, d.Message = StorageDealVerifyData, ""
-		if err = p.recs.put(p.ctx, d); err == nil {
-			err = p.check(p.ctx, d)
+		if err = p.recs.putRecord(p.ctx, d); err == nil {
+			err = p.checkArrived(p.ctx, d)
 		}
 	}
 	if err != nil && p.ctx.Err() == nil {
@@ -150,22 +150,22 @@ func (p *Provider) settle(proposal cid.Cid, status dt.Status, message string) {
 	}
 }
 
-// give gives a deal up, with its data. The deal is claimed.
-func (p *Provider) give(d Deal, why string) error {
-	d.State, d.Message = StorageDealFailing, clip(why)
-	if err := p.recs.put(p.ctx, d); err != nil {
+// rejectDeal gives a deal up, with its data. The deal is claimed.
+func (p *Provider) rejectDeal(d Deal, why string) error {
+	d.State, d.Message = StorageDealFailing, clipText(why)
+	if err := p.recs.putRecord(p.ctx, d); err != nil {
 		return err
 	}
-	return p.staging.remove(d.ProposalCid)
+	return p.staging.removeArchive(d.ProposalCid)
 }
 
 // errTooMuch means that the archive of what arrived is larger than the piece of its deal.
 var errTooMuch = errors.New("the archive of the data is larger than its piece")
 
-// check makes the data that arrived the piece of its deal, if it is that piece. The deal is claimed.
-func (p *Provider) check(ctx context.Context, d Deal) error {
+// checkArrived makes the data that arrived the piece of its deal, if it is that piece. The deal is claimed.
+func (p *Provider) checkArrived(ctx context.Context, d Deal) error {
 	err := p.cfg.Pieces.Add(ctx, Data{Path: "deal " + d.ProposalCid.String(), Piece: d.Proposal.Proposal.PieceCID, Size: d.Proposal.Proposal.PieceSize,
-		Build: func(ctx context.Context, to string) error { return p.archive(ctx, d, to) }})
+		Build: func(ctx context.Context, to string) error { return p.writeArchive(ctx, d, to) }})
 	var wrong *dagstore.WrongPieceError
 	switch {
 	case err == nil:
@@ -173,28 +173,28 @@ func (p *Provider) check(ctx context.Context, d Deal) error {
 	case ctx.Err() != nil:
 		return err // the next start goes on
 	case errors.As(err, &wrong):
-		return p.give(d, wrong.Error())
+		return p.rejectDeal(d, wrong.Error())
 	case errors.Is(err, errTooMuch):
-		return p.give(d, errTooMuch.Error())
+		return p.rejectDeal(d, errTooMuch.Error())
 	case errors.Is(err, carstore.ErrNotFound):
 		d.State, d.Message = StorageDealWaitingForData, "blocks of the data are missing"
-		return errors.Join(err, p.recs.put(ctx, d), p.staging.shut(d.ProposalCid))
+		return errors.Join(err, p.recs.putRecord(ctx, d), p.staging.closeStore(d.ProposalCid))
 	default: // of this side, and no fault of the data: it is looked at again
 		return err
 	}
-	if err := p.recs.put(ctx, d); err != nil {
+	if err := p.recs.putRecord(ctx, d); err != nil {
 		return err
 	}
-	if err := p.staging.remove(d.ProposalCid); err != nil {
+	if err := p.staging.removeArchive(d.ProposalCid); err != nil {
 		p.cfg.Log.Warn("remove the data of a storage deal that has its piece", "proposal", d.ProposalCid, "error", err)
 	}
-	_, err = p.publish(ctx, d)
+	_, err = p.publishDeal(ctx, d)
 	return err
 }
 
-// archive writes the piece of the data that arrived: each block once, in the order of the traversal, as the client counted it.
-func (p *Provider) archive(ctx context.Context, d Deal, to string) error {
-	s, err := p.staging.store(d.ProposalCid, d.Ref.Root)
+// writeArchive writes the piece of the data that arrived: each block once, in the order of the traversal, as the client counted it.
+func (p *Provider) writeArchive(ctx context.Context, d Deal, to string) error {
+	s, err := p.staging.openStore(d.ProposalCid, d.Ref.Root)
 	if err != nil {
 		return err
 	}
@@ -221,25 +221,25 @@ func (b *bounded) Write(data []byte) (int, error) {
 
 // checkAgain is check for a deal whose data was not looked at to the end.
 func (p *Provider) checkAgain(proposal cid.Cid) {
-	if p.sole(p.ctx, proposal) != nil {
+	if p.lockDeal(p.ctx, proposal) != nil {
 		return
 	}
-	defer p.free(proposal)
-	d, err := p.recs.get(p.ctx, proposal)
+	defer p.unlockDeal(proposal)
+	d, err := p.recs.getRecord(p.ctx, proposal)
 	if err == nil && d.State == StorageDealVerifyData {
-		err = p.check(p.ctx, d)
+		err = p.checkArrived(p.ctx, d)
 	}
 	if err != nil && p.ctx.Err() == nil {
 		p.cfg.Log.Error("storage deal", "proposal", proposal, "error", err)
 	}
 }
 
-// takeUp goes on with a deal that the last run left on its way.
-func (p *Provider) takeUp(ctx context.Context, d Deal) error {
+// resumeDeal goes on with a deal that the last run left on its way.
+func (p *Provider) resumeDeal(ctx context.Context, d Deal) error {
 	name := d.ProposalCid
 	switch {
 	case d.State == StorageDealPublish:
-		_, err := p.publish(ctx, d)
+		_, err := p.publishDeal(ctx, d)
 		return err
 	case p.transfers == nil:
 		return errors.New("its data was on the way, and this node takes no online deals any more")
@@ -247,12 +247,12 @@ func (p *Provider) takeUp(ctx context.Context, d Deal) error {
 		p.group.Go(func() { p.checkAgain(name) })
 		return nil
 	}
-	s, err := newest(ctx, p.transfers.dt, name, func(chid dt.ChannelID) bool { return chid.Responder == p.transfers.self })
+	s, err := newestChannel(ctx, p.transfers.dt, name, func(chid dt.ChannelID) bool { return chid.Responder == p.transfers.self })
 	if err != nil {
 		return err
 	}
 	if s == nil {
-		p.group.Go(func() { p.settle(name, dt.Failed, "there is no channel") })
+		p.group.Go(func() { p.recordTransferEnd(name, dt.Failed, "there is no channel") })
 		return nil
 	}
 	chid := s.ChannelID()
@@ -264,8 +264,8 @@ func (p *Provider) takeUp(ctx context.Context, d Deal) error {
 	if s, err = p.transfers.dt.ChannelState(ctx, chid); err != nil {
 		return err
 	}
-	if over(s.Status()) { // its end was told before anybody listened
-		p.ended(name, chid, s.Status(), s.Message())
+	if isOverStatus(s.Status()) { // its end was told before anybody listened
+		p.transferEnded(name, chid, s.Status(), s.Message())
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ const (
 // online ones too, whose data their clients push. It is safe for concurrent use.
 type Provider struct {
 	cfg   ProviderConfig
-	recs  kept[Deal, *Deal]
+	recs  recordStore[Deal, *Deal]
 	skip  map[string]bool
 	slots chan struct{}
 	group lifecycle.Group
@@ -88,18 +88,18 @@ type Provider struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	ask     StorageAsk
-	claims  map[cid.Cid]chan struct{}
-	of      map[peer.ID]int       // streams by peer
-	pushes  map[cid.Cid]*incoming // that bring the data of deals
-	refused map[cid.Cid]string    // why the data that arrives is not taken
+	mu        sync.Mutex
+	ask       StorageAsk
+	claims    map[cid.Cid]chan struct{}
+	streamsOf map[peer.ID]int       // streams by peer
+	pushes    map[cid.Cid]*incoming // that bring the data of deals
+	refused   map[cid.Cid]string    // why the data that arrives is not taken
 }
 
 // NewProvider makes a provider; Start lets it answer.
 func NewProvider(cfg ProviderConfig) (*Provider, error) {
-	p := &Provider{cfg: cfg, recs: dealsKept(cfg.Store), skip: map[string]bool{}, slots: make(chan struct{}, maxStreams),
-		claims: map[cid.Cid]chan struct{}{}, of: map[peer.ID]int{}, pushes: map[cid.Cid]*incoming{}, refused: map[cid.Cid]string{}}
+	p := &Provider{cfg: cfg, recs: newDealStore(cfg.Store), skip: map[string]bool{}, slots: make(chan struct{}, maxStreams),
+		claims: map[cid.Cid]chan struct{}{}, streamsOf: map[peer.ID]int{}, pushes: map[cid.Cid]*incoming{}, refused: map[cid.Cid]string{}}
 	p.ctx, p.cancel = shared.Lifetime()
 	p.cfg.Timeouts = cfg.Timeouts.orDefaults()
 	if p.cfg.Log == nil {
@@ -127,29 +127,29 @@ func (p *Provider) Start(ctx context.Context) error {
 	if err := p.loadAsk(ctx); err != nil {
 		return err
 	}
-	list, err := p.recs.unfinished(ctx)
+	list, err := p.recs.unfinishedRecords(ctx)
 	if err != nil {
 		p.cfg.Log.Error("storage deals that were on their way", "error", err)
 	}
 	for _, d := range list {
-		if err := p.takeUp(ctx, d); err != nil { // for one that was being published, importing its data again does it too
+		if err := p.resumeDeal(ctx, d); err != nil { // for one that was being published, importing its data again does it too
 			p.cfg.Log.Error("storage deal", "proposal", d.ProposalCid, "error", err)
 		}
 	}
 	if p.transfers != nil {
-		if err := p.sweep(ctx); err != nil {
+		if err := p.sweepStaging(ctx); err != nil {
 			p.cfg.Log.Warn("clear away data of storage deals", "error", err)
 		}
-		p.group.Go(p.tend)
+		p.group.Go(p.maintainDeals)
 	}
-	for id, answer := range p.answers() {
-		p.cfg.Host.SetStreamHandler(id, p.serve(answer))
+	for id, answer := range p.answerHandlers() {
+		p.cfg.Host.SetStreamHandler(id, p.serveStreams(answer))
 	}
 	return nil
 }
 
-// answers are the protocols that are answered.
-func (p *Provider) answers() map[protocol.ID]answer {
+// answerHandlers are the protocols that are answered.
+func (p *Provider) answerHandlers() map[protocol.ID]answer {
 	return map[protocol.ID]answer{
 		DealProtocol111:   p.answerDeal,
 		DealProtocol110:   p.answerDeal,
@@ -165,23 +165,23 @@ type answer func(context.Context, network.Stream) error
 
 // Stop ends the answers and waits for those that are being given, or until ctx ends.
 func (p *Provider) Stop(ctx context.Context) error {
-	for id := range p.answers() {
+	for id := range p.answerHandlers() {
 		p.cfg.Host.RemoveStreamHandler(id)
 	}
 	p.cancel()
 	return p.group.Close(ctx)
 }
 
-// serve bounds how many streams are answered at once, and ends each one.
-func (p *Provider) serve(give answer) network.StreamHandler {
+// serveStreams bounds how many streams are answered at once, and ends each one.
+func (p *Provider) serveStreams(give answer) network.StreamHandler {
 	return func(s network.Stream) {
 		from := s.Conn().RemotePeer()
-		if !p.admit(from) {
+		if !p.admitStream(from) {
 			_ = s.Reset()
 			return
 		}
 		ok := p.group.Go(func() {
-			defer p.dismiss(from)
+			defer p.dismissStream(from)
 			stop := context.AfterFunc(p.ctx, func() { _ = s.Reset() })
 			defer stop()
 			if err := give(p.ctx, s); err != nil {
@@ -192,70 +192,70 @@ func (p *Provider) serve(give answer) network.StreamHandler {
 			_ = s.Close()
 		})
 		if !ok {
-			p.dismiss(from)
+			p.dismissStream(from)
 			_ = s.Reset()
 		}
 	}
 }
 
-// admit counts a stream of a peer, unless there are too many.
-func (p *Provider) admit(from peer.ID) bool {
+// admitStream counts a stream of a peer, unless there are too many.
+func (p *Provider) admitStream(from peer.ID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.of[from] >= streamsOfOne {
+	if p.streamsOf[from] >= streamsOfOne {
 		return false
 	}
 	select {
 	case p.slots <- struct{}{}:
-		p.of[from]++
+		p.streamsOf[from]++
 		return true
 	default:
 		return false
 	}
 }
 
-func (p *Provider) dismiss(from peer.ID) {
+func (p *Provider) dismissStream(from peer.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	<-p.slots
-	if p.of[from]--; p.of[from] == 0 {
-		delete(p.of, from)
+	if p.streamsOf[from]--; p.streamsOf[from] == 0 {
+		delete(p.streamsOf, from)
 	}
 }
 
 func (p *Provider) answerDeal(ctx context.Context, s network.Stream) error {
-	f := formOf(s.Protocol())
+	f := formOfProtocol(s.Protocol())
 	var prop Proposal
-	if err := receive(s, min(p.cfg.Timeouts.Read, readQuestion), &prop, f); err != nil {
+	if err := receiveMessage(s, min(p.cfg.Timeouts.Read, readQuestion), &prop, f); err != nil {
 		return fmt.Errorf("read the proposal: %w", err)
 	}
 	if prop.DealProposal == nil || prop.Piece == nil {
 		return errors.New("the proposal or its data reference is missing")
 	}
-	resp, err := p.consider(ctx, s, &prop)
+	resp, err := p.considerProposal(ctx, s, &prop)
 	if err != nil {
 		return err
 	}
-	sig, err := p.sign(resp, f)
+	sig, err := p.signAnswer(resp, f)
 	if err != nil {
 		return err
 	}
-	return send(s, p.cfg.Timeouts.Write, &SignedResponse{Response: *resp, Signature: sig}, f)
+	return sendMessage(s, p.cfg.Timeouts.Write, &SignedResponse{Response: *resp, Signature: sig}, f)
 }
 
-// consider answers a proposal: one that is known with its state, a new one by the rules and the filter.
-func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposal) (*Response, error) {
+// considerProposal answers a proposal: one that is known with its state, a new one by the rules and the filter.
+func (p *Provider) considerProposal(ctx context.Context, s network.Stream, prop *Proposal) (*Response, error) {
 	name, err := ProposalCID(prop.DealProposal)
 	if err != nil {
 		return nil, err
 	}
 	wait, cancel := context.WithTimeout(ctx, admitWait)
 	defer cancel()
-	if err := p.sole(wait, name); err != nil { // the same proposal twice at once is judged once
+	if err := p.lockDeal(wait, name); err != nil { // the same proposal twice at once is judged once
 		return nil, err
 	}
-	defer p.free(name)
-	old, err := p.recs.get(ctx, name)
+	defer p.unlockDeal(name)
+	old, err := p.recs.getRecord(ctx, name)
 	if err == nil {
 		return &Response{State: old.State, Message: old.Message, Proposal: name}, nil
 	}
@@ -265,9 +265,9 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 	c := &Candidate{Signed: prop.DealProposal, Piece: prop.Piece, Protocol: s.Protocol(), miner: p.cfg.Miner, chain: p.cfg.Chain, ask: p.Ask(), online: p.transfers != nil}
 	d := Deal{ProposalCid: name, Proposal: *prop.DealProposal, Ref: *prop.Piece, FastRetrieval: prop.FastRetrieval, Client: s.Conn().RemotePeer(),
 		State: StorageDealWaitingForData, Created: time.Now()}
-	err = judge(ctx, c, p.skip)
+	err = applyRules(ctx, c, p.skip)
 	if err == nil {
-		err = p.filter(ctx, d)
+		err = p.filterDeal(ctx, d)
 	}
 	if err != nil {
 		p.cfg.Log.Info("storage deal refused", "proposal", name, "peer", d.Client, "reason", err)
@@ -275,21 +275,21 @@ func (p *Provider) consider(ctx context.Context, s network.Stream, prop *Proposa
 		if own := (*ownFaultError)(nil); errors.As(err, &own) {
 			why = reason.ToldStrangers(p.cfg.Log, own.what, own.cause)
 		}
-		return &Response{State: StorageDealFailing, Message: clip("deal rejected: " + why), Proposal: name}, nil
+		return &Response{State: StorageDealFailing, Message: clipText("deal rejected: " + why), Proposal: name}, nil
 	}
-	if err := p.recs.put(ctx, d); err != nil {
+	if err := p.recs.putRecord(ctx, d); err != nil {
 		return nil, err
 	}
 	return &Response{State: d.State, Message: d.Message, Proposal: name}, nil
 }
 
-// clip keeps a reason within what a message may hold.
-func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 4096)], "") }
+// clipText keeps a reason within what a message may hold.
+func clipText(s string) string { return strings.ToValidUTF8(s[:min(len(s), 4096)], "") }
 
-// sole waits until the caller is the only one who deals with a proposal; free ends it.
-func (p *Provider) sole(ctx context.Context, proposal cid.Cid) error {
+// lockDeal waits until the caller is the only one who deals with a proposal; free ends it.
+func (p *Provider) lockDeal(ctx context.Context, proposal cid.Cid) error {
 	for {
-		taken := p.claim(proposal)
+		taken := p.claimDeal(proposal)
 		if taken == nil {
 			return nil
 		}
@@ -301,8 +301,8 @@ func (p *Provider) sole(ctx context.Context, proposal cid.Cid) error {
 	}
 }
 
-// claim makes the caller the only one who changes a deal until free; while another is, it returns what is closed at its end.
-func (p *Provider) claim(c cid.Cid) <-chan struct{} {
+// claimDeal makes the caller the only one who changes a deal until free; while another is, it returns what is closed at its end.
+func (p *Provider) claimDeal(c cid.Cid) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if taken := p.claims[c]; taken != nil {
@@ -312,14 +312,14 @@ func (p *Provider) claim(c cid.Cid) <-chan struct{} {
 	return nil
 }
 
-func (p *Provider) free(c cid.Cid) {
+func (p *Provider) unlockDeal(c cid.Cid) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.claims[c])
 	delete(p.claims, c)
 }
 
-func (p *Provider) filter(ctx context.Context, d Deal) error {
+func (p *Provider) filterDeal(ctx context.Context, d Deal) error {
 	if p.cfg.Filter == nil {
 		return nil
 	}
@@ -334,9 +334,9 @@ func (p *Provider) filter(ctx context.Context, d Deal) error {
 }
 
 // Deals returns all deals, oldest proposals in no order.
-func (p *Provider) Deals(ctx context.Context) ([]Deal, error) { return p.recs.list(ctx) }
+func (p *Provider) Deals(ctx context.Context) ([]Deal, error) { return p.recs.listRecords(ctx) }
 
 // Deal returns the deal of a proposal.
 func (p *Provider) Deal(ctx context.Context, proposal cid.Cid) (Deal, error) {
-	return p.recs.get(ctx, proposal)
+	return p.recs.getRecord(ctx, proposal)
 }

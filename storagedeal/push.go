@@ -43,15 +43,15 @@ type PusherConfig struct {
 // restart. It is safe for concurrent use.
 type Pusher struct {
 	cfg   PusherConfig
-	recs  kept[Push, *Push]
+	recs  recordStore[Push, *Push]
 	group lifecycle.Group
 
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu   sync.Mutex
-	open map[cid.Cid]*source
-	busy map[cid.Cid]bool // deals of which something is done by an attempt
+	mu         sync.Mutex
+	sources    map[cid.Cid]*source
+	attempting map[cid.Cid]bool // deals of which something is done by an attempt
 	// opening are deals whose next channel is being opened: the one in their record is an earlier one.
 	opening map[cid.Cid]bool
 }
@@ -67,7 +67,7 @@ func NewPusher(cfg PusherConfig) *Pusher {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	p := &Pusher{cfg: cfg, recs: pushesKept(cfg.Store), open: map[cid.Cid]*source{}, busy: map[cid.Cid]bool{}, opening: map[cid.Cid]bool{}}
+	p := &Pusher{cfg: cfg, recs: newPushStore(cfg.Store), sources: map[cid.Cid]*source{}, attempting: map[cid.Cid]bool{}, opening: map[cid.Cid]bool{}}
 	p.ctx, p.cancel = shared.Lifetime()
 	cfg.Transfers.pusher = p
 	return p
@@ -78,11 +78,11 @@ const startWait = time.Hour
 
 // Start goes on with the deals of the last run.
 func (p *Pusher) Start(ctx context.Context) error {
-	list, err := p.recs.unfinished(ctx)
+	list, err := p.recs.unfinishedRecords(ctx)
 	for _, r := range list {
-		p.group.Go(func() { _ = p.alone(r.Proposal, func() error { return p.goOn(p.ctx, r) }) })
+		p.group.Go(func() { _ = p.runAttempt(r.Proposal, func() error { return p.resumePush(p.ctx, r) }) })
 	}
-	p.group.Go(p.tend)
+	p.group.Go(p.maintainPushes)
 	return err
 }
 
@@ -95,9 +95,9 @@ func (p *Pusher) Stop(ctx context.Context) error {
 func (p *Pusher) closeSources() (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name, s := range p.open {
+	for name, s := range p.sources {
 		err = errors.Join(err, s.Close())
-		delete(p.open, name)
+		delete(p.sources, name)
 	}
 	return err
 }
@@ -105,24 +105,24 @@ func (p *Pusher) closeSources() (err error) {
 // ErrProposed means that the same proposal was made before.
 var ErrProposed = errors.New("this deal was proposed already")
 
-// alone runs an attempt for a deal, unless there is one, and records its failure.
-func (p *Pusher) alone(name cid.Cid, attempt func() error) error {
+// runAttempt runs an attempt for a deal, unless there is one, and records its failure.
+func (p *Pusher) runAttempt(name cid.Cid, attempt func() error) error {
 	p.mu.Lock()
-	if p.busy[name] {
+	if p.attempting[name] {
 		p.mu.Unlock()
 		return fmt.Errorf("%w: %s is being proposed, or its transfer is beginning", ErrProposed, name)
 	}
-	p.busy[name] = true
+	p.attempting[name] = true
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.busy, name)
+		delete(p.attempting, name)
 	}()
 	err := attempt()
 	if err != nil && p.ctx.Err() == nil {
-		p.note(name, func(r *Push) { r.State, r.Message = StorageDealError, clip(err.Error()) })
-		p.release(name)
+		p.updateLogged(name, func(r *Push) { r.State, r.Message = StorageDealError, clipText(err.Error()) })
+		p.releaseSource(name)
 	}
 	return err
 }
@@ -134,10 +134,10 @@ func (p *Pusher) StartDeal(ctx context.Context, params StartDealParams) (cid.Cid
 	if err := params.check(TTGraphsync); err != nil {
 		return cid.Undef, err
 	}
-	if _, _, err := p.cfg.Client.parties(ctx, params); err != nil { // before a piece is computed for nobody
+	if _, _, err := p.cfg.Client.dealParties(ctx, params); err != nil { // before a piece is computed for nobody
 		return cid.Undef, err
 	}
-	if err := p.readable(ctx, params.Data.Root); err != nil {
+	if err := p.checkReadable(ctx, params.Data.Root); err != nil {
 		return cid.Undef, err
 	}
 	if params.Data.PieceCid == nil {
@@ -149,7 +149,7 @@ func (p *Pusher) StartDeal(ctx context.Context, params StartDealParams) (cid.Cid
 		ref.PieceCid, ref.PieceSize = &piece, size
 		params.Data = &ref
 	}
-	deal, miner, err := p.cfg.Client.sign(ctx, params)
+	deal, miner, err := p.cfg.Client.signProposal(ctx, params)
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -159,14 +159,14 @@ func (p *Pusher) StartDeal(ctx context.Context, params StartDealParams) (cid.Cid
 	}
 	rec := Push{Proposal: name, Deal: *deal, Ref: *params.Data, FastRetrieval: params.FastRetrieval, Wallet: params.Wallet, Peer: miner.Peer.ID,
 		State: StorageDealStartDataTransfer, Created: time.Now()}
-	if err := p.begin(ctx, &rec); err != nil {
+	if err := p.recordProposal(ctx, &rec); err != nil {
 		return cid.Undef, err
 	}
-	return name, p.alone(name, func() error { return p.deliver(ctx, rec) })
+	return name, p.runAttempt(name, func() error { return p.proposeAndPush(ctx, rec) })
 }
 
-// readable tells whether the first block of some data can be read.
-func (p *Pusher) readable(ctx context.Context, root cid.Cid) error {
+// checkReadable tells whether the first block of some data can be read.
+func (p *Pusher) checkReadable(ctx context.Context, root cid.Cid) error {
 	ls, closer, err := p.cfg.Blocks.Open(ctx, root)
 	if err != nil {
 		return err
@@ -177,11 +177,11 @@ func (p *Pusher) readable(ctx context.Context, root cid.Cid) error {
 	return errors.Join(err, closer.Close())
 }
 
-// begin records a proposal before it is sent. One that failed may be made again.
-func (p *Pusher) begin(ctx context.Context, rec *Push) error {
+// recordProposal records a proposal before it is sent. One that failed may be made again.
+func (p *Pusher) recordProposal(ctx context.Context, rec *Push) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old, err := p.recs.get(ctx, rec.Proposal)
+	old, err := p.recs.getRecord(ctx, rec.Proposal)
 	switch {
 	case err == nil && old.State != StorageDealError:
 		return fmt.Errorf("%w: %s is in state %s", ErrProposed, rec.Proposal, old.State)
@@ -190,31 +190,31 @@ func (p *Pusher) begin(ctx context.Context, rec *Push) error {
 	case !errors.Is(err, ErrUnknownDeal):
 		return err
 	}
-	return p.recs.put(ctx, *rec)
+	return p.recs.putRecord(ctx, *rec)
 }
 
-// deliver proposes a deal, which changes nothing if the provider has it, and pushes its data if that is waited for.
-func (p *Pusher) deliver(ctx context.Context, rec Push) error {
+// proposeAndPush proposes a deal, which changes nothing if the provider has it, and pushes its data if that is waited for.
+func (p *Pusher) proposeAndPush(ctx context.Context, rec Push) error {
 	miner, err := p.cfg.Client.cfg.Chain.MinerInfo(ctx, rec.Miner())
 	if err != nil {
 		return err
 	}
-	state, message, err := p.cfg.Client.offer(ctx, miner, rec.Proposal, &Proposal{DealProposal: &rec.Deal, Piece: &rec.Ref, FastRetrieval: rec.FastRetrieval})
+	state, message, err := p.cfg.Client.offerDeal(ctx, miner, rec.Proposal, &Proposal{DealProposal: &rec.Deal, Piece: &rec.Ref, FastRetrieval: rec.FastRetrieval})
 	if err != nil {
 		return err
 	}
 	switch state {
 	case StorageDealWaitingForData, StorageDealTransferring:
-		return p.push(ctx, rec)
+		return p.openPushChannel(ctx, rec)
 	case StorageDealFailing, StorageDealRejecting, StorageDealError, StorageDealProposalRejected:
 		return &RefusedError{Proposal: rec.Proposal, State: state, Message: message}
 	}
-	return p.change(rec.Proposal, func(r *Push) { r.State, r.Message = StorageDealCheckForAcceptance, "" }) // it has the data
+	return p.updatePush(rec.Proposal, func(r *Push) { r.State, r.Message = StorageDealCheckForAcceptance, "" }) // it has the data
 }
 
-// push opens a channel for a deal. A crash before it is recorded finds it by its voucher.
-func (p *Pusher) push(ctx context.Context, rec Push) error {
-	if err := p.readable(ctx, rec.Ref.Root); err != nil {
+// openPushChannel opens a channel for a deal. A crash before it is recorded finds it by its voucher.
+func (p *Pusher) openPushChannel(ctx context.Context, rec Push) error {
+	if err := p.checkReadable(ctx, rec.Ref.Root); err != nil {
 		return err
 	}
 	open := func(yes bool) {
@@ -226,7 +226,7 @@ func (p *Pusher) push(ctx context.Context, rec Push) error {
 	}
 	open(true)
 	defer open(false)
-	err := p.change(rec.Proposal, func(r *Push) { r.State, r.Message = StorageDealTransferring, "" })
+	err := p.updatePush(rec.Proposal, func(r *Push) { r.State, r.Message = StorageDealTransferring, "" })
 	if err != nil {
 		return err
 	}
@@ -234,40 +234,40 @@ func (p *Pusher) push(ctx context.Context, rec Push) error {
 	if err != nil {
 		return err
 	}
-	return p.change(rec.Proposal, func(r *Push) { r.Channel = max(r.Channel, chid.ID) })
+	return p.updatePush(rec.Proposal, func(r *Push) { r.Channel = max(r.Channel, chid.ID) })
 }
 
-// goOn takes up a deal of an earlier run: its transfer goes on, or what came before that is done again.
-func (p *Pusher) goOn(ctx context.Context, rec Push) error {
-	s, err := newest(ctx, p.cfg.Transfers.dt, rec.Proposal, func(chid dt.ChannelID) bool { return chid.Initiator == p.cfg.Transfers.self })
+// resumePush takes up a deal of an earlier run: its transfer goes on, or what came before that is done again.
+func (p *Pusher) resumePush(ctx context.Context, rec Push) error {
+	s, err := newestChannel(ctx, p.cfg.Transfers.dt, rec.Proposal, func(chid dt.ChannelID) bool { return chid.Initiator == p.cfg.Transfers.self })
 	if err != nil {
 		return err
 	}
 	if s != nil && s.Status() == dt.Completed {
-		p.settle(rec.Proposal, s.ChannelID(), s.Status(), s.Message())
+		p.recordTransferEnd(rec.Proposal, s.ChannelID(), s.Status(), s.Message())
 		return nil
 	}
-	if err := p.reach(ctx, rec.Miner(), startWait); err != nil {
+	if err := p.connectWithRetry(ctx, rec.Miner(), startWait); err != nil {
 		return err
 	}
-	if s == nil || over(s.Status()) {
-		return p.deliver(ctx, rec)
+	if s == nil || isOverStatus(s.Status()) {
+		return p.proposeAndPush(ctx, rec)
 	}
 	if s.Status() == dt.Requested { // the provider may never have heard of it: another takes its place
-		err := p.change(rec.Proposal, func(r *Push) { r.State, r.Channel = StorageDealStartDataTransfer, max(r.Channel, s.ChannelID().ID) })
+		err := p.updatePush(rec.Proposal, func(r *Push) { r.State, r.Channel = StorageDealStartDataTransfer, max(r.Channel, s.ChannelID().ID) })
 		if err == nil {
 			err = p.cfg.Transfers.dt.CloseDataTransferChannel(ctx, s.ChannelID())
 		}
 		if err != nil {
 			return err
 		}
-		return p.deliver(ctx, rec)
+		return p.proposeAndPush(ctx, rec)
 	}
 	return p.cfg.Transfers.dt.RestartDataTransferChannel(ctx, s.ChannelID())
 }
 
-// reach connects to a provider; one that is away for a moment, as when it starts again, is tried for a while.
-func (p *Pusher) reach(ctx context.Context, miner address.Address, most time.Duration) error {
+// connectWithRetry connects to a provider; one that is away for a moment, as when it starts again, is tried for a while.
+func (p *Pusher) connectWithRetry(ctx context.Context, miner address.Address, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	err := lifecycle.Retry(ctx, lifecycle.Backoff{Min: 250 * time.Millisecond, Max: 30 * time.Second}, func() (bool, error) {
@@ -288,35 +288,35 @@ func (p *Pusher) reach(ctx context.Context, miner address.Address, most time.Dur
 // Resume lets a deal go on that failed, or whose data the provider waits for although all was sent. Blocks that have arrived are not sent
 // again, and where nothing is missing it does nothing.
 func (p *Pusher) Resume(ctx context.Context, name cid.Cid) error {
-	rec, err := p.recs.get(ctx, name)
+	rec, err := p.recs.getRecord(ctx, name)
 	if err != nil || rec.State.Pushing() {
 		return err
 	}
-	err = p.alone(name, func() error { return p.deliver(ctx, rec) })
+	err = p.runAttempt(name, func() error { return p.proposeAndPush(ctx, rec) })
 	if errors.Is(err, ErrProposed) { // it goes on just now
 		return nil
 	}
 	return err
 }
 
-// ended takes up the end of a channel.
-func (p *Pusher) ended(name cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
-	p.group.Go(func() { p.settle(name, chid, status, message) })
+// transferEnded takes up the end of a channel.
+func (p *Pusher) transferEnded(name cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
+	p.group.Go(func() { p.recordTransferEnd(name, chid, status, message) })
 }
 
-// settle records the end of a channel, unless a later one has taken its place or is about to.
-func (p *Pusher) settle(name cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
+// recordTransferEnd records the end of a channel, unless a later one has taken its place or is about to.
+func (p *Pusher) recordTransferEnd(name cid.Cid, chid dt.ChannelID, status dt.Status, message string) {
 	last := true
-	p.note(name, func(r *Push) {
+	p.updateLogged(name, func(r *Push) {
 		if last = r.Channel < chid.ID || r.Channel == chid.ID && r.State == StorageDealTransferring && !p.opening[name]; !last {
 			return
 		}
 		r.Channel, r.State, r.Message = chid.ID, StorageDealCheckForAcceptance, ""
 		if status != dt.Completed {
-			r.State, r.Message = StorageDealError, clip("the transfer of the data ended early: "+message)
+			r.State, r.Message = StorageDealError, clipText("the transfer of the data ended early: "+message)
 		}
 	})
 	if last {
-		p.release(name)
+		p.releaseSource(name)
 	}
 }

@@ -49,9 +49,9 @@ func (p *Push) fields(created *uint64) []wire.Field {
 
 func (p *Push) proposal() cid.Cid     { return p.Proposal }
 func (p *Push) createdAt() *time.Time { return &p.Created }
-func (p *Push) onItsWay() bool        { return p.State.Pushing() }
+func (p *Push) isUnfinished() bool    { return p.State.Pushing() }
 
-// pushesKept is the store of a client's online deals.
-func pushesKept(ds datastore.Batching) kept[Push, *Push] {
-	return kept[Push, *Push]{ds, "/pushes", "/running"}
+// newPushStore is the store of a client's online deals.
+func newPushStore(ds datastore.Batching) recordStore[Push, *Push] {
+	return recordStore[Push, *Push]{ds, "/pushes", "/running"}
 }

@@ -54,7 +54,7 @@ func (p *Provider) JoinTransfers(t *Transfers, cfg ReceiveConfig) {
 
 // enterPush makes a channel the one that brings the data of a deal, if there is room for it.
 func (p *Provider) enterPush(proposal cid.Cid, chid dt.ChannelID, size uint64) (old dt.ChannelID, replaced bool, err error) {
-	waiting, err := p.staging.list()
+	waiting, err := p.staging.listArchives()
 	if err != nil {
 		return old, false, err
 	}
@@ -62,7 +62,7 @@ func (p *Provider) enterPush(proposal cid.Cid, chid dt.ChannelID, size uint64) (
 	defer p.mu.Unlock()
 	was := p.pushes[proposal]
 	if was == nil {
-		if err := p.roomFor(proposal, chid, size, waiting); err != nil {
+		if err := p.checkDiskSpace(proposal, chid, size, waiting); err != nil {
 			return old, false, err
 		}
 	}
@@ -73,19 +73,19 @@ func (p *Provider) enterPush(proposal cid.Cid, chid dt.ChannelID, size uint64) (
 	return was.chid, true, nil
 }
 
-// roomFor refuses a transfer for which there is no room: of its client, in all, or on the disk. mu is held.
-func (p *Provider) roomFor(proposal cid.Cid, chid dt.ChannelID, size uint64, waiting []cid.Cid) error {
-	of, all, missing := 0, size, size-min(size, p.staging.size(proposal))
+// checkDiskSpace refuses a transfer for which there is no room: of its client, in all, or on the disk. mu is held.
+func (p *Provider) checkDiskSpace(proposal cid.Cid, chid dt.ChannelID, size uint64, waiting []cid.Cid) error {
+	of, all, missing := 0, size, size-min(size, p.staging.archiveSize(proposal))
 	for name, in := range p.pushes {
 		if in.chid.Initiator == chid.Initiator {
 			of++
 		}
 		all += in.size
-		missing += in.size - min(in.size, p.staging.size(name))
+		missing += in.size - min(in.size, p.staging.archiveSize(name))
 	}
 	for _, name := range waiting { // data of deals that wait for the rest of it
 		if p.pushes[name] == nil && !name.Equals(proposal) {
-			all += p.staging.size(name)
+			all += p.staging.archiveSize(name)
 		}
 	}
 	switch free, _, known := blob.Free(p.receive.Dir); {
@@ -100,24 +100,24 @@ func (p *Provider) roomFor(proposal cid.Cid, chid dt.ChannelID, size uint64, wai
 	return nil
 }
 
-// tend looks after what arrives for as long as the provider runs.
-func (p *Provider) tend() {
-	waits := map[cid.Cid]again{}
+// maintainDeals looks after what arrives for as long as the provider runs.
+func (p *Provider) maintainDeals() {
+	waits := map[cid.Cid]nextCheck{}
 	lifecycle.Every(p.ctx, p.receive.Tick, func() {
-		err := errors.Join(p.endIdle(), p.sweep(p.ctx), p.checkWaiting(waits))
+		err := errors.Join(p.endIdleTransfers(), p.sweepStaging(p.ctx), p.checkWaiting(waits))
 		if err != nil && p.ctx.Err() == nil {
 			p.cfg.Log.Warn("look after the data of storage deals", "error", err)
 		}
 	})
 }
 
-// endIdle ends transfers that bring nothing, and those that never had a channel.
-func (p *Provider) endIdle() error {
+// endIdleTransfers ends transfers that bring nothing, and those that never had a channel.
+func (p *Provider) endIdleTransfers() error {
 	var idle []dt.ChannelID
 	gone := map[cid.Cid]dt.ChannelID{}
 	p.mu.Lock()
 	for name, in := range p.pushes {
-		if n := p.staging.size(name); n != in.had {
+		if n := p.staging.archiveSize(name); n != in.had {
 			in.had, in.at = n, time.Now()
 		} else if time.Since(in.at) > p.receive.Idle {
 			idle = append(idle, in.chid)
@@ -130,22 +130,22 @@ func (p *Provider) endIdle() error {
 		errs = append(errs, p.transfers.dt.CloseDataTransferChannel(p.ctx, chid))
 	}
 	for name, chid := range gone {
-		if s, err := p.transfers.dt.ChannelState(p.ctx, chid); err != nil || over(s.Status()) {
-			p.ended(name, chid, dt.Failed, "nothing came")
+		if s, err := p.transfers.dt.ChannelState(p.ctx, chid); err != nil || isOverStatus(s.Status()) {
+			p.transferEnded(name, chid, dt.Failed, "nothing came")
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// again is when something is tried again, and how long that was from the time before.
-type again struct {
+// nextCheck is when something is tried again, and how long that was from the time before.
+type nextCheck struct {
 	at    time.Time
 	after time.Duration
 }
 
 // checkWaiting looks again at data that could not be looked at, less and less often.
-func (p *Provider) checkWaiting(waits map[cid.Cid]again) error {
-	list, err := p.recs.unfinished(p.ctx)
+func (p *Provider) checkWaiting(waits map[cid.Cid]nextCheck) error {
+	list, err := p.recs.unfinishedRecords(p.ctx)
 	there := map[cid.Cid]bool{}
 	for _, d := range list {
 		if d.State != StorageDealVerifyData {
@@ -163,12 +163,12 @@ func (p *Provider) checkWaiting(waits map[cid.Cid]again) error {
 		w.at = time.Now().Add(w.after)
 		waits[d.ProposalCid] = w
 	}
-	maps.DeleteFunc(waits, func(name cid.Cid, _ again) bool { return !there[name] })
+	maps.DeleteFunc(waits, func(name cid.Cid, _ nextCheck) bool { return !there[name] })
 	return err
 }
 
-// late tells whether a deal had to start before now.
-func (p *Provider) late(ctx context.Context, d Deal) (late bool, head abi.ChainEpoch, err error) {
+// isTooLate tells whether a deal had to start before now.
+func (p *Provider) isTooLate(ctx context.Context, d Deal) (late bool, head abi.ChainEpoch, err error) {
 	if p.skip["epochs"] {
 		return false, 0, nil
 	}
@@ -176,30 +176,30 @@ func (p *Provider) late(ctx context.Context, d Deal) (late bool, head abi.ChainE
 	return err == nil && head > d.Proposal.Proposal.StartEpoch, head, err
 }
 
-// sweep gives up deals that had to start while their data was waited for, and removes data that no deal waits for.
-func (p *Provider) sweep(ctx context.Context) error {
-	list, err := p.staging.list()
+// sweepStaging gives up deals that had to start while their data was waited for, and removes data that no deal waits for.
+func (p *Provider) sweepStaging(ctx context.Context) error {
+	list, err := p.staging.listArchives()
 	for _, name := range list {
-		err = errors.Join(err, p.sweepOne(ctx, name))
+		err = errors.Join(err, p.sweepDeal(ctx, name))
 	}
 	return err
 }
 
-func (p *Provider) sweepOne(ctx context.Context, name cid.Cid) error {
-	if p.claim(name) != nil { // something is done with it just now
+func (p *Provider) sweepDeal(ctx context.Context, name cid.Cid) error {
+	if p.claimDeal(name) != nil { // something is done with it just now
 		return nil
 	}
-	defer p.free(name)
-	d, err := p.recs.get(ctx, name)
+	defer p.unlockDeal(name)
+	d, err := p.recs.getRecord(ctx, name)
 	switch {
 	case errors.Is(err, ErrUnknownDeal):
-		return p.staging.remove(name)
+		return p.staging.removeArchive(name)
 	case err != nil || d.State == StorageDealVerifyData:
 		return err
 	case d.State != StorageDealWaitingForData && d.State != StorageDealTransferring:
-		return p.staging.remove(name)
+		return p.staging.removeArchive(name)
 	}
-	late, head, err := p.late(ctx, d)
+	late, head, err := p.isTooLate(ctx, d)
 	if err != nil || !late {
 		return err
 	}
@@ -210,5 +210,5 @@ func (p *Provider) sweepOne(ctx context.Context, name cid.Cid) error {
 	if in != nil {
 		err = p.transfers.dt.CloseDataTransferChannel(ctx, in.chid)
 	}
-	return errors.Join(err, p.give(d, fmt.Sprintf("it had to start at epoch %d, the chain is at %d", d.Proposal.Proposal.StartEpoch, head)))
+	return errors.Join(err, p.rejectDeal(d, fmt.Sprintf("it had to start at epoch %d, the chain is at %d", d.Proposal.Proposal.StartEpoch, head)))
 }

@@ -36,12 +36,12 @@ func (d *Deal) fields(created *uint64) []wire.Field {
 func (d *Deal) proposal() cid.Cid     { return d.ProposalCid }
 func (d *Deal) createdAt() *time.Time { return &d.Created }
 
-// onItsWay tells of a deal whose data was arriving, was looked at, or was there and not published.
-func (d *Deal) onItsWay() bool {
+// isUnfinished tells of a deal whose data was arriving, was looked at, or was there and not published.
+func (d *Deal) isUnfinished() bool {
 	return d.State == StorageDealTransferring || d.State == StorageDealVerifyData || d.State == StorageDealPublish
 }
 
-// dealsKept is the store of a provider's deals.
-func dealsKept(ds datastore.Batching) kept[Deal, *Deal] {
-	return kept[Deal, *Deal]{ds, "/deals", "/unfinished"}
+// newDealStore is the store of a provider's deals.
+func newDealStore(ds datastore.Batching) recordStore[Deal, *Deal] {
+	return recordStore[Deal, *Deal]{ds, "/deals", "/unfinished"}
 }

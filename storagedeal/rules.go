@@ -42,8 +42,8 @@ func Rules() []Rule {
 	}
 }
 
-// judge applies the rules; the first that does not hold is the answer.
-func judge(ctx context.Context, c *Candidate, skip map[string]bool) error {
+// applyRules applies the rules; the first that does not hold is the answer.
+func applyRules(ctx context.Context, c *Candidate, skip map[string]bool) error {
 	var err error
 	if c.head, err = c.chain.Head(ctx); err != nil {
 		return &ownFaultError{"the chain is not known", err}
@@ -80,7 +80,7 @@ func checkSignature(ctx context.Context, c *Candidate) error {
 	if err != nil {
 		return err
 	}
-	if err := verify(&c.Signed.ClientSignature, key, data); err != nil {
+	if err := verifySignature(&c.Signed.ClientSignature, key, data); err != nil {
 		return fmt.Errorf("verifying deal signature: %w", err)
 	}
 	return nil

@@ -27,12 +27,12 @@ type staging struct {
 
 const stagedExt = ".car"
 
-func (s *staging) path(proposal cid.Cid) string {
+func (s *staging) archivePath(proposal cid.Cid) string {
 	return filepath.Join(s.dir, proposal.String()+stagedExt)
 }
 
-// store opens the file of a proposal, or returns the one that is open.
-func (s *staging) store(proposal, root cid.Cid) (*carstore.Store, error) {
+// openStore opens the file of a proposal, or returns the one that is open.
+func (s *staging) openStore(proposal, root cid.Cid) (*carstore.Store, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.open[proposal]; c != nil {
@@ -41,7 +41,7 @@ func (s *staging) store(proposal, root cid.Cid) (*carstore.Store, error) {
 	if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	c, err := carstore.Open(s.fs, s.path(proposal), root)
+	c, err := carstore.Open(s.fs, s.archivePath(proposal), root)
 	if err != nil {
 		return nil, err
 	}
@@ -52,10 +52,10 @@ func (s *staging) store(proposal, root cid.Cid) (*carstore.Store, error) {
 // maxStagedBlocks bounds the blocks of one deal, each of which is known in memory while it arrives.
 const maxStagedBlocks = 4 << 20
 
-// links stores what arrives, as long as it can be of a piece of so many bytes. The first block that cannot is told; it and what follows are
+// linkSystem stores what arrives, as long as it can be of a piece of so many bytes. The first block that cannot is told; it and what follows are
 // let go by, for the transfer to be ended.
-func (s *staging) links(proposal, root cid.Cid, most uint64, tell func(reason string)) (ipld.LinkSystem, error) {
-	c, err := s.store(proposal, root)
+func (s *staging) linkSystem(proposal, root cid.Cid, most uint64, tell func(reason string)) (ipld.LinkSystem, error) {
+	c, err := s.openStore(proposal, root)
 	if err != nil {
 		return ipld.LinkSystem{}, err
 	}
@@ -79,8 +79,8 @@ func (s *staging) links(proposal, root cid.Cid, most uint64, tell func(reason st
 	}), nil
 }
 
-// shut closes the file of a proposal; it stays to be continued.
-func (s *staging) shut(proposal cid.Cid) error {
+// closeStore closes the file of a proposal; it stays to be continued.
+func (s *staging) closeStore(proposal cid.Cid) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.open[proposal]
@@ -91,13 +91,13 @@ func (s *staging) shut(proposal cid.Cid) error {
 	return c.Close()
 }
 
-// remove is shut, and the file goes.
-func (s *staging) remove(proposal cid.Cid) error {
-	return errors.Join(s.shut(proposal), s.fs.RemoveAll(s.path(proposal)))
+// removeArchive is shut, and the file goes.
+func (s *staging) removeArchive(proposal cid.Cid) error {
+	return errors.Join(s.closeStore(proposal), s.fs.RemoveAll(s.archivePath(proposal)))
 }
 
-// list are the proposals that have a file.
-func (s *staging) list() (out []cid.Cid, err error) {
+// listArchives are the proposals that have a file.
+func (s *staging) listArchives() (out []cid.Cid, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -111,17 +111,17 @@ func (s *staging) list() (out []cid.Cid, err error) {
 	return out, err
 }
 
-// size is how large the file of a proposal is.
-func (s *staging) size(proposal cid.Cid) uint64 {
-	st, err := os.Stat(s.path(proposal))
+// archiveSize is how large the file of a proposal is.
+func (s *staging) archiveSize(proposal cid.Cid) uint64 {
+	st, err := os.Stat(s.archivePath(proposal))
 	if err != nil {
 		return 0
 	}
 	return uint64(st.Size())
 }
 
-// close closes all files.
-func (s *staging) close() error {
+// closeStores closes all files.
+func (s *staging) closeStores() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error

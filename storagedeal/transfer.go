@@ -60,7 +60,7 @@ func NewTransfers(manager dt.Manager, self peer.ID) (*Transfers, error) {
 	if err := errors.Join(manager.RegisterVoucherType(v, t), manager.RegisterTransportConfigurer(v, t.configure)); err != nil {
 		return nil, err
 	}
-	t.unsub = manager.SubscribeToEvents(t.event)
+	t.unsub = manager.SubscribeToEvents(t.onTransferEvent)
 	return t, nil
 }
 
@@ -73,7 +73,7 @@ func (t *Transfers) Close() error {
 		errs = append(errs, t.pusher.closeSources())
 	}
 	if t.provider != nil {
-		errs = append(errs, t.provider.staging.close())
+		errs = append(errs, t.provider.staging.closeStores())
 	}
 	return errors.Join(errs...)
 }
@@ -95,8 +95,8 @@ func (t *Transfers) configure(chid dt.ChannelID, v dt.Voucher, transport dt.Tran
 	}
 }
 
-// event passes on the end of a channel.
-func (t *Transfers) event(e dt.Event, s dt.ChannelState) {
+// onTransferEvent passes on the end of a channel.
+func (t *Transfers) onTransferEvent(e dt.Event, s dt.ChannelState) {
 	if e.Code != dt.CleanupComplete {
 		return
 	}
@@ -106,9 +106,9 @@ func (t *Transfers) event(e dt.Event, s dt.ChannelState) {
 	}
 	switch chid := s.ChannelID(); {
 	case chid.Initiator == t.self && t.pusher != nil:
-		t.pusher.ended(name, chid, s.Status(), s.Message())
+		t.pusher.transferEnded(name, chid, s.Status(), s.Message())
 	case chid.Responder == t.self && t.provider != nil:
-		t.provider.ended(name, chid, s.Status(), s.Message())
+		t.provider.transferEnded(name, chid, s.Status(), s.Message())
 	}
 }
 
@@ -129,8 +129,8 @@ func (t *Transfers) ValidatePull(bool, dt.ChannelID, peer.ID, dt.Voucher, cid.Ci
 	return nil, errors.New("the data of storage deals is pushed, not pulled")
 }
 
-// newest finds the channel of a proposal that began last, among those that are wanted; nil if there is none.
-func newest(ctx context.Context, manager dt.Manager, name cid.Cid, want func(dt.ChannelID) bool) (dt.ChannelState, error) {
+// newestChannel finds the channel of a proposal that began last, among those that are wanted; nil if there is none.
+func newestChannel(ctx context.Context, manager dt.Manager, name cid.Cid, want func(dt.ChannelID) bool) (dt.ChannelState, error) {
 	all, err := manager.InProgressChannels(ctx)
 	if err != nil {
 		return nil, err
@@ -147,8 +147,8 @@ func newest(ctx context.Context, manager dt.Manager, name cid.Cid, want func(dt.
 	return last, nil
 }
 
-// over tells whether a channel has ended.
-func over(s dt.Status) bool { return s == dt.Completed || s == dt.Failed || s == dt.Cancelled }
+// isOverStatus tells whether a channel has ended.
+func isOverStatus(s dt.Status) bool { return s == dt.Completed || s == dt.Failed || s == dt.Cancelled }
 
 // checkWhole refuses a transfer of less than everything: the piece would be another.
 func checkWhole(sel ipld.Node) error {

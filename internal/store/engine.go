@@ -23,8 +23,8 @@ import (
 type engine struct {
 	db    *pebble.DB
 	dir   string
-	proof *proof // nil in memory
-	room  *room  // nil where space is not looked after
+	proof *proof       // nil in memory
+	room  *diskReserve // nil where space is not looked after
 
 	fs     vfs.FS                // with the tables
 	tables sstable.ReaderOptions // how they are read alone
@@ -46,11 +46,11 @@ type engine struct {
 // errClosed is what a closed store answers.
 var errClosed = errors.New("the store is closed")
 
-func (e *engine) options(fs vfs.FS) *pebble.Options {
+func (e *engine) pebbleOptions(fs vfs.FS) *pebble.Options {
 	return &pebble.Options{
 		FS:                 fs,
 		Logger:             engineLog{e},
-		EventListener:      e.listener(),
+		EventListener:      e.eventListener(),
 		MemTableSize:       4 << 20,
 		MaxOpenFiles:       256,
 		FormatMajorVersion: pebble.FormatNewest,
@@ -61,34 +61,34 @@ func (e *engine) options(fs vfs.FS) *pebble.Options {
 // shared.
 func openEngine(dir string, how openOptions) (*engine, error) {
 	e := &engine{dir: dir, stopped: make(chan struct{}), end: make(chan struct{}), full: make(chan struct{}, 1)}
-	o := e.options(how.fs)
+	o := e.pebbleOptions(how.fs)
 	o.Lock, o.ReadOnly = how.lock, how.readOnly
 	o.DisableAutomaticCompactions = how.shadow // what they write would stay in memory
 	e.fs, e.tables = how.fs, o.MakeReaderOptions()
 	if how.lock != nil {
-		e.room = newRoom(dir)
+		e.room = newDiskReserve(dir)
 	}
 	if how.maxFiles > 0 {
 		o.MaxOpenFiles = how.maxFiles
 	}
-	if err := e.open(o, how); err != nil {
+	if err := e.openDatabase(o, how); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return e, nil
 }
 
-func (e *engine) open(o *pebble.Options, how openOptions) error {
+func (e *engine) openDatabase(o *pebble.Options, how openOptions) error {
 	var err error
 	if how.proved {
 		if e.proof, err = openProof(how.fs, e.dir, how.readOnly); err != nil {
 			return err
 		}
 		if e.lost = e.proof.checkManifest(); e.lost != nil && !how.accept {
-			return errors.Join(e.lost, e.proof.close())
+			return errors.Join(e.lost, e.proof.closeFiles())
 		}
 	}
 	opened := make(chan *pebble.DB, 1)
-	err = e.run(func() error {
+	err = e.runGuarded(func() error {
 		db, err := pebble.Open(e.dir, o)
 		opened <- db
 		return err
@@ -97,26 +97,26 @@ func (e *engine) open(o *pebble.Options, how openOptions) error {
 		e.db = <-opened
 	}
 	if err == nil && e.proof != nil {
-		err = e.prove(how)
+		err = e.proveDurable(how)
 	}
 	if err != nil {
 		e.endFollowers()
 		if e.db != nil {
-			err = errors.Join(err, e.run(e.db.Close))
+			err = errors.Join(err, e.runGuarded(e.db.Close))
 		}
 		if e.proof != nil {
-			err = errors.Join(err, e.proof.close())
+			err = errors.Join(err, e.proof.closeFiles())
 		}
 	}
 	return err
 }
 
-// prove compares what is there with what was acknowledged.
-func (e *engine) prove(how openOptions) error {
+// proveDurable compares what is there with what was acknowledged.
+func (e *engine) proveDurable(how openOptions) error {
 	last, err := e.lastMark()
 	switch {
 	case err == nil:
-		e.lost = errors.Join(e.lost, e.proof.check(last))
+		e.lost = errors.Join(e.lost, e.proof.checkLast(last))
 	case how.accept && how.shadow: // the mark is where the store is damaged
 		e.lost, err = errors.Join(e.lost, err), nil
 	}
@@ -130,52 +130,52 @@ func (e *engine) prove(how openOptions) error {
 	if how.readOnly {
 		return nil
 	}
-	e.followers.Go(func() { e.proof.follow(e.end, e.fail) })
+	e.followers.Go(func() { e.proof.followWrites(e.end, e.failEngine) })
 	if how.accept || last.zero() { // a number of its own, so that no earlier proof fits
-		e.last.seq = max(last.seq, e.proof.number())
-		return e.commit(e.db.NewBatch(), true)
+		e.last.seq = max(last.seq, e.proof.nextNumber())
+		return e.commitBatch(e.db.NewBatch(), true)
 	}
-	return e.named(e.proof.renew(last))
+	return e.namedError(e.proof.renewMark(last))
 }
 
 // lastMark is the mark of the last synced commit that is there.
 func (e *engine) lastMark() (m mark, err error) {
-	v, err := e.get([]byte(markKey))
+	v, err := e.getValue([]byte(markKey))
 	if err != nil || v == nil {
 		return m, err
 	}
 	return m, m.read(v)
 }
 
-// run calls f on a goroutine of its own, which the engine may end: then what it called fails with the fault.
-func (e *engine) run(f func() error) error {
+// runGuarded calls f on a goroutine of its own, which the engine may end: then what it called fails with the fault.
+func (e *engine) runGuarded(f func() error) error {
 	select {
-	case err := <-e.call(f):
+	case err := <-e.callGuarded(f):
 		return err
 	case <-e.stopped:
-		return e.failed()
+		return e.failureOf()
 	}
 }
 
-func (e *engine) call(f func() error) <-chan error {
+func (e *engine) callGuarded(f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		result := errStopped
 		defer func() {
 			if p := recover(); p != nil {
-				result = panicked(p)
+				result = panicError(p)
 			}
 			if errors.Is(result, errStopped) {
-				result = e.failed()
+				result = e.failureOf()
 			}
-			done <- e.named(result)
+			done <- e.namedError(result)
 		}()
 		result = f()
 	}()
 	return done
 }
 
-func panicked(p any) error {
+func panicError(p any) error {
 	if err, ok := p.(error); ok {
 		return err
 	}
@@ -184,18 +184,18 @@ func panicked(p any) error {
 
 var errStopped = errors.New("stopped by the engine")
 
-// commit applies a batch. With sync it returns after the batch, and the proof that it was acknowledged, are on stable storage. The batch is
+// commitBatch applies a batch. With sync it returns after the batch, and the proof that it was acknowledged, are on stable storage. The batch is
 // closed.
-func (e *engine) commit(b *pebble.Batch, sync bool) error {
-	if err := e.failed(); err != nil {
+func (e *engine) commitBatch(b *pebble.Batch, sync bool) error {
+	if err := e.failureOf(); err != nil {
 		return errors.Join(err, b.Close())
 	}
 	if !sync {
-		return e.broken(e.run(func() error { return b.Commit(pebble.NoSync) }), b)
+		return e.brokenBatch(e.runGuarded(func() error { return b.Commit(pebble.NoSync) }), b)
 	}
 	var m mark
-	err := e.run(func() (err error) {
-		if m, err = e.write(b); err != nil {
+	err := e.runGuarded(func() (err error) {
+		if m, err = e.writeBatch(b); err != nil {
 			return err
 		}
 		return b.SyncWait()
@@ -203,11 +203,11 @@ func (e *engine) commit(b *pebble.Batch, sync bool) error {
 	if err == nil && e.proof != nil {
 		err = e.proof.acknowledge(m)
 	}
-	return e.broken(err, b)
+	return e.brokenBatch(err, b)
 }
 
-// write numbers a batch and puts it into the log.
-func (e *engine) write(b *pebble.Batch) (mark, error) {
+// writeBatch numbers a batch and puts it into the log.
+func (e *engine) writeBatch(b *pebble.Batch) (mark, error) {
 	e.order.Lock()
 	defer e.order.Unlock()
 	m := e.last.next()
@@ -221,41 +221,41 @@ func (e *engine) write(b *pebble.Batch) (mark, error) {
 	return m, nil
 }
 
-// broken notes a write that failed: what came after it could not rely on it.
-func (e *engine) broken(err error, b *pebble.Batch) error {
+// brokenBatch notes a write that failed: what came after it could not rely on it.
+func (e *engine) brokenBatch(err error, b *pebble.Batch) error {
 	if err == nil {
 		return b.Close()
 	}
-	e.fail(err)
-	return e.named(err)
+	e.failEngine(err)
+	return e.namedError(err)
 }
 
-// get returns a copy of a value, nil when there is none.
-func (e *engine) get(key []byte) (out []byte, err error) {
+// getValue returns a copy of a value, nil when there is none.
+func (e *engine) getValue(key []byte) (out []byte, err error) {
 	defer e.recovered(&err)
 	v, closer, err := e.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, e.named(err)
+		return nil, e.namedError(err)
 	}
 	out = append(make([]byte, 0, len(v)), v...)
 	return out, closer.Close()
 }
 
-// each calls f for every key of the bounds, in order, until f returns false.
-func (e *engine) each(bounds *pebble.IterOptions, f func(key, value []byte) bool) (err error) {
+// eachRecord calls f for every key of the bounds, in order, until f returns false.
+func (e *engine) eachRecord(bounds *pebble.IterOptions, f func(key, value []byte) bool) (err error) {
 	defer e.recovered(&err)
 	it, err := e.db.NewIter(bounds)
 	if err != nil {
-		return e.named(err)
+		return e.namedError(err)
 	}
-	defer func() { err = errors.Join(err, e.named(it.Close())) }()
+	defer func() { err = errors.Join(err, e.namedError(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return e.named(err)
+			return e.namedError(err)
 		}
 		if !f(it.Key(), v) {
 			break
@@ -267,12 +267,12 @@ func (e *engine) each(bounds *pebble.IterOptions, f func(key, value []byte) bool
 // recovered turns a panic of the engine into an error.
 func (e *engine) recovered(err *error) {
 	if p := recover(); p != nil {
-		*err = e.named(panicked(p))
+		*err = e.namedError(panicError(p))
 	}
 }
 
-// failed returns the fault, if there is one.
-func (e *engine) failed() error {
+// failureOf returns the fault, if there is one.
+func (e *engine) failureOf() error {
 	if f := e.fault.Load(); f != nil {
 		return f
 	}
@@ -282,8 +282,8 @@ func (e *engine) failed() error {
 	return nil
 }
 
-// named is an error of the engine with the folder, the file where it is known, and a reason.
-func (e *engine) named(err error) error {
+// namedError is an error of the engine with the folder, the file where it is known, and a reason.
+func (e *engine) namedError(err error) error {
 	if err == nil || errors.Is(err, reason.StoreFailed) || errors.Is(err, reason.StateRolledBack) || errors.Is(err, reason.DiskFull) || errors.Is(err, errClosed) {
 		return err
 	}
@@ -311,10 +311,10 @@ const (
 	mendHint   = "Look after the disk, then start again: what was committed before is there."
 )
 
-// fail keeps the first fault.
-func (e *engine) fail(err error) {
+// failEngine keeps the first fault.
+func (e *engine) failEngine(err error) {
 	var named *reason.Error
-	if !errors.As(e.named(err), &named) {
+	if !errors.As(e.namedError(err), &named) {
 		return
 	}
 	if e.fault.CompareAndSwap(nil, named) {
@@ -322,8 +322,8 @@ func (e *engine) fail(err error) {
 	}
 }
 
-// listener keeps what goes wrong in the background. A table that is damaged is told to who reads it, and stops no writes; a full disk passes.
-func (e *engine) listener() *pebble.EventListener {
+// eventListener keeps what goes wrong in the background. A table that is damaged is told to who reads it, and stops no writes; a full disk passes.
+func (e *engine) eventListener() *pebble.EventListener {
 	return &pebble.EventListener{
 		DataCorruption: func(info pebble.DataCorruptionInfo) {},
 		BackgroundError: func(err error) {
@@ -334,27 +334,27 @@ func (e *engine) listener() *pebble.EventListener {
 				default:
 				}
 			case !pebble.IsCorruptionError(err):
-				e.fail(err)
+				e.failEngine(err)
 			}
 		},
-		ManifestCreated: func(pebble.ManifestCreateInfo) { e.proof.stale() },
-		FlushEnd:        func(pebble.FlushInfo) { e.proof.stale() },
-		CompactionEnd:   func(pebble.CompactionInfo) { e.proof.stale() },
-		TableIngested:   func(pebble.TableIngestInfo) { e.proof.stale() },
+		ManifestCreated: func(pebble.ManifestCreateInfo) { e.proof.markStale() },
+		FlushEnd:        func(pebble.FlushInfo) { e.proof.markStale() },
+		CompactionEnd:   func(pebble.CompactionInfo) { e.proof.markStale() },
+		TableIngested:   func(pebble.TableIngestInfo) { e.proof.markStale() },
 	}
 }
 
 // closeGrace bounds how long the engine may take to close after it failed.
 const closeGrace = time.Second
 
-// close flushes and closes the database. After a fault it gives up what the engine cannot end any more.
-func (e *engine) close() error {
+// closeDatabase flushes and closes the database. After a fault it gives up what the engine cannot end any more.
+func (e *engine) closeDatabase() error {
 	if !e.closed.CompareAndSwap(false, true) {
 		return nil
 	}
-	done := e.call(func() error {
+	done := e.callGuarded(func() error {
 		if e.fault.Load() == nil && e.proof != nil && !e.proof.readOnly {
-			if err := errors.Join(e.flush(), e.proof.renew(mark{})); err != nil { // while the lock is held
+			if err := errors.Join(e.flushMemory(), e.proof.renewMark(mark{})); err != nil { // while the lock is held
 				return errors.Join(err, e.db.Close())
 			}
 		}
@@ -371,15 +371,15 @@ func (e *engine) close() error {
 	}
 	e.endFollowers()
 	if e.proof != nil {
-		err = errors.Join(err, e.proof.close())
+		err = errors.Join(err, e.proof.closeFiles())
 	}
 	return err
 }
 
-// flush writes tables of what is in memory. On a full disk it does not, nor begins a new log for it: all of it is in the log that there is, which
+// flushMemory writes tables of what is in memory. On a full disk it does not, nor begins a new log for it: all of it is in the log that there is, which
 // the next start reads.
-func (e *engine) flush() error {
-	if e.room.check() != nil {
+func (e *engine) flushMemory() error {
+	if e.room.checkReserve() != nil {
 		return nil
 	}
 	select {
@@ -418,7 +418,7 @@ func (l engineLog) Fatalf(format string, args ...any) {
 			err = cause
 		}
 	}
-	l.e.fail(err)
+	l.e.failEngine(err)
 	l.e.stop.Do(func() { close(l.e.stopped) })
 	runtime.Goexit()
 }

@@ -11,7 +11,7 @@ import (
 // KV is an ordered map of raw keys. It is safe for concurrent use.
 type KV struct {
 	*engine
-	room *room // nil in memory
+	room *diskReserve // nil in memory
 	step func() error
 }
 
@@ -19,7 +19,7 @@ type KV struct {
 // first of them.
 func (kv *KV) BeforeWrite(f func() error) { kv.step = f }
 
-func (kv *KV) write() error {
+func (kv *KV) writeChecked() error {
 	if kv.step == nil {
 		return nil
 	}
@@ -35,9 +35,9 @@ func OpenKV(dir string) (*KV, error) {
 	if err != nil {
 		return nil, err
 	}
-	kv := &KV{engine: e, room: newRoom(dir)}
+	kv := &KV{engine: e, room: newDiskReserve(dir)}
 	if err := kv.dropTables(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), e.close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), e.closeDatabase())
 	}
 	return kv, nil
 }
@@ -52,7 +52,7 @@ func OpenMemoryKV() (*KV, error) {
 }
 
 // Get returns a copy of the value, or nil when the key is absent.
-func (kv *KV) Get(key []byte) ([]byte, error) { return kv.get(key) }
+func (kv *KV) Get(key []byte) ([]byte, error) { return kv.getValue(key) }
 
 // Scan calls f for every key with the prefix, in order, until f returns false. The slices are valid during f only.
 func (kv *KV) Scan(prefix []byte, f func(key, value []byte) bool) error {
@@ -61,7 +61,7 @@ func (kv *KV) Scan(prefix []byte, f func(key, value []byte) bool) error {
 
 // ScanFrom is Scan that starts at the first key that is not below from.
 func (kv *KV) ScanFrom(prefix, from []byte, f func(key, value []byte) bool) error {
-	return kv.each(&pebble.IterOptions{LowerBound: from, UpperBound: prefixEnd(prefix)}, f)
+	return kv.eachRecord(&pebble.IterOptions{LowerBound: from, UpperBound: prefixEnd(prefix)}, f)
 }
 
 func prefixEnd(prefix []byte) []byte {
@@ -104,14 +104,14 @@ func (b *Batch) Len() int { return b.b.Len() }
 // something is refused with ErrNoRoom, and nothing has changed.
 func (b *Batch) Commit(sync bool) error {
 	if b.sets {
-		if err := b.kv.room.check(); err != nil {
+		if err := b.kv.room.checkReserve(); err != nil {
 			return errors.Join(err, b.b.Close())
 		}
 	}
-	if err := b.kv.write(); err != nil {
+	if err := b.kv.writeChecked(); err != nil {
 		return errors.Join(err, b.b.Close())
 	}
-	return b.kv.commit(b.b, sync)
+	return b.kv.commitBatch(b.b, sync)
 }
 
 // KVStats is how raw keys stand.
@@ -127,4 +127,4 @@ func (kv *KV) Stats() KVStats {
 }
 
 // Close closes the store.
-func (kv *KV) Close() error { return kv.close() }
+func (kv *KV) Close() error { return kv.closeDatabase() }

@@ -187,24 +187,24 @@ func (p *proof) readSlots() error {
 	return nil
 }
 
-// lost is the sentence for what is missing.
-func (p *proof) lost(format string, args ...any) error {
+// lostWrites is the sentence for what is missing.
+func (p *proof) lostWrites(format string, args ...any) error {
 	return reason.StateRolledBack.Errorf("store %s: %w", p.dir, fmt.Errorf(format, args...))
 }
 
-// check compares the mark that the engine found with the last one that was acknowledged. The engine may be ahead: by what was not
+// checkLast compares the mark that the engine found with the last one that was acknowledged. The engine may be ahead: by what was not
 // acknowledged any more.
-func (p *proof) check(last mark) error {
+func (p *proof) checkLast(last mark) error {
 	acked := p.written.mark
 	switch {
 	case p.damaged:
-		return p.lost("its file %s is damaged, so that nothing proves that all is there", proofName)
+		return p.lostWrites("its file %s is damaged, so that nothing proves that all is there", proofName)
 	case !p.found && !last.zero():
-		return p.lost("its file %s is missing, so that nothing proves that all is there", proofName)
+		return p.lostWrites("its file %s is missing, so that nothing proves that all is there", proofName)
 	case last.seq < acked.seq:
-		return p.lost("the last %d of %d acknowledged commits are missing: the end of its log is damaged, or an older copy was put in its place", acked.seq-last.seq, acked.seq)
+		return p.lostWrites("the last %d of %d acknowledged commits are missing: the end of its log is damaged, or an older copy was put in its place", acked.seq-last.seq, acked.seq)
 	case last.seq == acked.seq && last.id != acked.id:
-		return p.lost("commit %d is not the one that was acknowledged: files of two copies were mixed", acked.seq)
+		return p.lostWrites("commit %d is not the one that was acknowledged: files of two copies were mixed", acked.seq)
 	}
 	return nil
 }
@@ -217,11 +217,11 @@ func (p *proof) checkManifest() error {
 	name, number, err := p.currentManifest()
 	switch {
 	case err != nil:
-		return p.lost("its list of tables cannot be found: %w", err)
+		return p.lostWrites("its list of tables cannot be found: %w", err)
 	case number > p.written.manifest:
 		return nil // begun just before a crash
 	case number < p.written.manifest:
-		return p.lost("its list of tables is number %d, number %d was in use", number, p.written.manifest)
+		return p.lostWrites("its list of tables is number %d, number %d was in use", number, p.written.manifest)
 	}
 	sum := sha256.New()
 	n, err := p.hashManifest(name, sum, 0, p.written.size)
@@ -229,7 +229,7 @@ func (p *proof) checkManifest() error {
 		return err
 	}
 	if n != p.written.size || !bytes.Equal(sum.Sum(nil), p.written.sum[:]) {
-		return p.lost("its list of tables %s is damaged", name)
+		return p.lostWrites("its list of tables %s is damaged", name)
 	}
 	return nil
 }
@@ -269,8 +269,8 @@ func (p *proof) hashManifest(name string, sum io.Writer, from, to int64) (int64,
 	return from + n, err
 }
 
-// stale notes that the list of tables has changed.
-func (p *proof) stale() {
+// markStale notes that the list of tables has changed.
+func (p *proof) markStale() {
 	if p == nil {
 		return
 	}
@@ -293,29 +293,29 @@ func (p *proof) acknowledge(m mark) error {
 	if p.written.mark.seq >= m.seq {
 		return nil
 	}
-	return p.write()
+	return p.writeSlot()
 }
 
-// renew writes a mark, and the sum of the list of tables, anew.
-func (p *proof) renew(m mark) error {
+// renewMark writes a mark, and the sum of the list of tables, anew.
+func (p *proof) renewMark(m mark) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unlisted.Store(true)
 	if m.seq >= p.written.mark.seq {
 		p.written.mark = m
 	}
-	return p.write()
+	return p.writeSlot()
 }
 
-// number is that of the mark that is written.
-func (p *proof) number() uint64 {
+// nextNumber is that of the mark that is written.
+func (p *proof) nextNumber() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.written.mark.seq
 }
 
-// write writes the slot whose turn it is. mu is held.
-func (p *proof) write() error {
+// writeSlot writes the slot whose turn it is. mu is held.
+func (p *proof) writeSlot() error {
 	s := p.written
 	p.wanted.Lock()
 	if p.wanted.mark.seq > s.mark.seq {
@@ -338,8 +338,8 @@ func (p *proof) write() error {
 	return nil
 }
 
-// follow keeps the sum up to date while nothing is committed, until stop is closed.
-func (p *proof) follow(stop <-chan struct{}, failed func(error)) {
+// followWrites keeps the sum up to date while nothing is committed, until stop is closed.
+func (p *proof) followWrites(stop <-chan struct{}, failed func(error)) {
 	for {
 		select {
 		case <-stop:
@@ -349,7 +349,7 @@ func (p *proof) follow(stop <-chan struct{}, failed func(error)) {
 		p.mu.Lock()
 		var err error
 		if p.unlisted.Load() {
-			err = p.write()
+			err = p.writeSlot()
 		}
 		p.mu.Unlock()
 		if err != nil {
@@ -374,7 +374,7 @@ func (p *proof) sumManifest(s *slot) error {
 	return err
 }
 
-func (p *proof) close() error {
+func (p *proof) closeFiles() error {
 	if p.f == nil {
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 // records is a record store over an engine, which adds only while there is room. Deleting is always possible. It is safe for concurrent use.
 type records struct {
 	*engine
-	room *room
+	room *diskReserve
 
 	mu    sync.Mutex
 	lists map[*list]struct{} // that are being read
@@ -22,13 +22,13 @@ type records struct {
 
 var _ datastore.Batching = (*records)(nil)
 
-func newRecords(e *engine, r *room) *records {
+func newRecords(e *engine, r *diskReserve) *records {
 	return &records{engine: e, room: r, lists: map[*list]struct{}{}}
 }
 
 // Get implements datastore.Read.
 func (r *records) Get(_ context.Context, k datastore.Key) ([]byte, error) {
-	v, err := r.get(k.Bytes())
+	v, err := r.getValue(k.Bytes())
 	if err == nil && v == nil {
 		return nil, datastore.ErrNotFound
 	}
@@ -37,7 +37,7 @@ func (r *records) Get(_ context.Context, k datastore.Key) ([]byte, error) {
 
 // Has implements datastore.Read.
 func (r *records) Has(_ context.Context, k datastore.Key) (bool, error) {
-	v, err := r.get(k.Bytes())
+	v, err := r.getValue(k.Bytes())
 	return v != nil, err
 }
 
@@ -52,14 +52,14 @@ func (r *records) GetSize(ctx context.Context, k datastore.Key) (int, error) {
 
 // Put implements datastore.Write.
 func (r *records) Put(_ context.Context, k datastore.Key, value []byte) error {
-	if err := r.room.check(); err != nil {
+	if err := r.room.checkReserve(); err != nil {
 		return err
 	}
 	b := r.db.NewBatch()
 	if err := b.Set(k.Bytes(), value, nil); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	return r.commit(b, false)
+	return r.commitBatch(b, false)
 }
 
 // Delete implements datastore.Write.
@@ -68,11 +68,13 @@ func (r *records) Delete(_ context.Context, k datastore.Key) error {
 	if err := b.Delete(k.Bytes(), nil); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	return r.commit(b, false)
+	return r.commitBatch(b, false)
 }
 
 // Sync implements datastore.Datastore: what was written before is on stable storage, whatever its key.
-func (r *records) Sync(context.Context, datastore.Key) error { return r.commit(r.db.NewBatch(), true) }
+func (r *records) Sync(context.Context, datastore.Key) error {
+	return r.commitBatch(r.db.NewBatch(), true)
+}
 
 // Close implements datastore.Datastore. Lists that are being read end with an error.
 func (r *records) Close() error {
@@ -82,14 +84,14 @@ func (r *records) Close() error {
 	r.mu.Unlock()
 	var err error
 	for l := range open {
-		err = errors.Join(err, l.close())
+		err = errors.Join(err, l.closeList())
 	}
-	return errors.Join(err, r.close())
+	return errors.Join(err, r.closeDatabase())
 }
 
 // Batch implements datastore.Batching.
 func (r *records) Batch(context.Context) (datastore.Batch, error) {
-	if err := r.failed(); err != nil {
+	if err := r.failureOf(); err != nil {
 		return nil, err
 	}
 	return &recordBatch{r: r, b: r.db.NewBatch()}, nil
@@ -126,13 +128,13 @@ func (b *recordBatch) Commit(context.Context) error {
 		return errCommitted
 	}
 	if b.puts {
-		if err := b.r.room.check(); err != nil {
+		if err := b.r.room.checkReserve(); err != nil {
 			return err
 		}
 	}
 	batch := b.b
 	b.b = nil
-	return b.r.commit(batch, false)
+	return b.r.commitBatch(batch, false)
 }
 
 // Query implements datastore.Read. A list that cannot be read to its end ends with an error.
@@ -147,7 +149,7 @@ func (r *records) Query(_ context.Context, q query.Query) (query.Results, error)
 	}
 	rest := q
 	rest.Prefix = ""
-	return query.NaiveQueryApply(rest, query.ResultsFromIterator(q, query.Iterator{Next: l.next, Close: l.close})), nil
+	return query.NaiveQueryApply(rest, query.ResultsFromIterator(q, query.Iterator{Next: l.nextEntry, Close: l.closeList})), nil
 }
 
 // list is a query that is being read. The store may close it at any time.
@@ -169,20 +171,20 @@ func (r *records) newList(prefix []byte, q query.Query) (_ *list, err error) {
 	}
 	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
 	if err != nil {
-		return nil, r.named(err)
+		return nil, r.namedError(err)
 	}
 	l := &list{r: r, q: q, it: it}
 	r.lists[l] = struct{}{}
 	return l, nil
 }
 
-func (l *list) next() (query.Result, bool) {
+func (l *list) nextEntry() (query.Result, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
 		return query.Result{}, false
 	}
-	e, ok, err := l.read()
+	e, ok, err := l.readEntry()
 	if err != nil {
 		l.ended = true
 		return query.Result{Error: err}, true
@@ -191,7 +193,7 @@ func (l *list) next() (query.Result, bool) {
 	return query.Result{Entry: e}, ok
 }
 
-func (l *list) read() (e query.Entry, ok bool, err error) {
+func (l *list) readEntry() (e query.Entry, ok bool, err error) {
 	defer l.r.recovered(&err)
 	if l.it == nil {
 		return e, false, errClosed
@@ -202,7 +204,7 @@ func (l *list) read() (e query.Entry, ok bool, err error) {
 		ok, l.begun = l.it.First(), true
 	}
 	if !ok {
-		return e, false, l.r.named(l.it.Error())
+		return e, false, l.r.namedError(l.it.Error())
 	}
 	e.Key = string(l.it.Key())
 	if l.q.KeysOnly && !l.q.ReturnsSizes {
@@ -210,7 +212,7 @@ func (l *list) read() (e query.Entry, ok bool, err error) {
 	}
 	v, err := l.it.ValueAndErr()
 	if err != nil {
-		return e, false, fmt.Errorf("record %q: %w", e.Key, l.r.named(err))
+		return e, false, fmt.Errorf("record %q: %w", e.Key, l.r.namedError(err))
 	}
 	e.Size = len(v)
 	if !l.q.KeysOnly {
@@ -219,7 +221,7 @@ func (l *list) read() (e query.Entry, ok bool, err error) {
 	return e, true, nil
 }
 
-func (l *list) close() (err error) {
+func (l *list) closeList() (err error) {
 	defer l.r.recovered(&err)
 	l.r.mu.Lock()
 	delete(l.r.lists, l)

@@ -52,7 +52,7 @@ func OpenRescue(ctx context.Context, dir string) (*Rescued, error) {
 	}
 	holes, _, err := e.damagedTables(ctx)
 	if err != nil {
-		return nil, errors.Join(err, e.close())
+		return nil, errors.Join(err, e.closeDatabase())
 	}
 	return &Rescued{newRecords(e, nil), holes, e.lost}, nil
 }
@@ -61,7 +61,7 @@ func OpenRescue(ctx context.Context, dir string) (*Rescued, error) {
 func (r *Rescued) hole(k datastore.Key) error {
 	for _, h := range r.Holes {
 		if key := k.String(); key >= h.From && key < h.To {
-			return r.named(h.cause)
+			return r.namedError(h.cause)
 		}
 	}
 	return nil
@@ -125,7 +125,7 @@ func (r *Rescued) between(from, to string, out *[]query.Entry) error {
 	if to != "" {
 		bounds.UpperBound = []byte(to)
 	}
-	return r.each(bounds, func(key, value []byte) bool {
+	return r.eachRecord(bounds, func(key, value []byte) bool {
 		*out = append(*out, query.Entry{Key: string(key), Value: bytes.Clone(value), Size: len(value)})
 		return string(key)+"\x00" != to // to look for one behind the last would read what is damaged
 	})
@@ -135,7 +135,7 @@ func (r *Rescued) between(from, to string, out *[]query.Entry) error {
 func (e *engine) narrow(first, last []byte) (from, to string) {
 	from, to = string(first), string(last)+"\x00"
 	bounds := &pebble.IterOptions{LowerBound: first, UpperBound: []byte(to)}
-	if err := e.each(bounds, func(key, _ []byte) bool {
+	if err := e.eachRecord(bounds, func(key, _ []byte) bool {
 		from = string(key) + "\x00"
 		return true
 	}); err == nil {
@@ -150,12 +150,12 @@ func (e *engine) eachBack(bounds *pebble.IterOptions, f func(key []byte)) (err e
 	defer e.recovered(&err)
 	it, err := e.db.NewIter(bounds)
 	if err != nil {
-		return e.named(err)
+		return e.namedError(err)
 	}
-	defer func() { err = errors.Join(err, e.named(it.Close())) }()
+	defer func() { err = errors.Join(err, e.namedError(it.Close())) }()
 	for ok := it.Last(); ok; ok = it.Prev() {
 		if _, err := it.ValueAndErr(); err != nil {
-			return e.named(err)
+			return e.namedError(err)
 		}
 		f(it.Key())
 	}
@@ -167,7 +167,7 @@ func (e *engine) damagedTables(ctx context.Context) (bad []Hole, tables int, err
 	defer e.recovered(&err)
 	levels, err := e.db.SSTables()
 	if err != nil {
-		return nil, 0, e.named(err)
+		return nil, 0, e.namedError(err)
 	}
 	for _, level := range levels {
 		for _, t := range level {
@@ -209,7 +209,7 @@ func (e *engine) lists(number uint64) bool {
 func (e *engine) readTable(ctx context.Context, name string) (err error) {
 	defer func() {
 		if p := recover(); p != nil { // the library trusts what it has read of a table
-			err = panicked(p)
+			err = panicError(p)
 		}
 	}()
 	f, err := e.fs.Open(e.fs.PathJoin(e.dir, name))

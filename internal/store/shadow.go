@@ -44,8 +44,8 @@ func newShadow(below vfs.FS) *shadowFS {
 	return &shadowFS{FS: vfs.NewMem(), below: below, here: map[string]bool{}}
 }
 
-// place says where a file is.
-func (s *shadowFS) place(name string) (vfs.FS, error) {
+// placeOf says where a file is.
+func (s *shadowFS) placeOf(name string) (vfs.FS, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch here, known := s.here[name]; {
@@ -57,7 +57,7 @@ func (s *shadowFS) place(name string) (vfs.FS, error) {
 	return s.below, nil
 }
 
-func (s *shadowFS) set(name string, here bool) {
+func (s *shadowFS) setPlace(name string, here bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.here[name] = here
@@ -68,13 +68,13 @@ func (s *shadowFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error
 	if err := s.FS.MkdirAll(s.FS.PathDir(name), 0o700); err != nil {
 		return nil, err
 	}
-	s.set(name, true)
+	s.setPlace(name, true)
 	return s.FS.Create(name, c)
 }
 
 // Open implements vfs.FS.
 func (s *shadowFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
-	at, err := s.place(name)
+	at, err := s.placeOf(name)
 	if err != nil {
 		return nil, err
 	}
@@ -83,15 +83,15 @@ func (s *shadowFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
 
 // OpenReadWrite implements vfs.FS.
 func (s *shadowFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
-	if err := s.lift(name, c); err != nil {
+	if err := s.liftFile(name, c); err != nil {
 		return nil, err
 	}
 	return s.FS.OpenReadWrite(name, c, o...)
 }
 
-// lift copies a file into memory.
-func (s *shadowFS) lift(name string, c vfs.DiskWriteCategory) error {
-	at, err := s.place(name)
+// liftFile copies a file into memory.
+func (s *shadowFS) liftFile(name string, c vfs.DiskWriteCategory) error {
+	at, err := s.placeOf(name)
 	if err != nil || at == s.FS {
 		return err
 	}
@@ -119,11 +119,11 @@ func (s *shadowFS) OpenDir(name string) (vfs.File, error) {
 
 // Remove implements vfs.FS.
 func (s *shadowFS) Remove(name string) error {
-	at, err := s.place(name)
+	at, err := s.placeOf(name)
 	if err != nil {
 		return err
 	}
-	s.set(name, false)
+	s.setPlace(name, false)
 	if at == s.FS {
 		return s.FS.Remove(name)
 	}
@@ -135,11 +135,11 @@ func (s *shadowFS) RemoveAll(name string) error { return s.Remove(name) }
 
 // Rename implements vfs.FS.
 func (s *shadowFS) Rename(from, to string) error {
-	if err := s.lift(from, vfs.WriteCategoryUnspecified); err != nil {
+	if err := s.liftFile(from, vfs.WriteCategoryUnspecified); err != nil {
 		return err
 	}
-	s.set(from, false)
-	s.set(to, true)
+	s.setPlace(from, false)
+	s.setPlace(to, true)
 	return s.FS.Rename(from, to)
 }
 
@@ -175,7 +175,7 @@ func (s *shadowFS) List(dir string) ([]string, error) {
 
 // Stat implements vfs.FS.
 func (s *shadowFS) Stat(name string) (vfs.FileInfo, error) {
-	at, err := s.place(name)
+	at, err := s.placeOf(name)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func Open(dir string) (datastore.Batching, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newRecords(e, newRoom(dir)), nil
+	return newRecords(e, newDiskReserve(dir)), nil
 }
 
 // Accept takes a store as it is, whatever was acknowledged, and proves only that from now on: after a backup was put back, or when what is
@@ -39,14 +39,14 @@ func Accept(dir string) error {
 	if err != nil {
 		return err
 	}
-	return e.close()
+	return e.closeDatabase()
 }
 
 // openDir opens an engine in a folder of the host. It takes the lock first: an open that fails on it would leave the engine's goroutines
 // behind. The opened store keeps its own share of the lock until it is closed.
 func openDir(dir string, how openOptions) (*engine, error) {
 	if !how.shadow && !how.readOnly {
-		if err := roomAbove(dir, startReserve).check(); err != nil {
+		if err := roomAbove(dir, startReserve).checkReserve(); err != nil {
 			return nil, fmt.Errorf("open store %s: %w", dir, err)
 		}
 	}

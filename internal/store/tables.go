@@ -38,7 +38,7 @@ func (kv *KV) dropTables() error {
 
 // tableOptions are how tables are written that the engine takes in.
 func (kv *KV) tableOptions() sstable.WriterOptions {
-	o := kv.options(vfs.Default)
+	o := kv.pebbleOptions(vfs.Default)
 	o.EnsureDefaults()
 	return o.MakeWriterOptions(0, kv.db.TableFormat())
 }
@@ -54,12 +54,12 @@ func (kv *KV) NewTables() (*Tables, error) {
 // Set adds a key, which must be above all before it.
 func (t *Tables) Set(key, value []byte) error {
 	if t.w != nil && t.n > tableSize {
-		if err := t.finish(); err != nil {
+		if err := t.finishTable(); err != nil {
 			return err
 		}
 	}
 	if t.w == nil {
-		if err := t.begin(); err != nil {
+		if err := t.beginTable(); err != nil {
 			return err
 		}
 	}
@@ -67,7 +67,7 @@ func (t *Tables) Set(key, value []byte) error {
 	return t.w.Set(key, value)
 }
 
-func (t *Tables) begin() error {
+func (t *Tables) beginTable() error {
 	f, err := os.CreateTemp(t.kv.dir, tablePattern)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (t *Tables) begin() error {
 	return nil
 }
 
-func (t *Tables) finish() error {
+func (t *Tables) finishTable() error {
 	err := t.w.Close()
 	t.w = nil
 	return err
@@ -93,27 +93,27 @@ func (t *Tables) finish() error {
 // Ingest makes all keys visible and durable.
 func (t *Tables) Ingest(ctx context.Context) error {
 	if t.w != nil {
-		if err := t.finish(); err != nil {
+		if err := t.finishTable(); err != nil {
 			return errors.Join(err, t.Drop())
 		}
 	}
 	if len(t.files) == 0 {
 		return nil
 	}
-	if err := t.kv.write(); err != nil {
+	if err := t.kv.writeChecked(); err != nil {
 		return errors.Join(err, t.Drop())
 	}
-	if err := t.kv.run(func() error { return t.kv.db.Ingest(ctx, t.files) }); err != nil {
+	if err := t.kv.runGuarded(func() error { return t.kv.db.Ingest(ctx, t.files) }); err != nil {
 		return errors.Join(err, t.Drop())
 	}
-	return t.kv.commit(t.kv.db.NewBatch(), true) // with a proof that they are listed
+	return t.kv.commitBatch(t.kv.db.NewBatch(), true) // with a proof that they are listed
 }
 
 // Drop gives everything up.
 func (t *Tables) Drop() error {
 	var errs []error
 	if t.w != nil {
-		errs = append(errs, t.finish())
+		errs = append(errs, t.finishTable())
 	}
 	for _, f := range t.files {
 		errs = append(errs, os.Remove(f))

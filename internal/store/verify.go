@@ -10,7 +10,7 @@ import (
 
 // verified is a store whose files can be read through.
 type verified interface {
-	failed() error
+	failureOf() error
 	readThrough(ctx context.Context) (Sum, error)
 }
 
@@ -22,7 +22,7 @@ type Sum struct{ Records, Tables int }
 // Failed is the fault that a store met since it was opened, nil if it met none. One that is not of this package has none to tell.
 func Failed(ds datastore.Read) error {
 	if v, ok := ds.(verified); ok {
-		return v.failed()
+		return v.failureOf()
 	}
 	return nil
 }
@@ -38,10 +38,10 @@ func Verify(ctx context.Context, ds datastore.Read) (Sum, error) {
 
 // readThrough reads the records that there are, and then each table.
 func (e *engine) readThrough(ctx context.Context) (s Sum, err error) {
-	if err := e.failed(); err != nil {
+	if err := e.failureOf(); err != nil {
 		return s, err
 	}
-	err = e.each(&pebble.IterOptions{}, func([]byte, []byte) bool {
+	err = e.eachRecord(&pebble.IterOptions{}, func([]byte, []byte) bool {
 		s.Records++
 		return ctx.Err() == nil
 	})
@@ -51,7 +51,7 @@ func (e *engine) readThrough(ctx context.Context) (s Sum, err error) {
 	bad, tables, err := e.damagedTables(ctx)
 	s.Tables = tables
 	if err == nil && len(bad) > 0 {
-		err = e.named(bad[0].cause)
+		err = e.namedError(bad[0].cause)
 	}
 	return s, err
 }

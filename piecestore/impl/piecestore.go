@@ -84,7 +84,7 @@ func upgraded(value []byte, rec tupled) ([]byte, error) {
 // OnReady implements piecestore.PieceStore.
 func (s *Store) OnReady(f shared.ReadyFunc) { s.ready.OnReady(f) }
 
-func (s *Store) get(prefix, what string, c cid.Cid, v cbg.CBORUnmarshaler) error {
+func (s *Store) getRecord(prefix, what string, c cid.Cid, v cbg.CBORUnmarshaler) error {
 	ctx, cancel := shared.Lifetime()
 	defer cancel()
 	data, err := s.ds.Get(ctx, datastore.NewKey(prefix+c.String()))
@@ -100,7 +100,7 @@ func (s *Store) get(prefix, what string, c cid.Cid, v cbg.CBORUnmarshaler) error
 	return nil
 }
 
-func (s *Store) put(ctx context.Context, w datastore.Write, prefix string, c cid.Cid, v cbg.CBORMarshaler) error {
+func (s *Store) putRecord(ctx context.Context, w datastore.Write, prefix string, c cid.Cid, v cbg.CBORMarshaler) error {
 	data, err := wire.Encode(v)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (s *Store) AddDealForPiece(piece cid.Cid, deal piecestore.DealInfo) error {
 	info.Deals = append(info.Deals, deal)
 	ctx, cancel := shared.Lifetime()
 	defer cancel()
-	return s.put(ctx, s.ds, pieces, piece, &info)
+	return s.putRecord(ctx, s.ds, pieces, piece, &info)
 }
 
 // AddPieceBlockLocations implements piecestore.PieceStore: all locations or none.
@@ -148,7 +148,7 @@ func (s *Store) AddPieceBlockLocations(piece cid.Cid, locations map[cid.Cid]piec
 			continue
 		}
 		info.PieceBlockLocations = append(info.PieceBlockLocations, at)
-		if err := s.put(ctx, b, cids, c, &info); err != nil {
+		if err := s.putRecord(ctx, b, cids, c, &info); err != nil {
 			return err
 		}
 	}
@@ -157,21 +157,21 @@ func (s *Store) AddPieceBlockLocations(piece cid.Cid, locations map[cid.Cid]piec
 
 // GetPieceInfo implements piecestore.PieceStore.
 func (s *Store) GetPieceInfo(piece cid.Cid) (info piecestore.PieceInfo, err error) {
-	return info, s.get(pieces, "piece with", piece, &info)
+	return info, s.getRecord(pieces, "piece with", piece, &info)
 }
 
 // GetCIDInfo implements piecestore.PieceStore.
 func (s *Store) GetCIDInfo(payload cid.Cid) (info piecestore.CIDInfo, err error) {
-	return info, s.get(cids, "payload", payload, &info)
+	return info, s.getRecord(cids, "payload", payload, &info)
 }
 
 // ListCidInfoKeys implements piecestore.PieceStore.
-func (s *Store) ListCidInfoKeys() ([]cid.Cid, error) { return s.keys(cids) }
+func (s *Store) ListCidInfoKeys() ([]cid.Cid, error) { return s.listKeys(cids) }
 
 // ListPieceInfoKeys implements piecestore.PieceStore.
-func (s *Store) ListPieceInfoKeys() ([]cid.Cid, error) { return s.keys(pieces) }
+func (s *Store) ListPieceInfoKeys() ([]cid.Cid, error) { return s.listKeys(pieces) }
 
-func (s *Store) keys(prefix string) ([]cid.Cid, error) {
+func (s *Store) listKeys(prefix string) ([]cid.Cid, error) {
 	ctx, cancel := shared.Lifetime()
 	defer cancel()
 	res, err := s.ds.Query(ctx, query.Query{Prefix: strings.TrimSuffix(prefix, "/"), KeysOnly: true})

@@ -12,7 +12,7 @@ import (
 // TestNoRoom: a disk that is nearly full takes no writes, is read, and takes them again when there is room.
 func TestNoRoom(t *testing.T) {
 	free := uint64(reserve)
-	full := func(r *room) {
+	full := func(r *diskReserve) {
 		r.free = func(string) (uint64, bool) { return free, true }
 		r.next = time.Time{}
 	}

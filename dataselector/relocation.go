@@ -42,7 +42,7 @@ func (s Selection) Moved(path string) (Selection, error) {
 // the path below it, and lost the block that it takes to go on; it is undefined at the end of the path. A node that has no such entry is refused
 // with reason.PathUnknown.
 func (s Selection) Resolve(ctx context.Context, ls *ipld.LinkSystem, root cid.Cid) (at cid.Cid, left string, lost cid.Cid, err error) {
-	names, err := split(s.path)
+	names, err := splitPath(s.path)
 	if err != nil {
 		return root, s.path, lost, err
 	}
@@ -50,8 +50,8 @@ func (s Selection) Resolve(ctx context.Context, ls *ipld.LinkSystem, root cid.Ci
 	for i, name := range names {
 		w := watch{read: ls.StorageReadOpener}
 		mine := *ls
-		mine.StorageReadOpener = w.open
-		next, err := child(ctx, &mine, at, name)
+		mine.StorageReadOpener = w.openBlock
+		next, err := childOf(ctx, &mine, at, name)
 		switch {
 		case w.lost.Defined():
 			return at, strings.Join(names[i:], "/"), w.lost, nil
@@ -71,7 +71,7 @@ type watch struct {
 	lost cid.Cid
 }
 
-func (w *watch) open(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
+func (w *watch) openBlock(ctx linking.LinkContext, l datamodel.Link) (io.Reader, error) {
 	r, err := w.read(ctx, l)
 	if cl, ok := l.(cidlink.Link); ok && err != nil && !w.lost.Defined() {
 		w.lost = cl.Cid
@@ -84,16 +84,16 @@ type LinkRange struct{ From, To int }
 
 // Below selects links of a dag-pb node with everything below them, and the node itself.
 func Below(links []LinkRange) ipld.Node {
-	return linked(links, unixfsnode.ExploreAllRecursivelySelector)
+	return linkSelector(links, unixfsnode.ExploreAllRecursivelySelector)
 }
 
 // ShardsBelow selects the shards that links of a sharded folder lead to, with the shards below them, and the folder's own block.
 func ShardsBelow(links []LinkRange) ipld.Node {
 	ssb := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
-	return linked(links, ssb.ExploreInterpretAs("unixfs-preload", ssb.Matcher()))
+	return linkSelector(links, ssb.ExploreInterpretAs("unixfs-preload", ssb.Matcher()))
 }
 
-func linked(links []LinkRange, target builder.SelectorSpec) ipld.Node {
+func linkSelector(links []LinkRange, target builder.SelectorSpec) ipld.Node {
 	ssb := builder.NewSelectorSpecBuilder(basicnode.Prototype.Any)
 	hash := ssb.ExploreFields(func(e builder.ExploreFieldsSpecBuilder) { e.Insert("Hash", target) })
 	ranges := make([]builder.SelectorSpec, len(links))

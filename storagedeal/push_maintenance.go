@@ -12,9 +12,9 @@ import (
 // tendEvery is how often pushes are looked after whose provider says nothing.
 const tendEvery = time.Minute
 
-// tend asks again for pushes that nobody has answered: when the connection to their provider is lost, which no transfer notices that has not
+// maintainPushes asks again for pushes that nobody has answered: when the connection to their provider is lost, which no transfer notices that has not
 // begun, and from time to time.
-func (p *Pusher) tend() {
+func (p *Pusher) maintainPushes() {
 	lost := make(chan peer.ID, 64)
 	bundle := &network.NotifyBundle{DisconnectedF: func(_ network.Network, c network.Conn) {
 		select {
@@ -33,9 +33,9 @@ func (p *Pusher) tend() {
 		case <-p.ctx.Done():
 			return
 		case from := <-lost:
-			err = p.askAgain(func(r *Push) bool { return r.Peer == from })
+			err = p.retryUnanswered(func(r *Push) bool { return r.Peer == from })
 		case <-t.C:
-			err = p.askAgain(func(*Push) bool { return true })
+			err = p.retryUnanswered(func(*Push) bool { return true })
 		}
 		if err != nil && p.ctx.Err() == nil {
 			p.cfg.Log.Warn("look after the data of storage deals", "error", err)
@@ -43,16 +43,16 @@ func (p *Pusher) tend() {
 	}
 }
 
-// askAgain takes up pushes whose channel was never answered.
-func (p *Pusher) askAgain(which func(*Push) bool) error {
-	list, err := p.recs.unfinished(p.ctx)
+// retryUnanswered takes up pushes whose channel was never answered.
+func (p *Pusher) retryUnanswered(which func(*Push) bool) error {
+	list, err := p.recs.unfinishedRecords(p.ctx)
 	for _, r := range list {
 		if r.Channel == 0 || !which(&r) {
 			continue
 		}
 		s, serr := p.cfg.Transfers.dt.ChannelState(p.ctx, dt.ChannelID{Initiator: p.cfg.Transfers.self, Responder: r.Peer, ID: r.Channel})
 		if serr == nil && s.Status() == dt.Requested {
-			p.group.Go(func() { _ = p.alone(r.Proposal, func() error { return p.goOn(p.ctx, r) }) })
+			p.group.Go(func() { _ = p.runAttempt(r.Proposal, func() error { return p.resumePush(p.ctx, r) }) })
 		}
 	}
 	return err

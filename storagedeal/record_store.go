@@ -21,11 +21,11 @@ type record interface {
 	proposal() cid.Cid
 	fields(created *uint64) []wire.Field
 	createdAt() *time.Time
-	onItsWay() bool // a start has to go on with it
+	isUnfinished() bool // a start has to go on with it
 }
 
-// kept is a store of records of one type: all below one prefix, and the names of those that a start goes on with below another.
-type kept[T any, P interface {
+// recordStore is a store of records of one type: all below one prefix, and the names of those that a start goes on with below another.
+type recordStore[T any, P interface {
 	*T
 	record
 }] struct {
@@ -33,8 +33,8 @@ type kept[T any, P interface {
 	all, started string
 }
 
-// put stores a record durably.
-func (k kept[T, P]) put(ctx context.Context, v T) error {
+// putRecord stores a record durably.
+func (k recordStore[T, P]) putRecord(ctx context.Context, v T) error {
 	p := P(&v)
 	created := uint64(p.createdAt().Unix())
 	data, err := wire.EncodeTuple(p.fields(&created))
@@ -47,7 +47,7 @@ func (k kept[T, P]) put(ctx context.Context, v T) error {
 	}
 	name, started := p.proposal(), datastore.NewKey(k.started+"/"+p.proposal().String())
 	err = b.Put(ctx, datastore.NewKey(k.all+"/"+name.String()), data)
-	if p.onItsWay() {
+	if p.isUnfinished() {
 		err = errors.Join(err, b.Put(ctx, started, nil))
 	} else {
 		err = errors.Join(err, b.Delete(ctx, started))
@@ -61,7 +61,7 @@ func (k kept[T, P]) put(ctx context.Context, v T) error {
 	return nil
 }
 
-func (k kept[T, P]) decode(data []byte) (v T, err error) {
+func (k recordStore[T, P]) decodeRecord(data []byte) (v T, err error) {
 	var created uint64
 	if err := wire.DecodeTuple(data, "record of a storage deal", P(&v).fields(&created)); err != nil {
 		return v, err
@@ -70,7 +70,7 @@ func (k kept[T, P]) decode(data []byte) (v T, err error) {
 	return v, nil
 }
 
-func (k kept[T, P]) get(ctx context.Context, name cid.Cid) (v T, err error) {
+func (k recordStore[T, P]) getRecord(ctx context.Context, name cid.Cid) (v T, err error) {
 	data, err := k.ds.Get(ctx, datastore.NewKey(k.all+"/"+name.String()))
 	if errors.Is(err, datastore.ErrNotFound) {
 		return v, fmt.Errorf("%w: proposal %s", ErrUnknownDeal, name)
@@ -78,12 +78,12 @@ func (k kept[T, P]) get(ctx context.Context, name cid.Cid) (v T, err error) {
 	if err != nil {
 		return v, err
 	}
-	return k.decode(data)
+	return k.decodeRecord(data)
 }
 
-func (k kept[T, P]) list(ctx context.Context) (out []T, err error) {
+func (k recordStore[T, P]) listRecords(ctx context.Context) (out []T, err error) {
 	err = store.Each(ctx, k.ds, k.all, func(key string, value []byte) error {
-		v, err := k.decode(value)
+		v, err := k.decodeRecord(value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
@@ -93,8 +93,8 @@ func (k kept[T, P]) list(ctx context.Context) (out []T, err error) {
 	return out, err
 }
 
-// unfinished are the records that a start goes on with.
-func (k kept[T, P]) unfinished(ctx context.Context) (out []T, err error) {
+// unfinishedRecords are the records that a start goes on with.
+func (k recordStore[T, P]) unfinishedRecords(ctx context.Context) (out []T, err error) {
 	var names []cid.Cid
 	err = store.Each(ctx, k.ds, k.started, func(key string, _ []byte) error {
 		c, err := cid.Decode(datastore.RawKey(key).BaseNamespace())
@@ -102,7 +102,7 @@ func (k kept[T, P]) unfinished(ctx context.Context) (out []T, err error) {
 		return err
 	})
 	for _, name := range names {
-		v, gerr := k.get(ctx, name)
+		v, gerr := k.getRecord(ctx, name)
 		if err = errors.Join(err, gerr); gerr == nil {
 			out = append(out, v)
 		}

@@ -22,8 +22,8 @@ const (
 	startReserve = 16 << 20
 )
 
-// room looks after the free space of a folder. It is safe for concurrent use.
-type room struct {
+// diskReserve looks after the free space of a folder. It is safe for concurrent use.
+type diskReserve struct {
 	dir  string
 	free func(dir string) (bytes uint64, ok bool)
 	keep uint64 // what has to be free
@@ -33,10 +33,10 @@ type room struct {
 	err  error
 }
 
-func newRoom(dir string) *room { return roomAbove(dir, reserve) }
+func newDiskReserve(dir string) *diskReserve { return roomAbove(dir, reserve) }
 
-func roomAbove(dir string, keep uint64) *room {
-	return &room{dir: dir, keep: keep, free: func(dir string) (uint64, bool) {
+func roomAbove(dir string, keep uint64) *diskReserve {
+	return &diskReserve{dir: dir, keep: keep, free: func(dir string) (uint64, bool) {
 		n, _, ok := blob.Free(dir)
 		return n, ok
 	}}
@@ -47,12 +47,12 @@ const Reserve = reserve
 
 // Room returns ErrNoRoom when too little is free in the file system of a folder for its stores to take writes.
 func Room(dir string) error {
-	r := newRoom(dir)
-	return r.check()
+	r := newDiskReserve(dir)
+	return r.checkReserve()
 }
 
-// check returns ErrNoRoom when nothing may be written. It asks the file system once a second at most.
-func (r *room) check() error {
+// checkReserve returns ErrNoRoom when nothing may be written. It asks the file system once a second at most.
+func (r *diskReserve) checkReserve() error {
 	if r == nil {
 		return nil
 	}
