@@ -179,12 +179,12 @@ func start(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// end NAME: SIGTERM; the process must end by itself within a minute, on whatever machine, with code 0.
+// end NAME: SIGTERM; the process must end by itself within 5 seconds (O-50) with code 0. The race detector makes everything many times slower.
 func end(ts *testscript.TestScript, _ bool, args []string) {
 	c := procs(ts)[args[0]]
 	delete(procs(ts), args[0])
 	ts.Check(c.Process.Signal(syscall.SIGTERM))
-	timer := time.AfterFunc(time.Minute, func() { _ = c.Process.Kill() })
+	timer := time.AfterFunc(stopBound, func() { _ = c.Process.Kill() })
 	defer timer.Stop()
 	if err := c.Wait(); err != nil {
 		text, _ := os.ReadFile(ts.MkAbs(args[0] + ".log"))

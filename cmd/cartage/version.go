@@ -54,34 +54,34 @@ func (o operator) runningVersion(ctx context.Context) (*api.Version, error) {
 // completionPatience is how long a shell waits for what may come next.
 const completionPatience = 200 * time.Millisecond
 
-// completeIDs offers the ids of orders and deals with how they stand, if a daemon runs; it asks for 200 ms at most and says nothing otherwise.
+// completeIDs offers the ids of orders and deals with how they stand.
 func (o operator) completeIDs(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
-	defer cancel()
-	h, err := o.c.home()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	n, done, err := node.Dial(ctx, h)
-	if err != nil || n == nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer done()
-	rows, err := (&dealFilter{}).dealRows(ctx, n)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var out []string
-	for _, d := range rows {
-		if strings.HasPrefix(d.ID, typed) {
-			out = append(out, d.ID+"\t"+d.Status+", "+size(d.Bytes))
+	return o.complete(cmd, func(ctx context.Context, n *api.Node) (out []string, err error) {
+		rows, err := (&dealFilter{}).dealRows(ctx, n)
+		for _, d := range rows {
+			if strings.HasPrefix(d.ID, typed) {
+				out = append(out, d.ID+"\t"+d.Status+", "+size(d.Bytes))
+			}
 		}
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
+		return out, err
+	})
 }
 
 // completePieces offers the pieces that are for sale.
 func (o operator) completePieces(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return o.complete(cmd, func(ctx context.Context, n *api.Node) (out []string, err error) {
+		list, err := n.Pieces(ctx)
+		for _, p := range list {
+			if strings.HasPrefix(p.PieceCID, typed) {
+				out = append(out, p.PieceCID+"\t"+size(p.Bytes)+", "+p.State)
+			}
+		}
+		return out, err
+	})
+}
+
+// complete asks a daemon, if one runs, for 200 ms at most, and offers nothing otherwise.
+func (o operator) complete(cmd *cobra.Command, ask func(context.Context, *api.Node) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
 	h, err := o.c.home()
@@ -93,15 +93,9 @@ func (o operator) completePieces(cmd *cobra.Command, _ []string, typed string) (
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer done()
-	list, err := n.Pieces(ctx)
+	out, err := ask(ctx, n)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var out []string
-	for _, p := range list {
-		if strings.HasPrefix(p.PieceCID, typed) {
-			out = append(out, p.PieceCID+"\t"+size(p.Bytes)+", "+p.State)
-		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
