@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +13,9 @@ import (
 // TestSince: a state is told with the time at which it began, however often it was looked at since.
 func TestSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bad := false
+		var bad atomic.Bool
 		m := NewMonitor([]Check{{ID: "part", Look: func(context.Context) Result {
-			if bad {
+			if bad.Load() {
 				return Result{State: Bad, Text: "broken"}
 			}
 			return Result{Text: "fine"}
@@ -23,7 +24,7 @@ func TestSince(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { m.Keep(ctx); close(ended) }()
 		time.Sleep(time.Minute + time.Second)
-		bad = true
+		bad.Store(true)
 		time.Sleep(10 * time.Minute)
 		r := m.Look(ctx, false, "part")
 		require.Len(t, r, 1)
