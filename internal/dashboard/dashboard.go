@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"errors"
 	"html/template"
 	"io/fs"
 	"net/http"
@@ -155,19 +156,24 @@ func mayPay(g *Guest) bool     { return g.Pay }
 func mayProvide(g *Guest) bool { return g.Provide }
 func mayAdmin(g *Guest) bool   { return g.Admin }
 
+// handler answers a request of somebody who has signed in. What it returns is said instead of a page.
+type handler func(w http.ResponseWriter, r *http.Request, s *session) error
+
+// errNotPermitted is what a guest is told whose token is for less.
+var errNotPermitted = errors.New("your token does not permit this")
+
 // permitted lets those through who may do it.
-func (d *Dashboard) permitted(may func(*Guest) bool, next func(http.ResponseWriter, *http.Request, *session)) http.HandlerFunc {
-	return d.member(func(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) permitted(may func(*Guest) bool, next handler) http.HandlerFunc {
+	return d.member(func(w http.ResponseWriter, r *http.Request, s *session) error {
 		if !may(s.guest) {
-			http.Error(w, "your token does not permit this", http.StatusForbidden)
-			return
+			return errNotPermitted
 		}
-		next(w, r, s)
+		return next(w, r, s)
 	})
 }
 
 // member lets signed in people through. A form carries the text of their session besides the cookie.
-func (d *Dashboard) member(next func(http.ResponseWriter, *http.Request, *session)) http.HandlerFunc {
+func (d *Dashboard) member(next handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s := d.sessions.find(r)
 		if s == nil {
@@ -191,7 +197,9 @@ func (d *Dashboard) member(next func(http.ResponseWriter, *http.Request, *sessio
 			http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
 			return
 		}
-		next(w, r.WithContext(ctx), s)
+		if err := next(w, r.WithContext(ctx), s); err != nil {
+			fail(w, err)
+		}
 	}
 }
 
@@ -205,14 +213,14 @@ func (d *Dashboard) frameOf(r *http.Request, s *session, page, title string) (fr
 }
 
 // render writes a page.
-func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, name string, data any) {
-	d.renderAs(w, r, http.StatusOK, name, data)
+func (d *Dashboard) render(w http.ResponseWriter, name string, data any) {
+	d.renderAs(w, http.StatusOK, name, data)
 }
 
-func (d *Dashboard) renderAs(w http.ResponseWriter, r *http.Request, code int, name string, data any) {
+func (d *Dashboard) renderAs(w http.ResponseWriter, code int, name string, data any) {
 	var b bytes.Buffer
 	if err := d.pages["pages/"+name+".html"].ExecuteTemplate(&b, "frame.html", data); err != nil {
-		d.fail(w, r, err)
+		fail(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -221,9 +229,12 @@ func (d *Dashboard) renderAs(w http.ResponseWriter, r *http.Request, code int, n
 }
 
 // fail says what went wrong. Its reader has signed in.
-func (d *Dashboard) fail(w http.ResponseWriter, _ *http.Request, err error) {
+func fail(w http.ResponseWriter, err error) {
 	code := http.StatusInternalServerError
-	if api.CodeOf(err) == api.CodeNotFound {
+	switch {
+	case errors.Is(err, errNotPermitted):
+		code = http.StatusForbidden
+	case api.CodeOf(err) == api.CodeNotFound:
 		code = http.StatusNotFound
 	}
 	http.Error(w, err.Error(), code)

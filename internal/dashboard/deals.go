@@ -81,11 +81,10 @@ func number(id string) uint64 {
 	return n
 }
 
-func (d *Dashboard) deals(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) deals(w http.ResponseWriter, r *http.Request, s *session) error {
 	list, err := d.allDeals(r.Context())
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	q := r.URL.Query()
 	p := dealsPage{Role: q.Get("role"), State: q.Get("state"), Peer: q.Get("peer")}
@@ -98,7 +97,7 @@ func (d *Dashboard) deals(w http.ResponseWriter, r *http.Request, s *session) {
 		t.rows = append(t.rows, []string{v.ID, v.Role, v.Peer, v.Root, v.State, v.Why, v.Blame, strconv.FormatUint(v.Bytes, 10), v.Owed, v.Vouchered})
 	}
 	if t.sent(w, r) {
-		return
+		return nil
 	}
 	p.Total = len(list)
 	from := 0
@@ -117,10 +116,10 @@ func (d *Dashboard) deals(w http.ResponseWriter, r *http.Request, s *session) {
 		p.Next = next.Encode()
 	}
 	if p.frame, err = d.frameOf(r, s, "deals", "Deals"); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "deals", p)
+	d.render(w, "deals", p)
+	return nil
 }
 
 type dealPage struct {
@@ -171,46 +170,43 @@ func (d *Dashboard) findDeal(ctx context.Context, id string) (p dealPage, err er
 	return p, reason.IDUnknown.Errorf("no deal or order %q", id)
 }
 
-func (d *Dashboard) deal(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) deal(w http.ResponseWriter, r *http.Request, s *session) error {
 	p, err := d.findDeal(r.Context(), r.PathValue("id"))
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	switch {
 	case r.URL.Query().Get("format") == "json" && p.Order != nil:
 		table{values: p.Order}.sent(w, r)
-		return
+		return nil
 	case r.URL.Query().Get("format") == "json":
 		table{values: p.Deal}.sent(w, r)
-		return
+		return nil
 	}
 	if p.frame, err = d.frameOf(r, s, "deals", r.PathValue("id")); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "deal", p)
+	d.render(w, "deal", p)
+	return nil
 }
 
-func (d *Dashboard) changeDeal(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) changeDeal(w http.ResponseWriter, r *http.Request, s *session) error {
 	id, action := r.PathValue("id"), r.PathValue("action")
 	if past[action] == "" {
 		http.NotFound(w, r)
-		return
+		return nil
 	}
 	p, err := d.findDeal(r.Context(), id)
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.Deal != nil && !s.guest.Admin { // a deal of either side; an order is of who pays
-		http.Error(w, "your token does not permit this", http.StatusForbidden)
-		return
+		return errNotPermitted
 	}
 	if !slices.Contains(p.Can, action) {
 		s.note(id + " cannot be " + past[action] + ": it has changed meanwhile.")
 		http.Redirect(w, r, "/deals/"+url.PathEscape(id), http.StatusSeeOther)
-		return
+		return nil
 	}
 	switch {
 	case p.Deal != nil:
@@ -224,6 +220,7 @@ func (d *Dashboard) changeDeal(w http.ResponseWriter, r *http.Request, s *sessio
 	}
 	s.noteOutcome(id, past[action], err)
 	http.Redirect(w, r, "/deals/"+url.PathEscape(id), http.StatusSeeOther)
+	return nil
 }
 
 // past is what somebody did.

@@ -85,18 +85,17 @@ type piecesPage struct {
 	GiB   string // what a GiB costs
 }
 
-func (d *Dashboard) pieces(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) pieces(w http.ResponseWriter, r *http.Request, s *session) error {
 	list, err := d.cfg.API.Pieces(r.Context())
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	t := table{columns: []string{"root", "piece_cid", "bytes", "blocks", "state", "missing", "path"}, values: list}
 	for _, v := range list {
 		t.rows = append(t.rows, []string{v.Root, v.PieceCID, strconv.FormatUint(v.Bytes, 10), strconv.FormatUint(v.Blocks, 10), v.State, strconv.FormatUint(v.Missing, 10), v.Path})
 	}
 	if t.sent(w, r) {
-		return
+		return nil
 	}
 	p := piecesPage{Total: len(list)}
 	for _, v := range list {
@@ -109,14 +108,13 @@ func (d *Dashboard) pieces(w http.ResponseWriter, r *http.Request, s *session) {
 		p.Next = "from=" + strconv.Itoa(from+rowsPerPage)
 	}
 	if p.Ask, p.GiB, err = d.askAndGiB(r); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.frame, err = d.frameOf(r, s, "pieces", "Pieces"); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "pieces", p)
+	d.render(w, "pieces", p)
+	return nil
 }
 
 // askAndGiB is what is asked, and what a GiB costs with it in attoFIL.
@@ -141,41 +139,36 @@ type settingsPage struct {
 	Version *api.Version
 }
 
-func (d *Dashboard) settings(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) settings(w http.ResponseWriter, r *http.Request, s *session) error {
 	var p settingsPage
 	var err error
 	if p.Limits, err = d.cfg.API.Limits(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if (table{values: p.Limits}).sent(w, r) {
-		return
+		return nil
 	}
 	if p.Ask, p.GiB, err = d.askAndGiB(r); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.Config, err = d.cfg.API.ConfigShow(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.Version, err = d.cfg.API.Version(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.frame, err = d.frameOf(r, s, "settings", "Settings"); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "settings", p)
+	d.render(w, "settings", p)
+	return nil
 }
 
 // setAsk changes what is asked. A price is attoFIL a byte, or an amount for so many bytes, such as 0.01FIL/GiB.
-func (d *Dashboard) setAsk(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) setAsk(w http.ResponseWriter, r *http.Request, s *session) error {
 	a, err := d.cfg.API.Ask(r.Context())
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	next := *a
 	price := strings.TrimSpace(r.PostForm.Get("price"))
@@ -184,7 +177,7 @@ func (d *Dashboard) setAsk(w http.ResponseWriter, r *http.Request, s *session) {
 	} else if p, err := money.ParsePrice(price); err != nil {
 		s.note("The ask is as it was: " + err.Error())
 		http.Redirect(w, r, "/settings", http.StatusSeeOther)
-		return
+		return nil
 	} else {
 		per, _ := p.PerByte()
 		next.PricePerByte = per.Units.String()
@@ -195,9 +188,10 @@ func (d *Dashboard) setAsk(w http.ResponseWriter, r *http.Request, s *session) {
 	_, err = d.cfg.API.SetAsk(r.Context(), next)
 	s.noteOutcome("the ask", "set to "+next.PricePerByte+" attoFIL a byte", err)
 	http.Redirect(w, r, "/settings", http.StatusSeeOther)
+	return nil
 }
 
-func (d *Dashboard) reload(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) reload(w http.ResponseWriter, r *http.Request, s *session) error {
 	change, err := d.cfg.API.ConfigReload(r.Context())
 	if err == nil && len(change.Restart) > 0 {
 		s.note("Reloaded. These wait for the next start: " + strings.Join(change.Restart, ", "))
@@ -205,19 +199,19 @@ func (d *Dashboard) reload(w http.ResponseWriter, r *http.Request, s *session) {
 		s.noteOutcome("the configuration", "reloaded", err)
 	}
 	http.Redirect(w, r, "/settings", http.StatusSeeOther)
+	return nil
 }
 
 // search goes to what a text names: a deal, an order, a channel, a peer.
-func (d *Dashboard) search(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) search(w http.ResponseWriter, r *http.Request, s *session) error {
 	q := strings.TrimSpace(r.URL.Query().Get("q"))
 	if p, err := d.findDeal(r.Context(), q); err == nil && (p.Deal != nil || p.Order != nil) {
 		http.Redirect(w, r, "/deals/"+url.PathEscape(q), http.StatusSeeOther)
-		return
+		return nil
 	}
 	list, err := d.allDeals(r.Context())
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	p := dealsPage{Rows: nil}
 	for _, v := range list {
@@ -227,9 +221,9 @@ func (d *Dashboard) search(w http.ResponseWriter, r *http.Request, s *session) {
 	}
 	p.Total = len(p.Rows)
 	if p.frame, err = d.frameOf(r, s, "deals", "Search"); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	p.Query = q
-	d.render(w, r, "deals", p)
+	d.render(w, "deals", p)
+	return nil
 }

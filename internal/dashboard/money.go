@@ -19,38 +19,34 @@ type moneyPage struct {
 	Debts    []api.Debt
 }
 
-func (d *Dashboard) money(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) money(w http.ResponseWriter, r *http.Request, s *session) error {
 	var p moneyPage
 	var err error
 	if p.Earnings, err = d.cfg.API.Earnings(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.Channels, err = d.cfg.API.PayChannels(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	t := table{columns: []string{"channel", "direction", "from", "to", "deposit", "vouchered", "redeemed", "settling_at", "unknown"}, values: p.Channels}
 	for _, c := range p.Channels {
 		t.rows = append(t.rows, []string{c.Channel, c.Direction, c.From, c.To, c.Deposit, c.Vouchered, c.Redeemed, strconv.FormatInt(c.SettlingAt, 10), c.Unknown})
 	}
 	if t.sent(w, r) {
-		return
+		return nil
 	}
 	if p.Spending, err = d.cfg.API.Spending(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.Debts, err = d.cfg.API.PeerDebts(r.Context()); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	p.Earned = earnedChart(p.Earnings.Days, d.cfg.Now())
 	if p.frame, err = d.frameOf(r, s, "money", "Money"); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "money", p)
+	d.render(w, "money", p)
+	return nil
 }
 
 type channelPage struct {
@@ -75,47 +71,45 @@ func (d *Dashboard) findChannel(r *http.Request) (api.PayChannel, error) {
 }
 
 // channel shows a payment channel and what redeeming, settling and collecting it would do now.
-func (d *Dashboard) channel(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) channel(w http.ResponseWriter, r *http.Request, s *session) error {
 	c, err := d.findChannel(r)
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	p := channelPage{Channel: c}
 	if p.Plan, err = d.cfg.API.PayChPlan(r.Context(), c.Channel); err != nil {
 		p.PlanLack = err.Error()
 	}
 	if p.Vouchers, err = d.cfg.API.PayChVouchers(r.Context(), c.Channel); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	if p.frame, err = d.frameOf(r, s, "money", c.Channel); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "channel", p)
+	d.render(w, "channel", p)
+	return nil
 }
 
-func (d *Dashboard) redeem(w http.ResponseWriter, r *http.Request, s *session) {
-	d.changeChannel(w, r, s, "redeemed", d.cfg.API.RedeemPayCh)
+func (d *Dashboard) redeem(w http.ResponseWriter, r *http.Request, s *session) error {
+	return d.changeChannel(w, r, s, "redeemed", d.cfg.API.RedeemPayCh)
 }
 
-func (d *Dashboard) settle(w http.ResponseWriter, r *http.Request, s *session) {
-	d.changeChannel(w, r, s, "settled", d.cfg.API.SettlePayCh)
+func (d *Dashboard) settle(w http.ResponseWriter, r *http.Request, s *session) error {
+	return d.changeChannel(w, r, s, "settled", d.cfg.API.SettlePayCh)
 }
 
-func (d *Dashboard) collect(w http.ResponseWriter, r *http.Request, s *session) {
-	d.changeChannel(w, r, s, "collected", d.cfg.API.CollectPayCh)
+func (d *Dashboard) collect(w http.ResponseWriter, r *http.Request, s *session) error {
+	return d.changeChannel(w, r, s, "collected", d.cfg.API.CollectPayCh)
 }
 
-func (d *Dashboard) changeChannel(w http.ResponseWriter, r *http.Request, s *session, outcome string, change func(ctx context.Context, ch string) error) {
+func (d *Dashboard) changeChannel(w http.ResponseWriter, r *http.Request, s *session, outcome string, change func(ctx context.Context, ch string) error) error {
 	c, err := d.findChannel(r)
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	s.noteOutcome(c.Channel, outcome, change(r.Context(), c.Channel))
 	http.Redirect(w, r, "/money/"+url.PathEscape(c.Channel), http.StatusSeeOther)
+	return nil
 }
 
 // peerRow sums up what a peer did here.
@@ -134,11 +128,10 @@ type peersPage struct {
 	Total int
 }
 
-func (d *Dashboard) peers(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) peers(w http.ResponseWriter, r *http.Request, s *session) error {
 	rows, err := d.peerRows(r)
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
 	t := table{columns: []string{"peer", "deals", "open", "bytes", "owed", "vouchered", "well", "ours", "theirs", "network"}, values: rows}
 	for _, v := range rows {
@@ -146,18 +139,19 @@ func (d *Dashboard) peers(w http.ResponseWriter, r *http.Request, s *session) {
 			strconv.Itoa(v.Well), strconv.Itoa(v.Ours), strconv.Itoa(v.Theirs), strconv.Itoa(v.Network)})
 	}
 	if t.sent(w, r) {
-		return
+		return nil
 	}
 	p := peersPage{Total: len(rows), Rows: rows[:min(len(rows), rowsPerPage)]}
 	if p.frame, err = d.frameOf(r, s, "peers", "Peers"); err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "peers", p)
+	d.render(w, "peers", p)
+	return nil
 }
 
-func (d *Dashboard) forgive(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) forgive(w http.ResponseWriter, r *http.Request, s *session) error {
 	n, err := d.cfg.API.ForgivePeer(r.Context(), r.PathValue("peer"))
 	s.noteOutcome(r.PathValue("peer"), "forgiven ("+strconv.Itoa(n)+" debts)", err)
 	http.Redirect(w, r, "/peers", http.StatusSeeOther)
+	return nil
 }

@@ -28,13 +28,13 @@ var always = []string{"reach", "ledger", "settle", "disk"}
 // shownDeals is how many deals of a kind the first page has.
 const shownDeals = 8
 
-func (d *Dashboard) overview(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) overview(w http.ResponseWriter, r *http.Request, s *session) error {
 	p, err := d.overviewOf(r, s)
 	if err != nil {
-		d.fail(w, r, err)
-		return
+		return err
 	}
-	d.render(w, r, "overview", p)
+	d.render(w, "overview", p)
+	return nil
 }
 
 func (d *Dashboard) overviewOf(r *http.Request, s *session) (p overviewPage, err error) {
@@ -124,7 +124,7 @@ func earnedChart(days []api.EarnedDay, now time.Time) (c chart) {
 const livePeriod = time.Second
 
 // live sends the changing parts of the first page as server-sent events: each is the id of an element, a line feed, and its content.
-func (d *Dashboard) live(w http.ResponseWriter, r *http.Request, s *session) {
+func (d *Dashboard) live(w http.ResponseWriter, r *http.Request, s *session) error {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	ticks := time.NewTicker(livePeriod)
@@ -133,12 +133,12 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request, s *session) {
 	for {
 		p, err := d.overviewOf(r, s)
 		if err != nil {
-			return
+			return nil
 		}
 		for _, part := range []string{"strip", "needs", "tiles", "moving", "ended"} {
 			var b strings.Builder
 			if err := d.pages["pages/overview.html"].ExecuteTemplate(&b, part, p); err != nil {
-				return
+				return nil
 			}
 			text := strings.Join(strings.Fields(b.String()), " ")
 			if last[part] == text {
@@ -146,15 +146,15 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request, s *session) {
 			}
 			last[part] = text
 			if _, err := fmt.Fprintf(w, "event: part\ndata: %s\ndata: %s\n\n", part, text); err != nil {
-				return
+				return nil
 			}
 		}
 		if control.Flush() != nil {
-			return
+			return nil
 		}
 		select {
 		case <-r.Context().Done():
-			return
+			return nil
 		case <-ticks.C:
 		}
 	}

@@ -156,7 +156,7 @@ type signInPage struct {
 }
 
 func (d *Dashboard) showSignIn(w http.ResponseWriter, r *http.Request) {
-	d.render(w, r, "signin", signInPage{frame{Title: "Sign in"}, r.URL.Query().Get("code")})
+	d.render(w, "signin", signInPage{frame{Title: "Sign in"}, r.URL.Query().Get("code")})
 }
 
 func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) {
@@ -166,7 +166,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 		guest, _ = d.cfg.SignIn(r.Context(), token) // why not is the same for everybody
 	}
 	if guest == nil {
-		d.renderAs(w, r, http.StatusUnauthorized, "signin",
+		d.renderAs(w, http.StatusUnauthorized, "signin",
 			signInPage{frame{Title: "Sign in", Fault: "That is no token of this node, or the code was used or is too old: cartage dashboard gives another."}, ""})
 		return
 	}
@@ -174,8 +174,9 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-func (d *Dashboard) signOut(w http.ResponseWriter, r *http.Request, _ *session) {
+func (d *Dashboard) signOut(w http.ResponseWriter, r *http.Request, _ *session) error {
 	d.sessions.end(r)
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1})
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
+	return nil
 }
