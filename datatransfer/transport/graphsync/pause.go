@@ -123,12 +123,14 @@ func (t *Transport) tryUnpause(chid datatransfer.ChannelID, id graphsync.Request
 	c := t.channels[chid]
 	coming := c == nil || c.current != id || c.asking || c.pauses > c.releases
 	updating := c != nil && c.updating > 0
+	var kept []datatransfer.Message
+	if c != nil && !updating {
+		kept = c.takeBeside(id)
+	}
 	t.mu.Unlock()
 	if updating {
 		return false, nil
 	}
-	var kept []datatransfer.Message
-	t.onChannel(chid, func(c *channel) { kept = c.takeBeside(id) })
 	if more, xerr := answers(nil, kept, t.supported); xerr == nil {
 		err = t.gs.Unpause(t.ctx, id, slices.Concat(more, exts)...)
 	} else {
